@@ -1,0 +1,31 @@
+"""TokenLearner for Keras 3: layers, Vision Transformers, weights and pictures."""
+
+from tokenlearner_keras.cost import count_macs
+from tokenlearner_keras.cost import paper_gflops
+from tokenlearner_keras.layers import TokenFuser
+from tokenlearner_keras.layers import TokenLearner
+from tokenlearner_keras.layers import TokenLearnerV11
+from tokenlearner_keras.models.config import VisionTransformerConfig
+from tokenlearner_keras.models.model_names import create_model
+from tokenlearner_keras.models.model_names import list_models
+from tokenlearner_keras.models.vision_transformer import build_model
+from tokenlearner_keras.version import __version__
+from tokenlearner_keras.visualize import attention_maps
+from tokenlearner_keras.visualize import plot_attention_maps
+from tokenlearner_keras.weights.reference import load_reference_params
+
+__all__ = [
+    "TokenFuser",
+    "TokenLearner",
+    "TokenLearnerV11",
+    "VisionTransformerConfig",
+    "__version__",
+    "attention_maps",
+    "build_model",
+    "count_macs",
+    "create_model",
+    "list_models",
+    "load_reference_params",
+    "paper_gflops",
+    "plot_attention_maps",
+]

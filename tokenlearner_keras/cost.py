@@ -1,0 +1,247 @@
+"""Cost of a model: multiply-accumulates and the paper's GFLOPS."""
+
+import math
+from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
+from typing import NamedTuple
+
+import keras
+
+from tokenlearner_keras.layers.attention_pooling import AttentionPooling
+from tokenlearner_keras.layers.class_token import ClassToken
+from tokenlearner_keras.layers.encoder_block import EncoderBlock
+from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
+from tokenlearner_keras.layers.position_embedding import PositionEmbedding
+from tokenlearner_keras.layers.stochastic_depth import StochasticDepth
+from tokenlearner_keras.layers.token_fuser import TokenFuser
+from tokenlearner_keras.layers.token_learner import NUM_CONVOLUTIONS
+from tokenlearner_keras.layers.token_learner import TokenLearner
+from tokenlearner_keras.layers.token_learner_v11 import TokenLearnerV11
+
+# Operations an element in XLA's count of the unoptimised graph, by hand.
+LAYER_NORM_OPERATIONS = 8
+GELU_OPERATIONS = 7
+SOFTMAX_OPERATIONS = 4
+
+
+class Cost(NamedTuple):
+    """Cost of one forward pass at batch 1.
+
+    Attributes:
+        macs: Multiply-accumulates of matrix products and convolutions.
+        elementwise: Element-wise operations of LayerNorm, GELU and softmax.
+    """
+
+    macs: int = 0
+    elementwise: int = 0
+
+    def __add__(self, other: object) -> "Cost":
+        if not isinstance(other, Cost):
+            return NotImplemented
+        return Cost(self.macs + other.macs, self.elementwise + other.elementwise)
+
+
+def count_macs(model: keras.Model, input_shape: tuple[int, ...] | None = None) -> int:
+    """Returns the multiply-accumulates of one forward pass at batch 1, head included.
+
+    Args:
+        model: A functional model of this package's layers and of Keras' Dense,
+            convolution and weightless layers.
+        input_shape: Shape of one input without the batch. None: the model's own;
+            needed if that has unknown sizes.
+
+    Raises:
+        ValueError: If a size is unknown or a layer with weights has no known cost.
+    """
+    return model_cost(model, input_shape).macs
+
+
+def paper_gflops(model: keras.Model) -> float:
+    """Returns the GFLOPS of one forward pass in the paper's convention.
+
+    One multiply-accumulate counts once and an element-wise operation half: the
+    paper's figures are XLA's count divided by two.
+    """
+    cost = model_cost(model)
+    return (cost.macs + cost.elementwise / 2) / 1e9
+
+
+def model_cost(model: keras.Model, input_shape: tuple[int, ...] | None = None) -> Cost:
+    """Returns the cost of a functional model; see `count_macs`."""
+    if input_shape is not None and tuple(model.input_shape[1:]) != tuple(input_shape):
+        model = _with_input_shape(model, tuple(input_shape))
+    total = Cost()
+    for layer, shapes, output in _calls(model):
+        total += _layer_cost(layer, shapes, output)
+    return total
+
+
+def _with_input_shape(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
+    inputs = keras.Input(shape, batch_size=1)
+    try:
+        return keras.Model(inputs, keras.models.clone_model(model)(inputs))
+    except ValueError as error:
+        raise ValueError(
+            f"{model.name!r} takes inputs of shape {model.input_shape[1:]} and cannot be "
+            f"counted at {shape}: {error}"
+        ) from error
+
+
+def _calls(
+    model: keras.Model,
+) -> Iterator[tuple[keras.layers.Layer, list[tuple[int, ...]], tuple[int, ...]]]:
+    """Yields every layer call of a functional model with its shapes, batch apart."""
+    if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
+        raise ValueError(
+            "Costs are counted from the graph of a functional keras.Model. Received: "
+            f"{model!r}."
+        )
+    nodes = {id(node) for nodes in model._nodes_by_depth.values() for node in nodes}
+    for layer in model.layers:
+        for node in layer._inbound_nodes:
+            if id(node) not in nodes or not node.input_tensors:
+                continue
+            shapes = [tuple(tensor.shape[1:]) for tensor in node.input_tensors]
+            yield layer, shapes, tuple(node.output_tensors[0].shape[1:])
+
+
+def _layer_cost(
+    layer: keras.layers.Layer, shapes: list[tuple[int, ...]], output: tuple[int, ...]
+) -> Cost:
+    if any(size is None for shape in (*shapes, output) for size in shape):
+        raise ValueError(
+            f"The cost of layer {layer.name!r} depends on an unknown size: inputs "
+            f"{shapes}. Pass input_shape=(height, width, channels)."
+        )
+    if isinstance(layer, keras.Model):
+        return model_cost(layer, shapes[0])
+    for kind, cost in _COSTS.items():
+        if isinstance(layer, kind):
+            return cost(layer, shapes, output)
+    if layer.weights and not isinstance(layer, _FREE):
+        raise ValueError(
+            f"The cost of layer {layer.name!r} of type {type(layer).__name__} is not "
+            "known. count_macs knows this package's layers, Dense and convolutions."
+        )
+    return Cost()
+
+
+def _dense(layer: Any, shapes: list[tuple[int, ...]], output: tuple[int, ...]) -> Cost:
+    return Cost(math.prod(output) * shapes[0][-1])
+
+
+def _convolution(
+    layer: Any, shapes: list[tuple[int, ...]], output: tuple[int, ...]
+) -> Cost:
+    # Grouped convolutions have a kernel of fewer input channels.
+    positions = math.prod(output) // layer.filters
+    return Cost(positions * math.prod(layer.kernel.shape))
+
+
+def _layer_norm(
+    layer: Any, shapes: list[tuple[int, ...]], output: tuple[int, ...]
+) -> Cost:
+    return Cost(0, LAYER_NORM_OPERATIONS * math.prod(output))
+
+
+def _patch_embedding(
+    layer: PatchEmbedding, shapes: list[tuple[int, ...]], output: tuple[int, ...]
+) -> Cost:
+    patch = math.prod(layer.patch_size) * layer.tubelet_size * shapes[0][-1]
+    return Cost(math.prod(output) * patch)
+
+
+def _attention(queries: int, keys: int, width: int, num_heads: int) -> Cost:
+    projections = (2 * queries + 2 * keys) * width * width
+    products = 2 * queries * keys * width
+    softmax = SOFTMAX_OPERATIONS * num_heads * queries * keys
+    return Cost(projections + products, softmax)
+
+
+def _mlp(positions: int, width: int, hidden: int, output: int) -> Cost:
+    return Cost(
+        positions * hidden * (width + output), GELU_OPERATIONS * positions * hidden
+    )
+
+
+def _encoder_block(
+    layer: EncoderBlock, shapes: list[tuple[int, ...]], output: tuple[int, ...]
+) -> Cost:
+    tokens, width = output
+    norms = Cost(0, 2 * LAYER_NORM_OPERATIONS * tokens * width)
+    attention = _attention(tokens, tokens, width, layer.num_heads)
+    return norms + attention + _mlp(tokens, width, layer.mlp_dim, width)
+
+
+def _attention_pooling(
+    layer: AttentionPooling, shapes: list[tuple[int, ...]], output: tuple[int, ...]
+) -> Cost:
+    tokens, width = shapes[0]
+    norm = Cost(0, LAYER_NORM_OPERATIONS * width)
+    attention = _attention(1, tokens, width, layer.num_heads)
+    return norm + attention + _mlp(1, width, layer.mlp_dim, width)
+
+
+def _token_learner(
+    layer: TokenLearner, shapes: list[tuple[int, ...]], output: tuple[int, ...]
+) -> Cost:
+    positions, width, tokens = _positions(shapes[0]), shapes[0][-1], layer.num_tokens
+    inner = NUM_CONVOLUTIONS - 1
+    convolutions = 9 * tokens * (width + inner * tokens)
+    gelu = GELU_OPERATIONS * inner * tokens
+    norm = LAYER_NORM_OPERATIONS * width
+    return Cost(positions * (convolutions + tokens * width), positions * (norm + gelu))
+
+
+def _token_learner_v11(
+    layer: TokenLearnerV11, shapes: list[tuple[int, ...]], output: tuple[int, ...]
+) -> Cost:
+    positions, width, tokens = _positions(shapes[0]), shapes[0][-1], layer.num_tokens
+    norm = LAYER_NORM_OPERATIONS * positions * width
+    softmax = SOFTMAX_OPERATIONS * positions * tokens
+    pooling = Cost(positions * tokens * width, norm + softmax)
+    return pooling + _mlp(positions, width, layer.bottleneck_dim, tokens)
+
+
+def _token_fuser(
+    layer: TokenFuser, shapes: list[tuple[int, ...]], output: tuple[int, ...]
+) -> Cost:
+    tokens, width = shapes[0][-2:]
+    frames = math.prod(shapes[0][:-2])
+    positions = _positions(shapes[1])
+    mixed = tokens * frames if layer.mixing == "video" else tokens
+    mixing = Cost(frames * tokens * mixed * width)
+    norms = positions * width + 2 * int(layer.use_normalization) * frames * tokens * width
+    spread = Cost(positions * tokens * width, LAYER_NORM_OPERATIONS * norms)
+    if layer.bottleneck_dim is None:
+        return mixing + spread + Cost(positions * tokens * width)
+    return mixing + spread + _mlp(positions, width, layer.bottleneck_dim, tokens)
+
+
+def _positions(shape: tuple[int, ...]) -> int:
+    """Returns the number of positions of all frames."""
+    return math.prod(shape[:-1])
+
+
+_LayerCost = Callable[[Any, list[tuple[int, ...]], tuple[int, ...]], Cost]
+_COSTS: dict[Any, _LayerCost] = {
+    PatchEmbedding: _patch_embedding,
+    EncoderBlock: _encoder_block,
+    AttentionPooling: _attention_pooling,
+    TokenLearner: _token_learner,
+    TokenLearnerV11: _token_learner_v11,
+    TokenFuser: _token_fuser,
+    keras.layers.Dense: _dense,
+    (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D): _convolution,
+    keras.layers.LayerNormalization: _layer_norm,
+}
+# Layers whose weights are added or scaled, or only used for their state.
+_FREE = (
+    PositionEmbedding,
+    ClassToken,
+    StochasticDepth,
+    keras.layers.BatchNormalization,
+    keras.layers.Dropout,
+    keras.layers.Normalization,
+)

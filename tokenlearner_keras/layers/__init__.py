@@ -1,0 +1,7 @@
+"""Layers: TokenLearner, TokenFuser and the parts of the Vision Transformer."""
+
+from tokenlearner_keras.layers.token_fuser import TokenFuser
+from tokenlearner_keras.layers.token_learner import TokenLearner
+from tokenlearner_keras.layers.token_learner_v11 import TokenLearnerV11
+
+__all__ = ["TokenFuser", "TokenLearner", "TokenLearnerV11"]

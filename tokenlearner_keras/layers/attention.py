@@ -1,0 +1,106 @@
+"""Multi-head attention of the encoder, with a float32 softmax."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from tokenlearner_keras.layers.checks import check_positive_integer
+from tokenlearner_keras.layers.checks import check_rate
+from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.precision import accumulation_dtype
+
+
+@keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
+class MultiHeadAttention(keras.layers.Layer):
+    """Scaled dot-product attention with `channels / num_heads` wide heads.
+
+    `keras.layers.MultiHeadAttention` runs its softmax in the compute dtype; under a
+    mixed policy that is half precision. Here logits and softmax are float32. The
+    projections are plain Dense layers, so LoRA and quantisation apply to them.
+
+    Args:
+        num_heads: Number of heads; must divide the channels.
+        dropout: Rate in [0, 1) on the attention weights, element by element.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        query: `(batch, queries, channels)`.
+        value: `(batch, keys, channels)`, keys and values. None attends to `query`.
+        training: Whether dropout is active.
+
+    Returns:
+        `(batch, queries, channels)`.
+
+    Raises:
+        ValueError: If an argument is out of range or the heads do not divide the
+            channels.
+
+    Reference:
+        Flax `MultiHeadDotProductAttention` as in scenic `projects/baselines/vit.py`:
+        all projections biased, kernels Glorot-uniform, biases zero.
+    """
+
+    def __init__(self, num_heads: int, dropout: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_heads = check_positive_integer(num_heads, "num_heads")
+        self.dropout = check_rate(dropout, "dropout")
+
+    def build(
+        self,
+        query_shape: tuple[int | None, ...],
+        value_shape: tuple[int | None, ...] | None = None,
+    ) -> None:
+        del value_shape
+        channels = query_shape[-1]
+        if channels is None or channels % self.num_heads:
+            raise ValueError(
+                f"`num_heads` must divide the channels. Received num_heads="
+                f"{self.num_heads} for an input of shape {tuple(query_shape)}."
+            )
+        self.head_dim = channels // self.num_heads
+        for name in ("query", "key", "value", "output"):
+            layer = keras.layers.Dense(
+                channels,
+                kernel_initializer="glorot_uniform",
+                dtype=self.dtype_policy,
+                name=name,
+            )
+            layer.build((None, None, channels))
+            setattr(self, f"{name}_layer", layer)
+        self.attention_dropout = keras.layers.Dropout(
+            self.dropout, dtype=self.dtype_policy, name="attention_dropout"
+        )
+
+    def call(self, query: Any, value: Any = None, training: bool | None = None) -> Any:
+        value = query if value is None else value
+        queries = self._split_heads(self.query_layer(query))  # (B, N, heads, dim)
+        keys = self._split_heads(self.key_layer(value))  # (B, M, heads, dim)
+        values = self._split_heads(self.value_layer(value))  # (B, M, heads, dim)
+        # The queries are scaled, not the logits: fewer numbers, and no overflow.
+        queries = queries * ops.cast(self.head_dim**-0.5, queries.dtype)
+        logits = ops.einsum("bnhd,bmhd->bhnm", queries, keys)
+        logits = ops.cast(logits, accumulation_dtype(self.compute_dtype))
+        weights = ops.cast(ops.softmax(logits, axis=-1), self.compute_dtype)
+        weights = self.attention_dropout(weights, training=training)
+        attended = ops.einsum("bhnm,bmhd->bnhd", weights, values)
+        return self.output_layer(ops.reshape(attended, ops.shape(query)))
+
+    def _split_heads(self, x: Any) -> Any:
+        dimensions = ops.shape(x)
+        return ops.reshape(x, (*dimensions[:-1], self.num_heads, self.head_dim))
+
+    def compute_output_shape(
+        self,
+        query_shape: tuple[int | None, ...],
+        value_shape: tuple[int | None, ...] | None = None,
+    ) -> tuple[int | None, ...]:
+        del value_shape
+        return query_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "dropout": self.dropout,
+        }

@@ -1,0 +1,136 @@
+"""What all TokenLearner layers share: shapes, masks, pooling and attention maps."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from tokenlearner_keras.layers.checks import check_positive_integer
+from tokenlearner_keras.layers.constants import LAYER_NORM_EPSILON
+from tokenlearner_keras.layers.positions import PositionShape
+from tokenlearner_keras.layers.positions import check_channels
+from tokenlearner_keras.layers.positions import check_mask
+from tokenlearner_keras.layers.positions import split_shape
+from tokenlearner_keras.layers.precision import accumulation_dtype
+
+
+class BaseTokenLearner(keras.layers.Layer):
+    """Base class: positions in, a few weighted sums of those positions out.
+
+    A subclass builds its sub-layers in `_build_attention` and returns the weight of
+    every position for every token from `_attention_weights`. Everything else
+    (ranks 3 to 5, unknown sizes, masks, maps, float32 sums) is done here once.
+
+    Args:
+        num_tokens: Number of learned tokens S.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: If `num_tokens` is not a positive integer.
+    """
+
+    def __init__(self, num_tokens: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_tokens = check_positive_integer(num_tokens, "num_tokens")
+        self.supports_masking = True
+        self._channels: int | None = None
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        shape = split_shape(input_shape, self._owner)
+        self._channels = shape.channels
+        self.norm = keras.layers.LayerNormalization(
+            epsilon=LAYER_NORM_EPSILON, dtype=self.dtype_policy, name="norm"
+        )
+        self.norm.build((None, None, shape.channels))
+        self._build_attention(shape.channels)
+
+    def call(
+        self,
+        x: Any,
+        mask: Any = None,
+        return_attention_maps: bool = False,
+        training: bool | None = None,
+    ) -> Any:
+        shape = self._checked_shape(ops.shape(x), mask)
+        if mask is not None:
+            mask = ops.cast(mask, "bool")
+            # `where`, not a product: a NaN in the padding must not get through.
+            x = ops.where(ops.expand_dims(mask, -1), x, ops.zeros_like(x))
+            mask = ops.reshape(mask, (-1, *shape.grid))  # (B*T, *grid)
+        values = ops.reshape(x, shape.folded_grid)  # (B*T, *grid, C)
+        weights = self._attention_weights(values, mask, training)  # (B*T, N, S) float32
+        if mask is not None:
+            flat_mask = ops.reshape(mask, (ops.shape(weights)[0], -1, 1))  # (B*T, N, 1)
+            weights = ops.where(flat_mask, weights, ops.zeros_like(weights))
+        maps = ops.transpose(weights, (0, 2, 1))  # (B*T, S, N)
+        tokens = self._pool(maps, values, mask)  # (B*T, S, C)
+        tokens = ops.reshape(tokens, (*shape.leading, self.num_tokens, shape.channels))
+        if not return_attention_maps:
+            return tokens
+        return tokens, ops.reshape(maps, (*shape.leading, self.num_tokens, *shape.grid))
+
+    def _pool(self, maps: Any, values: Any, mask: Any) -> Any:
+        """Sums the values weighted by the maps: one matmul, never (B, S, N, C)."""
+        batch = ops.shape(maps)[0]
+        values = ops.reshape(values, (batch, -1, self._channels))  # (B*T, N, C)
+        tokens = ops.matmul(maps, ops.cast(values, maps.dtype))
+        return ops.cast(self._scale(tokens, maps, mask), self.compute_dtype)
+
+    def _scale(self, tokens: Any, maps: Any, mask: Any) -> Any:
+        """Hook for poolings other than the plain sum."""
+        del maps, mask
+        return tokens
+
+    def _build_attention(self, channels: int) -> None:
+        raise NotImplementedError
+
+    def _attention_weights(self, values: Any, mask: Any, training: bool | None) -> Any:
+        """Returns weights (B*T, N, S) in `_accumulation_dtype` for (B*T, *grid, C)."""
+        raise NotImplementedError
+
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        shape = self._checked_shape(input_shape)
+        return (*shape.leading, self.num_tokens, shape.channels)
+
+    def compute_output_spec(
+        self,
+        x: Any,
+        mask: Any = None,
+        return_attention_maps: bool = False,
+        training: bool | None = None,
+    ) -> Any:
+        del training
+        shape = self._checked_shape(x.shape, mask)
+        tokens = keras.KerasTensor(
+            self.compute_output_shape(x.shape), dtype=self.compute_dtype
+        )
+        if not return_attention_maps:
+            return tokens
+        maps = keras.KerasTensor(
+            (*shape.leading, self.num_tokens, *shape.grid), dtype=self._accumulation_dtype
+        )
+        return tokens, maps
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
+        """Every learned token is real, so no mask goes on to the next layer."""
+        del inputs, previous_mask
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "num_tokens": self.num_tokens}
+
+    def _checked_shape(self, shape: Any, mask: Any = None) -> PositionShape:
+        split = split_shape(shape, self._owner)
+        check_channels(split, self._channels, self._owner)
+        if mask is not None:
+            check_mask(mask.shape, split, self._owner)
+        return split
+
+    @property
+    def _owner(self) -> str:
+        return f"{type(self).__name__} '{self.name}'"
+
+    @property
+    def _accumulation_dtype(self) -> str:
+        return accumulation_dtype(self.compute_dtype)

@@ -1,0 +1,101 @@
+"""The pre-norm Transformer encoder block of the Vision Transformer."""
+
+from typing import Any
+
+import keras
+
+from tokenlearner_keras.layers.attention import MultiHeadAttention
+from tokenlearner_keras.layers.checks import check_positive_integer
+from tokenlearner_keras.layers.checks import check_rate
+from tokenlearner_keras.layers.constants import LAYER_NORM_EPSILON
+from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.mlp import MlpBlock
+from tokenlearner_keras.layers.stochastic_depth import StochasticDepth
+
+
+@keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
+class EncoderBlock(keras.layers.Layer):
+    """`x += attention(norm(x))`, then `x += mlp(norm(x))`.
+
+    Args:
+        num_heads: Number of attention heads; must divide the channels.
+        mlp_dim: Hidden width of the MLP.
+        dropout: Rate in [0, 1) after the attention and inside the MLP.
+        attention_dropout: Rate in [0, 1) on the attention weights.
+        stochastic_depth: Rate in [0, 1) of dropping each residual branch.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Input and output shape: `(batch, tokens, channels)`.
+
+    Raises:
+        ValueError: If an argument is out of range or the heads do not divide the
+            channels.
+
+    Reference:
+        Dosovitskiy et al. 2020, arXiv 2010.11929; scenic
+        `projects/baselines/vit.py`, `Encoder1DBlock`.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        mlp_dim: int,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_heads = check_positive_integer(num_heads, "num_heads")
+        self.mlp_dim = check_positive_integer(mlp_dim, "mlp_dim")
+        self.dropout = check_rate(dropout, "dropout")
+        self.attention_dropout = check_rate(attention_dropout, "attention_dropout")
+        self.stochastic_depth = check_rate(stochastic_depth, "stochastic_depth")
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        policy = self.dtype_policy
+        self.attention_norm = keras.layers.LayerNormalization(
+            epsilon=LAYER_NORM_EPSILON, dtype=policy, name="attention_norm"
+        )
+        self.attention = MultiHeadAttention(
+            self.num_heads, self.attention_dropout, dtype=policy, name="attention"
+        )
+        self.mlp_norm = keras.layers.LayerNormalization(
+            epsilon=LAYER_NORM_EPSILON, dtype=policy, name="mlp_norm"
+        )
+        self.mlp = MlpBlock(
+            self.mlp_dim, dropout=self.dropout, dtype=policy, name="mlp"
+        )
+        for layer in (self.attention_norm, self.attention, self.mlp_norm, self.mlp):
+            layer.build(input_shape)
+        self.residual_dropout = keras.layers.Dropout(
+            self.dropout, dtype=policy, name="residual_dropout"
+        )
+        self.attention_depth = StochasticDepth(
+            self.stochastic_depth, dtype=policy, name="attention_depth"
+        )
+        self.mlp_depth = StochasticDepth(
+            self.stochastic_depth, dtype=policy, name="mlp_depth"
+        )
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        attended = self.attention(self.attention_norm(x), training=training)
+        attended = self.residual_dropout(attended, training=training)
+        x = x + self.attention_depth(attended, training=training)
+        mixed = self.mlp(self.mlp_norm(x), training=training)
+        return x + self.mlp_depth(mixed, training=training)
+
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "mlp_dim": self.mlp_dim,
+            "dropout": self.dropout,
+            "attention_dropout": self.attention_dropout,
+            "stochastic_depth": self.stochastic_depth,
+        }

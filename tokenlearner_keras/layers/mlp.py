@@ -1,0 +1,93 @@
+"""The two-layer MLP that the encoder, TokenLearner v1.1 and TokenFuser share."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from tokenlearner_keras.layers.checks import check_positive_integer
+from tokenlearner_keras.layers.checks import check_rate
+from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
+
+
+def gelu(x: Any) -> Any:
+    """Tanh-approximate GELU, the reference's everywhere.
+
+    The string ``"gelu"`` in Keras means the exact form, which differs by 4.7e-4.
+    """
+    return ops.gelu(x, approximate=True)
+
+
+@keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
+class MlpBlock(keras.layers.Layer):
+    """Dense, tanh GELU, dropout, Dense, dropout, over the last axis.
+
+    Args:
+        hidden_dim: Width of the hidden layer.
+        output_dim: Width of the output. None keeps the input's width.
+        dropout: Rate in [0, 1) after the hidden layer and after the output.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Input shape: `(..., channels)`. Output shape: `(..., output_dim)`.
+
+    Raises:
+        ValueError: If a width is not positive or the rate is outside [0, 1).
+
+    Reference:
+        scenic `model_lib/layers/attention_layers.py`, `MlpBlock`: kernels
+        Glorot-uniform, biases normal with standard deviation 1e-6.
+    """
+
+    def __init__(
+        self,
+        hidden_dim: int,
+        output_dim: int | None = None,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.hidden_dim = check_positive_integer(hidden_dim, "hidden_dim")
+        self.output_dim = (
+            None if output_dim is None else check_positive_integer(output_dim, "output_dim")
+        )
+        self.dropout = check_rate(dropout, "dropout")
+        self.supports_masking = True
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        output_dim = self.output_dim or input_shape[-1]
+        self.hidden_layer = self._dense(self.hidden_dim, "hidden")
+        self.hidden_layer.build(input_shape)
+        self.output_layer = self._dense(output_dim, "output")
+        self.output_layer.build((*input_shape[:-1], self.hidden_dim))
+        self.hidden_dropout = self._dropout("hidden_dropout")
+        self.output_dropout = self._dropout("output_dropout")
+
+    def _dense(self, units: int | None, name: str) -> keras.layers.Dense:
+        return keras.layers.Dense(
+            units,
+            kernel_initializer="glorot_uniform",
+            bias_initializer=keras.initializers.RandomNormal(stddev=1e-6),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def _dropout(self, name: str) -> keras.layers.Dropout:
+        return keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name=name)
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        x = gelu(self.hidden_layer(x))
+        x = self.hidden_dropout(x, training=training)
+        return self.output_dropout(self.output_layer(x), training=training)
+
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        return (*input_shape[:-1], self.output_dim or input_shape[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "hidden_dim": self.hidden_dim,
+            "output_dim": self.output_dim,
+            "dropout": self.dropout,
+        }

@@ -1,0 +1,114 @@
+"""Cuts images or videos into patches and embeds each one linearly."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from tokenlearner_keras.layers.checks import check_grid
+from tokenlearner_keras.layers.checks import check_positive_integer
+from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
+
+
+@keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
+class PatchEmbedding(keras.layers.Layer):
+    """A convolution whose stride is its kernel: one token a patch (or tubelet).
+
+    Edge pixels that do not fill a patch are dropped (grids are floored).
+
+    Args:
+        width: Channels of a token.
+        patch_size: `(height, width)` of a patch in pixels.
+        tubelet_size: Frames of a tubelet, for inputs of rank 5. With 1 the kernel is
+            a 2-D one that is applied to every frame.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Input shape: `(batch, height, width, channels)` or `(batch, time, height, width,
+    channels)`. Output shape: `(batch, height // patch, width // patch, width)`, for
+    video with the time axis, floored by `tubelet_size`, in second place.
+
+    Raises:
+        ValueError: If an argument is out of range, the input's rank is not 4 or 5, or
+            the input is smaller than one patch.
+
+    Reference:
+        scenic `projects/token_learner/model.py` and `projects/vivit/model.py`:
+        VALID convolution with bias, LeCun-normal kernel.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        patch_size: tuple[int, int],
+        tubelet_size: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.width = check_positive_integer(width, "width")
+        self.patch_size = check_grid(patch_size, "patch_size")
+        self.tubelet_size = check_positive_integer(tubelet_size, "tubelet_size")
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self._check_shape(input_shape)
+        options: dict[str, Any] = {
+            "filters": self.width,
+            "kernel_initializer": "lecun_normal",
+            "data_format": "channels_last",
+            "dtype": self.dtype_policy,
+            "name": "projection",
+        }
+        if self.tubelet_size == 1:
+            self.projection = keras.layers.Conv2D(
+                kernel_size=self.patch_size, strides=self.patch_size, **options
+            )
+            self.projection.build((None, *input_shape[-3:]))
+        else:
+            kernel = (self.tubelet_size, *self.patch_size)
+            self.projection = keras.layers.Conv3D(
+                kernel_size=kernel, strides=kernel, **options
+            )
+            self.projection.build(input_shape)
+
+    def call(self, x: Any) -> Any:
+        self._check_shape(x.shape)
+        if len(x.shape) == 4 or self.tubelet_size > 1:
+            return self.projection(x)
+        dimensions = ops.shape(x)
+        frames = ops.reshape(x, (-1, *dimensions[2:]))  # (B*T, H, W, 3)
+        patches = self.projection(frames)  # (B*T, h, w, D)
+        return ops.reshape(patches, (*dimensions[:2], *ops.shape(patches)[1:]))
+
+    def _check_shape(self, shape: Any) -> None:
+        shape = tuple(shape)
+        ranks = (5,) if self.tubelet_size > 1 else (4, 5)
+        if len(shape) not in ranks or shape[-1] is None:
+            raise ValueError(
+                f"PatchEmbedding '{self.name}' with tubelet_size={self.tubelet_size} "
+                f"expects an input of rank {' or '.join(map(str, ranks))}, channels "
+                f"last and known. Received shape {shape}."
+            )
+        block = (self.tubelet_size, *self.patch_size)[-len(shape) + 2 :]
+        for size, patch in zip(shape[1:-1], block, strict=True):
+            if size is not None and size < patch:
+                raise ValueError(
+                    f"PatchEmbedding '{self.name}' needs at least one whole patch of "
+                    f"{block}. Received shape {shape}. Use larger images or smaller "
+                    "patches."
+                )
+
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        self._check_shape(input_shape)
+        block = (self.tubelet_size, *self.patch_size)[-len(input_shape) + 2 :]
+        sizes = zip(input_shape[1:-1], block, strict=True)
+        grid = (None if size is None else size // patch for size, patch in sizes)
+        return (input_shape[0], *grid, self.width)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "width": self.width,
+            "patch_size": self.patch_size,
+            "tubelet_size": self.tubelet_size,
+        }

@@ -1,0 +1,73 @@
+"""A learned table of positions, added to the tokens."""
+
+import math
+from typing import Any
+
+import keras
+
+from tokenlearner_keras.layers.checks import check_positive_integer
+from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
+
+
+@keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
+class PositionEmbedding(keras.layers.Layer):
+    """Adds one learned vector a position: `x + table`.
+
+    Args:
+        grid: Size of the position grid, `(height, width)` or `(time, height,
+            width)`; the table is flat, in that order. It is kept so that the table
+            can be resized to another grid.
+        num_prefix_tokens: Tokens in front of the grid (a class token) that have a
+            position of their own.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Input and output shape: `(batch, num_prefix_tokens + prod(grid), channels)`.
+
+    Raises:
+        ValueError: If the grid is not made of positive integers or the input has
+            another number of tokens.
+
+    Reference:
+        scenic `projects/baselines/vit.py`, `AddPositionEmbs`: normal with standard
+        deviation 0.02.
+    """
+
+    def __init__(
+        self, grid: tuple[int, ...], num_prefix_tokens: int = 0, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.grid = tuple(check_positive_integer(size, "grid") for size in grid)
+        self.num_prefix_tokens = int(num_prefix_tokens)
+
+    @property
+    def num_positions(self) -> int:
+        """Length of the table."""
+        return self.num_prefix_tokens + math.prod(self.grid)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        if input_shape[1] != self.num_positions:
+            raise ValueError(
+                f"PositionEmbedding '{self.name}' has {self.num_positions} positions "
+                f"(grid {self.grid}, {self.num_prefix_tokens} in front). Received "
+                f"shape {tuple(input_shape)}. Build it with the grid of the input."
+            )
+        self.table = self.add_weight(
+            name="table",
+            shape=(1, self.num_positions, input_shape[-1]),
+            initializer=keras.initializers.RandomNormal(stddev=0.02),
+        )
+
+    def call(self, x: Any) -> Any:
+        return x + self.table
+
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "grid": self.grid,
+            "num_prefix_tokens": self.num_prefix_tokens,
+        }

@@ -1,0 +1,13 @@
+"""Precision of the operations that must not run in half precision."""
+
+import keras
+
+
+def accumulation_dtype(compute_dtype: str) -> str:
+    """Returns the dtype for softmax, sums over positions and logits.
+
+    A sum over hundreds of positions loses bits in bfloat16 and overflows in
+    float16, so these run in float32 under any mixed policy (and in float64 if the
+    layer itself computes in float64).
+    """
+    return str(keras.backend.result_type(compute_dtype, "float32"))

@@ -1,0 +1,206 @@
+"""TokenFuser: puts learned tokens back onto the positions they came from."""
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from tokenlearner_keras.layers.checks import check_choice
+from tokenlearner_keras.layers.checks import check_positive_integer
+from tokenlearner_keras.layers.checks import check_rate
+from tokenlearner_keras.layers.constants import LAYER_NORM_EPSILON
+from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.mlp import MlpBlock
+from tokenlearner_keras.layers.precision import accumulation_dtype
+
+
+@keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
+class TokenFuser(keras.layers.Layer):
+    """Mixes tokens and spreads them over the positions of the original input.
+
+    The tokens are mixed by a zero-initialised Dense layer over the token axis, then
+    each position receives a sigmoid-weighted sum of them; the weights come from the
+    normalised original. There is **no residual inside**: add the original outside,
+    as the reference's encoder does. At initialisation the output is exactly zero, so
+    a residual block starts as the identity.
+
+    Args:
+        bottleneck_dim: Hidden width of the mask MLP. None gives the paper's linear
+            mask: one Dense without hidden layer and without bias.
+        use_normalization: LayerNorm before and after the mixing ("needed when using
+            sum pooling", says the reference).
+        dropout: Rate in [0, 1) in the mask MLP and on the output.
+        mixing: `"frame"` mixes the tokens of each frame (the reference); `"video"`
+            mixes all tokens of all frames (the paper's S·T x S·T matrix), for tokens
+            of rank 4.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        tokens: `(batch, num_tokens, channels)`, or `(batch, time, num_tokens,
+            channels)` for video: the tokens after the transformer block.
+        original: The input of the matching TokenLearner: `(batch, positions,
+            channels)` or `(batch, height, width, channels)`; for tokens of rank 4
+            with the time axis in second place.
+        training: Whether dropout is active.
+
+    Returns:
+        A tensor of `original`'s shape, whatever its rank, in the compute dtype.
+
+    Raises:
+        ValueError: If an argument is out of range, or the two inputs do not fit.
+
+    Reference:
+        Ryoo et al. 2021, arXiv 2106.11297, section 3 (linear mask, no bias); scenic
+        `projects/token_learner/model.py`, `TokenFuser` (MLP mask, since March 2022).
+    """
+
+    def __init__(
+        self,
+        bottleneck_dim: int | None = 64,
+        use_normalization: bool = True,
+        dropout: float = 0.0,
+        mixing: str = "frame",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.bottleneck_dim = (
+            None
+            if bottleneck_dim is None
+            else check_positive_integer(bottleneck_dim, "bottleneck_dim")
+        )
+        self.use_normalization = bool(use_normalization)
+        self.dropout = check_rate(dropout, "dropout")
+        self.mixing = check_choice(mixing, ("frame", "video"), "mixing")
+        self.supports_masking = True
+
+    def build(
+        self,
+        tokens_shape: tuple[int | None, ...],
+        original_shape: tuple[int | None, ...],
+    ) -> None:
+        self._check_shapes(tokens_shape, original_shape)
+        num_tokens, channels = tokens_shape[-2], tokens_shape[-1]
+        mixed = math.prod(self._mixed_axes(tokens_shape))
+        if self.use_normalization:
+            self.mix_norm1 = self._layer_norm("mix_norm1", channels)
+            self.mix_norm2 = self._layer_norm("mix_norm2", channels)
+        self.mixing_layer = keras.layers.Dense(
+            mixed, kernel_initializer="zeros", dtype=self.dtype_policy, name="mixing"
+        )
+        self.mixing_layer.build((None, channels, mixed))
+        self.original_norm = self._layer_norm("original_norm", channels)
+        self.token_masking = self._mask_layer(num_tokens)
+        self.token_masking.build((None, None, channels))
+        self.output_dropout = keras.layers.Dropout(
+            self.dropout, dtype=self.dtype_policy, name="output_dropout"
+        )
+
+    def _layer_norm(
+        self, name: str, channels: int | None
+    ) -> keras.layers.LayerNormalization:
+        layer = keras.layers.LayerNormalization(
+            epsilon=LAYER_NORM_EPSILON, dtype=self.dtype_policy, name=name
+        )
+        layer.build((None, None, channels))
+        return layer
+
+    def _mask_layer(self, num_tokens: int | None) -> keras.layers.Layer:
+        if self.bottleneck_dim is not None:
+            return MlpBlock(
+                self.bottleneck_dim,
+                num_tokens,
+                self.dropout,
+                dtype=self.dtype_policy,
+                name="token_masking",
+            )
+        return keras.layers.Dense(
+            num_tokens, use_bias=False, dtype=self.dtype_policy, name="token_masking"
+        )
+
+    def call(self, tokens: Any, original: Any, training: bool | None = None) -> Any:
+        self._check_shapes(tokens.shape, original.shape)
+        mixed = self._mix(tokens)  # (B*T, S, C)
+        weights = self._mask(original, ops.shape(mixed)[0], training)  # (B*T, N, S)
+        fused = ops.matmul(weights, ops.cast(mixed, weights.dtype))  # (B*T, N, C)
+        fused = ops.reshape(
+            ops.cast(fused, self.compute_dtype), ops.shape(original)
+        )  # original's shape
+        return self.output_dropout(fused, training=training)
+
+    def _mix(self, tokens: Any) -> Any:
+        """Returns the mixed tokens, folded to (B*T, S, C)."""
+        dimensions = ops.shape(tokens)
+        num_tokens, channels = dimensions[-2:]
+        axes = self._mixed_axes(tokens.shape)
+        x = ops.reshape(tokens, (-1, math.prod(axes), channels))  # (B', S', C)
+        if self.use_normalization:
+            x = self.mix_norm1(x)
+        x = self.mixing_layer(ops.transpose(x, (0, 2, 1)))  # (B', C, S')
+        x = ops.transpose(x, (0, 2, 1))  # (B', S', C)
+        if self.use_normalization:
+            x = self.mix_norm2(x)
+        return ops.reshape(x, (-1, num_tokens, channels))  # (B*T, S, C)
+
+    def _mask(self, original: Any, batch: Any, training: bool | None) -> Any:
+        """Returns the weight of each token at each position, (B*T, N, S)."""
+        x = ops.reshape(original, (batch, -1, original.shape[-1]))  # (B*T, N, C)
+        x = self.original_norm(x)
+        if self.bottleneck_dim is None:
+            logits = self.token_masking(x)
+        else:
+            logits = self.token_masking(x, training=training)
+        return ops.sigmoid(ops.cast(logits, accumulation_dtype(self.compute_dtype)))
+
+    def _mixed_axes(self, tokens_shape: Any) -> tuple[Any, ...]:
+        """Returns the sizes of the axes that the mixing matrix runs over."""
+        if self.mixing == "video" and len(tokens_shape) == 4:
+            return tuple(tokens_shape[1:3])
+        return (tokens_shape[-2],)
+
+    def _check_shapes(self, tokens_shape: Any, original_shape: Any) -> None:
+        tokens_shape, original_shape = tuple(tokens_shape), tuple(original_shape)
+        received = f"Received tokens {tokens_shape} and original {original_shape}."
+        owner = f"TokenFuser '{self.name}'"
+        if len(tokens_shape) not in (3, 4) or len(original_shape) < len(tokens_shape):
+            raise ValueError(
+                f"{owner} expects tokens (batch, [time,] num_tokens, channels) and the "
+                "original (batch, [time,] positions, channels) or (batch, [time,] "
+                f"height, width, channels). {received}"
+            )
+        leading = len(tokens_shape) - 2
+        pairs = zip(tokens_shape[:leading], original_shape[:leading], strict=True)
+        known = all(a == b for a, b in pairs if a is not None and b is not None)
+        if not known or tokens_shape[-1] != original_shape[-1] or tokens_shape[-1] is None:
+            raise ValueError(
+                f"{owner} expects tokens and original with the same batch (and time) "
+                f"and the same, known number of channels. {received}"
+            )
+        mixed_axes = self._mixed_axes(tokens_shape)
+        if None in mixed_axes:
+            raise ValueError(
+                f"{owner} mixes over a token axis of fixed size; the sizes here are "
+                f"{mixed_axes}. {received} Give the input a fixed number of tokens"
+                + (" and frames." if self.mixing == "video" else ".")
+            )
+
+    def compute_output_shape(
+        self,
+        tokens_shape: tuple[int | None, ...],
+        original_shape: tuple[int | None, ...],
+    ) -> tuple[int | None, ...]:
+        self._check_shapes(tokens_shape, original_shape)
+        return tuple(original_shape)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
+        """The mask of the tokens says nothing about the original's positions."""
+        del inputs, previous_mask
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "bottleneck_dim": self.bottleneck_dim,
+            "use_normalization": self.use_normalization,
+            "dropout": self.dropout,
+            "mixing": self.mixing,
+        }

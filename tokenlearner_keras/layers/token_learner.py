@@ -1,0 +1,157 @@
+"""TokenLearner v1.0: tokens from a stack of convolutions and a sigmoid."""
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
+from tokenlearner_keras.layers.checks import check_choice
+from tokenlearner_keras.layers.checks import check_grid
+from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.mlp import gelu
+from tokenlearner_keras.layers.positions import PositionShape
+
+NUM_CONVOLUTIONS = 4
+
+
+@keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
+class TokenLearner(BaseTokenLearner):
+    """TokenLearner v1.0, the module of the paper's experiments.
+
+    Each of the S tokens is a sum over all positions of the input, weighted by a
+    spatial map in (0, 1) that four 3x3 convolutions and a sigmoid compute from the
+    normalised input: `z[s] = sum_n sigmoid(a[s, n]) * x[n]`. The values are the raw,
+    un-normalised input.
+
+    Args:
+        num_tokens: Number of learned tokens S.
+        pooling: `"sum"` over the positions (the reference's default) or `"mean"`
+            (the paper's text). They differ by the number of positions.
+        grid_size: `(height, width)` of the grid for inputs of rank 3. None takes a
+            square grid.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        x: `(batch, positions, channels)`, `(batch, height, width, channels)` or
+            `(batch, time, height, width, channels)`; for video every frame is
+            tokenized by itself with the same weights.
+        mask: Optional boolean `(batch, positions)`, `(batch, height, width)` or
+            `(batch, time, height, width)`, True where a position is real. No output
+            depends on values at masked positions; a mean divides by the number of
+            real positions; if no position is real the tokens are zero.
+        return_attention_maps: If True, returns `(tokens, maps)`.
+        training: Unused (the layer has no dropout).
+
+    Returns:
+        Tokens `(batch, num_tokens, channels)`, or `(batch, time, num_tokens,
+        channels)` for video, in the layer's compute dtype. With
+        `return_attention_maps` also the maps, float32 (float64 in a float64 layer):
+        `(batch, num_tokens, positions)`, `(batch, num_tokens, height, width)` or
+        `(batch, time, num_tokens, height, width)`, the sigmoid weights in [0, 1].
+
+    Raises:
+        ValueError: If an argument is out of range, the input has another rank or
+            number of channels, or a sequence does not fit the grid.
+
+    Example:
+        >>> layer = tk.TokenLearner(num_tokens=8)
+        >>> layer(keras.random.normal((2, 14, 14, 192))).shape
+        (2, 8, 192)
+
+    Reference:
+        Ryoo et al. 2021, arXiv 2106.11297, section 2; scenic
+        `projects/token_learner/model.py`, `TokenLearnerModule`.
+    """
+
+    def __init__(
+        self,
+        num_tokens: int = 8,
+        pooling: str = "sum",
+        grid_size: tuple[int, int] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_tokens, **kwargs)
+        self.pooling = check_choice(pooling, ("sum", "mean"), "pooling")
+        self.grid_size = None if grid_size is None else check_grid(grid_size, "grid_size")
+
+    def _build_attention(self, channels: int) -> None:
+        self.convolutions = []
+        for index in range(NUM_CONVOLUTIONS):
+            convolution = keras.layers.Conv2D(
+                self.num_tokens,
+                kernel_size=3,
+                padding="same",
+                use_bias=False,
+                kernel_initializer="lecun_normal",
+                data_format="channels_last",
+                dtype=self.dtype_policy,
+                name=f"conv_{index}",
+            )
+            width = channels if index == 0 else self.num_tokens
+            convolution.build((None, None, None, width))
+            self.convolutions.append(convolution)
+
+    def _attention_weights(self, values: Any, mask: Any, training: bool | None) -> Any:
+        del training
+        grid = self._grid(ops.shape(values)[1:-1])
+        # (B*T, H, W, C)
+        x = ops.reshape(self.norm(values), (-1, *grid, ops.shape(values)[-1]))
+        if mask is not None:
+            mask = ops.reshape(mask, (-1, *grid, 1))  # (B*T, H, W, 1)
+        for index, convolution in enumerate(self.convolutions):
+            if mask is not None:
+                # A convolution reads its neighbours, so padding is zeroed each time.
+                x = ops.where(mask, x, ops.zeros_like(x))
+            x = convolution(x)  # (B*T, H, W, S)
+            if index < NUM_CONVOLUTIONS - 1:
+                x = gelu(x)
+        logits = ops.reshape(x, (ops.shape(x)[0], -1, self.num_tokens))  # (B*T, N, S)
+        return ops.sigmoid(ops.cast(logits, self._accumulation_dtype))
+
+    def _scale(self, tokens: Any, maps: Any, mask: Any) -> Any:
+        if self.pooling == "sum":
+            return tokens
+        if mask is None:
+            return tokens / ops.cast(ops.shape(maps)[-1], tokens.dtype)
+        real = ops.reshape(mask, (ops.shape(maps)[0], 1, -1))  # (B*T, 1, N)
+        count = ops.sum(ops.cast(real, tokens.dtype), axis=-1, keepdims=True)
+        return tokens / ops.maximum(count, 1)
+
+    def _grid(self, grid: tuple[Any, ...]) -> tuple[Any, Any]:
+        """Returns (height, width) for the grid (N,) of a sequence or (H, W)."""
+        if len(grid) == 2:
+            return grid[0], grid[1]
+        positions = grid[0]
+        if self.grid_size is not None:
+            height, width = self.grid_size
+            if isinstance(positions, int) and positions != height * width:
+                raise ValueError(
+                    f"{self._owner} has grid_size=({height}, {width}), which is "
+                    f"{height * width} positions. Received a sequence of {positions}. "
+                    "Pass the right grid_size=(height, width), or an input of shape "
+                    "(batch, height, width, channels)."
+                )
+            return self.grid_size
+        side = math.isqrt(positions) if isinstance(positions, int) else 0
+        if side * side != positions:
+            raise ValueError(
+                f"{self._owner} convolves over a grid and cannot tell it from a "
+                f"sequence of {positions if side else 'unknown'} positions, which is "
+                "not a square number. Either pass grid_size=(height, width) to the "
+                "layer, or give it an input of shape (batch, height, width, channels)."
+            )
+        return side, side
+
+    def _checked_shape(self, shape: Any, mask: Any = None) -> PositionShape:
+        split = super()._checked_shape(shape, mask)
+        self._grid(split.grid)
+        return split
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "pooling": self.pooling,
+            "grid_size": self.grid_size,
+        }

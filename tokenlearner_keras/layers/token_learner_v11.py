@@ -1,0 +1,106 @@
+"""TokenLearner v1.1: tokens from an MLP and a softmax over the positions."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
+from tokenlearner_keras.layers.checks import check_positive_integer
+from tokenlearner_keras.layers.checks import check_rate
+from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.mlp import MlpBlock
+
+#: Logit of a masked position: its exponential is 0 in float32 and it is finite, so
+#: that a row without any real position gives no NaN (nor does its gradient).
+MASKED_LOGIT = -1e30
+
+
+@keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
+class TokenLearnerV11(BaseTokenLearner):
+    """TokenLearner v1.1 in the reference's current form (since March 2022).
+
+    An MLP gives every position a logit for each token; a softmax over the positions,
+    independently for each token, turns them into weights; each token is the weighted
+    sum of the raw, un-normalised input. Any grid shape works. The first releases of
+    "v1.1" (grouped convolutions with a value projection) computed something else and
+    their weights do not fit.
+
+    Args:
+        num_tokens: Number of learned tokens S.
+        bottleneck_dim: Width of the MLP's hidden layer.
+        dropout: Rate in [0, 1) on the MLP's hidden layer and on the logits before
+            the softmax.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        x: `(batch, positions, channels)`, `(batch, height, width, channels)` or
+            `(batch, time, height, width, channels)`; for video every frame is
+            tokenized by itself with the same weights.
+        mask: Optional boolean `(batch, positions)`, `(batch, height, width)` or
+            `(batch, time, height, width)`, True where a position is real. No output
+            depends on values at masked positions; if no position is real the tokens
+            are zero.
+        return_attention_maps: If True, returns `(tokens, maps)`.
+        training: Whether dropout is active.
+
+    Returns:
+        Tokens `(batch, num_tokens, channels)`, or `(batch, time, num_tokens,
+        channels)` for video, in the layer's compute dtype. With
+        `return_attention_maps` also the maps, float32 (float64 in a float64 layer):
+        `(batch, num_tokens, positions)`, `(batch, num_tokens, height, width)` or
+        `(batch, time, num_tokens, height, width)`; each map sums to 1.
+
+    Raises:
+        ValueError: If an argument is out of range, or the input has another rank or
+            number of channels.
+
+    Example:
+        >>> layer = tk.TokenLearnerV11(num_tokens=8)
+        >>> tokens, maps = layer(
+        ...     keras.random.normal((2, 14, 14, 192)), return_attention_maps=True
+        ... )
+        >>> tokens.shape, maps.shape
+        ((2, 8, 192), (2, 8, 14, 14))
+
+    Reference:
+        scenic `projects/token_learner/model.py`, `TokenLearnerModuleV11`.
+    """
+
+    def __init__(
+        self,
+        num_tokens: int = 8,
+        bottleneck_dim: int = 64,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_tokens, **kwargs)
+        self.bottleneck_dim = check_positive_integer(bottleneck_dim, "bottleneck_dim")
+        self.dropout = check_rate(dropout, "dropout")
+
+    def _build_attention(self, channels: int) -> None:
+        self.token_masking = MlpBlock(
+            self.bottleneck_dim,
+            self.num_tokens,
+            self.dropout,
+            dtype=self.dtype_policy,
+            name="token_masking",
+        )
+        self.token_masking.build((None, None, channels))
+
+    def _attention_weights(self, values: Any, mask: Any, training: bool | None) -> Any:
+        dimensions = ops.shape(values)
+        x = ops.reshape(values, (dimensions[0], -1, dimensions[-1]))  # (B*T, N, C)
+        logits = self.token_masking(self.norm(x), training=training)  # (B*T, N, S)
+        logits = ops.cast(logits, self._accumulation_dtype)
+        if mask is not None:
+            real = ops.reshape(mask, (dimensions[0], -1, 1))  # (B*T, N, 1)
+            logits = ops.where(real, logits, MASKED_LOGIT)
+        return ops.softmax(logits, axis=1)  # over the positions
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "bottleneck_dim": self.bottleneck_dim,
+            "dropout": self.dropout,
+        }

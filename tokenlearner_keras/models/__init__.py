@@ -1,0 +1,1 @@
+"""Vision Transformers for images and video, built from a configuration or a name."""

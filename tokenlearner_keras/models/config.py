@@ -1,0 +1,277 @@
+"""The configuration of a (video) Vision Transformer with or without TokenLearner."""
+
+import dataclasses
+import difflib
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from tokenlearner_keras.layers.checks import check_choice
+from tokenlearner_keras.layers.checks import check_grid
+from tokenlearner_keras.layers.checks import check_positive_integer
+from tokenlearner_keras.layers.checks import check_rate
+
+CLASSIFIERS = ("gap", "gmp", "gsp", "token", "map", None)
+_POSITIVE = ("tubelet_size", "width", "depth", "num_heads", "mlp_dim", "num_tokens")
+_OPTIONAL_POSITIVE = (
+    "num_frames",
+    "sample_frames",
+    "bottleneck_dim",
+    "representation_size",
+    "num_classes",
+    "fuser_bottleneck_dim",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionTransformerConfig:
+    """What `tk.build_model` builds; the defaults are a plain ViT-B/16 at 224 pixels.
+
+    Attributes:
+        image_size: `(height, width)` of the input in pixels.
+        num_frames: Frames of a video input. None means images.
+        patch_size: `(height, width)` of a patch in pixels. Grids are floored.
+        tubelet_size: Frames of a tubelet; 1 embeds every frame with a 2-D kernel.
+        sample_frames: Takes that many frames, evenly spaced, before the embedding.
+        width: Channels of a token.
+        depth: Number of encoder blocks.
+        num_heads: Attention heads; must divide `width`.
+        mlp_dim: Hidden width of the encoder's MLP.
+        token_learner: None, `"v1.0"` or `"v1.1"`.
+        num_tokens: Learned tokens per frame.
+        token_learner_at: The block, counted from 0, just before which TokenLearner
+            sits: the number of full-size blocks. None takes half the depth.
+        token_fuser: Whether every block from `token_learner_at` on is wrapped in its
+            own TokenLearner and TokenFuser, which restores the positions.
+        bottleneck_dim: Hidden width of TokenLearner v1.1's MLP.
+        classifier: `"gap"` mean, `"gmp"` maximum, `"gsp"` sum over the tokens,
+            `"token"` a class token, `"map"` attention pooling, None: no head, the
+            model returns the tokens.
+        representation_size: Width of a Dense + tanh before the logits. None: no such
+            layer.
+        num_classes: Number of logits.
+        dropout: Rate in [0, 1) after the position table, in the encoder, in
+            TokenLearner v1.1 and in TokenFuser.
+        attention_dropout: Rate in [0, 1) on the attention weights.
+        stochastic_depth: Rate in [0, 1) of the last block; it grows linearly from 0.
+        head_bias: Initial value of the logits' biases.
+        token_learner_pooling: v1.0: `"sum"` or `"mean"`.
+        fuser_bottleneck_dim: Hidden width of TokenFuser's mask. None: the paper's
+            linear mask.
+        fuser_mixing: `"frame"` (the reference) or `"video"` (the paper).
+        pooling: Baselines: `((block, grid), ...)`, average pooling to a grid (an
+            integer or `(height, width)`) before that block.
+
+    Raises:
+        ValueError: If a value is out of range or two values do not fit, with the
+            value and the range.
+
+    Reference:
+        scenic `projects/token_learner/model.py`, `TokenLearnerViT`.
+    """
+
+    image_size: tuple[int, int] = (224, 224)
+    num_frames: int | None = None
+    patch_size: tuple[int, int] = (16, 16)
+    tubelet_size: int = 1
+    sample_frames: int | None = None
+    width: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    mlp_dim: int = 3072
+    token_learner: str | None = None
+    num_tokens: int = 8
+    token_learner_at: int | None = None
+    token_fuser: bool = False
+    bottleneck_dim: int = 64
+    classifier: str | None = "gap"
+    representation_size: int | None = None
+    num_classes: int = 1000
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    stochastic_depth: float = 0.0
+    head_bias: float = 0.0
+    token_learner_pooling: str = "sum"
+    fuser_bottleneck_dim: int | None = 64
+    fuser_mixing: str = "frame"
+    pooling: tuple[tuple[int, tuple[int, int]], ...] = ()
+
+    def __post_init__(self) -> None:
+        self._normalise_pairs()
+        for name in _POSITIVE:
+            check_positive_integer(getattr(self, name), name)
+        for name in _OPTIONAL_POSITIVE:
+            if getattr(self, name) is not None:
+                check_positive_integer(getattr(self, name), name)
+        for name in ("dropout", "attention_dropout", "stochastic_depth"):
+            check_rate(getattr(self, name), name)
+        check_choice(self.token_learner, (None, "v1.0", "v1.1"), "token_learner")
+        check_choice(self.classifier, CLASSIFIERS, "classifier")
+        check_choice(self.token_learner_pooling, ("sum", "mean"), "token_learner_pooling")
+        check_choice(self.fuser_mixing, ("frame", "video"), "fuser_mixing")
+        self._check_encoder()
+        self._check_token_learner()
+        self._check_video()
+        self._check_grid()
+        self._check_pooling()
+
+    def _normalise_pairs(self) -> None:
+        """Accepts an int for a square and lists (from JSON) for tuples."""
+        for name in ("image_size", "patch_size"):
+            object.__setattr__(self, name, _pair(getattr(self, name), name))
+        try:
+            pooling = tuple(
+                (int(block), _pair(grid, "pooling grid")) for block, grid in self.pooling
+            )
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                "`pooling` must hold pairs (block, grid), such as ((9, 8), (18, 2)). "
+                f"Received: {self.pooling!r} ({error})."
+            ) from None
+        object.__setattr__(self, "pooling", pooling)
+
+    def _check_encoder(self) -> None:
+        if self.width % self.num_heads:
+            raise ValueError(
+                f"`num_heads` must divide `width`. Received num_heads={self.num_heads}"
+                f" and width={self.width}."
+            )
+
+    def _check_token_learner(self) -> None:
+        at = self.token_learner_at
+        if self.token_learner is None:
+            if at is not None or self.token_fuser:
+                raise ValueError(
+                    "`token_learner_at` and `token_fuser` need a TokenLearner: set "
+                    "token_learner to 'v1.0' or 'v1.1'. Received token_learner=None, "
+                    f"token_learner_at={at}, token_fuser={self.token_fuser}."
+                )
+            return
+        whole = at is None or (isinstance(at, int) and not isinstance(at, bool))
+        if not whole or (at is not None and not 0 <= at < self.depth):
+            raise ValueError(
+                "`token_learner_at` is the 0-based block that TokenLearner precedes: "
+                f"it must be in [0, {self.depth}) for depth={self.depth}. Received: "
+                f"{at!r}."
+            )
+
+    def _check_video(self) -> None:
+        if self.num_frames is None:
+            if self.sample_frames is not None or self.tubelet_size != 1:
+                raise ValueError(
+                    "`sample_frames` and `tubelet_size` are for videos: set "
+                    f"num_frames. Received num_frames=None, sample_frames="
+                    f"{self.sample_frames}, tubelet_size={self.tubelet_size}."
+                )
+            return
+        if self.sample_frames is not None and self.sample_frames > self.num_frames:
+            raise ValueError(
+                "`sample_frames` must not exceed `num_frames`. Received sample_frames="
+                f"{self.sample_frames} and num_frames={self.num_frames}."
+            )
+        if self._embedded_frames < self.tubelet_size:
+            raise ValueError(
+                f"A video needs at least tubelet_size={self.tubelet_size} frames. "
+                f"Received {self._embedded_frames}."
+            )
+
+    def _check_grid(self) -> None:
+        if 0 in self.grid_size:
+            raise ValueError(
+                f"The image must hold at least one whole patch of {self.patch_size} "
+                f"pixels. Received image_size={self.image_size}. Use larger images or "
+                "smaller patches."
+            )
+        dropped = [
+            size % patch
+            for size, patch in zip(self.image_size, self.patch_size, strict=True)
+        ]
+        if any(dropped):
+            warnings.warn(
+                f"image_size={self.image_size} is no multiple of patch_size="
+                f"{self.patch_size}: the last {dropped[0]} rows and {dropped[1]} "
+                f"columns of pixels are dropped (grid {self.grid_size}).",
+                stacklevel=4,
+            )
+
+    def _check_pooling(self) -> None:
+        height, width = self.grid_size
+        last = self.token_learner_block if not self.token_fuser else None
+        limit = self.depth if last is None else last + 1
+        blocks = [block for block, _ in self.pooling]
+        if blocks != sorted(set(blocks)) or not all(0 <= b < limit for b in blocks):
+            raise ValueError(
+                "`pooling` needs increasing blocks in "
+                f"[0, {limit}), where the tokens still form a grid. Received blocks "
+                f"{blocks} for depth={self.depth}, token_learner_at="
+                f"{self.token_learner_block}."
+            )
+        for block, grid in self.pooling:
+            if grid[0] > height or grid[1] > width:
+                raise ValueError(
+                    f"`pooling` before block {block} goes to a grid of {grid}, larger "
+                    f"than the grid there, {(height, width)}."
+                )
+            height, width = grid
+
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """`(height, width)` of the patch grid, floored."""
+        return (
+            self.image_size[0] // self.patch_size[0],
+            self.image_size[1] // self.patch_size[1],
+        )
+
+    @property
+    def _embedded_frames(self) -> int:
+        return self.sample_frames or self.num_frames or 1
+
+    @property
+    def num_time_steps(self) -> int | None:
+        """Temporal positions after the embedding; None for images."""
+        if self.num_frames is None:
+            return None
+        return self._embedded_frames // self.tubelet_size
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input: `([time,] height, width, 3)`."""
+        frames = () if self.num_frames is None else (self.num_frames,)
+        return (*frames, *self.image_size, 3)
+
+    @property
+    def token_learner_block(self) -> int | None:
+        """The block that TokenLearner precedes; None without TokenLearner."""
+        if self.token_learner is None:
+            return None
+        return self.depth // 2 if self.token_learner_at is None else self.token_learner_at
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all fields; `from_dict` gives an equal configuration."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "VisionTransformerConfig":
+        """Builds a configuration from a (JSON) dictionary.
+
+        Raises:
+            ValueError: If a key is unknown, with the nearest known one.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in values:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise ValueError(
+                    f"VisionTransformerConfig has no field {key!r}.{hint} Known: "
+                    f"{', '.join(known)}."
+                )
+        return cls(**values)
+
+
+def _pair(value: Any, name: str) -> tuple[int, int]:
+    """Returns an int as a square, and a pair of integers as it is."""
+    if isinstance(value, (list, tuple)):
+        return check_grid(value, name)
+    side = check_positive_integer(value, name)
+    return (side, side)

@@ -1,0 +1,196 @@
+"""Builds the functional Keras model of a configuration, for images and video."""
+
+import math
+from typing import Any
+
+import keras
+
+from tokenlearner_keras.layers.attention_pooling import AttentionPooling
+from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
+from tokenlearner_keras.layers.class_token import ClassToken
+from tokenlearner_keras.layers.constants import LAYER_NORM_EPSILON
+from tokenlearner_keras.layers.encoder_block import EncoderBlock
+from tokenlearner_keras.layers.frame_sampling import FrameSampling
+from tokenlearner_keras.layers.grid_pooling import GridPooling
+from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
+from tokenlearner_keras.layers.position_embedding import PositionEmbedding
+from tokenlearner_keras.layers.precision import accumulation_dtype
+from tokenlearner_keras.layers.token_fuser import TokenFuser
+from tokenlearner_keras.layers.token_learner import TokenLearner
+from tokenlearner_keras.layers.token_learner_v11 import TokenLearnerV11
+from tokenlearner_keras.layers.token_pooling import TokenPooling
+from tokenlearner_keras.models.config import VisionTransformerConfig
+
+
+def build_model(
+    config: VisionTransformerConfig, name: str = "vision_transformer"
+) -> keras.Model:
+    """Builds the model that a configuration describes, with fresh weights.
+
+    Args:
+        config: The configuration.
+        name: Name of the Keras model.
+
+    Returns:
+        A functional model from float images `(batch, height, width, 3)` or videos
+        `(batch, time, height, width, 3)` to logits `(batch, num_classes)` in float32,
+        or to the tokens `(batch, tokens, width)` if `config.classifier` is None. The
+        dtype policy in force applies.
+
+    Reference:
+        scenic `projects/token_learner/model.py`, `TokenLearnerViT`.
+    """
+    if not isinstance(config, VisionTransformerConfig):
+        raise ValueError(
+            "build_model expects a tk.VisionTransformerConfig. Received: "
+            f"{config!r}. A dictionary becomes one by "
+            "VisionTransformerConfig.from_dict."
+        )
+    inputs = keras.Input(config.input_shape, name="images")
+    x, grid = _embed(inputs, config)
+    x = _encode(x, grid, config)
+    return keras.Model(inputs, _classify(x, config), name=name)
+
+
+def _embed(inputs: Any, config: VisionTransformerConfig) -> tuple[Any, "_Grid"]:
+    """Returns tokens (B, [1 +] positions, D) with positions added, and their grid."""
+    x = inputs
+    if config.sample_frames is not None:
+        x = FrameSampling(config.sample_frames, name="frame_sampling")(x)
+    x = PatchEmbedding(
+        config.width, config.patch_size, config.tubelet_size, name="embedding"
+    )(x)
+    sizes = tuple(x.shape[1:-1])
+    grid = _Grid(sizes, prefix=1 if config.classifier == "token" else 0)
+    x = keras.layers.Reshape((math.prod(sizes), config.width), name="to_sequence")(x)
+    if grid.prefix:
+        x = ClassToken(name="class_token")(x)
+    x = PositionEmbedding(sizes, grid.prefix, name="position_embedding")(x)
+    if config.dropout:
+        x = keras.layers.Dropout(config.dropout, name="dropout")(x)
+    return x, grid
+
+
+def _encode(x: Any, grid: "_Grid", config: VisionTransformerConfig) -> Any:
+    """Runs the encoder blocks, with TokenLearner where the configuration says."""
+    pooling = dict(config.pooling)
+    first = config.token_learner_block
+    for index in range(config.depth):
+        if index in pooling:
+            x, grid = _pool(x, grid, pooling[index], index)
+        block = _encoder_block(index, config)
+        if first is None or index < first:
+            x = block(x)
+        elif config.token_fuser:
+            x = _learn_and_fuse(x, grid, block, index - first, config)
+        elif index == first:
+            x = block(_learn(x, grid, config))
+        else:
+            x = block(x)
+    return keras.layers.LayerNormalization(
+        epsilon=LAYER_NORM_EPSILON, name="encoder_norm"
+    )(x)
+
+
+class _Grid:
+    """How a sequence of tokens folds into a grid, with tokens in front apart."""
+
+    def __init__(self, sizes: tuple[int, ...], prefix: int) -> None:
+        self.sizes = sizes
+        self.prefix = prefix
+
+    def split(self, x: Any) -> tuple[Any, Any]:
+        """Returns the tokens in front (None if there are none) and the grid."""
+        front, rest = (x[:, : self.prefix], x[:, self.prefix :]) if self.prefix else (None, x)
+        return front, keras.layers.Reshape((*self.sizes, x.shape[-1]))(rest)
+
+    @staticmethod
+    def join(front: Any, x: Any) -> Any:
+        """Flattens all axes between batch and channels and puts the front back."""
+        if len(x.shape) > 3:
+            x = keras.layers.Reshape((math.prod(x.shape[1:-1]), x.shape[-1]))(x)
+        if front is None:
+            return x
+        return keras.layers.Concatenate(axis=1)([front, x])
+
+
+def _pool(x: Any, grid: _Grid, target: tuple[int, int], index: int) -> tuple[Any, _Grid]:
+    front, positions = grid.split(x)
+    pooled = GridPooling(target, name=f"grid_pooling_{index}")(positions)
+    return grid.join(front, pooled), _Grid((*grid.sizes[:-2], *target), grid.prefix)
+
+
+def _learn(x: Any, grid: _Grid, config: VisionTransformerConfig) -> Any:
+    front, positions = grid.split(x)
+    return grid.join(front, _token_learner(0, config)(positions))
+
+
+def _learn_and_fuse(
+    x: Any, grid: _Grid, block: EncoderBlock, number: int, config: VisionTransformerConfig
+) -> Any:
+    """TokenLearner, block, TokenFuser and the residual around all three."""
+    front, positions = grid.split(x)
+    tokens = _token_learner(number, config)(positions)  # (B, [T,] S, D)
+    encoded = block(grid.join(front, tokens))
+    folded = _Grid(tuple(tokens.shape[1:-1]), grid.prefix)
+    front, tokens = folded.split(encoded) if len(tokens.shape) == 4 else _cut(encoded, grid)
+    fused = TokenFuser(
+        config.fuser_bottleneck_dim,
+        dropout=config.dropout,
+        mixing=config.fuser_mixing,
+        name=f"token_fuser_{number}",
+    )(tokens, positions)
+    return grid.join(front, keras.layers.Add()([fused, positions]))
+
+
+def _cut(x: Any, grid: _Grid) -> tuple[Any, Any]:
+    """Takes the tokens in front off without folding the rest."""
+    if not grid.prefix:
+        return None, x
+    return x[:, : grid.prefix], x[:, grid.prefix :]
+
+
+def _encoder_block(index: int, config: VisionTransformerConfig) -> EncoderBlock:
+    return EncoderBlock(
+        config.num_heads,
+        config.mlp_dim,
+        dropout=config.dropout,
+        attention_dropout=config.attention_dropout,
+        stochastic_depth=config.stochastic_depth * index / max(config.depth - 1, 1),
+        name=f"encoder_block_{index}",
+    )
+
+
+def _token_learner(number: int, config: VisionTransformerConfig) -> BaseTokenLearner:
+    name = f"token_learner_{number}"
+    if config.token_learner == "v1.0":
+        return TokenLearner(config.num_tokens, config.token_learner_pooling, name=name)
+    return TokenLearnerV11(
+        config.num_tokens, config.bottleneck_dim, config.dropout, name=name
+    )
+
+
+def _classify(x: Any, config: VisionTransformerConfig) -> Any:
+    """Returns float32 logits, or the tokens if there is no classifier."""
+    if config.classifier is None:
+        return x
+    full_precision = accumulation_dtype(keras.config.dtype_policy().compute_dtype)
+    if config.classifier == "map":
+        x = AttentionPooling(config.num_heads, config.mlp_dim, name="map_head")(x)
+    else:
+        x = TokenPooling(config.classifier, dtype=full_precision, name="pooling")(x)
+    if config.representation_size is not None:
+        x = keras.layers.Dense(
+            config.representation_size,
+            activation="tanh",
+            kernel_initializer="lecun_normal",
+            dtype=full_precision,
+            name="pre_logits",
+        )(x)
+    return keras.layers.Dense(
+        config.num_classes,
+        kernel_initializer="zeros",
+        bias_initializer=keras.initializers.Constant(config.head_bias),
+        dtype=full_precision,
+        name="head",
+    )(x)

@@ -1,0 +1,139 @@
+"""What the learned tokens look at: attention maps and pictures of them."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
+
+
+def attention_maps(
+    model: keras.Model, inputs: Any, batch_size: int = 32
+) -> dict[str, np.ndarray]:
+    """Returns the attention maps of every TokenLearner in a functional model.
+
+    Args:
+        model: A functional model with TokenLearner layers.
+        inputs: A batch of the model's inputs.
+        batch_size: Examples a forward pass.
+
+    Returns:
+        Maps by layer name, float32: `(batch, num_tokens, height, width)`, for video
+        `(batch, time, num_tokens, height, width)`, and `(batch, num_tokens,
+        positions)` where the layer's input is a sequence.
+
+    Raises:
+        ValueError: If the model has no TokenLearner.
+    """
+    layers = [layer for layer in model.layers if isinstance(layer, BaseTokenLearner)]
+    if not layers:
+        raise ValueError(
+            f"Model {model.name!r} has no TokenLearner layer, so there are no maps. Build "
+            "one by a name such as vit_b16_tl8at6."
+        )
+    # The layers' inputs are outputs of a model that shares all weights; the layers
+    # are then called eagerly, which leaves the graph of `model` as it is.
+    features = keras.Model(model.inputs, [layer.input for layer in layers])
+    maps: dict[str, list[np.ndarray]] = {layer.name: [] for layer in layers}
+    for start in range(0, len(inputs), batch_size):
+        batch = features(inputs[start : start + batch_size], training=False)
+        batch = batch if isinstance(batch, (list, tuple)) else [batch]
+        for layer, value in zip(layers, batch, strict=True):
+            _, weights = layer(value, return_attention_maps=True, training=False)
+            maps[layer.name].append(keras.ops.convert_to_numpy(weights))
+    return {name: np.concatenate(parts) for name, parts in maps.items()}
+
+
+def plot_attention_maps(
+    images: Any,
+    maps: Any,
+    path: str | Path | None = None,
+    titles: list[str] | None = None,
+) -> Any:
+    """Draws a row an image: the image, then it under each token's attention map.
+
+    Each map is shown on its own scale, from nothing to its largest value.
+
+    Args:
+        images: `(batch, height, width, 3)`, uint8 or floats in [0, 1].
+        maps: `(batch, num_tokens, grid_height, grid_width)`.
+        path: Where to write the picture (PNG, PDF, SVG by suffix). None: nowhere.
+        titles: A line of text for each image.
+
+    Returns:
+        The Matplotlib figure.
+
+    Raises:
+        ImportError: If Matplotlib is not installed.
+        ValueError: If the shapes do not fit.
+    """
+    images, maps = _checked(np.asarray(images), np.asarray(maps), titles)
+    figure = _figure(len(images), maps.shape[1] + 1)
+    axes = figure.subplots(len(images), maps.shape[1] + 1, squeeze=False)
+    for row, (image, image_maps) in enumerate(zip(images, maps, strict=True)):
+        axes[row, 0].imshow(image)
+        if titles is not None:
+            axes[row, 0].set_title(titles[row], fontsize=8)
+        for column, weights in enumerate(image_maps, start=1):
+            axes[row, column].imshow(overlay(image, weights))
+            if row == 0:
+                axes[row, column].set_title(f"token {column}", fontsize=8)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    if path is not None:
+        figure.savefig(path, dpi=120)
+    return figure
+
+
+def overlay(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Returns an image lit where a map is high and dark where it is low.
+
+    Args:
+        image: `(height, width, 3)`, floats in [0, 1].
+        weights: `(grid_height, grid_width)`, any scale.
+
+    Returns:
+        `(height, width, 3)`, floats in [0, 1].
+    """
+    height, width = image.shape[:2]
+    peak = float(weights.max())
+    light = _enlarge(weights / peak if peak > 0 else weights, height, width)[..., None]
+    glow = np.array([1.0, 0.75, 0.1], "float32")
+    return np.clip(image * (0.15 + 0.85 * light) + 0.25 * light * glow, 0, 1)
+
+
+def _enlarge(weights: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Returns a map at the size of its image, bilinear between patch centres."""
+    resized = keras.ops.image.resize(
+        weights[..., None].astype("float32"), (height, width), data_format="channels_last"
+    )
+    return keras.ops.convert_to_numpy(resized)[..., 0]
+
+
+def _checked(
+    images: np.ndarray, maps: np.ndarray, titles: list[str] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    fits = images.ndim == 4 and images.shape[-1] == 3 and maps.ndim == 4
+    if not fits or len(images) != len(maps) or len(titles or images) != len(images):
+        raise ValueError(
+            "Expected images (batch, height, width, 3), maps (batch, num_tokens, "
+            "grid_height, grid_width) and as many titles. Received images of shape "
+            f"{images.shape}, maps of shape {maps.shape}"
+            f" and {len(titles) if titles is not None else 'no'} titles."
+        )
+    if images.dtype == np.uint8:
+        images = images.astype("float32") / 255
+    return images, maps
+
+
+def _figure(rows: int, columns: int) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "plot_attention_maps needs Matplotlib: pip install 'tokenlearner-keras[plots]'"
+        ) from error
+    # A Figure of its own, not pyplot's: no display, no global state to clean up.
+    return Figure(figsize=(1.15 * columns, 1.25 * rows), layout="constrained")

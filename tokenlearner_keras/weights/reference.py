@@ -1,0 +1,238 @@
+"""Loads parameter trees of the reference implementation (Flax names)."""
+
+import difflib
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from tokenlearner_keras.layers.attention import MultiHeadAttention
+from tokenlearner_keras.layers.attention_pooling import AttentionPooling
+from tokenlearner_keras.layers.class_token import ClassToken
+from tokenlearner_keras.layers.encoder_block import EncoderBlock
+from tokenlearner_keras.layers.mlp import MlpBlock
+from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
+from tokenlearner_keras.layers.position_embedding import PositionEmbedding
+from tokenlearner_keras.layers.token_fuser import TokenFuser
+from tokenlearner_keras.layers.token_learner import TokenLearner
+from tokenlearner_keras.layers.token_learner_v11 import TokenLearnerV11
+
+Variables = Iterator[tuple[str, keras.Variable]]
+
+
+def load_reference_params(
+    target: keras.layers.Layer, params: Mapping[str, Any], strict: bool = True
+) -> None:
+    """Copies parameters of the reference implementation into a layer or model.
+
+    Nothing is written unless everything fits.
+
+    Args:
+        target: A built TokenLearner, TokenLearnerV11, TokenFuser or encoder layer, or
+            a model from `tk.build_model`.
+        params: Arrays by the reference's names, flat (`{"a/b/kernel": array}`) or
+            nested (`{"a": {"b": {"kernel": array}}}`).
+        strict: If False, parameters that one side lacks are skipped; shapes must
+            still fit.
+
+    Raises:
+        ValueError: If the target is not built or not of this package, a shape
+            differs, or (strict) a parameter is missing or left over; all are listed.
+
+    Reference:
+        scenic `projects/token_learner/model.py`; no kernel is transposed.
+    """
+    arrays = dict(_flatten(params))
+    variables = reference_variables(target)
+    problems = _shape_problems(arrays, variables)
+    if strict:
+        problems += _name_problems(set(arrays), set(variables))
+    if problems:
+        raise ValueError(
+            f"The parameters do not fit {target.name!r}:\n  " + "\n  ".join(problems)
+        )
+    for name in variables.keys() & arrays.keys():
+        variable = variables[name]
+        variable.assign(np.reshape(arrays[name], variable.shape))
+
+
+def reference_variables(target: keras.layers.Layer) -> dict[str, keras.Variable]:
+    """Returns the variables of a layer or model by the reference's names.
+
+    Raises:
+        ValueError: If the target is not built or has weights without such a name.
+    """
+    if not target.built:
+        raise ValueError(
+            f"{target.name!r} is not built, so it has no weights yet. Call it once on an"
+            " input, or call its build method with the input's shape."
+        )
+    named = dict(_model(target) if isinstance(target, keras.Model) else _layer(target))
+    unnamed = {id(v) for v in target.trainable_variables} - {id(v) for v in named.values()}
+    if unnamed or not named:
+        raise ValueError(
+            f"{target.name!r} of type {type(target).__name__} holds weights that the "
+            "reference has no name for. Reference parameters load into this package's "
+            "layers and the models of tk.build_model and tk.create_model."
+        )
+    return named
+
+
+def _flatten(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in params.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", np.asarray(value)
+
+
+def _shape_problems(
+    arrays: dict[str, np.ndarray], variables: dict[str, keras.Variable]
+) -> list[str]:
+    problems = []
+    for name in sorted(variables.keys() & arrays.keys()):
+        expected, received = tuple(variables[name].shape), arrays[name].shape
+        if not _same_entries(name, expected, received):
+            problems.append(f"{name}: expected shape {expected}, received {received}")
+    return problems
+
+
+def _same_entries(
+    name: str, expected: tuple[int, ...], received: tuple[int, ...]
+) -> bool:
+    """Whether shapes agree, up to the heads axis of attention parameters.
+
+    The reference keeps heads apart, (D, heads, dim) or (heads, dim, D), where we have
+    (D, D): the same numbers in the same order.
+    """
+    if expected == received:
+        return True
+    if "MultiHeadDotProductAttention" not in name:
+        return False
+    if name.endswith("out/kernel"):
+        return len(received) == 3 and (received[0] * received[1], received[2]) == expected
+    folded = (*received[:-2], received[-2] * received[-1]) if len(received) > 1 else ()
+    return folded == expected
+
+
+def _name_problems(received: set[str], expected: set[str]) -> list[str]:
+    missing, left_over = sorted(expected - received), sorted(received - expected)
+    problems = [f"{name}: missing" for name in missing]
+    for name in left_over:
+        near = difflib.get_close_matches(name, missing, n=1)
+        hint = f" (is it {near[0]}?)" if near else ""
+        problems.append(f"{name}: left over, the model has no such parameter{hint}")
+    return problems
+
+
+def _prefixed(prefix: str, variables: Variables) -> Variables:
+    for name, variable in variables:
+        yield f"{prefix}/{name}", variable
+
+
+def _layer(layer: keras.layers.Layer) -> Variables:
+    for kind, names in _NAMES.items():
+        if isinstance(layer, kind):
+            yield from names(layer)
+
+
+def _norm(layer: Any) -> Variables:
+    yield "scale", layer.gamma
+    yield "bias", layer.beta
+
+
+def _linear(layer: Any) -> Variables:
+    yield "kernel", layer.kernel
+    if layer.bias is not None:
+        yield "bias", layer.bias
+
+
+def _mlp(layer: MlpBlock) -> Variables:
+    yield from _prefixed("Dense_0", _linear(layer.hidden_layer))
+    yield from _prefixed("Dense_1", _linear(layer.output_layer))
+
+
+def _attention(layer: MultiHeadAttention) -> Variables:
+    for name in ("query", "key", "value"):
+        yield from _prefixed(name, _linear(getattr(layer, f"{name}_layer")))
+    yield from _prefixed("out", _linear(layer.output_layer))
+
+
+def _encoder_block(layer: EncoderBlock) -> Variables:
+    yield from _prefixed("LayerNorm_0", _norm(layer.attention_norm))
+    yield from _prefixed("MultiHeadDotProductAttention_0", _attention(layer.attention))
+    yield from _prefixed("LayerNorm_1", _norm(layer.mlp_norm))
+    yield from _prefixed("MlpBlock_0", _mlp(layer.mlp))
+
+
+def _token_learner(layer: TokenLearner) -> Variables:
+    yield from _prefixed("LayerNorm_0", _norm(layer.norm))
+    for index, convolution in enumerate(layer.convolutions):
+        yield from _prefixed(f"Conv_{index}", _linear(convolution))
+
+
+def _token_learner_v11(layer: TokenLearnerV11) -> Variables:
+    yield from _prefixed("LayerNorm_0", _norm(layer.norm))
+    yield from _prefixed("token_masking", _mlp(layer.token_masking))
+
+
+def _token_fuser(layer: TokenFuser) -> Variables:
+    if layer.use_normalization:
+        yield from _prefixed("fuser_mix_norm1", _norm(layer.mix_norm1))
+        yield from _prefixed("fuser_mix_norm2", _norm(layer.mix_norm2))
+    yield from _prefixed("Dense_0", _linear(layer.mixing_layer))
+    yield from _prefixed("LayerNorm_0", _norm(layer.original_norm))
+    masking = _linear if layer.bottleneck_dim is None else _mlp
+    yield from _prefixed("token_masking", masking(layer.token_masking))
+
+
+def _attention_pooling(layer: AttentionPooling) -> Variables:
+    yield "probe", layer.probe
+    yield from _prefixed("MultiHeadDotProductAttention_0", _attention(layer.attention))
+    yield from _prefixed("LayerNorm_0", _norm(layer.norm))
+    yield from _prefixed("MlpBlock_0", _mlp(layer.mlp))
+
+
+def _model(model: keras.Model) -> Variables:
+    """Names by type and order, so that renamed and resized models load too."""
+    counts: dict[str, int] = {}
+    for layer in model.layers:
+        module = _MODULES.get(type(layer))
+        if module is not None:
+            number = counts.setdefault(module, 0)
+            counts[module] += 1
+            yield from _prefixed(module.format(number), _layer(layer))
+        elif isinstance(layer, keras.layers.Dense):
+            name = "output_projection" if layer.name == "head" else layer.name
+            yield from _prefixed(name, _layer(layer))
+        elif isinstance(layer, ClassToken):
+            yield from _layer(layer)
+
+
+_MODULES = {
+    PatchEmbedding: "embedding",
+    PositionEmbedding: "Transformer/posembed_input",
+    EncoderBlock: "Transformer/encoderblock_{}",
+    TokenLearner: "Transformer/TokenLearnerModule_{}",
+    TokenLearnerV11: "Transformer/TokenLearnerModuleV11_{}",
+    TokenFuser: "Transformer/TokenFuser_{}",
+    keras.layers.LayerNormalization: "Transformer/encoder_norm",
+    AttentionPooling: "MAPHead_0",
+}
+_NAMES: dict[type, Callable[[Any], Variables]] = {
+    PatchEmbedding: lambda layer: _linear(layer.projection),
+    PositionEmbedding: lambda layer: iter([("pos_embedding", layer.table)]),
+    ClassToken: lambda layer: iter([("cls", layer.token)]),
+    EncoderBlock: _encoder_block,
+    MlpBlock: _mlp,
+    MultiHeadAttention: _attention,
+    TokenLearner: _token_learner,
+    TokenLearnerV11: _token_learner_v11,
+    TokenFuser: _token_fuser,
+    AttentionPooling: _attention_pooling,
+    keras.layers.LayerNormalization: _norm,
+    keras.layers.Dense: _linear,
+}
