@@ -139,9 +139,7 @@ def _convolution(
     return Cost(positions * math.prod(layer.kernel.shape))
 
 
-def _layer_norm(
-    layer: Any, shapes: list[tuple[int, ...]], output: tuple[int, ...]
-) -> Cost:
+def _layer_norm(layer: Any, shapes: list[tuple[int, ...]], output: tuple[int, ...]) -> Cost:
     return Cost(0, LAYER_NORM_OPERATIONS * math.prod(output))
 
 
@@ -160,9 +158,7 @@ def _attention(queries: int, keys: int, width: int, num_heads: int) -> Cost:
 
 
 def _mlp(positions: int, width: int, hidden: int, output: int) -> Cost:
-    return Cost(
-        positions * hidden * (width + output), GELU_OPERATIONS * positions * hidden
-    )
+    return Cost(positions * hidden * (width + output), GELU_OPERATIONS * positions * hidden)
 
 
 def _encoder_block(

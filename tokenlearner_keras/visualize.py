@@ -107,7 +107,9 @@ def overlay(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def _enlarge(weights: np.ndarray, height: int, width: int) -> np.ndarray:
     """Returns a map at the size of its image, bilinear between patch centres."""
     resized = keras.ops.image.resize(
-        weights[..., None].astype("float32"), (height, width), data_format="channels_last"
+        weights[..., None].astype("float32"),
+        (height, width),
+        data_format="channels_last",
     )
     return keras.ops.convert_to_numpy(resized)[..., 0]
 

@@ -109,7 +109,8 @@ class BaseTokenLearner(keras.layers.Layer):
         if not return_attention_maps:
             return tokens
         maps = keras.KerasTensor(
-            (*shape.leading, self.num_tokens, *shape.grid), dtype=self._accumulation_dtype
+            (*shape.leading, self.num_tokens, *shape.grid),
+            dtype=self._accumulation_dtype,
         )
         return tokens, maps
 

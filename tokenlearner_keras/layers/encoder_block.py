@@ -63,9 +63,7 @@ class EncoderBlock(keras.layers.Layer):
         self.mlp_norm = keras.layers.LayerNormalization(
             epsilon=LAYER_NORM_EPSILON, dtype=policy, name="mlp_norm"
         )
-        self.mlp = MlpBlock(
-            self.mlp_dim, dropout=self.dropout, dtype=policy, name="mlp"
-        )
+        self.mlp = MlpBlock(self.mlp_dim, dropout=self.dropout, dtype=policy, name="mlp")
         for layer in (self.attention_norm, self.attention, self.mlp_norm, self.mlp):
             layer.build(input_shape)
         self.residual_dropout = keras.layers.Dropout(

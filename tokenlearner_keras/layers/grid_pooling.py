@@ -50,8 +50,7 @@ class GridPooling(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         height, width = input_shape[-3:-1]
-        known = height is not None and width is not None
-        if not known or height < self.grid[0] or width < self.grid[1]:
+        if height is None or width is None or height < self.grid[0] or width < self.grid[1]:
             raise ValueError(
                 f"GridPooling '{self.name}' averages to a grid of {self.grid}, which "
                 "must not be larger than the input's grid, and that must be known. "

@@ -87,9 +87,9 @@ def _encode(x: Any, grid: "_Grid", config: VisionTransformerConfig) -> Any:
             x = block(_learn(x, grid, config))
         else:
             x = block(x)
-    return keras.layers.LayerNormalization(
-        epsilon=LAYER_NORM_EPSILON, name="encoder_norm"
-    )(x)
+    return keras.layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON, name="encoder_norm")(
+        x
+    )
 
 
 class _Grid:
@@ -101,8 +101,14 @@ class _Grid:
 
     def split(self, x: Any) -> tuple[Any, Any]:
         """Returns the tokens in front (None if there are none) and the grid."""
-        front, rest = (x[:, : self.prefix], x[:, self.prefix :]) if self.prefix else (None, x)
+        front, rest = self.cut(x)
         return front, keras.layers.Reshape((*self.sizes, x.shape[-1]))(rest)
+
+    def cut(self, x: Any) -> tuple[Any, Any]:
+        """Returns the tokens in front (None if there are none) and the others."""
+        if not self.prefix:
+            return None, x
+        return x[:, : self.prefix], x[:, self.prefix :]
 
     @staticmethod
     def join(front: Any, x: Any) -> Any:
@@ -126,14 +132,18 @@ def _learn(x: Any, grid: _Grid, config: VisionTransformerConfig) -> Any:
 
 
 def _learn_and_fuse(
-    x: Any, grid: _Grid, block: EncoderBlock, number: int, config: VisionTransformerConfig
+    x: Any,
+    grid: _Grid,
+    block: EncoderBlock,
+    number: int,
+    config: VisionTransformerConfig,
 ) -> Any:
     """TokenLearner, block, TokenFuser and the residual around all three."""
     front, positions = grid.split(x)
     tokens = _token_learner(number, config)(positions)  # (B, [T,] S, D)
     encoded = block(grid.join(front, tokens))
     folded = _Grid(tuple(tokens.shape[1:-1]), grid.prefix)
-    front, tokens = folded.split(encoded) if len(tokens.shape) == 4 else _cut(encoded, grid)
+    front, tokens = folded.split(encoded) if len(tokens.shape) == 4 else grid.cut(encoded)
     fused = TokenFuser(
         config.fuser_bottleneck_dim,
         dropout=config.dropout,
@@ -141,13 +151,6 @@ def _learn_and_fuse(
         name=f"token_fuser_{number}",
     )(tokens, positions)
     return grid.join(front, keras.layers.Add()([fused, positions]))
-
-
-def _cut(x: Any, grid: _Grid) -> tuple[Any, Any]:
-    """Takes the tokens in front off without folding the rest."""
-    if not grid.prefix:
-        return None, x
-    return x[:, : grid.prefix], x[:, grid.prefix :]
 
 
 def _encoder_block(index: int, config: VisionTransformerConfig) -> EncoderBlock:

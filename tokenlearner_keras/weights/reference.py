@@ -100,9 +100,7 @@ def _shape_problems(
     return problems
 
 
-def _same_entries(
-    name: str, expected: tuple[int, ...], received: tuple[int, ...]
-) -> bool:
+def _same_entries(name: str, expected: tuple[int, ...], received: tuple[int, ...]) -> bool:
     """Whether shapes agree, up to the heads axis of attention parameters.
 
     The reference keeps heads apart, (D, heads, dim) or (heads, dim, D), where we have

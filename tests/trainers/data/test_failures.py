@@ -1,0 +1,107 @@
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.trainers.data.fake_source import ArraySource
+from tests.trainers.data.fake_source import FileSource
+from tests.trainers.data.fake_source import photograph
+from trainers.data.failures import describe_data_failure
+from trainers.data.failures import explain_data_failures
+from trainers.data.pipeline import evaluation_dataset
+from trainers.data.pipeline import examples_at_step
+from trainers.data.pipeline import training_dataset
+from trainers.data.preprocessing_config import PreprocessingConfig
+from trainers.errors import DataError
+
+CONFIG = PreprocessingConfig((16, 16))
+
+
+def _image_files(folder: Path, count: int) -> list[str]:
+    paths = [folder / f"{number}.jpg" for number in range(count)]
+    for path in paths:
+        path.write_bytes(tf.io.encode_jpeg(photograph()).numpy())
+    return [str(path) for path in paths]
+
+
+def _truncate(path: str) -> None:
+    content = Path(path).read_bytes()
+    Path(path).write_bytes(content[: len(content) // 3])
+
+
+def _write_text(path: str) -> None:
+    Path(path).write_text("not an image")
+
+
+def _write_gif(path: str) -> None:
+    Path(path).write_bytes(b"GIF89a" + bytes(20))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (_truncate, "Invalid JPEG data"),
+        (_write_text, "Unknown image file format"),
+        (_write_gif, "GIF is not supported"),
+    ],
+)
+def test_training_names_the_damaged_file(
+    tmp_path: Path, damage: Callable[[str], None], reason: str
+) -> None:
+    source = FileSource(_image_files(tmp_path, 6))
+    damage(source.paths[4])
+    order = {"batch_size": 2, "seed": 1}
+    iterator = iter(training_dataset(source, CONFIG, **order))
+    with pytest.raises(DataError) as failure:
+        for step in range(3):
+            indices = partial(examples_at_step, step, num_examples=6, **order)
+            with explain_data_failures(source, indices):
+                next(iterator)
+    message = str(failure.value)
+    assert message.startswith(f"cannot decode image {source.paths[4]} (record 4 of ")
+    assert "folder/train" in message and reason in message
+    assert message.endswith("; remove or replace the file")
+    assert "{{" not in message and "\n" not in message
+    assert failure.value.__suppress_context__
+
+
+def test_evaluation_names_the_damaged_file(tmp_path: Path) -> None:
+    source = FileSource(_image_files(tmp_path, 5))
+    _truncate(source.paths[3])
+    with (
+        pytest.raises(DataError, match=r"3\.jpg"),
+        explain_data_failures(source, lambda: range(source.num_examples)),
+    ):
+        list(evaluation_dataset(source, CONFIG, batch_size=2))
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    source = FileSource(_image_files(tmp_path, 3))
+    Path(source.paths[1]).unlink()
+    with (
+        pytest.raises(DataError, match=r"cannot read record 1 .*1\.jpg"),
+        explain_data_failures(source, lambda: range(3)),
+    ):
+        list(evaluation_dataset(source, CONFIG, batch_size=2))
+
+
+def test_other_errors_pass(tmp_path: Path) -> None:
+    source = ArraySource(4)
+    error = tf.errors.InvalidArgumentError(None, None, "of the model")
+    assert describe_data_failure(error, source, range(4)) is None
+    assert describe_data_failure(ValueError(), source, range(4)) is None
+    with (
+        pytest.raises(tf.errors.InvalidArgumentError, match="of the model"),
+        explain_data_failures(source, lambda: range(4)),
+    ):
+        raise error
+
+
+def test_sound_images_pass_unchanged(tmp_path: Path) -> None:
+    source = FileSource(_image_files(tmp_path, 2))
+    with explain_data_failures(source, lambda: range(2)):
+        (batch,) = evaluation_dataset(source, CONFIG, batch_size=2)
+    assert np.ptp(batch["image"]) > 50

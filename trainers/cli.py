@@ -1,0 +1,70 @@
+"""Command lines: flags with a configuration file, exit statuses, one-line errors."""
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from absl import app
+from absl import flags
+
+from trainers.errors import ConfigurationError
+from trainers.errors import DataError
+from trainers.errors import Interrupted
+
+STATUS_FAILED = 1
+STATUS_WRONG_USAGE = 2
+STATUS_SIGNAL = 128
+
+
+def run(main: Callable[[], None], parse: Callable[[list[str]], None]) -> NoReturn:
+    """Parses flags and runs a command; known errors end in one line, no traceback.
+
+    Exit status: 0 finished, 2 wrong usage or configuration, 128 + signal after a
+    signal, 1 anything else.
+
+    Args:
+        main: The command, after the flags are parsed.
+        parse: Reads the command line without the program's name; may raise
+            `flags.Error` or `ConfigurationError`.
+    """
+
+    def parse_flags(argv: list[str]) -> list[str]:
+        try:
+            parse(argv)
+        except (flags.Error, ConfigurationError) as error:
+            _fail(str(error), STATUS_WRONG_USAGE)
+        return argv[:1]
+
+    def guarded(argv: list[str]) -> None:
+        del argv
+        try:
+            main()
+        except ConfigurationError as error:
+            _fail(str(error), STATUS_WRONG_USAGE)
+        except DataError as error:
+            _fail(str(error), STATUS_FAILED)
+        except Interrupted as error:
+            _fail(str(error), STATUS_SIGNAL + error.signal_number)
+
+    app.run(guarded, flags_parser=parse_flags)
+    raise SystemExit(0)
+
+
+def parse_known_flags(argv: list[str]) -> None:
+    """Parses absl flags and refuses arguments that are no flags.
+
+    Raises:
+        ConfigurationError: If an argument is no flag.
+        flags.Error: If a flag is unknown or its value is wrong.
+    """
+    rest = flags.FLAGS(argv)[1:]
+    if rest:
+        raise ConfigurationError(
+            f"Expected only flags (--name=value). Received: {' '.join(rest)}. "
+            "Write --config.key=value to override a configuration key."
+        )
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    raise SystemExit(status)

@@ -1,0 +1,249 @@
+"""The configuration of an experiment: all keys, a file, and overrides by flag."""
+
+import dataclasses
+import difflib
+import importlib.util
+import json
+import os
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict
+from ml_collections import config_dict
+from ml_collections import config_flags
+
+from tokenlearner_keras import VisionTransformerConfig
+from trainers.cli import parse_known_flags
+from trainers.data.preprocessing_config import PreprocessingConfig
+from trainers.durations import NAMES as DURATION_NAMES
+from trainers.durations import UNITS as DURATION_UNITS
+from trainers.errors import ConfigurationError
+
+# Fields with None or several types among their values cannot be typed placeholders.
+_UNTYPED = object
+
+
+def base_config() -> ConfigDict:
+    """Returns every key of a configuration with its default.
+
+    A configuration file names only what differs; all other keys are filled in, so
+    that each can be overridden by `--config.key=value`.
+    """
+    config = ConfigDict()
+    config.seed = 0
+    config.batch_size = 128
+    config.steps_per_loop = 100
+    config.dtype_policy = "float32"
+    config.jit_compile = False
+    config.loss = "softmax"
+    config.label_smoothing = 0.0
+    config.ema_decay = config_dict.placeholder(float)
+    config.keep_checkpoints = 3
+    config.model = _model_keys()
+    config.data = ConfigDict(
+        {
+            "source": "freedoom_objects",
+            "data_dir": config_dict.placeholder(str),
+            "train_split": "train",
+            "eval_split": "validation",
+            "final_split": config_dict.placeholder(str),
+            "normalization": "unit",
+            "mixup_alpha": 0.0,
+        }
+    )
+    config.augmentation = _augmentation_keys()
+    config.optimizer = ConfigDict(
+        {
+            "name": "adamw",
+            "learning_rate": 1e-3,
+            "end_learning_rate": 0.0,
+            "schedule": "cosine",
+            "weight_decay": 0.0,
+            "weight_decay_mask": "kernels",
+            "global_clipnorm": 1.0,
+            "momentum": 0.9,
+            "beta_1": 0.9,
+            "beta_2": 0.999,
+            "epsilon": 1e-8,
+        }
+    )
+    config.demo = ConfigDict({"expected_accuracy": config_dict.placeholder(str)})
+    for name in DURATION_NAMES:
+        for unit in DURATION_UNITS:
+            config[f"{name}_{unit}"] = config_dict.placeholder(float)
+    return config
+
+
+def _model_keys() -> ConfigDict:
+    """Returns the model's name and a placeholder for each of its fields."""
+    keys = ConfigDict({"name": "vit_ti16"})
+    for field in dataclasses.fields(VisionTransformerConfig):
+        if field.name != "num_classes":  # the data source knows it
+            keys[field.name] = config_dict.placeholder(_placeholder_type(field.default))
+    return keys
+
+
+def _placeholder_type(default: Any) -> type:
+    simple = isinstance(default, (bool, int, float, str))
+    return type(default) if simple else _UNTYPED
+
+
+def _augmentation_keys() -> ConfigDict:
+    fields = dataclasses.fields(PreprocessingConfig)
+    return ConfigDict(
+        {field.name: field.default for field in fields if field.name != "image_size"}
+    )
+
+
+def parse_config_flag(argv: list[str]) -> None:
+    """Reads --config=FILE, fills it up with all keys and parses the other flags.
+
+    Afterwards `flags.FLAGS.config` is the whole configuration with its overrides.
+
+    Args:
+        argv: The command line, with the program's name in front.
+
+    Raises:
+        ConfigurationError: If the file is missing or wrong, or a key is unknown.
+        flags.Error: If another flag is unknown or a value has the wrong type.
+    """
+    path, rest = _split_config_argument(argv)
+    if not path:
+        if _asks_for_help(rest):
+            parse_known_flags(rest)
+        raise ConfigurationError(
+            "Expected --config=FILE, a Python file with a function get_config(), such as"
+            " --config=trainers/configs/demo.py. Received none."
+        )
+    config = complete_config(load_config_file(path))
+    overrides = [argument[2:] for argument in rest if argument.startswith("--config.")]
+    for override in overrides:
+        _check_key(override.split("=", 1)[0].removeprefix("config."), config)
+    config_flags.DEFINE_config_dict("config", config, sys_argv=rest)
+    try:
+        parse_known_flags(rest)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{error} (in one of: {' '.join(overrides)})") from error
+    _replace_durations(flags.FLAGS.config, flags.FLAGS["config"].override_values)
+
+
+def model_fields(config: ConfigDict, overridden: set[str]) -> dict[str, Any]:
+    """Returns the overrides of the model's fields: those with a value, and explicit None.
+
+    Args:
+        config: The whole configuration.
+        overridden: Keys that were given on the command line, such as
+            `model.representation_size`.
+    """
+    return {
+        name: value.to_dict() if isinstance(value, ConfigDict) else value
+        for name, value in config.model.items()
+        if name != "name" and (value is not None or f"model.{name}" in overridden)
+    }
+
+
+def load_config_file(path: str) -> ConfigDict:
+    """Runs the get_config() of a Python file.
+
+    Raises:
+        ConfigurationError: If the file is missing, has no such function, or fails.
+    """
+    if not os.path.isfile(path):
+        raise ConfigurationError(
+            f"There is no configuration file {path!r}. Experiments are Python files such "
+            "as trainers/configs/demo.py."
+        )
+    specification = importlib.util.spec_from_file_location("experiment_config", path)
+    if specification is None or specification.loader is None:
+        raise ConfigurationError(
+            f"Expected a Python file (.py) for --config. Got {path!r}."
+        )
+    module = importlib.util.module_from_spec(specification)
+    try:
+        specification.loader.exec_module(module)
+        config = module.get_config()
+    except Exception as error:
+        raise ConfigurationError(
+            f"The configuration file {path!r} cannot be read: {type(error).__name__}: "
+            f"{error}. It needs a function get_config() that returns an "
+            "ml_collections.ConfigDict."
+        ) from error
+    if not isinstance(config, ConfigDict):
+        raise ConfigurationError(
+            f"get_config() of {path!r} must return an ml_collections.ConfigDict. It "
+            f"returned a {type(config).__name__}."
+        )
+    return config
+
+
+def complete_config(config: ConfigDict) -> ConfigDict:
+    """Returns the base configuration updated by an experiment's keys.
+
+    Raises:
+        ConfigurationError: If a key is unknown or a value has the wrong type.
+    """
+    complete = base_config()
+    for key, value in _leaves(config):
+        _check_key(key, complete)
+        section, _, name = key.rpartition(".")
+        target = complete[section] if section else complete
+        try:
+            target[name] = value
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"Configuration key {key!r}: {error}") from error
+    return complete
+
+
+def config_to_json(config: ConfigDict) -> str:
+    """Returns a configuration as indented JSON, keys sorted."""
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+
+
+def _leaves(config: ConfigDict, prefix: str = "") -> list[tuple[str, Any]]:
+    leaves = []
+    for name, value in config.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, ConfigDict):
+            leaves += _leaves(value, f"{key}.")
+        else:
+            leaves.append((key, value))
+    return leaves
+
+
+def _check_key(key: str, config: ConfigDict) -> None:
+    known = [name for name, _ in _leaves(config)]
+    if key not in known:
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigurationError(
+            f"Unknown configuration key {key!r}.{hint} Known keys are listed in "
+            "trainers/configuration.py, base_config()."
+        )
+
+
+def _split_config_argument(argv: list[str]) -> tuple[str | None, list[str]]:
+    """Takes --config=FILE (or --config FILE) out of a command line."""
+    path, rest = None, []
+    arguments = iter(argv)
+    for argument in arguments:
+        if argument in ("--config", "-config"):
+            path = next(arguments, None)
+        elif argument.startswith(("--config=", "-config=")):
+            path = argument.split("=", 1)[1]
+        else:
+            rest.append(argument)
+    return path, rest
+
+
+def _asks_for_help(argv: list[str]) -> bool:
+    return any(a.lstrip("-") in ("help", "helpfull", "helpshort", "h", "?") for a in argv)
+
+
+def _replace_durations(config: ConfigDict, overrides: dict[str, Any]) -> None:
+    """Lets a duration on the command line replace the file's, whatever the units."""
+    for name in DURATION_NAMES:
+        given = [unit for unit in DURATION_UNITS if f"{name}_{unit}" in overrides]
+        if given:
+            for unit in DURATION_UNITS:
+                if unit not in given:
+                    config[f"{name}_{unit}"] = None

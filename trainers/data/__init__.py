@@ -1,0 +1,1 @@
+"""Data sources, preprocessing and batching; nothing here knows what a model is."""

@@ -1,0 +1,113 @@
+"""From an example of a source to pixels, decoding only the window that is wanted."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
+from typing import Protocol
+
+import tensorflow as tf
+
+Example = Mapping[str, tf.Tensor]
+
+#: From the height and width of an image (int32 scalars) to the window to keep,
+#: int32 (4,): top, left, height, width.
+ChooseWindow = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+_JPEG_MAGIC = b"\xff\xd8\xff"
+_GIF_MAGIC = b"GIF"
+
+
+class ExampleSource(Protocol):
+    """What the input pipeline needs to know about a set of examples."""
+
+    @property
+    def num_examples(self) -> int:
+        """Number of examples; they are addressed by 0 ... num_examples - 1."""
+
+    @property
+    def num_classes(self) -> int:
+        """Length of a target."""
+
+    def load(self, index: Any) -> dict[str, Any]:
+        """Return one example, in TensorFlow ops.
+
+        Args:
+            index: int64 scalar tensor.
+
+        Returns:
+            Either `image` (uint8, (height, width, 3)) or `encoded` and `identity`
+            (string scalars: the bytes of an image file, and what to call it in a
+            message), and `label`: an int64 scalar, or a (num_classes,) vector of
+            zeros and ones where an example has several labels.
+        """
+
+
+def decode_image(example: Example) -> tf.Tensor:
+    """Return the whole image of an example.
+
+    JPEG, PNG and BMP files are read; a GIF is refused because it may hold several
+    frames. The orientation tag of a camera (EXIF) is not applied.
+
+    Args:
+        example: see `ExampleSource.load`.
+
+    Returns:
+        uint8 (height, width, 3).
+
+    Raises:
+        tf.errors.InvalidArgumentError: while running, if the bytes are no image;
+            `trainers.data.failures` turns it into a message that names the file.
+    """
+    if "image" in example:
+        return example["image"]
+    return _decode_bytes(example["encoded"])
+
+
+def decode_window(example: Example, choose_window: ChooseWindow) -> tf.Tensor:
+    """Return a window of the image of an example.
+
+    The size of a JPEG is read from its header, and the blocks outside of the window
+    are never decoded: this is most of the speed of a crop-and-resize pipeline.
+
+    Args:
+        example: see `ExampleSource.load`.
+        choose_window: from height and width to the window, see `ChooseWindow`.
+
+    Returns:
+        uint8 (window height, window width, 3).
+    """
+    if "image" in example:
+        return _cut_window(example["image"], choose_window)
+    encoded = example["encoded"]
+
+    def from_jpeg() -> tf.Tensor:
+        shape = tf.io.extract_jpeg_shape(encoded)
+        window = choose_window(shape[0], shape[1])
+        return tf.io.decode_and_crop_jpeg(encoded, window, channels=3)
+
+    def from_other_format() -> tf.Tensor:
+        return _cut_window(_decode_bytes(encoded), choose_window)
+
+    # tf.io.is_jpeg asks for the same three bytes.
+    is_jpeg = tf.equal(tf.strings.substr(encoded, 0, 3), _JPEG_MAGIC)
+    image = tf.cond(is_jpeg, from_jpeg, from_other_format)
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def _decode_bytes(encoded: tf.Tensor) -> tf.Tensor:
+    is_gif = tf.equal(tf.strings.substr(encoded, 0, 3), _GIF_MAGIC)
+    refusal = tf.debugging.assert_equal(
+        is_gif, False, "GIF is not supported: it may hold several frames"
+    )
+    # In a graph the assertion is an operation to wait for; eagerly it is None.
+    with tf.control_dependencies([] if refusal is None else [refusal]):
+        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def _cut_window(image: tf.Tensor, choose_window: ChooseWindow) -> tf.Tensor:
+    shape = tf.shape(image)
+    window = choose_window(shape[0], shape[1])
+    begin = tf.pad(window[:2], [[0, 1]])
+    size = tf.pad(window[2:], [[0, 1]], constant_values=3)
+    return tf.slice(image, begin, size)

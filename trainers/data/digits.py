@@ -1,0 +1,56 @@
+"""Handwritten digits: 1,797 real 8x8 images that come with scikit-learn."""
+
+import numpy as np
+
+from trainers.data.in_memory import InMemorySource
+from trainers.errors import ConfigurationError
+
+TRAIN_PART = 0.70
+VALIDATION_PART = 0.15
+SPLIT_SEED = 0
+LARGEST_VALUE = 16  # the file counts ink from 0 to 16
+
+
+def digits_source(split: str) -> InMemorySource:
+    """Opens the digits.
+
+    One fixed random order is cut into 70 % train, 15 % validation and 15 % test.
+
+    Args:
+        split: "train", "validation" or "test".
+
+    Returns:
+        Images of shape (8, 8, 3), white ink on black.
+
+    Raises:
+        ConfigurationError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ConfigurationError(
+            f"data.source=digits needs scikit-learn, which could not be imported "
+            f"({error}). Install it with: pip install scikit-learn"
+        ) from error
+    ink, labels = load_digits(return_X_y=True)
+    images = np.round(ink * (255.0 / LARGEST_VALUE)).astype(np.uint8)
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(labels))
+    chosen = _part(order, split)
+    return InMemorySource(
+        name="digits",
+        split=split,
+        images=images[chosen].reshape(-1, 8, 8),
+        labels=labels[chosen].astype(np.int64),
+        class_names=tuple(str(digit) for digit in range(10)),
+    )
+
+
+def _part(order: np.ndarray, split: str) -> np.ndarray:
+    train_end = round(TRAIN_PART * len(order))
+    validation_end = round((TRAIN_PART + VALIDATION_PART) * len(order))
+    ends = {
+        "train": (0, train_end),
+        "validation": (train_end, validation_end),
+        "test": (validation_end, len(order)),
+    }
+    return order[slice(*ends[split])]

@@ -1,0 +1,69 @@
+"""Batches handed to the replicas of a strategy."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from trainers.data.pipeline import evaluation_dataset
+from trainers.data.pipeline import training_dataset
+from trainers.data.preprocessing_config import PreprocessingConfig
+from trainers.data.sources import Source
+
+
+def training_batches(
+    source: Source,
+    preprocessing: PreprocessingConfig,
+    strategy: tf.distribute.Strategy,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int,
+    mixup_alpha: float,
+) -> Iterator[Any]:
+    """Returns an endless iterator of distributed training batches.
+
+    See `training_dataset` for the arguments and the batches.
+    """
+
+    def batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        return training_dataset(
+            source,
+            preprocessing,
+            batch_size=batch_size,
+            seed=seed,
+            start_step=start_step,
+            mixup_alpha=mixup_alpha,
+            **_layout(context),
+        )
+
+    iterator: Iterator[Any] = iter(strategy.distribute_datasets_from_function(batches))
+    return iterator
+
+
+def evaluation_batches(
+    source: Source,
+    preprocessing: PreprocessingConfig,
+    batch_size: int,
+    strategy: tf.distribute.Strategy,
+) -> Any:
+    """Returns a finite distributed dataset with every example once.
+
+    See `evaluation_dataset` for the arguments and the batches.
+    """
+
+    def batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        return evaluation_dataset(
+            source, preprocessing, batch_size=batch_size, **_layout(context)
+        )
+
+    return strategy.distribute_datasets_from_function(batches)
+
+
+def _layout(context: tf.distribute.InputContext) -> dict[str, int]:
+    hosts = context.num_input_pipelines
+    return {
+        "num_hosts": hosts,
+        "host_index": context.input_pipeline_id,
+        "replicas_per_host": context.num_replicas_in_sync // hosts,
+    }

@@ -1,0 +1,222 @@
+"""Renders the object crops of one Freedoom map; runs in a process of its own.
+
+    python -m trainers.data.freedoom_renderer JOB OUTPUT.npz
+
+`JOB` is a `RenderJob` as JSON. What is rendered depends on the job alone, so it does
+not matter how many processes share the work.
+"""
+
+import dataclasses
+import json
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainers.data.crop import square_crop
+from trainers.data.freedoom_options import CLASS_NAMES
+from trainers.data.freedoom_options import FreedoomOptions
+from trainers.data.freedoom_scene import FRAME_HEIGHT
+from trainers.data.freedoom_scene import FRAME_WIDTH
+from trainers.data.freedoom_scene import FreedoomScene
+from trainers.data.freedoom_scene import MapObject
+from trainers.data.freedoom_scene import View
+
+SMALLEST_SIDE = 10  # pixels of the frame; below it nobody can tell the object
+SMALLEST_AREA = 100  # visible pixels
+SMALLEST_VISIBLE_PART = 0.25  # of the bounding box
+DARKEST_MEAN = 12.0  # of 255
+
+
+@dataclass(frozen=True)
+class RenderJob:
+    """One map's share of the set.
+
+    Attributes:
+        map_name: "MAP01" to "MAP32".
+        images_per_class: tried for every class.
+        seed: of the set; combined with the map's number.
+        image_size: side of the images, in pixels.
+        distance: least and greatest distance to the object, in map units.
+        turn: greatest turn past the object, in degrees.
+        crop_scale: least and greatest side of the crop over that of the object.
+        crop_shift: greatest shift, as a part of the crop's side.
+        attempts_per_image: views tried for an image wanted.
+    """
+
+    map_name: str
+    images_per_class: int
+    seed: int
+    image_size: int
+    distance: tuple[float, float]
+    turn: float
+    crop_scale: tuple[float, float]
+    crop_shift: float
+    attempts_per_image: int
+
+    def to_json(self) -> str:
+        """Writes the job as one line.
+
+        Returns:
+            JSON text for `from_json`.
+        """
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "RenderJob":
+        """Reads what `to_json` wrote.
+
+        Args:
+            text: JSON.
+
+        Returns:
+            The job.
+        """
+        values = json.loads(text)
+        pairs = {key: tuple(values[key]) for key in ("distance", "crop_scale")}
+        return cls(**{**values, **pairs})
+
+
+@dataclass(frozen=True)
+class RenderedImages:
+    """Images of objects with their class and where the object is.
+
+    Attributes:
+        images: (count, size, size, 3) uint8.
+        labels: (count,) int64, positions in `CLASS_NAMES`.
+        masks: (count, size, size) bool, True where the object is visible.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    masks: NDArray[np.bool_]
+
+
+def split_jobs(options: FreedoomOptions, split: str) -> list[RenderJob]:
+    """Cuts a split into one job for each map.
+
+    Args:
+        options: of the whole set.
+        split: a key of `options.splits`.
+
+    Returns:
+        Jobs in the order of the maps.
+    """
+    return [
+        RenderJob(
+            map_name=map_name,
+            images_per_class=options.splits[split].images_per_class,
+            seed=options.seed,
+            image_size=options.image_size,
+            distance=options.distance,
+            turn=options.turn,
+            crop_scale=options.crop_scale,
+            crop_shift=options.crop_shift,
+            attempts_per_image=options.attempts_per_image,
+        )
+        for map_name in options.splits[split].maps
+    ]
+
+
+def render_map(job: RenderJob) -> RenderedImages:
+    """Renders one map, in the current working directory.
+
+    Args:
+        job: what to render.
+
+    Returns:
+        The images, ordered by class.
+    """
+    map_number = int(job.map_name.removeprefix("MAP"))
+    rng = np.random.default_rng([job.seed, map_number])
+    scene = FreedoomScene(job.map_name, seed=(job.seed * 100 + map_number) % 2**31)
+    images: list[NDArray[np.uint8]] = []
+    masks: list[NDArray[np.bool_]] = []
+    labels: list[int] = []
+    for label, name in enumerate(CLASS_NAMES):
+        wanted = len(images) + job.images_per_class
+        for _ in range(job.images_per_class * job.attempts_per_image):
+            candidates = [thing for thing in scene.objects if thing.name == name]
+            if not candidates or len(images) == wanted:
+                break
+            target = candidates[rng.integers(len(candidates))]
+            example = _attempt(scene, target, job, rng)
+            if example is not None:
+                images.append(example[0])
+                masks.append(example[1])
+                labels.append(label)
+    scene.close()
+    size = job.image_size
+    return RenderedImages(
+        images=np.array(images, np.uint8).reshape(-1, size, size, 3),
+        labels=np.array(labels, np.int64),
+        masks=np.array(masks, np.bool_).reshape(-1, size, size),
+    )
+
+
+def _attempt(
+    scene: FreedoomScene,
+    target: MapObject,
+    job: RenderJob,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]] | None:
+    direction = rng.uniform(0.0, 2.0 * math.pi)
+    distance = rng.uniform(*job.distance)
+    x = target.x + distance * math.cos(direction)
+    y = target.y + distance * math.sin(direction)
+    view = scene.view(target, x, y, turn=rng.uniform(-job.turn, job.turn))
+    if view is None or not _is_recognisable(view):
+        return None
+    image, mask = _crop(view, job, rng)
+    if image.mean() < DARKEST_MEAN or not mask.any():
+        return None
+    return image, mask
+
+
+def _is_recognisable(view: View) -> bool:
+    area = int(view.mask.sum())
+    return (
+        min(view.width, view.height) >= SMALLEST_SIDE
+        and area >= SMALLEST_AREA
+        and area >= SMALLEST_VISIBLE_PART * view.width * view.height
+    )
+
+
+def _crop(
+    view: View, job: RenderJob, rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    side = max(view.width, view.height) * rng.uniform(*job.crop_scale)
+    shift = rng.uniform(-job.crop_shift, job.crop_shift, size=2) * side
+    side = min(side, FRAME_HEIGHT - 2.0)
+    left = view.left + view.width / 2 + shift[0] - side / 2
+    top = view.top + view.height / 2 + shift[1] - side / 2
+    left = min(max(left, 0.0), FRAME_WIDTH - side)
+    top = min(max(top, 0.0), FRAME_HEIGHT - side)
+    image = square_crop(view.frame, left, top, side, job.image_size)
+    # A pixel belongs to the object if at least half of it does.
+    opacity = view.mask[:, :, None].astype(np.uint8) * np.uint8(255)
+    mask = square_crop(opacity, left, top, side, job.image_size)[:, :, 0] >= 128
+    return image, mask
+
+
+def main(arguments: list[str]) -> None:
+    """Renders the job given on the command line.
+
+    Args:
+        arguments: the job as JSON, and the name of the file to write.
+    """
+    rendered = render_map(RenderJob.from_json(arguments[0]))
+    with Path(arguments[1]).open("wb") as stream:
+        np.savez(
+            stream,
+            images=rendered.images,
+            labels=rendered.labels,
+            masks=rendered.masks,
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

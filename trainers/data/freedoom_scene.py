@@ -1,0 +1,203 @@
+"""A camera in a Freedoom map: put it somewhere, look at an object, take a picture."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainers.errors import ConfigurationError
+
+FRAME_WIDTH = 320
+FRAME_HEIGHT = 240
+# Standing on these inverts, tints or brightens the whole picture for half a minute.
+POWER_UPS = ("InvulnerabilitySphere", "Infrared", "RadSuit", "Berserk", "BlurSphere")
+POWER_UP_DISTANCE = 64.0  # map units; an item is picked up within about 36
+CHEATS = ("god", "notarget", "freeze", "noclip")
+IDLE_TICS = 20  # after a new episode, until doors, lifts and the camera rest
+
+
+@dataclass(frozen=True)
+class MapObject:
+    """An object somewhere in the map.
+
+    Attributes:
+        identity: the engine's number for it, the same as in labels.
+        name: the engine's class name.
+        x: east, in map units.
+        y: north, in map units.
+    """
+
+    identity: int
+    name: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class View:
+    """What the camera sees of one object.
+
+    Attributes:
+        frame: (240, 320, 3) uint8, the whole picture.
+        mask: (240, 320) bool, where the object is visible.
+        left: first column of the object's bounding box, in pixels.
+        top: first row of the bounding box, in pixels.
+        width: of the bounding box, in pixels.
+        height: of the bounding box, in pixels.
+    """
+
+    frame: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+class FreedoomScene:
+    """One map of `freedoom2.wad` with a camera that passes through walls.
+
+    The working directory must belong to this process: the engine writes into it.
+
+    Args:
+        map_name: "MAP01" to "MAP32".
+        seed: of the engine's own random numbers, 0 to 2**31 - 1.
+
+    Raises:
+        ConfigurationError: the package `vizdoom` is not installed.
+    """
+
+    def __init__(self, map_name: str, seed: int) -> None:
+        self._vizdoom = import_vizdoom()
+        self._game = self._new_game(map_name, seed)
+        self._game.init()
+        self.objects: list[MapObject] = []
+        self.restart()
+
+    def restart(self) -> None:
+        """Begins the map again and lists its objects, which get new identities."""
+        self._game.new_episode()
+        for cheat in CHEATS:
+            self._game.send_game_command(cheat)
+        self._game.make_action([0.0], IDLE_TICS)
+        self.objects = [
+            MapObject(thing.id, thing.name, thing.position_x, thing.position_y)
+            for thing in self._game.get_state().objects
+        ]
+        self._power_ups = [thing for thing in self.objects if thing.name in POWER_UPS]
+
+    def view(self, target: MapObject, x: float, y: float, turn: float) -> View | None:
+        """Looks at an object from a place.
+
+        Args:
+            target: one of `objects`.
+            x: where to stand, in map units.
+            y: where to stand, in map units.
+            turn: how far to the left of the object's centre to look, in degrees.
+
+        Returns:
+            The view, or None if the object cannot be seen whole from there.
+        """
+        if any(
+            math.hypot(thing.x - x, thing.y - y) < POWER_UP_DISTANCE
+            for thing in self._power_ups
+        ):
+            return None
+        self._look(target, round(x), round(y), turn)
+        state = self._game.get_state()
+        if state is None or _is_inverted(state.screen_buffer):
+            self.restart()
+            return None
+        for label in state.labels:
+            if label.object_id == target.identity:
+                return _view_of(label, state)
+        return None
+
+    def close(self) -> None:
+        """Ends the engine's process."""
+        self._game.close()
+
+    def _look(self, target: MapObject, x: int, y: int, turn: float) -> None:
+        angle = self._game.get_game_variable(self._vizdoom.GameVariable.ANGLE)
+        wanted = math.degrees(math.atan2(target.y - y, target.x - x)) + turn
+        to_the_right = -((wanted - angle + 180) % 360 - 180)
+        self._game.send_game_command(f"warp {x} {y}")
+        # Drawing is most of the cost, so only the last tic is drawn.
+        self._advance(0.0, 2, draw=False)
+        self._advance(to_the_right, 1, draw=False)
+        self._advance(0.0, 1, draw=True)
+
+    def _advance(self, to_the_right: float, tics: int, draw: bool) -> None:
+        self._game.set_action([to_the_right])
+        self._game.advance_action(tics, draw)
+
+    def _new_game(self, map_name: str, seed: int) -> Any:
+        vizdoom = self._vizdoom
+        game = vizdoom.DoomGame()
+        game.set_doom_config_path(str(Path("engine.ini").absolute()))
+        game.set_doom_game_path(str(Path(vizdoom.__file__).parent / "freedoom2.wad"))
+        game.set_doom_scenario_path("")
+        game.set_doom_map(map_name)
+        game.set_seed(seed)
+        game.set_episode_timeout(10**8)
+        game.set_window_visible(False)
+        game.set_screen_resolution(vizdoom.ScreenResolution.RES_320X240)
+        game.set_screen_format(vizdoom.ScreenFormat.RGB24)
+        for hide in (
+            game.set_render_hud,
+            game.set_render_weapon,
+            game.set_render_crosshair,
+            game.set_render_messages,
+            game.set_render_screen_flashes,
+        ):
+            hide(False)
+        game.set_labels_buffer_enabled(True)
+        game.set_objects_info_enabled(True)
+        game.set_available_buttons([vizdoom.Button.TURN_LEFT_RIGHT_DELTA])
+        variable = vizdoom.GameVariable
+        game.set_available_game_variables([variable.ANGLE])
+        game.add_game_args("+sv_cheats 1 +freelook 1 +cl_showsecretmessage 0")
+        return game
+
+
+def import_vizdoom() -> Any:
+    """Imports the engine.
+
+    Returns:
+        The module `vizdoom`.
+
+    Raises:
+        ConfigurationError: it is not installed.
+    """
+    try:
+        import vizdoom
+    except ImportError as error:
+        raise ConfigurationError(
+            "The Freedoom data are rendered by the package 'vizdoom', which could not "
+            f"be imported ({error}). Install it with: "
+            "pip install tokenlearner-keras[demo]"
+        ) from error
+    return vizdoom
+
+
+def _is_inverted(frame: NDArray[np.uint8]) -> bool:
+    # Under invulnerability the engine draws a negative in pure grey. Every eighth
+    # pixel is enough: a picture of the game without any colour does not occur.
+    sample = frame[::8, ::8].astype(np.int16)
+    return bool((sample.max(axis=2) == sample.min(axis=2)).all()) and sample.mean() > 12
+
+
+def _view_of(label: Any, state: Any) -> View | None:
+    whole = (
+        label.x > 0
+        and label.y > 0
+        and label.x + label.width < FRAME_WIDTH - 1
+        and label.y + label.height < FRAME_HEIGHT - 1
+    )
+    if not whole:
+        return None
+    mask = state.labels_buffer == label.value
+    return View(state.screen_buffer, mask, label.x, label.y, label.width, label.height)

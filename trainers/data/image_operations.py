@@ -1,0 +1,194 @@
+"""The image operations that RandAugment draws from.
+
+Every operation takes an image (uint8, (height, width, 3)), a strength (0 to 1, known
+when the graph is built) and a sign (float32 scalar tensor, -1 or 1; ignored by
+operations without a direction) and returns an image of the same shape and type.
+"""
+
+import math
+from collections.abc import Callable
+
+import tensorflow as tf
+
+Operation = Callable[[tf.Tensor, float, tf.Tensor], tf.Tensor]
+
+# What each operation does at full strength; the usual ranges of RandAugment.
+_MAX_ROTATION = math.radians(30.0)
+_MAX_SHEAR = 0.3
+_MAX_TRANSLATION = 150.0 / 331.0  # of the side of the image
+_MAX_ENHANCEMENT = 0.9
+_MAX_POSTERIZED_BITS = 4
+
+_FILL = 128.0  # mid grey where a geometric operation has nothing to show
+_LUMA = (0.299, 0.587, 0.114)
+_SMOOTHING = ((1.0, 1.0, 1.0), (1.0, 5.0, 1.0), (1.0, 1.0, 1.0))
+
+
+def identity(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
+    """Return the image."""
+    del strength, sign
+    return tf.identity(image)
+
+
+def autocontrast(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
+    """Stretch each channel to the full range."""
+    del strength, sign
+    pixels = tf.cast(image, tf.float32)
+    low = tf.reduce_min(pixels, axis=(0, 1))
+    high = tf.reduce_max(pixels, axis=(0, 1))
+    stretched = (pixels - low) * (255.0 / tf.maximum(high - low, 1.0))
+    return _to_bytes(tf.where(high > low, stretched, pixels))
+
+
+def equalize(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
+    """Flatten the histogram of each channel."""
+    del strength, sign
+    # Channel c uses the table entries 256 c ... 256 c + 255.
+    codes = tf.cast(image, tf.int32) + tf.constant([0, 256, 512])
+    counts = tf.math.bincount(tf.reshape(codes, [-1]), minlength=768, maxlength=768)
+    counts = tf.reshape(counts, (3, 256))
+    brightest = tf.reduce_max(image, axis=(0, 1))
+    last_count = tf.gather(counts, tf.cast(brightest, tf.int32), batch_dims=1)
+    step = (tf.reduce_sum(counts, axis=1) - last_count) // 255
+    step = step[:, tf.newaxis]  # (3, 1)
+    below = tf.cumsum(counts, axis=1, exclusive=True)
+    table = tf.minimum((below + step // 2) // tf.maximum(step, 1), 255)
+    # A channel with hardly more than one value has no histogram to flatten.
+    table = tf.where(step > 0, table, tf.range(256))
+    return tf.gather(tf.cast(tf.reshape(table, [-1]), tf.uint8), codes)
+
+
+def posterize(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
+    """Clear the lowest bits."""
+    del sign
+    bits = round(strength * _MAX_POSTERIZED_BITS)
+    return tf.bitwise.bitwise_and(image, tf.constant(256 - 2**bits & 255, tf.uint8))
+
+
+def solarize(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
+    """Invert the pixels above a threshold."""
+    del sign
+    threshold = round(256 * (1.0 - strength))
+    return tf.where(tf.cast(image, tf.int32) < threshold, image, 255 - image)
+
+
+def color(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
+    """Move away from, or towards, the grey image."""
+    return _enhance(image, _grey(image), strength, sign)
+
+
+def contrast(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
+    """Move away from, or towards, the mean grey."""
+    return _enhance(image, tf.reduce_mean(_grey(image)), strength, sign)
+
+
+def brightness(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
+    """Move away from, or towards, black."""
+    return _enhance(image, tf.constant(0.0), strength, sign)
+
+
+def sharpness(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
+    """Move away from, or towards, the smoothed image; the border stays."""
+    pixels = tf.cast(image, tf.float32)
+    kernel = tf.constant(_SMOOTHING)[:, :, tf.newaxis, tf.newaxis] / 13.0
+    kernel = tf.tile(kernel, (1, 1, 3, 1))
+    smooth = tf.nn.depthwise_conv2d(pixels[tf.newaxis], kernel, (1, 1, 1, 1), "VALID")
+    change = smooth[0] - pixels[1:-1, 1:-1]
+    smooth_image = pixels + tf.pad(change, ((1, 1), (1, 1), (0, 0)))
+    return _enhance(image, smooth_image, strength, sign)
+
+
+def rotate(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
+    """Rotate about the centre."""
+    angle = sign * (strength * _MAX_ROTATION)
+    return _transform(image, tf.cos(angle), -tf.sin(angle), tf.sin(angle))
+
+
+def shear_x(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
+    """Shift rows by their distance from the centre."""
+    return _transform(image, x_by_y=sign * (strength * _MAX_SHEAR))
+
+
+def shear_y(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
+    """Shift columns by their distance from the centre."""
+    return _transform(image, y_by_x=sign * (strength * _MAX_SHEAR))
+
+
+def translate_x(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
+    """Shift to the left or right."""
+    share = sign * (strength * _MAX_TRANSLATION)
+    width = tf.cast(tf.shape(image)[1], tf.float32)
+    return _transform(image, shift_x=tf.round(share * width))
+
+
+def translate_y(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
+    """Shift up or down."""
+    share = sign * (strength * _MAX_TRANSLATION)
+    height = tf.cast(tf.shape(image)[0], tf.float32)
+    return _transform(image, shift_y=tf.round(share * height))
+
+
+OPERATIONS: dict[str, Operation] = {
+    "identity": identity,
+    "autocontrast": autocontrast,
+    "equalize": equalize,
+    "posterize": posterize,
+    "solarize": solarize,
+    "color": color,
+    "contrast": contrast,
+    "brightness": brightness,
+    "sharpness": sharpness,
+    "rotate": rotate,
+    "shear_x": shear_x,
+    "shear_y": shear_y,
+    "translate_x": translate_x,
+    "translate_y": translate_y,
+}
+
+
+def _to_bytes(pixels: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.clip_by_value(tf.round(pixels), 0.0, 255.0), tf.uint8)
+
+
+def _grey(image: tf.Tensor) -> tf.Tensor:
+    weighted = tf.cast(image, tf.float32) * tf.constant(_LUMA)
+    return tf.reduce_sum(weighted, axis=-1, keepdims=True)  # (H, W, 1)
+
+
+def _enhance(
+    image: tf.Tensor, plain: tf.Tensor, strength: float, sign: tf.Tensor
+) -> tf.Tensor:
+    """Move each pixel away from (sign 1) or towards (sign -1) a plainer image."""
+    factor = 1.0 + sign * (strength * _MAX_ENHANCEMENT)
+    return _to_bytes(plain + factor * (tf.cast(image, tf.float32) - plain))
+
+
+def _transform(
+    image: tf.Tensor,
+    scale: float | tf.Tensor = 1.0,
+    x_by_y: float | tf.Tensor = 0.0,
+    y_by_x: float | tf.Tensor = 0.0,
+    shift_x: float | tf.Tensor = 0.0,
+    shift_y: float | tf.Tensor = 0.0,
+) -> tf.Tensor:
+    """Move pixels by an affine map about the centre.
+
+    At (x, y), measured from the centre, the result shows the pixel of the image at
+    (scale x + x_by_y y + shift_x, y_by_x x + scale y + shift_y).
+    """
+    size = tf.shape(image)[:2]
+    centre = (tf.cast(size, tf.float32) - 1.0) / 2.0
+    centre_y, centre_x = centre[0], centre[1]
+    offset_x = centre_x - scale * centre_x - x_by_y * centre_y + shift_x
+    offset_y = centre_y - y_by_x * centre_x - scale * centre_y + shift_y
+    numbers = (scale, x_by_y, offset_x, y_by_x, scale, offset_y, 0.0, 0.0)
+    matrix = tf.stack([tf.cast(number, tf.float32) for number in numbers])
+    result = tf.raw_ops.ImageProjectiveTransformV3(
+        images=image[tf.newaxis],
+        transforms=matrix[tf.newaxis],
+        output_shape=size,
+        fill_value=_FILL,
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )
+    return tf.ensure_shape(result[0], image.shape)

@@ -1,0 +1,142 @@
+"""Which examples a training step sees: a function of the seed and the step alone.
+
+Position p = step * batch_size + i of the stream of examples belongs to epoch
+p // num_examples; each epoch is a permutation of all examples keyed by (seed, epoch).
+Nothing has to be saved in order to resume: step k is computed, not reached.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+# An even number; 4 is the default of TensorFlow and visibly uneven for few examples.
+_SHUFFLE_ROUNDS = 8
+
+# Numbers that keep the streams apart which are derived from one seed.
+_ORDER_STREAM = 1
+_AUGMENTATION_STREAM = 2
+_BATCH_STREAM = 3
+
+
+def step_positions(
+    step: tf.Tensor, batch_size: int, num_hosts: int = 1, host_index: int = 0
+) -> tf.Tensor:
+    """Return the positions of one host in one step.
+
+    Args:
+        step: int64 scalar.
+        batch_size: global batch size.
+        num_hosts: hosts that share the global batch.
+        host_index: which of them asks.
+
+    Returns:
+        int64 (batch_size / num_hosts,).
+    """
+    host_batch = batch_size // num_hosts
+    begin = step * batch_size + host_index * host_batch
+    return begin + tf.range(host_batch, dtype=tf.int64)
+
+
+def shuffled_examples(
+    positions: tf.Tensor, num_examples: int, seed: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return which example stands at each position, and in which epoch.
+
+    Args:
+        positions: int64 (n,).
+        num_examples: examples of the source.
+        seed: seed of the run.
+
+    Returns:
+        Example indices and epochs, int64 (n,) each.
+    """
+    epochs = positions // num_examples
+    keys = mixed_words(seed, _ORDER_STREAM, epochs)
+    # The raw operation: the public one rejects one seed for each index (TF 2.21),
+    # and keys that merely count up repeat after 256 epochs; hence the mixed words.
+    indices = tf.raw_ops.RandomIndexShuffle(
+        index=positions % num_examples,
+        seed=tf.reshape(
+            tf.stack([mixed_words(keys, 0), mixed_words(keys, 1), keys], axis=1),
+            (-1, 3),
+        ),
+        max_index=tf.constant(num_examples - 1, tf.int64),
+        rounds=_SHUFFLE_ROUNDS,
+    )
+    return indices, epochs
+
+
+def augmentation_seeds(indices: tf.Tensor, epochs: tf.Tensor, seed: int) -> tf.Tensor:
+    """Return the stateless seed of each example, a function of seed, epoch and index.
+
+    Args:
+        indices: int64 (n,).
+        epochs: int64 (n,).
+        seed: seed of the run.
+
+    Returns:
+        int64 (n, 2).
+    """
+    return tf.stack([mixed_words(seed, _AUGMENTATION_STREAM, epochs), indices], axis=1)
+
+
+def batch_seed(step: tf.Tensor, host_index: int, seed: int) -> tf.Tensor:
+    """Return the stateless seed, int64 (2,), of what is drawn for a whole batch."""
+    return tf.stack([mixed_words(seed, _BATCH_STREAM, host_index), step])
+
+
+def examples_at_step(
+    step: int,
+    *,
+    num_examples: int,
+    batch_size: int,
+    seed: int,
+    num_hosts: int = 1,
+    host_index: int = 0,
+) -> npt.NDArray[np.int64]:
+    """Return the indices of the examples of one training step.
+
+    Args:
+        step: training step, from 0.
+        num_examples: examples of the source.
+        batch_size: global batch size.
+        seed: seed of the run.
+        num_hosts: hosts that share the global batch.
+        host_index: which of them asks.
+
+    Returns:
+        int64 (batch_size / num_hosts,), in the order of the batch.
+    """
+    with tf.device("CPU:0"):
+        positions = step_positions(
+            tf.constant(step, tf.int64), batch_size, num_hosts, host_index
+        )
+        indices, _ = shuffled_examples(positions, num_examples, seed)
+    result: npt.NDArray[np.int64] = indices.numpy()
+    return result
+
+
+def mixed_words(*words: int | tf.Tensor) -> tf.Tensor:
+    """Mix integers into one that depends on every bit of each (SplitMix64).
+
+    Args:
+        *words: integers or int64 tensors of shapes that broadcast.
+
+    Returns:
+        int64 tensor.
+    """
+    state = tf.constant(0, tf.uint64)
+    for word in words:
+        word = tf.bitcast(tf.convert_to_tensor(word, tf.int64), tf.uint64)
+        state = _scrambled((state ^ word) + 0x9E3779B97F4A7C15)
+    return tf.bitcast(state, tf.int64)
+
+
+def _scrambled(state: tf.Tensor) -> tf.Tensor:
+    state = (state ^ _shifted(state, 30)) * 0xBF58476D1CE4E5B9
+    state = (state ^ _shifted(state, 27)) * 0x94D049BB133111EB
+    return state ^ _shifted(state, 31)
+
+
+def _shifted(state: tf.Tensor, bits: int) -> tf.Tensor:
+    return tf.bitwise.right_shift(state, tf.constant(bits, tf.uint64))

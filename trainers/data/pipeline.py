@@ -1,0 +1,236 @@
+"""Batches for training and evaluation, addressed by step."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from trainers.data.decoding import ExampleSource
+from trainers.data.mixing import mixup
+from trainers.data.order import augmentation_seeds
+from trainers.data.order import batch_seed
+from trainers.data.order import examples_at_step
+from trainers.data.order import shuffled_examples
+from trainers.data.order import step_positions
+from trainers.data.preprocessing import PreprocessingConfig
+from trainers.data.preprocessing import evaluation_example
+from trainers.data.preprocessing import train_example
+from trainers.errors import ConfigurationError
+
+__all__ = ["evaluation_dataset", "examples_at_step", "training_dataset"]
+
+Element = dict[str, Any]
+
+
+def training_dataset(
+    source: ExampleSource,
+    preprocessing: PreprocessingConfig,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    mixup_alpha: float = 0.0,
+    num_hosts: int = 1,
+    host_index: int = 0,
+    replicas_per_host: int = 1,
+    private_threads: int | None = None,
+) -> tf.data.Dataset:
+    """Return the endless training batches of one host, from one step on.
+
+    Starting at step k gives the very bytes that a run from step 0 gives from k on.
+    The batch of a host is formed and mixed first and then cut into the batches of
+    its replicas, so that their number does not change what a step sees. The number
+    of hosts changes the partners of mixup, which stay on their host, nothing else.
+
+    Args:
+        source: the examples.
+        preprocessing: crops, flips and augmentation.
+        batch_size: global batch size, over all hosts and replicas.
+        seed: seed of the order, of the augmentation and of mixup.
+        start_step: the first step to yield.
+        mixup_alpha: parameter of mixup; 0 is off.
+        num_hosts: hosts that share each global batch.
+        host_index: which of them this is.
+        replicas_per_host: each step yields this many elements, one for a replica.
+        private_threads: threads of this pipeline alone; None shares TensorFlow's.
+
+    Returns:
+        Dataset of `image`, uint8 (replica batch, height, width, 3), and `target`,
+        float32 (replica batch, num_classes): one-hot, several ones where an example
+        has several labels, or a blend of these under mixup.
+
+    Raises:
+        ConfigurationError: if an argument is out of range or does not divide.
+    """
+    _check_layout(source, batch_size, num_hosts, host_index, replicas_per_host)
+    _check_at_least("start_step", start_step, 0)
+    _check_at_least("mixup_alpha", mixup_alpha, 0)
+    host_batch = batch_size // num_hosts
+
+    def addresses(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        positions = step_positions(step, batch_size, num_hosts, host_index)
+        indices, epochs = shuffled_examples(positions, source.num_examples, seed)
+        return indices, augmentation_seeds(indices, epochs, seed)
+
+    def load(index: tf.Tensor, example_seed: tf.Tensor) -> Element:
+        example = source.load(index)
+        image = train_example(example, example_seed, preprocessing)
+        return {"image": image, "label": example["label"]}
+
+    def finish(step: tf.Tensor, batch: Element) -> Element:
+        images, targets = batch["image"], _targets(batch["label"], source.num_classes)
+        if mixup_alpha > 0:
+            mixing_seed = batch_seed(step, host_index, seed)
+            images, targets = mixup(images, targets, mixing_seed, mixup_alpha)
+        return {"image": images, "target": targets}
+
+    steps = tf.data.Dataset.counter(start_step)
+    # Addresses are computed for a whole batch at once; only pixels are per example.
+    examples = steps.map(addresses).unbatch()
+    examples = examples.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    batches = examples.batch(host_batch, drop_remainder=True)
+    batches = tf.data.Dataset.zip((steps, batches))
+    batches = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
+    return _for_replicas(batches, host_batch, replicas_per_host, private_threads)
+
+
+def evaluation_dataset(
+    source: ExampleSource,
+    preprocessing: PreprocessingConfig,
+    *,
+    batch_size: int,
+    num_hosts: int = 1,
+    host_index: int = 0,
+    replicas_per_host: int = 1,
+    private_threads: int | None = None,
+) -> tf.data.Dataset:
+    """Return the evaluation batches of one host: each example exactly once.
+
+    All batches are full: what is missing at the end is padding with `mask` 0, and no
+    example is loaded for it. Every host yields the same number of elements, a
+    multiple of its replicas, so that none waits for another at the end.
+
+    Args:
+        source: the examples.
+        preprocessing: crop and size.
+        batch_size: global batch size, over all hosts and replicas.
+        num_hosts: hosts that share the examples.
+        host_index: which of them this is.
+        replicas_per_host: each step yields this many elements, one for a replica.
+        private_threads: threads of this pipeline alone; None shares TensorFlow's.
+
+    Returns:
+        Dataset of known length, of `image` (uint8 (replica batch, height, width, 3)),
+        `target` (float32 (replica batch, num_classes)), `label` (as in the source,
+        batched), `mask` (float32 (replica batch,), 1 for an example and 0 for
+        padding) and `index` (int64 (replica batch,), -1 for padding). All else is
+        zero where there is padding.
+
+    Raises:
+        ConfigurationError: if an argument is out of range or does not divide.
+    """
+    _check_layout(source, batch_size, num_hosts, host_index, replicas_per_host)
+    host_batch = batch_size // num_hosts
+    full_steps, rest = divmod(source.num_examples, batch_size)
+    num_steps = full_steps + (rest > 0)
+    host_rest = min(max(rest - host_index * host_batch, 0), host_batch)
+    num_examples = full_steps * host_batch + host_rest
+
+    def load(count: tf.Tensor) -> Element:
+        step, place = count // host_batch, count % host_batch
+        index = step * batch_size + host_index * host_batch + place
+        example = source.load(index)
+        return {
+            "image": evaluation_example(example, preprocessing),
+            "label": example["label"],
+            "mask": tf.constant(1.0),
+            "index": index,
+        }
+
+    def finish(batch: Element) -> Element:
+        return {**batch, "target": _targets(batch["label"], source.num_classes)}
+
+    examples = tf.data.Dataset.range(num_examples)
+    examples = examples.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    padding = _padding_like(examples).repeat(num_steps * host_batch - num_examples)
+    batches = examples.concatenate(padding).batch(host_batch, drop_remainder=True)
+    batches = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).map(_mask_target)
+    dataset = _for_replicas(batches, host_batch, replicas_per_host, private_threads)
+    length = num_steps * replicas_per_host
+    return dataset.apply(tf.data.experimental.assert_cardinality(length))
+
+
+def _targets(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
+    """Return float32 (batch, num_classes) from numbers or from 0/1 vectors."""
+    if labels.shape.rank == 2:
+        return tf.ensure_shape(tf.cast(labels, tf.float32), (None, num_classes))
+    return tf.one_hot(labels, num_classes, dtype=tf.float32)
+
+
+def _mask_target(batch: Element) -> Element:
+    return {**batch, "target": batch["target"] * batch["mask"][:, tf.newaxis]}
+
+
+def _padding_like(examples: tf.data.Dataset) -> tf.data.Dataset:
+    """Return a dataset of one element of zeros, with index -1."""
+    spec = examples.element_spec
+    element = {name: tf.zeros(part.shape, part.dtype) for name, part in spec.items()}
+    return tf.data.Dataset.from_tensors({**element, "index": tf.constant(-1, tf.int64)})
+
+
+def _for_replicas(
+    batches: tf.data.Dataset,
+    host_batch: int,
+    replicas_per_host: int,
+    private_threads: int | None,
+) -> tf.data.Dataset:
+    """Cut the batches of a host into those of its replicas, and prefetch."""
+    if replicas_per_host > 1:
+        replica_batch = host_batch // replicas_per_host
+        batches = batches.rebatch(replica_batch, drop_remainder=True)
+    options = tf.data.Options()
+    options.deterministic = True
+    # The hosts are told apart above; nothing is left to shard.
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.OFF
+    )
+    # Examples run in parallel; threads inside of one operation would only compete.
+    options.threading.max_intra_op_parallelism = 1
+    if private_threads is not None:
+        _check_at_least("private_threads", private_threads, 1)
+        options.threading.private_threadpool_size = private_threads
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def _check_layout(
+    source: ExampleSource,
+    batch_size: int,
+    num_hosts: int,
+    host_index: int,
+    replicas_per_host: int,
+) -> None:
+    if source.num_examples < 1:
+        raise ConfigurationError(
+            "the data source holds no examples: expected at least 1, received "
+            f"{source.num_examples}; check data.source and data.data_dir"
+        )
+    _check_at_least("batch_size", batch_size, 1)
+    _check_at_least("num_hosts", num_hosts, 1)
+    _check_at_least("replicas_per_host", replicas_per_host, 1)
+    if not 0 <= host_index < num_hosts:
+        raise ConfigurationError(
+            f"host_index: expected 0 to {num_hosts - 1}, received {host_index}"
+        )
+    replicas = num_hosts * replicas_per_host
+    if batch_size % replicas:
+        smaller = batch_size // replicas * replicas
+        cure = f"{smaller} or {smaller + replicas}" if smaller else f"{replicas}"
+        raise ConfigurationError(
+            f"batch_size: expected a multiple of {replicas} (hosts: {num_hosts}, "
+            f"replicas on each: {replicas_per_host}), received {batch_size}; "
+            f"set batch_size to {cure}"
+        )
+
+
+def _check_at_least(name: str, value: float, smallest: int) -> None:
+    if value < smallest:
+        raise ConfigurationError(f"{name}: expected {smallest} or more, received {value}")

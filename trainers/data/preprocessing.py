@@ -1,0 +1,184 @@
+"""From an example to an image of fixed size: crops, flips and augmentation.
+
+Images stay uint8: they cross to the device as bytes and are normalised there. All
+randomness is drawn from the seed that is passed in, so the same seed gives the same
+bytes, in any order and in any number of parallel calls.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from trainers.data.decoding import Example
+from trainers.data.decoding import decode_image
+from trainers.data.decoding import decode_window
+from trainers.data.preprocessing_config import PreprocessingConfig
+from trainers.data.randaugment import randaugment
+
+__all__ = ["PreprocessingConfig", "evaluation_example", "train_example"]
+
+# Numbers folded into the seed of an example, so that no two draws share a stream.
+_INCEPTION_STREAM = 1
+_RANDAUGMENT_STREAM = 2
+
+
+def train_example(
+    example: Example, seed: tf.Tensor, config: PreprocessingConfig
+) -> tf.Tensor:
+    """Cut, resize, flip and augment one training example.
+
+    Args:
+        example: see `ExampleSource.load`.
+        seed: stateless seed, int32 or int64 (2,).
+        config: what to do.
+
+    Returns:
+        uint8 (height, width, 3) of `config.image_size`.
+    """
+    # One draw for all: each random operation costs as much as moving a small image.
+    shift_y, shift_x, flip = tf.unstack(
+        tf.random.stateless_uniform((3,), seed, alg="philox")
+    )
+    if config.crop == "pad":
+        image = _resize(decode_image(example), config)
+        image = _shift_and_flip(image, shift_y, shift_x, flip, config)
+    else:
+        image = _resize(_cropped(example, seed, shift_y, shift_x, config), config)
+        if config.flip:
+            image = tf.cond(
+                flip < 0.5, lambda: tf.reverse(image, [1]), lambda: tf.identity(image)
+            )
+    if config.randaugment_layers > 0:
+        image = randaugment(
+            image,
+            tf.random.experimental.stateless_fold_in(seed, _RANDAUGMENT_STREAM),
+            config.randaugment_layers,
+            config.randaugment_magnitude,
+        )
+    return tf.ensure_shape(image, (*config.image_size, 3))
+
+
+def evaluation_example(example: Example, config: PreprocessingConfig) -> tf.Tensor:
+    """Cut the centre of one evaluation example, and resize it.
+
+    Args:
+        example: see `ExampleSource.load`.
+        config: what to do.
+
+    Returns:
+        uint8 (height, width, 3) of `config.image_size`.
+    """
+    if config.eval_crop_fraction == 1.0:
+        return _resize(decode_image(example), config)
+
+    def choose(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+        return _centre_window(height, width, config)
+
+    return _resize(decode_window(example, choose), config)
+
+
+def _cropped(
+    example: Example,
+    seed: tf.Tensor,
+    shift_y: tf.Tensor,
+    shift_x: tf.Tensor,
+    config: PreprocessingConfig,
+) -> tf.Tensor:
+    if config.crop == "none":
+        return decode_image(example)
+
+    def choose(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+        if config.crop == "inception":
+            return _inception_window(height, width, seed, config)
+        size = _fitted_size(height, width, config, config.small_crop_fraction)
+        free = tf.cast(tf.stack([height, width]) - size + 1, tf.float32)
+        begin = tf.cast(tf.stack([shift_y, shift_x]) * free, tf.int32)
+        return tf.concat([begin, size], axis=0)
+
+    return decode_window(example, choose)
+
+
+def _inception_window(
+    height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor, config: PreprocessingConfig
+) -> tf.Tensor:
+    begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+        image_size=tf.stack([height, width, 3]),
+        bounding_boxes=tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
+        seed=tf.random.experimental.stateless_fold_in(seed, _INCEPTION_STREAM),
+        min_object_covered=0.0,
+        aspect_ratio_range=config.crop_aspect_ratio,
+        area_range=config.crop_area,
+        max_attempts=config.crop_attempts,
+        use_image_if_no_bounding_boxes=True,
+    )
+    window = tf.concat([begin[:2], size[:2]], axis=0)
+    # The operation reports that all attempts failed by the whole image, which a
+    # resize would distort: the centre is shown instead.
+    failed = tf.logical_and(tf.equal(size[0], height), tf.equal(size[1], width))
+    return tf.where(failed, _centre_window(height, width, config), window)
+
+
+def _centre_window(
+    height: tf.Tensor, width: tf.Tensor, config: PreprocessingConfig
+) -> tf.Tensor:
+    size = _fitted_size(height, width, config, config.eval_crop_fraction)
+    begin = (tf.stack([height, width]) - size + 1) // 2
+    return tf.concat([begin, size], axis=0)
+
+
+def _fitted_size(
+    height: tf.Tensor, width: tf.Tensor, config: PreprocessingConfig, fraction: float
+) -> tf.Tensor:
+    """Return int32 (2,), a share of the largest window of the shape of the result."""
+    target_height, target_width = config.image_size
+    # In float64 the products are exact: a square keeps exactly fraction * side.
+    fit = tf.cast(tf.minimum(height * target_width, width * target_height), tf.float64)
+    sides = tf.stack([fit / target_width, fit / target_height])
+    return tf.maximum(tf.cast(sides * fraction, tf.int32), 1)
+
+
+def _resize(image: tf.Tensor, config: PreprocessingConfig) -> tf.Tensor:
+    if image.shape == (*config.image_size, 3):
+        return image
+    # Without antialiasing, as in the published recipes.
+    pixels = tf.image.resize(
+        image, config.image_size, method=config.interpolation, antialias=False
+    )
+    return tf.cast(tf.clip_by_value(tf.round(pixels), 0.0, 255.0), tf.uint8)
+
+
+def _shift_and_flip(
+    image: tf.Tensor,
+    shift_y: tf.Tensor,
+    shift_x: tf.Tensor,
+    flip: tf.Tensor,
+    config: PreprocessingConfig,
+) -> tf.Tensor:
+    """Pad by reflection, cut at random and flip.
+
+    Looking up columns, or padding by `tf.pad`, takes twice the time of this: rows
+    are contiguous and can be looked up, columns come from the mirrored image.
+    """
+    width, padding = config.image_size[1], config.padding
+    shifts = 2 * padding + 1
+    rows = tf.constant(_reflected_positions(config.image_size[0], padding))
+    image = tf.gather(image, tf.gather(rows, tf.cast(shift_y * shifts, tf.int32)))
+    mirrored = tf.reverse(image, [1])
+    if config.flip:
+        image, mirrored = tf.cond(
+            flip < 0.5, lambda: (mirrored, image), lambda: (image, mirrored)
+        )
+    left, right = mirrored[:, width - 1 - padding : -1], mirrored[:, 1 : padding + 1]
+    padded = tf.concat([left, image, right], axis=1)
+    begin = tf.cast(shift_x * shifts, tf.int32)
+    return padded[:, begin : begin + width]
+
+
+def _reflected_positions(size: int, padding: int) -> npt.NDArray[np.int32]:
+    """Return (2 padding + 1, size): for each shift, the positions that are shown."""
+    shifts = np.arange(-padding, padding + 1)[:, np.newaxis]
+    positions = np.abs(np.arange(size) + shifts)
+    reflected: npt.NDArray[np.int32] = np.minimum(
+        positions, 2 * (size - 1) - positions
+    ).astype(np.int32)
+    return reflected

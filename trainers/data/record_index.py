@@ -1,0 +1,186 @@
+"""Random access to TFRecord files: where each record lies, found once and cached.
+
+A TFRecord file is a chain of records: 8 bytes length, 4 bytes checksum of the length,
+the data, 4 bytes checksum of the data; little endian, checksums are masked CRC-32C.
+"""
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from trainers.data.cache import cache_directory
+from trainers.data.cache import exclusive
+from trainers.data.cache import is_intact
+from trainers.data.cache import replaced_file
+from trainers.data.cache import write_checksum
+from trainers.data.checksum import masked_crc32c
+from trainers.data.checksum import masked_crc32c_if_fast
+from trainers.errors import DataError
+
+HEADER_LENGTH = 12
+FOOTER_LENGTH = 4
+INDEX_VERSION = 1
+
+
+class RecordFiles:
+    """TFRecord files as one long list of records.
+
+    Args:
+        paths: the files, in the order of the list.
+        expected_counts: number of records of each file, None if not known.
+
+    Raises:
+        DataError: a file is damaged or has another number of records.
+    """
+
+    def __init__(
+        self, paths: Sequence[str], expected_counts: Sequence[int] | None = None
+    ) -> None:
+        self._paths = tuple(paths)
+        self._offsets, counts = _cached_offsets(self._paths)
+        if expected_counts is not None:
+            _check_counts(self._paths, counts, expected_counts)
+        self._starts = np.concatenate([[0], np.cumsum(counts)])
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def read(self, index: int) -> bytes:
+        """Reads one record.
+
+        Args:
+            index: 0 to `len(self) - 1`.
+
+        Returns:
+            The data of the record.
+
+        Raises:
+            IndexError: there is no such record.
+            DataError: the record is damaged.
+        """
+        path, _ = self._position(index)
+        offset = int(self._offsets[index])
+        with _open(path) as stream:
+            stream.seek(offset)
+            return _read_record(stream, path, offset)
+
+    def identity(self, index: int) -> str:
+        """Names a record for messages.
+
+        Args:
+            index: 0 to `len(self) - 1`.
+
+        Returns:
+            The file and the record's number in it.
+        """
+        path, number = self._position(index)
+        return f"{path}, record {number}"
+
+    def _position(self, index: int) -> tuple[str, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"Record {index} of {len(self)} does not exist.")
+        file_number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self._paths[file_number], int(index - self._starts[file_number])
+
+
+def scan_offsets(path: str) -> NDArray[np.int64]:
+    """Finds the records of one file; reads their headers only.
+
+    Args:
+        path: a TFRecord file.
+
+    Returns:
+        (count,) int64, the first byte of each record.
+
+    Raises:
+        DataError: the chain of records breaks off or a header is damaged.
+    """
+    end = tf.io.gfile.stat(path).length
+    offsets = []
+    offset = 0
+    with _open(path) as stream:
+        while offset < end:
+            stream.seek(offset)
+            length = _data_length(stream.read(HEADER_LENGTH), path, offset)
+            offsets.append(offset)
+            offset += HEADER_LENGTH + length + FOOTER_LENGTH
+    if offset != end:
+        raise DataError(
+            f"{path} is cut off: its last record ends at byte {offset}, the file at "
+            f"{end}. Prepare or copy the file again."
+        )
+    return np.array(offsets, np.int64)
+
+
+def _open(path: str) -> IO[bytes]:
+    if "://" in path:
+        stream: IO[bytes] = tf.io.gfile.GFile(path, "rb")
+        return stream
+    return open(path, "rb")
+
+
+def _data_length(header: bytes, path: str, offset: int) -> int:
+    if len(header) == HEADER_LENGTH:
+        length, checksum = struct.unpack("<QI", header)
+        if masked_crc32c(header[:8]) == checksum:
+            return int(length)
+    raise DataError(
+        f"{path} is damaged: no record begins at byte {offset}. Is it an "
+        "uncompressed TFRecord file? Prepare or copy it again."
+    )
+
+
+def _read_record(stream: IO[bytes], path: str, offset: int) -> bytes:
+    length = _data_length(stream.read(HEADER_LENGTH), path, offset)
+    data = stream.read(length + FOOTER_LENGTH)
+    checksum = masked_crc32c_if_fast(data[:length])
+    whole = len(data) == length + FOOTER_LENGTH
+    if not whole or checksum not in (None, int.from_bytes(data[length:], "little")):
+        raise DataError(
+            f"{path} is damaged: the record at byte {offset} is cut off or its "
+            "checksum is wrong. Prepare or copy the file again."
+        )
+    return data[:length]
+
+
+def _check_counts(
+    paths: Sequence[str], counts: NDArray[np.int64], expected: Sequence[int]
+) -> None:
+    for path, count, wanted in zip(paths, counts, expected, strict=True):
+        if count != wanted:
+            raise DataError(
+                f"{path} has {count} records, the description of the data set says "
+                f"{wanted}. Prepare or copy the data set again."
+            )
+
+
+def _cached_offsets(
+    paths: tuple[str, ...],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    path = _index_path(paths)
+    with exclusive(path.with_suffix(".lock")):
+        if is_intact(path):
+            with np.load(path, allow_pickle=False) as arrays:
+                return arrays["offsets"], arrays["counts"]
+        parts = [scan_offsets(name) for name in paths]
+        counts = np.array([len(part) for part in parts], np.int64)
+        offsets = np.concatenate([np.zeros(0, np.int64), *parts])
+        with replaced_file(path) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, offsets=offsets, counts=counts)
+        write_checksum(path)
+    return offsets, counts
+
+
+def _index_path(paths: tuple[str, ...]) -> Path:
+    """Names the index by all that changes when a file does."""
+    digest = hashlib.sha256(str(INDEX_VERSION).encode())
+    for path in paths:
+        status = tf.io.gfile.stat(path)
+        digest.update(f"{path}\0{status.length}\0{status.mtime_nsec}\n".encode())
+    return cache_directory() / "record_index" / f"{digest.hexdigest()[:24]}.npz"

@@ -1,0 +1,129 @@
+"""The data sources by name, and what all of them promise."""
+
+import difflib
+from collections.abc import Callable
+from typing import Protocol
+
+import tensorflow as tf
+
+from trainers.errors import ConfigurationError
+
+SPLITS = ("train", "validation", "test")
+
+
+class Source(Protocol):
+    """Labelled images, addressed by number.
+
+    A source decides neither order nor shuffling: whoever reads it names the index.
+
+    Attributes:
+        name: as in `data.source`.
+        split: "train", "validation" or "test".
+        num_examples: valid indexes are 0 to `num_examples - 1`.
+        class_names: `class_names[label]` names a label.
+    """
+
+    name: str
+    split: str
+    num_examples: int
+    class_names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes, the same for every split."""
+        ...
+
+    def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Reads one example; usable inside `tf.data.Dataset.map`.
+
+        Args:
+            index: () int64.
+
+        Returns:
+            "label": () int64, and either "image": (height, width, 3) uint8, or
+            "encoded": () string, the bytes of a JPEG, PNG or BMP file, together with
+            "identity": () string, which names the file or record in messages.
+        """
+        ...
+
+
+def make_source(name: str, split: str, data_dir: str | None) -> Source:
+    """Opens a source of images.
+
+    Args:
+        name: `freedoom_objects`, `digits`, `elpv`, `folder` or
+            `tfds:NAME[/CONFIG][:VERSION]`.
+        split: "train", "validation" or "test".
+        data_dir: where `folder` and `tfds` look; the others ignore it.
+
+    Returns:
+        The source.
+
+    Raises:
+        ConfigurationError: unknown name or split, missing package or data.
+    """
+    if split not in SPLITS:
+        raise ConfigurationError(
+            f"Unknown split {split!r}: expected one of {', '.join(SPLITS)}."
+            + nearest(split, SPLITS)
+        )
+    family, _, dataset = name.partition(":")
+    if family == "tfds":
+        from trainers.data.tfds_source import TfdsSource
+
+        return TfdsSource(dataset, split, data_dir)
+    if name == "folder":
+        from trainers.data.image_folder import ImageFolderSource
+
+        return ImageFolderSource(data_dir, split)
+    if name not in _BUILT_IN:
+        names = (*_BUILT_IN, "folder", "tfds:NAME")
+        raise ConfigurationError(
+            f"Unknown data.source {name!r}: expected one of {', '.join(names)}."
+            + nearest(name, names)
+        )
+    return _BUILT_IN[name](split)
+
+
+def nearest(received: str, names: tuple[str, ...]) -> str:
+    """Guesses what a misspelt name was meant to be.
+
+    Args:
+        received: what was given.
+        names: what would have been right.
+
+    Returns:
+        " Did you mean …?", or "" if nothing is near.
+    """
+    matches = difflib.get_close_matches(received, names, n=1, cutoff=0.5)
+    return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+def _freedoom_objects(split: str) -> Source:
+    from trainers.data.freedoom_objects import load_freedoom_objects
+    from trainers.data.freedoom_options import CLASS_NAMES
+    from trainers.data.in_memory import InMemorySource
+
+    rendered = load_freedoom_objects(split)
+    return InMemorySource(
+        "freedoom_objects", split, rendered.images, rendered.labels, CLASS_NAMES
+    )
+
+
+def _digits(split: str) -> Source:
+    from trainers.data.digits import digits_source
+
+    return digits_source(split)
+
+
+def _elpv(split: str) -> Source:
+    from trainers.data.elpv import elpv_source
+
+    return elpv_source(split)
+
+
+_BUILT_IN: dict[str, Callable[[str], Source]] = {
+    "freedoom_objects": _freedoom_objects,
+    "digits": _digits,
+    "elpv": _elpv,
+}

@@ -1,0 +1,174 @@
+"""Data sets prepared by TensorFlow Datasets, read record by record.
+
+Which records make up a split is told in `trainers/data/tfds_splits.py`.
+"""
+
+import os
+from typing import Any
+from typing import Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from trainers.data.array_record_files import ArrayRecordFiles
+from trainers.data.record_index import RecordFiles
+from trainers.data.tfds_splits import plan_splits
+from trainers.errors import ConfigurationError
+
+PREPARE = (
+    'Prepare it with: python -c "import tensorflow_datasets as tfds; tfds.builder('
+    '{arguments}).download_and_prepare()"'
+)
+
+
+class _Records(Protocol):
+    def read(self, index: int) -> bytes: ...
+
+    def identity(self, index: int) -> str: ...
+
+
+class TfdsSource:
+    """Labelled images of a prepared TFDS data set; nothing is downloaded.
+
+    Args:
+        dataset: "NAME[/CONFIG][:VERSION]", as for `tfds.builder`.
+        split: "train", "validation" or "test".
+        data_dir: the folder of all prepared sets; None for TFDS's own default.
+
+    Raises:
+        ConfigurationError: the set is not prepared there, or it is no set of images
+            with one label each.
+        DataError: its files are damaged.
+    """
+
+    def __init__(self, dataset: str, split: str, data_dir: str | None) -> None:
+        self.name = f"tfds:{dataset}"
+        self.split = split
+        builder = _open_builder(dataset, data_dir)
+        self._features = _image_and_label(builder.info.features, self.name)
+        label = self._features["label"]
+        self.class_names = tuple(label.names or map(str, range(label.num_classes)))
+        sizes = {
+            name: info.num_examples
+            for name, info in builder.info.splits.items()
+            if info.num_examples
+        }
+        plan = plan_splits(sizes, "test" in sizes and self._is_labelled(builder))
+        chosen = plan[split]
+        self._start = chosen.start
+        self.num_examples = chosen.stop - chosen.start
+        if not self.num_examples:
+            raise ConfigurationError(
+                f"{self.name} is too small for a {split} split: it has "
+                + ", ".join(f"{size} {name}" for name, size in sizes.items())
+                + " examples."
+            )
+        self._records = _open_records(builder, chosen.split)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+    def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Reads one example; see `trainers.data.sources.Source`."""
+        serialized, identity = tf.numpy_function(
+            self._read, [index], [tf.string, tf.string], stateful=False
+        )
+        example = self._parse(tf.ensure_shape(serialized, []))
+        return {
+            "encoded": example["image"],
+            "identity": tf.ensure_shape(identity, []),
+            "label": tf.cast(example["label"], tf.int64),
+        }
+
+    def _read(self, index: np.int64) -> tuple[bytes, bytes]:
+        if not 0 <= index < self.num_examples:
+            raise IndexError(f"Example {index} of {self.num_examples} does not exist.")
+        number = self._start + int(index)
+        return self._records.read(number), self._records.identity(number).encode()
+
+    def _parse(self, serialized: tf.Tensor) -> dict[str, Any]:
+        import tensorflow_datasets as tfds
+
+        decoders = {"image": tfds.decode.SkipDecoding()}
+        example: dict[str, Any] = self._features.deserialize_example(
+            serialized, decoders=decoders
+        )
+        return example
+
+    def _is_labelled(self, builder: Any) -> bool:
+        # Sets with a secret test set (ImageNet) store -1 there.
+        first = _open_records(builder, "test").read(0)
+        return int(self._parse(tf.constant(first))["label"]) >= 0
+
+
+def _open_builder(dataset: str, data_dir: str | None) -> Any:
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ConfigurationError(
+            "data.source=tfds:… needs the package tensorflow-datasets, which could "
+            f"not be imported ({error}). Install it with: "
+            "pip install tensorflow-datasets"
+        ) from error
+    if not dataset:
+        raise ConfigurationError(
+            "data.source=tfds: lacks a name: expected tfds:NAME[/CONFIG][:VERSION], "
+            "such as tfds:imagenet2012."
+        )
+    directory = os.path.expanduser(data_dir or str(tfds.core.constants.DATA_DIR))
+    try:
+        # From the files alone: neither the network nor the set's own code is needed.
+        builder = tfds.core.read_only_builder.builder_from_files(
+            dataset, data_dir=directory
+        )
+    except (tfds.core.registered.DatasetNotFoundError, ValueError, OSError) as error:
+        raise ConfigurationError(_not_prepared(dataset, directory)) from error
+    return builder
+
+
+def _not_prepared(dataset: str, directory: str) -> str:
+    found = []
+    if tf.io.gfile.isdir(directory):
+        names = (name.rstrip("/") for name in tf.io.gfile.listdir(directory))
+        found = sorted(name for name in names if name != "downloads" and name[:1] != ".")
+    arguments = f"{dataset!r}, data_dir={directory!r}"
+    return (
+        f"The TFDS data set {dataset!r} is not prepared in {directory} (found there: "
+        f"{', '.join(found[:20]) or 'nothing'}). " + PREPARE.format(arguments=arguments)
+    )
+
+
+def _image_and_label(features: Any, name: str) -> Any:
+    """Reduces a set's features to the two that are read."""
+    import tensorflow_datasets as tfds
+
+    image = features["image"] if "image" in features else None
+    label = features["label"] if "label" in features else None
+    if (
+        isinstance(image, tfds.features.Image)
+        and np.dtype(image.np_dtype) == np.uint8
+        and isinstance(label, tfds.features.ClassLabel)
+    ):
+        return tfds.features.FeaturesDict({"image": image, "label": label})
+    found = ", ".join(f"{key}: {type(value).__name__}" for key, value in features.items())
+    raise ConfigurationError(
+        f"{name} must have the features 'image' (Image of uint8) and 'label' "
+        f"(ClassLabel); found {found}."
+    )
+
+
+def _open_records(builder: Any, split: str) -> _Records:
+    info = builder.info.splits[split]
+    paths = [os.fspath(path) for path in info.filepaths]
+    file_format = builder.info.file_format.value
+    if file_format == "tfrecord":
+        return RecordFiles(paths, info.shard_lengths)
+    if file_format == "array_record":
+        return ArrayRecordFiles(paths, info.shard_lengths)
+    raise ConfigurationError(
+        f"{builder.info.full_name} is stored as {file_format} files; expected tfrecord "
+        "or array_record. Prepare it again with "
+        "download_and_prepare(file_format='tfrecord')."
+    )

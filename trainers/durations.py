@@ -1,0 +1,69 @@
+"""Durations: one helper for steps, epochs, examples and percent."""
+
+import math
+
+from ml_collections import ConfigDict
+
+from trainers.errors import ConfigurationError
+
+NAMES = ("total", "warmup", "log", "eval", "checkpoint")
+UNITS = ("steps", "epochs", "examples", "percent")
+
+
+def duration_steps(
+    config: ConfigDict,
+    name: str,
+    *,
+    num_examples: int,
+    total_steps: int | None = None,
+    default: int | None = None,
+) -> int:
+    """Returns a duration of the configuration in steps.
+
+    Args:
+        config: Holds at most one of `{name}_steps`, `{name}_epochs`,
+            `{name}_examples` and `{name}_percent` (of the total), and `batch_size`.
+        name: `total`, `warmup`, `log`, `eval` or `checkpoint`.
+        num_examples: Examples of one epoch.
+        total_steps: Length of the training, for percentages.
+        default: Steps if the configuration holds none. None: that is an error.
+
+    Returns:
+        Whole steps, rounded; at least 1 unless the duration is 0.
+
+    Raises:
+        ConfigurationError: If the duration is missing, given twice, negative, or in
+            percent of itself.
+    """
+    keys = {unit: f"{name}_{unit}" for unit in UNITS}
+    given = {unit: config[key] for unit, key in keys.items() if config[key] is not None}
+    if len(given) > 1:
+        raise ConfigurationError(
+            f"Expected one unit for the duration {name!r}. Received "
+            + ", ".join(f"{keys[unit]}={value:g}" for unit, value in given.items())
+            + "."
+        )
+    if not given:
+        if default is None:
+            raise ConfigurationError(
+                f"Expected a duration: one of {', '.join(keys.values())}. Received none."
+            )
+        return default
+    ((unit, value),) = given.items()
+    if not math.isfinite(value) or value < 0:
+        raise ConfigurationError(
+            f"{keys[unit]} must be a number of at least 0. Received: {value}."
+        )
+    if unit == "percent" and total_steps is None:
+        raise ConfigurationError(
+            f"{keys[unit]} is a share of the whole training and has no meaning for "
+            f"{name!r} itself. Use {keys['steps']}, {keys['epochs']} or "
+            f"{keys['examples']}."
+        )
+    steps = {
+        "steps": value,
+        "epochs": value * num_examples / config.batch_size,
+        "examples": value / config.batch_size,
+        "percent": value / 100 * (total_steps or 0),
+    }[unit]
+    return max(1, round(steps)) if value > 0 else 0

@@ -1,0 +1,154 @@
+"""Builds the parts of an experiment from its configuration."""
+
+import dataclasses
+import warnings
+from typing import Any
+
+import keras
+from ml_collections import ConfigDict
+
+from tokenlearner_keras.models.config import VisionTransformerConfig
+from tokenlearner_keras.models.model_names import model_config
+from tokenlearner_keras.models.vision_transformer import build_model
+from trainers.configuration import model_fields
+from trainers.data.preprocessing_config import PreprocessingConfig
+from trainers.durations import duration_steps
+from trainers.errors import ConfigurationError
+from trainers.optimization import exclude_from_decay
+from trainers.optimization import make_optimizer
+from trainers.optimization import make_schedule
+
+DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Durations in steps.
+
+    Attributes:
+        total: Length of the training.
+        warmup: Steps of the learning rate's warm-up.
+        log: Steps between rows of training metrics.
+        evaluate: Steps between evaluations; 0: only after the last step.
+        checkpoint: Steps between checkpoints; 0: only after the last step.
+    """
+
+    total: int
+    warmup: int
+    log: int
+    evaluate: int
+    checkpoint: int
+
+    def steps_to_event(self, step: int, limit: int) -> int:
+        """Returns the steps from `step` to the next event, at most `limit`."""
+        intervals = (self.log, self.evaluate, self.checkpoint)
+        gaps = [interval - step % interval for interval in intervals if interval]
+        return max(1, min(limit, self.total - step, *gaps))
+
+    def due(self, step: int, interval: int) -> bool:
+        """Whether an interval ends at this step; all end at the last one."""
+        return step == self.total or (interval > 0 and step % interval == 0)
+
+
+def make_durations(config: ConfigDict, num_examples: int) -> Schedule:
+    """Returns the durations of a configuration in steps.
+
+    Raises:
+        ConfigurationError: If a duration is missing or wrong.
+    """
+    total = duration_steps(config, "total", num_examples=num_examples)
+    if total < 1:
+        raise ConfigurationError("The training must last at least one step. Received 0.")
+    defaults = {"warmup": 0, "log": max(1, total // 100), "eval": 0, "checkpoint": 0}
+    steps = {
+        name: duration_steps(
+            config, name, num_examples=num_examples, total_steps=total, default=default
+        )
+        for name, default in defaults.items()
+    }
+    return Schedule(
+        total, steps["warmup"], max(1, steps["log"]), steps["eval"], steps["checkpoint"]
+    )
+
+
+def make_model_config(
+    config: ConfigDict, num_classes: int, overridden: set[str]
+) -> VisionTransformerConfig:
+    """Returns the configuration of the model.
+
+    Args:
+        config: The whole configuration.
+        num_classes: Classes of the data.
+        overridden: Keys given on the command line.
+
+    Raises:
+        ConfigurationError: If the model's name or a field is wrong.
+    """
+    try:
+        fields = model_fields(config, overridden)
+        model = model_config(config.model.name, num_classes=num_classes, **fields)
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"model: {error}") from error
+    if model.num_frames is not None or model.classifier is None:
+        raise ConfigurationError(
+            "model: the data sources are images with a class each; expected an image "
+            f"model with a classifier. Received {config.model.name!r} with "
+            f"classifier={model.classifier!r}."
+        )
+    return model
+
+
+def make_model(
+    config: ConfigDict, model: VisionTransformerConfig, schedule: Schedule
+) -> tuple[keras.Model, keras.optimizers.Optimizer]:
+    """Builds model and optimizer; call it in the scope of the strategy.
+
+    Raises:
+        ConfigurationError: If a value is out of range.
+    """
+    if config.dtype_policy not in DTYPE_POLICIES:
+        raise ConfigurationError(
+            f"dtype_policy must be one of {', '.join(DTYPE_POLICIES)}. Received: "
+            f"{config.dtype_policy!r}."
+        )
+    if config.dtype_policy == "mixed_float16":
+        raise ConfigurationError(
+            "dtype_policy mixed_float16 needs loss scaling, which the trainer does not do. "
+            "Use mixed_bfloat16."
+        )
+    rate = make_schedule(
+        config.optimizer, warmup_steps=schedule.warmup, total_steps=schedule.total
+    )
+    optimizer = make_optimizer(config.optimizer, rate)
+    if config.ema_decay is not None:
+        if not 0 < config.ema_decay < 1:
+            raise ConfigurationError(
+                f"ema_decay must be between 0 and 1. Received: {config.ema_decay}."
+            )
+        optimizer.use_ema = True
+        optimizer.ema_momentum = config.ema_decay
+    keras.utils.set_random_seed(config.seed)
+    keras.config.set_dtype_policy(config.dtype_policy)
+    built = build_model(model, name=config.model.name)
+    exclude_from_decay(
+        optimizer, built.trainable_variables, config.optimizer.weight_decay_mask
+    )
+    optimizer.build(built.trainable_variables)
+    return built, optimizer
+
+
+def make_preprocessing(
+    config: ConfigDict, image_size: tuple[int, int]
+) -> PreprocessingConfig:
+    """Returns the section `augmentation` for images of a size."""
+    return PreprocessingConfig(image_size=image_size, **config.augmentation.to_dict())
+
+
+def show_warnings_plainly() -> None:
+    """Prints Python warnings in one line, without file and source line."""
+
+    def show(message: Any, *details: Any, **options: Any) -> str:
+        del details, options
+        return f"warning: {message}\n"
+
+    warnings.formatwarning = show

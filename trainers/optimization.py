@@ -1,0 +1,202 @@
+"""Optimizer and learning-rate schedule of a configuration."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+from ml_collections import ConfigDict
+
+from trainers.errors import ConfigurationError
+
+SCHEDULES = ("cosine", "linear", "constant")
+
+
+@keras.saving.register_keras_serializable(package="tokenlearner_keras_trainers")
+class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up from 0, then cosine, linear or no decay to an end value.
+
+    The first update has step 0 and so rate 0 if there is a warm-up, as in the
+    reference: `base * step / warmup_steps`.
+
+    Args:
+        base: Rate after the warm-up.
+        end: Rate at the last step.
+        warmup_steps: Steps of the warm-up.
+        total_steps: Steps of the whole training.
+        decay: `cosine`, `linear` or `constant`.
+    """
+
+    def __init__(
+        self, base: float, end: float, warmup_steps: int, total_steps: int, decay: str
+    ) -> None:
+        super().__init__()
+        self.base = base
+        self.end = end
+        self.warmup_steps = warmup_steps
+        self.total_steps = total_steps
+        self.decay = decay
+
+    def __call__(self, step: Any) -> Any:
+        step = tf.cast(step, tf.float32)
+        length = float(max(self.total_steps - self.warmup_steps, 1))
+        progress = tf.clip_by_value((step - self.warmup_steps) / length, 0.0, 1.0)
+        remaining = {
+            "cosine": 0.5 * (1.0 + tf.cos(3.141592653589793 * progress)),
+            "linear": 1.0 - progress,
+            "constant": tf.ones_like(progress),
+        }[self.decay]
+        rate = self.end + (self.base - self.end) * remaining
+        warmup = self.base * step / float(max(self.warmup_steps, 1))
+        return tf.where(step < self.warmup_steps, warmup, rate)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "base": self.base,
+            "end": self.end,
+            "warmup_steps": self.warmup_steps,
+            "total_steps": self.total_steps,
+            "decay": self.decay,
+        }
+
+
+class _ReducedGradients:
+    """Makes a Keras optimizer take gradients that are already summed over replicas.
+
+    Keras sums them itself, after its clipping. Ours are summed first, because a clip
+    by global norm is only right on the gradient of the global batch.
+    """
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        return list(grads_and_vars)
+
+
+class AdamW(_ReducedGradients, keras.optimizers.AdamW):
+    """keras.optimizers.AdamW on reduced gradients; decay is times the learning rate."""
+
+
+class Lamb(_ReducedGradients, keras.optimizers.Lamb):
+    """keras.optimizers.Lamb on reduced gradients."""
+
+
+class SGD(_ReducedGradients, keras.optimizers.SGD):
+    """keras.optimizers.SGD on reduced gradients."""
+
+
+def make_schedule(
+    config: ConfigDict, *, warmup_steps: int, total_steps: int
+) -> WarmupSchedule:
+    """Returns the learning rate as a function of the step.
+
+    Args:
+        config: The section `optimizer` of the configuration.
+        warmup_steps: Steps of the warm-up.
+        total_steps: Steps of the whole training.
+
+    Raises:
+        ConfigurationError: If a value is out of range.
+    """
+    if config.schedule not in SCHEDULES:
+        raise ConfigurationError(
+            f"optimizer.schedule must be one of {', '.join(SCHEDULES)}. Received: "
+            f"{config.schedule!r}."
+        )
+    _check_at_least_zero(config, ("learning_rate", "end_learning_rate"))
+    if warmup_steps > total_steps:
+        raise ConfigurationError(
+            f"The warm-up must not be longer than the training. Received {warmup_steps} "
+            f"and {total_steps} steps."
+        )
+    return WarmupSchedule(
+        config.learning_rate,
+        config.end_learning_rate,
+        warmup_steps,
+        total_steps,
+        config.schedule,
+    )
+
+
+def make_optimizer(
+    config: ConfigDict, schedule: WarmupSchedule
+) -> keras.optimizers.Optimizer:
+    """Returns the optimizer; gradients are expected summed over replicas and clipped.
+
+    Args:
+        config: The section `optimizer` of the configuration.
+        schedule: Its learning rate.
+
+    Raises:
+        ConfigurationError: If the name is unknown or a value is out of range.
+    """
+    _check_at_least_zero(config, ("weight_decay", "global_clipnorm"))
+    common = {"learning_rate": schedule, "weight_decay": config.weight_decay or None}
+    adam = {
+        "beta_1": config.beta_1,
+        "beta_2": config.beta_2,
+        "epsilon": config.epsilon,
+    }
+    makers: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
+        "adamw": lambda: AdamW(**{**common, "weight_decay": config.weight_decay}, **adam),
+        "lamb": lambda: Lamb(**common, **adam),
+        "sgd": lambda: SGD(**common, momentum=config.momentum),
+    }
+    if config.name not in makers:
+        raise ConfigurationError(
+            f"optimizer.name must be one of {', '.join(makers)}. Received: {config.name!r}."
+        )
+    try:
+        return makers[config.name]()
+    except ValueError as error:
+        raise ConfigurationError(f"optimizer.{config.name}: {error}") from error
+
+
+def exclude_from_decay(
+    optimizer: keras.optimizers.Optimizer,
+    variables: list[keras.Variable],
+    mask: str,
+) -> None:
+    """Chooses which variables the weight decay applies to.
+
+    Args:
+        optimizer: An optimizer that is not built yet.
+        variables: The model's trainable variables.
+        mask: `"kernels"`: matrices and convolution kernels only, not biases,
+            LayerNorms or the tables of positions and tokens. `"all"`: every variable,
+            as in the reference.
+
+    Raises:
+        ConfigurationError: If the mask is unknown.
+    """
+    if mask not in ("kernels", "all"):
+        raise ConfigurationError(
+            f"optimizer.weight_decay_mask must be 'kernels' or 'all'. Received: {mask!r}."
+        )
+    if mask == "kernels":
+        optimizer.exclude_from_weight_decay(
+            var_list=[variable for variable in variables if variable.name != "kernel"]
+        )
+
+
+def clip_by_global_norm(
+    gradients: list[tf.Tensor], clipnorm: float | None
+) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """Returns gradients scaled to a global norm of at most `clipnorm`, and the norm.
+
+    Args:
+        gradients: Gradients of the global batch.
+        clipnorm: The largest norm; None or 0 leaves the gradients alone.
+    """
+    norm = tf.linalg.global_norm(gradients)
+    if not clipnorm:
+        return gradients, norm
+    clipped, _ = tf.clip_by_global_norm(gradients, clipnorm, use_norm=norm)
+    return clipped, norm
+
+
+def _check_at_least_zero(config: ConfigDict, names: tuple[str, ...]) -> None:
+    for name in names:
+        value = config[name]
+        if value is not None and not value >= 0:
+            raise ConfigurationError(
+                f"optimizer.{name} must be at least 0. Received: {value}."
+            )

@@ -1,0 +1,155 @@
+"""What a run tells: metrics.jsonl, TensorBoard and a live progress line."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from rich.console import Console
+from rich.progress import BarColumn
+from rich.progress import Progress
+from rich.progress import TextColumn
+from rich.progress import TimeElapsedColumn
+from rich.progress import TimeRemainingColumn
+
+from trainers.checkpointing import write_atomically
+
+
+class MetricsWriter:
+    """Appends rows to metrics.jsonl and to TensorBoard.
+
+    Args:
+        workdir: The work directory.
+        first_step: Rows of later steps, left by a run that was killed, are dropped.
+    """
+
+    def __init__(self, workdir: Path, first_step: int) -> None:
+        self.path = workdir / "metrics.jsonl"
+        self._drop_rows_after(first_step)
+        self._file = open(self.path, "a", encoding="utf-8")
+        self._tensorboard = tf.summary.create_file_writer(str(workdir / "tensorboard"))
+
+    def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
+        """Writes one row: the step, the split and its metrics."""
+        row = {"step": step, "split": split, **metrics}
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        with self._tensorboard.as_default(step=step):
+            for name, value in metrics.items():
+                tf.summary.scalar(f"{split}/{name}", value)
+        self._tensorboard.flush()
+
+    def close(self) -> None:
+        """Closes both files."""
+        self._file.close()
+        self._tensorboard.close()
+
+    def _drop_rows_after(self, step: int) -> None:
+        rows = read_metrics(self.path)
+        kept = [row for row in rows if row["step"] <= step]
+        if self.path.exists():
+            text = "".join(json.dumps(row) + "\n" for row in kept)
+            write_atomically(self.path, text.encode())
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Returns the rows of a metrics.jsonl; a line cut off by a kill is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+class ProgressLine:
+    """A live line with speed, time left and waiting; plain lines off a terminal.
+
+    Args:
+        total_steps: Length of the training.
+        first_step: Where it starts or resumes.
+        batch_size: Global batch size, for images/s.
+    """
+
+    def __init__(self, total_steps: int, first_step: int, batch_size: int) -> None:
+        self.total_steps = total_steps
+        self.batch_size = batch_size
+        self.console = Console(soft_wrap=True)
+        self._live = self._make_live(first_step) if self.console.is_terminal else None
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> "ProgressLine":
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """Prints a line above the live one."""
+        if self._live is not None:
+            self._live.console.print(text, highlight=False, markup=False)
+        else:
+            print(text, flush=True)
+
+    def update(self, step: int, steps_per_second: float, data_wait: float) -> None:
+        """Shows the state of the training.
+
+        Args:
+            step: Steps done.
+            steps_per_second: Recent speed.
+            data_wait: Recent share of the time spent waiting for data, in [0, 1].
+        """
+        text = (
+            f"{steps_per_second:.1f} steps/s, {steps_per_second * self.batch_size:.0f} "
+            f"images/s, waiting for data {data_wait:.0%}"
+        )
+        if self._live is not None:
+            self._live.update(self._task, completed=step, text=text)
+        elif time.monotonic() - self._last_line > 15 or step == self.total_steps:
+            self._last_line = time.monotonic()
+            left = (self.total_steps - step) / max(steps_per_second, 1e-9)
+            print(f"step {step}/{self.total_steps}, {text}, {left:.0f} s left", flush=True)
+
+    def _make_live(self, first_step: int) -> Progress:
+        live = Progress(
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            BarColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+        )
+        self._task = live.add_task(
+            "training",
+            total=self.total_steps,
+            completed=first_step,
+            text="compiling the first step",
+        )
+        return live
+
+
+def format_metrics(metrics: dict[str, float]) -> str:
+    """Returns metrics for people: `accuracy 0.871, loss 0.482`."""
+    parts = []
+    for name, value in metrics.items():
+        number = str(value) if isinstance(value, int) else f"{value:.4g}"
+        parts.append(f"{name.replace('_', ' ')} {number}")
+    return ", ".join(parts)
+
+
+def say_to_stderr(text: str) -> None:
+    """Prints a warning for a person, apart from the results on stdout."""
+    print(text, file=sys.stderr, flush=True)
+
+
+Say = Callable[[str], None]

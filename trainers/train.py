@@ -1,0 +1,248 @@
+"""Trains a model: `python -m trainers.train --config=FILE --workdir=DIR`.
+
+The same command run again resumes. The rule of resuming:
+
+1. The newest valid checkpoint of the work directory gives weights, optimizer and step.
+2. Rows of metrics.jsonl after that step are dropped.
+3. The data goes on at that step: its order is a function of the seed and the step.
+4. Dropout masks are a function of the seed and the step, so nothing else is needed.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import keras
+from absl import flags
+from ml_collections import ConfigDict
+
+from tokenlearner_keras import count_macs
+from trainers import cli
+from trainers.checkpointing import CheckpointStore
+from trainers.checkpointing import write_atomically
+from trainers.configuration import parse_config_flag
+from trainers.data.distributed import training_batches
+from trainers.data.failures import explain_data_failures
+from trainers.data.normalization import check_normalization
+from trainers.data.pipeline import examples_at_step
+from trainers.data.sources import Source
+from trainers.data.sources import make_source
+from trainers.distribution import STRATEGIES
+from trainers.distribution import describe_strategy
+from trainers.distribution import make_strategy
+from trainers.errors import ConfigurationError
+from trainers.errors import Interrupted
+from trainers.evaluation import Evaluator
+from trainers.evaluation import averaged_weights
+from trainers.experiment import make_durations
+from trainers.experiment import make_model
+from trainers.experiment import make_model_config
+from trainers.experiment import make_preprocessing
+from trainers.experiment import show_warnings_plainly
+from trainers.losses import make_loss
+from trainers.reporting import MetricsWriter
+from trainers.reporting import ProgressLine
+from trainers.reporting import format_metrics
+from trainers.reporting import read_metrics
+from trainers.reporting import say_to_stderr
+from trainers.signals import StopRequest
+from trainers.state import load_state
+from trainers.state import state_arrays
+from trainers.train_step import TrainStep
+from trainers.training_log import TrainingLog
+from trainers.workdir import prepare_workdir
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and the model go.")
+flags.DEFINE_enum("strategy", "auto", STRATEGIES, "How to distribute the training.")
+flags.DEFINE_string("tpu", None, "'local' on a TPU VM, or the name of a TPU.")
+flags.DEFINE_integer(
+    "virtual_devices", None, "Cut the CPU into that many devices, to rehearse replicas."
+)
+
+
+def main() -> None:
+    """Trains, evaluates and saves; every stage is named once, in order."""
+    show_warnings_plainly()
+    stop = StopRequest().install()
+    config, overridden = FLAGS.config, set(FLAGS["config"].override_values)
+    _check(config)
+
+    # ------------------------------------------------------------------ devices
+    strategy = make_strategy(FLAGS.strategy, FLAGS.tpu, FLAGS.virtual_devices)
+    print(describe_strategy(strategy), flush=True)
+
+    # --------------------------------------------------------------------- data
+    train_source = _source(config, config.data.train_split)
+    eval_source = _source(config, config.data.eval_split)
+    schedule = make_durations(config, train_source.num_examples)
+    print(_describe_data(train_source, eval_source, schedule.total), flush=True)
+
+    # -------------------------------------------------------- model and optimizer
+    model_config = make_model_config(config, train_source.num_classes, overridden)
+    preprocessing = make_preprocessing(config, model_config.image_size)
+    with strategy.scope():
+        model, optimizer = make_model(config, model_config, schedule)
+    print(_describe_model(model), flush=True)
+
+    # ------------------------------------------------------------------- resume
+    workdir = prepare_workdir(FLAGS.workdir, config)
+    store = CheckpointStore(workdir / "checkpoints", config.keep_checkpoints, say_to_stderr)
+    step = _resume(store, model, optimizer)
+    writer = MetricsWriter(workdir, step)
+
+    # ----------------------------------------------------------------- training
+    batches = training_batches(
+        train_source,
+        preprocessing,
+        strategy,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=step,
+        mixup_alpha=config.data.mixup_alpha,
+    )
+    train_step = TrainStep(
+        model=model,
+        optimizer=optimizer,
+        loss=make_loss(config.loss, config.label_smoothing),
+        strategy=strategy,
+        batch_size=config.batch_size,
+        normalization=config.data.normalization,
+        global_clipnorm=config.optimizer.global_clipnorm,
+        seed=config.seed,
+        jit_compile=config.jit_compile,
+    )
+    evaluator = Evaluator(
+        model=model,
+        optimizer=optimizer,
+        loss=make_loss(config.loss),
+        strategy=strategy,
+        preprocessing=preprocessing,
+        batch_size=config.batch_size,
+        normalization=config.data.normalization,
+    )
+    with ProgressLine(schedule.total, step, config.batch_size) as progress:
+        log = TrainingLog(writer, optimizer, config.batch_size)
+        while step < schedule.total:
+            num_steps = schedule.steps_to_event(step, config.steps_per_loop)
+            with explain_data_failures(
+                train_source, partial(_examples, config, train_source, step, num_steps)
+            ):
+                log.add(train_step.run(batches, step, num_steps), num_steps)
+            step += num_steps
+            progress.update(step, log.steps_per_second, log.data_wait)
+            if schedule.due(step, schedule.log):
+                log.write(step)
+            if schedule.due(step, schedule.evaluate):
+                metrics = evaluator.evaluate(eval_source)
+                writer.write(step, eval_source.split, metrics)
+                progress.say(f"step {step}: {eval_source.split} {format_metrics(metrics)}")
+                log.restart_clock()
+            stopped = stop.signal_number is not None
+            if stopped or schedule.due(step, schedule.checkpoint):
+                store.save(step, state_arrays(model, optimizer))
+                log.restart_clock()
+            if stopped:
+                raise Interrupted(
+                    f"stopped by signal {stop.signal_number} at step {step}; the "
+                    "checkpoint is saved, the same command goes on from there",
+                    stop.signal_number or 0,
+                )
+
+    # ---------------------------------------------------- final model and test set
+    with averaged_weights(model, optimizer):
+        _save_model(model, workdir / "model.keras")
+    if config.data.final_split:
+        final = _final_metrics(workdir, config.data.final_split, step)
+        if final is None:
+            final = evaluator.evaluate(_source(config, config.data.final_split))
+            writer.write(step, config.data.final_split, final)
+        print(
+            f"{config.data.final_split} (evaluated once, after training): "
+            f"{format_metrics(final)}",
+            flush=True,
+        )
+    writer.close()
+    print(f"finished: {workdir}", flush=True)
+
+
+def _check(config: ConfigDict) -> None:
+    """Checks what no stage checks before heavy work begins."""
+    if keras.backend.backend() != "tensorflow":
+        raise ConfigurationError(
+            "The trainer runs on Keras' TensorFlow backend. Received KERAS_BACKEND="
+            f"{keras.backend.backend()}. Unset it, or set it to tensorflow."
+        )
+    for name in ("batch_size", "steps_per_loop"):
+        if config[name] < 1:
+            raise ConfigurationError(f"{name} must be at least 1. Got {config[name]}.")
+    check_normalization(config.data.normalization)
+    if not FLAGS.workdir:
+        prepare_workdir(FLAGS.workdir, config)
+
+
+def _source(config: ConfigDict, split: str) -> Source:
+    return make_source(config.data.source, split, config.data.data_dir)
+
+
+def _describe_data(train: Source, evaluation: Source, total_steps: int) -> str:
+    return (
+        f"{train.name}: {train.num_examples} examples to train on, "
+        f"{evaluation.num_examples} in {evaluation.split}, {train.num_classes} classes, "
+        f"{total_steps} steps"
+    )
+
+
+def _describe_model(model: keras.Model) -> str:
+    return (
+        f"{model.name}: {model.count_params():,} parameters, "
+        f"{count_macs(model) / 1e6:.1f} million MACs an image"
+    )
+
+
+def _resume(
+    store: CheckpointStore, model: keras.Model, optimizer: keras.optimizers.Optimizer
+) -> int:
+    """Loads the newest valid checkpoint and returns its step; 0 without one."""
+    found = store.load_newest()
+    if found is None:
+        return 0
+    step, arrays = found
+    load_state(arrays, model, optimizer)
+    print(f"resuming at step {step}", flush=True)
+    return step
+
+
+def _examples(
+    config: ConfigDict, source: Source, step: int, num_steps: int
+) -> Iterator[int]:
+    """Yields the examples of a block of steps, for naming one that is damaged."""
+    # Batches are prepared ahead, so the damaged one may be a few steps on.
+    for each in range(step, step + num_steps + 16):
+        indices = examples_at_step(
+            each,
+            num_examples=source.num_examples,
+            batch_size=config.batch_size,
+            seed=config.seed,
+        )
+        yield from map(int, indices)
+
+
+def _final_metrics(workdir: Path, split: str, step: int) -> dict[str, float] | None:
+    """Returns the metrics of the final split if a finished run has written them."""
+    for row in read_metrics(workdir / "metrics.jsonl"):
+        if row["split"] == split and row["step"] == step:
+            return {k: v for k, v in row.items() if k not in ("step", "split")}
+    return None
+
+
+def _save_model(model: keras.Model, path: Path) -> None:
+    """Saves the model for users; a file that is there stays until the new one is whole."""
+    partial = path.with_name("partial-model.keras")
+    model.save(partial)
+    write_atomically(path, partial.read_bytes())
+    partial.unlink()
+
+
+if __name__ == "__main__":
+    cli.run(main, parse_config_flag)

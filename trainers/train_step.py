@@ -1,0 +1,148 @@
+"""One training step on the global batch, the same maths on any number of replicas."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from trainers.data.normalization import normalize
+from trainers.losses import Loss
+from trainers.metrics import evaluation_sums
+from trainers.optimization import clip_by_global_norm
+
+# A generator is drawn from a few times a step at most; its counter goes up by one a
+# draw, so this many counts keep the streams of two steps or replicas apart.
+_DRAWS_PER_STEP = 64
+
+
+class TrainStep:
+    """Runs steps inside one compiled loop.
+
+    Each replica computes the sum of its losses over the **global** batch size, the
+    gradients are summed over the replicas, clipped by their global norm and applied
+    once. Dropout masks are a function of (seed, step, replica).
+
+    Args:
+        model: The Keras model, built in the strategy's scope.
+        optimizer: From `make_optimizer`, built.
+        loss: Loss of each example.
+        strategy: Where to run.
+        batch_size: Global batch size.
+        normalization: Name of the input normalisation, done on the device.
+        global_clipnorm: Largest gradient norm; None or 0 does not clip.
+        seed: Seed of the dropout masks.
+        jit_compile: Whether the replica's step is compiled by XLA; TPUs always do.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        loss: Loss,
+        strategy: tf.distribute.Strategy,
+        batch_size: int,
+        normalization: str,
+        global_clipnorm: float | None,
+        seed: int,
+        jit_compile: bool = False,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.loss = loss
+        self.strategy = strategy
+        self.batch_size = batch_size
+        self.normalization = normalization
+        self.global_clipnorm = global_clipnorm
+        self.seed = seed
+        self._seed_states = seed_states(model)
+        self._gradients = tf.function(
+            self._replica_gradients, jit_compile=True if jit_compile else None
+        )
+        self._run = tf.function(self._loop)
+
+    def run(self, iterator: Any, first_step: int, num_steps: int) -> dict[str, float]:
+        """Runs steps and returns their sums.
+
+        Args:
+            iterator: Of distributed batches `{"image", "target"}`.
+            first_step: Number of the first step, from 0.
+            num_steps: How many.
+
+        Returns:
+            Sums over the steps: `loss` and `correct` over examples, `num_examples`,
+            `gradient_norm` over steps (before clipping), `data_wait` in seconds.
+        """
+        sums = self._run(
+            iterator,
+            tf.constant(first_step, tf.int64),
+            tf.constant(num_steps, tf.int64),
+        )
+        return {name: float(value) for name, value in sums.items()}
+
+    def _loop(
+        self, iterator: Any, first_step: tf.Tensor, num_steps: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        # float64: an epoch's sum of losses keeps its digits.
+        names = ("loss", "correct", "num_examples", "gradient_norm", "data_wait")
+        sums = {name: tf.constant(0.0, tf.float64) for name in names}
+        for offset in tf.range(num_steps):
+            batch, wait = self._next(iterator)
+            step = first_step + offset
+            parts = self.strategy.run(self._replica_step, args=(batch, step))
+            parts = {
+                name: self.strategy.reduce(tf.distribute.ReduceOp.SUM, part, axis=None)
+                for name, part in parts.items()
+            }
+            parts["data_wait"] = wait
+            sums = {name: sums[name] + tf.cast(parts[name], tf.float64) for name in names}
+        return sums
+
+    def _next(self, iterator: Any) -> tuple[Any, tf.Tensor]:
+        """Returns the next batch and the seconds that it was waited for."""
+        start = tf.timestamp()
+        with tf.control_dependencies([start]):
+            batch = next(iterator)
+        arrived = self.strategy.experimental_local_results(batch["target"])
+        with tf.control_dependencies(arrived):
+            return batch, tf.timestamp() - start
+
+    def _replica_step(self, batch: dict[str, tf.Tensor], step: tf.Tensor) -> Any:
+        context = tf.distribute.get_replica_context()
+        replicas = context.num_replicas_in_sync
+        replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
+        self._seed_generators(step * replicas + replica)
+        gradients, sums = self._gradients(batch["image"], batch["target"])
+        if replicas > 1:
+            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        gradients, norm = clip_by_global_norm(gradients, self.global_clipnorm)
+        self.optimizer.apply(gradients, self.model.trainable_variables)
+        return {**sums, "gradient_norm": norm / replicas}
+
+    def _replica_gradients(
+        self, images: tf.Tensor, targets: tf.Tensor
+    ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
+        with tf.GradientTape() as tape:
+            logits = self.model(normalize(images, self.normalization), training=True)
+            losses = self.loss(targets, logits)
+            loss = tf.reduce_sum(losses) / self.batch_size
+        variables = [variable.value for variable in self.model.trainable_variables]
+        labels = tf.argmax(targets, axis=-1, output_type=tf.int32)
+        sums = evaluation_sums(logits, labels, losses, tf.ones_like(losses))
+        del sums["top5_correct"]
+        return tape.gradient(loss, variables), sums
+
+    def _seed_generators(self, stream: tf.Tensor) -> None:
+        counter = stream * _DRAWS_PER_STEP
+        for index, state in enumerate(self._seed_states):
+            base = tf.constant(self.seed * 1_000_003 + index, tf.int64)
+            state.assign(tf.cast(tf.stack([base, counter]), state.dtype))
+
+
+def seed_states(model: keras.Model) -> list[Any]:
+    """Returns the state variables of a model's random generators, in order."""
+    return [
+        variable
+        for variable in model.non_trainable_variables
+        if variable.name == "seed_generator_state"
+    ]

@@ -1,0 +1,81 @@
+"""Averages of the training metrics over a logging interval, and the speed."""
+
+import math
+import time
+
+import keras
+
+from trainers.reporting import MetricsWriter
+
+
+class TrainingLog:
+    """Averages the steps' sums over a logging interval and measures the speed.
+
+    Args:
+        writer: Takes a row an interval.
+        optimizer: Knows the learning rate.
+        batch_size: Global batch size.
+
+    Attributes:
+        steps_per_second: Speed since the interval began, evaluations left out.
+        data_wait: Share of that time spent waiting for data, in [0, 1].
+    """
+
+    def __init__(
+        self,
+        writer: MetricsWriter,
+        optimizer: keras.optimizers.Optimizer,
+        batch_size: int,
+    ) -> None:
+        self.writer = writer
+        self.optimizer = optimizer
+        self.batch_size = batch_size
+        self.steps_per_second = 0.0
+        self.data_wait = 0.0
+        self._clock = time.monotonic()
+        self._reset()
+
+    def add(self, sums: dict[str, float], num_steps: int) -> None:
+        """Adds the sums of some steps that have just ended."""
+        now = time.monotonic()
+        self._seconds += now - self._clock
+        self._clock = now
+        self._steps += num_steps
+        for name, value in sums.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self.steps_per_second = self._steps / max(self._seconds, 1e-9)
+        self.data_wait = self._sums["data_wait"] / max(self._seconds, 1e-9)
+
+    def write(self, step: int) -> None:
+        """Writes a row and starts the next interval.
+
+        Raises:
+            RuntimeError: If the loss is not finite.
+        """
+        loss = self._sums["loss"] / self._sums["num_examples"]
+        if not math.isfinite(loss):
+            raise RuntimeError(
+                f"The loss is {loss} by step {step}. Lower optimizer.learning_rate, or "
+                "set optimizer.global_clipnorm; the last checkpoint is untouched."
+            )
+        metrics = {
+            "loss": loss,
+            "accuracy": self._sums["correct"] / self._sums["num_examples"],
+            "gradient_norm": self._sums["gradient_norm"] / self._steps,
+            "learning_rate": float(self.optimizer.learning_rate),
+            "steps_per_second": self.steps_per_second,
+            "images_per_second": self.steps_per_second * self.batch_size,
+            "data_wait": self.data_wait,
+        }
+        self.writer.write(step, "train", metrics)
+        self._reset()
+
+    def restart_clock(self) -> None:
+        """Leaves out the time of an evaluation or a checkpoint."""
+        self._clock = time.monotonic()
+
+    def _reset(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._steps = 0
+        self._seconds = 0.0
+        self._clock = time.monotonic()

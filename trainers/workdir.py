@@ -1,0 +1,80 @@
+"""The work directory: its configuration file and the rule for resuming."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from trainers.checkpointing import write_atomically
+from trainers.configuration import config_to_json
+from trainers.durations import NAMES as DURATION_NAMES
+from trainers.durations import UNITS as DURATION_UNITS
+from trainers.errors import ConfigurationError
+
+# What may differ when a run goes on: how long, how often, what is only printed.
+_FREE = {
+    *(f"{name}_{unit}" for name in DURATION_NAMES for unit in DURATION_UNITS),
+    "steps_per_loop",
+    "keep_checkpoints",
+    "data.data_dir",
+    "demo.expected_accuracy",
+}
+
+
+def prepare_workdir(path: str | None, config: ConfigDict) -> Path:
+    """Creates the work directory, or checks that it belongs to this configuration.
+
+    Raises:
+        ConfigurationError: If no path is given, it cannot be written, or it holds a
+            run of another configuration; the keys that differ are named.
+    """
+    if not path:
+        raise ConfigurationError(
+            "Expected --workdir=DIR, where checkpoints and metrics go. Received none."
+        )
+    workdir = Path(path)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        _check_same_run(workdir / "config.json", config)
+        write_atomically(workdir / "config.json", config_to_json(config).encode())
+    except OSError as error:
+        raise ConfigurationError(
+            f"The work directory {path!r} cannot be written: {error.strerror or error}. "
+            "Choose another --workdir."
+        ) from error
+    return workdir
+
+
+def _check_same_run(path: Path, config: ConfigDict) -> None:
+    if not path.exists():
+        return
+    try:
+        before = _flatten(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{path} is damaged ({error}). Remove it to go on with the configuration of "
+            "this command."
+        ) from error
+    now = _flatten(json.loads(config_to_json(config)))
+    keys = sorted((before.keys() | now.keys()) - _FREE)
+    different = [key for key in keys if before.get(key) != now.get(key)]
+    if different:
+        listed = "; ".join(
+            f"{key}: {before.get(key)!r} there, {now.get(key)!r} here"
+            for key in different[:5]
+        )
+        raise ConfigurationError(
+            f"{path.parent} holds a run of another configuration ({listed}). Use a new "
+            "--workdir, or the same configuration to resume."
+        )
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat.update(_flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
