@@ -80,7 +80,7 @@ def model_cost(model: keras.Model, input_shape: tuple[int, ...] | None = None) -
 def _with_input_shape(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
     inputs = keras.Input(shape, batch_size=1)
     try:
-        return keras.Model(inputs, keras.models.clone_model(model)(inputs))
+        return keras.models.clone_model(model, input_tensors=inputs)
     except ValueError as error:
         raise ValueError(
             f"{model.name!r} takes inputs of shape {model.input_shape[1:]} and cannot be "
@@ -94,8 +94,7 @@ def _calls(
     """Yields every layer call of a functional model with its shapes, batch apart."""
     if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
         raise ValueError(
-            "Costs are counted from the graph of a functional keras.Model. Received: "
-            f"{model!r}."
+            f"Costs are counted from the graph of a functional keras.Model. Received: {model!r}."
         )
     nodes = {id(node) for nodes in model._nodes_by_depth.values() for node in nodes}
     for layer in model.layers:
@@ -131,9 +130,7 @@ def _dense(layer: Any, shapes: list[tuple[int, ...]], output: tuple[int, ...]) -
     return Cost(math.prod(output) * shapes[0][-1])
 
 
-def _convolution(
-    layer: Any, shapes: list[tuple[int, ...]], output: tuple[int, ...]
-) -> Cost:
+def _convolution(layer: Any, shapes: list[tuple[int, ...]], output: tuple[int, ...]) -> Cost:
     # Grouped convolutions have a kernel of fewer input channels.
     positions = math.prod(output) // layer.filters
     return Cost(positions * math.prod(layer.kernel.shape))
@@ -200,9 +197,7 @@ def _token_learner_v11(
     return pooling + _mlp(positions, width, layer.bottleneck_dim, tokens)
 
 
-def _token_fuser(
-    layer: TokenFuser, shapes: list[tuple[int, ...]], output: tuple[int, ...]
-) -> Cost:
+def _token_fuser(layer: TokenFuser, shapes: list[tuple[int, ...]], output: tuple[int, ...]) -> Cost:
     tokens, width = shapes[0][-2:]
     frames = math.prod(shapes[0][:-2])
     positions = _positions(shapes[1])

@@ -9,9 +9,7 @@ import numpy as np
 from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
 
 
-def attention_maps(
-    model: keras.Model, inputs: Any, batch_size: int = 32
-) -> dict[str, np.ndarray]:
+def attention_maps(model: keras.Model, inputs: Any, batch_size: int = 32) -> dict[str, np.ndarray]:
     """Returns the attention maps of every TokenLearner in a functional model.
 
     Args:
@@ -35,7 +33,7 @@ def attention_maps(
         )
     # The layers' inputs are outputs of a model that shares all weights; the layers
     # are then called eagerly, which leaves the graph of `model` as it is.
-    features = keras.Model(model.inputs, [layer.input for layer in layers])
+    features = keras.Model(model.input, [layer.input for layer in layers])
     maps: dict[str, list[np.ndarray]] = {layer.name: [] for layer in layers}
     for start in range(0, len(inputs), batch_size):
         batch = features(inputs[start : start + batch_size], training=False)

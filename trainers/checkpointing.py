@@ -75,7 +75,9 @@ class CheckpointStore:
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         _force_directory(self.directory)
-        for old in self.steps()[: -self.keep]:
+        # Later ones are damaged, or the run would have gone on from there.
+        older = [other for other in self.steps() if other <= step]
+        for old in older[: -self.keep]:
             shutil.rmtree(self._path(old), ignore_errors=True)
 
     def load_newest(self) -> tuple[int, Arrays] | None:
@@ -86,7 +88,7 @@ class CheckpointStore:
         for step in reversed(self.steps()):
             try:
                 return step, self._load(step)
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 self.report(f"checkpoint {self._path(step)} is damaged, skipped: {error}")
         return None
 

@@ -1,5 +1,6 @@
 """Command lines: flags with a configuration file, exit statuses, one-line errors."""
 
+import logging
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -10,6 +11,7 @@ from absl import flags
 from trainers.errors import ConfigurationError
 from trainers.errors import DataError
 from trainers.errors import Interrupted
+from trainers.errors import TrainingError
 
 STATUS_FAILED = 1
 STATUS_WRONG_USAGE = 2
@@ -41,23 +43,29 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], None]) -> NoRetur
             main()
         except ConfigurationError as error:
             _fail(str(error), STATUS_WRONG_USAGE)
-        except DataError as error:
+        except (DataError, TrainingError, OSError) as error:
             _fail(str(error), STATUS_FAILED)
         except Interrupted as error:
             _fail(str(error), STATUS_SIGNAL + error.signal_number)
 
+    # At INFO, tf.distribute writes a line for each variable.
+    logging.getLogger("tensorflow").setLevel(logging.WARNING)
     app.run(guarded, flags_parser=parse_flags)
     raise SystemExit(0)
 
 
-def parse_known_flags(argv: list[str]) -> None:
+def parse_known_flags(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
     """Parses absl flags and refuses arguments that are no flags.
+
+    Args:
+        argv: The command line, with the program's name in front.
+        flag_values: The flags to fill.
 
     Raises:
         ConfigurationError: If an argument is no flag.
         flags.Error: If a flag is unknown or its value is wrong.
     """
-    rest = flags.FLAGS(argv)[1:]
+    rest = flag_values(argv)[1:]
     if rest:
         raise ConfigurationError(
             f"Expected only flags (--name=value). Received: {' '.join(rest)}. "

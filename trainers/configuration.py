@@ -5,6 +5,7 @@ import difflib
 import importlib.util
 import json
 import os
+import re
 from typing import Any
 
 from absl import flags
@@ -21,6 +22,29 @@ from trainers.errors import ConfigurationError
 
 # Fields with None or several types among their values cannot be typed placeholders.
 _UNTYPED = object
+_OVERRIDE = re.compile(r"--(?:no)?config\.([^=]*)")
+
+
+class _OrNone(flags.ArgumentParser):
+    """Reads None as None, and everything else as another parser does."""
+
+    def __init__(self, parser: flags.ArgumentParser) -> None:
+        self.parser = parser
+
+    def parse(self, argument: Any) -> Any:
+        return None if argument == "None" else self.parser.parse(argument)
+
+    def flag_type(self) -> str:
+        return str(self.parser.flag_type())
+
+
+# --config.model.fuser_bottleneck_dim=None has a meaning; ml_collections has none for it.
+for _type, _parser in (
+    (int, flags.IntegerParser()),
+    (float, flags.FloatParser()),
+    (str, flags.ArgumentParser()),
+):
+    config_flags.register_flag_parser_for_type(_type, _OrNone(_parser))
 
 
 def base_config() -> ConfigDict:
@@ -95,13 +119,14 @@ def _augmentation_keys() -> ConfigDict:
     )
 
 
-def parse_config_flag(argv: list[str]) -> None:
+def parse_config_flag(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
     """Reads --config=FILE, fills it up with all keys and parses the other flags.
 
-    Afterwards `flags.FLAGS.config` is the whole configuration with its overrides.
+    Afterwards `flag_values.config` is the whole configuration with its overrides.
 
     Args:
         argv: The command line, with the program's name in front.
+        flag_values: The flags to fill.
 
     Raises:
         ConfigurationError: If the file is missing or wrong, or a key is unknown.
@@ -110,21 +135,25 @@ def parse_config_flag(argv: list[str]) -> None:
     path, rest = _split_config_argument(argv)
     if not path:
         if _asks_for_help(rest):
-            parse_known_flags(rest)
+            parse_known_flags(rest, flag_values)
         raise ConfigurationError(
             "Expected --config=FILE, a Python file with a function get_config(), such as"
             " --config=trainers/configs/demo.py. Received none."
         )
     config = complete_config(load_config_file(path))
-    overrides = [argument[2:] for argument in rest if argument.startswith("--config.")]
+    overrides = [argument for argument in rest if _OVERRIDE.match(argument)]
     for override in overrides:
-        _check_key(override.split("=", 1)[0].removeprefix("config."), config)
-    config_flags.DEFINE_config_dict("config", config, sys_argv=rest)
+        _check_key(_OVERRIDE.findall(override)[0], config)
+    config_flags.DEFINE_config_dict(
+        "config", config, flag_values=flag_values, sys_argv=rest
+    )
     try:
-        parse_known_flags(rest)
+        parse_known_flags(rest, flag_values)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"{error} (in one of: {' '.join(overrides)})") from error
-    _replace_durations(flags.FLAGS.config, flags.FLAGS["config"].override_values)
+    overridden = flag_values["config"].override_values
+    _check_none(overridden)
+    _replace_durations(flag_values.config, overridden)
 
 
 def model_fields(config: ConfigDict, overridden: set[str]) -> dict[str, Any]:
@@ -222,13 +251,18 @@ def _check_key(key: str, config: ConfigDict) -> None:
 
 
 def _split_config_argument(argv: list[str]) -> tuple[str | None, list[str]]:
-    """Takes --config=FILE (or --config FILE) out of a command line."""
+    """Takes --config=FILE (or --config FILE) out of a command line.
+
+    One dash does as well as two; in the rest the overrides begin with two.
+    """
     path, rest = None, []
     arguments = iter(argv)
     for argument in arguments:
-        if argument in ("--config", "-config"):
+        if re.match(r"-(no)?config\b", argument):
+            argument = f"-{argument}"
+        if argument == "--config":
             path = next(arguments, None)
-        elif argument.startswith(("--config=", "-config=")):
+        elif argument.startswith("--config="):
             path = argument.split("=", 1)[1]
         else:
             rest.append(argument)
@@ -237,6 +271,15 @@ def _split_config_argument(argv: list[str]) -> tuple[str | None, list[str]]:
 
 def _asks_for_help(argv: list[str]) -> bool:
     return any(a.lstrip("-") in ("help", "helpfull", "helpshort", "h", "?") for a in argv)
+
+
+def _check_none(overrides: dict[str, Any]) -> None:
+    """Refuses None for a key that must have a value."""
+    optional = {key for key, value in _leaves(base_config()) if value is None}
+    optional.add("optimizer.global_clipnorm")
+    for key, value in overrides.items():
+        if value is None and key not in optional:
+            raise ConfigurationError(f"Configuration key {key!r} must not be None.")
 
 
 def _replace_durations(config: ConfigDict, overrides: dict[str, Any]) -> None:

@@ -9,8 +9,14 @@ class DataError(Exception):
     """Damaged or unreadable data; ends the program with status 1."""
 
 
-class Interrupted(Exception):
+class TrainingError(Exception):
+    """The training cannot go on; ends the program with status 1."""
+
+
+class Interrupted(BaseException):
     """A signal asked the program to stop; ends it with status 128 + signal.
+
+    Like KeyboardInterrupt, it passes every `except Exception`.
 
     Attributes:
         signal_number: The signal, such as 15 for SIGTERM.

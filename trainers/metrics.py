@@ -20,10 +20,11 @@ def evaluation_sums(
     """
     logits = tf.cast(logits, tf.float32)
     chosen = tf.gather(logits, labels, axis=1, batch_dims=1)[:, None]
-    # Rank of the right class, ties counted against it: a constant model is not right.
+    # Rank of the right class. Ties count against it, and so does NaN: neither a constant
+    # model nor a broken one is right.
     classes = tf.range(tf.shape(logits)[1], dtype=labels.dtype)[None]
     others = tf.cast(classes != labels[:, None], tf.float32)
-    ahead = tf.reduce_sum(others * tf.cast(logits >= chosen, tf.float32), axis=1)
+    ahead = tf.reduce_sum(others * tf.cast(~(logits < chosen), tf.float32), axis=1)
     mask = tf.cast(mask, tf.float32)
     real = mask > 0
     return {

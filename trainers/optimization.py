@@ -1,5 +1,6 @@
 """Optimizer and learning-rate schedule of a configuration."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -196,7 +197,7 @@ def clip_by_global_norm(
 def _check_at_least_zero(config: ConfigDict, names: tuple[str, ...]) -> None:
     for name in names:
         value = config[name]
-        if value is not None and not value >= 0:
+        if value is not None and not 0 <= value < math.inf:
             raise ConfigurationError(
-                f"optimizer.{name} must be at least 0. Received: {value}."
+                f"optimizer.{name} must be a number of at least 0. Received: {value}."
             )

@@ -1,22 +1,60 @@
 """SIGTERM and SIGINT: finish the step, save, leave with 128 + signal."""
 
+import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
+
+from trainers.errors import Interrupted
 
 
 class StopRequest:
-    """Remembers the first signal; a second one ends the process as usual."""
+    """Stops at once, but remembers the first signal where there is something to save.
+
+    A second signal ends the process as usual.
+
+    Attributes:
+        signal_number: The signal that was remembered; None before it.
+    """
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
+        self._deferred = False
 
     def install(self) -> "StopRequest":
         """Starts listening. Only the main thread may do this."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._remember)
+            signal.signal(number, self._receive)
         return self
 
-    def _remember(self, number: int, frame: FrameType | None) -> None:
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Only remembers a signal inside of the block, which looks at `signal_number`.
+
+        Raises:
+            Interrupted: At the end of the block if it has not done so.
+        """
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+        if self.signal_number is not None:
+            raise self._interrupted(self.signal_number)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         del frame
         self.signal_number = number
         signal.signal(number, signal.SIG_DFL)
+        if not self._deferred:
+            raise self._interrupted(number)
+        # print() must not be called in a handler: it may interrupt another print().
+        os.write(2, b"stopping soon, with a checkpoint; again to stop at once\n")
+
+    def _interrupted(self, number: int) -> Interrupted:
+        return Interrupted(
+            f"stopped by signal {number}; the same command goes on from the last "
+            "checkpoint, if there is one",
+            number,
+        )

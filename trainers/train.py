@@ -50,6 +50,7 @@ from trainers.state import load_state
 from trainers.state import state_arrays
 from trainers.train_step import TrainStep
 from trainers.training_log import TrainingLog
+from trainers.workdir import check_workdir
 from trainers.workdir import prepare_workdir
 
 FLAGS = flags.FLAGS
@@ -75,6 +76,8 @@ def main() -> None:
     # --------------------------------------------------------------------- data
     train_source = _source(config, config.data.train_split)
     eval_source = _source(config, config.data.eval_split)
+    final_split = config.data.final_split
+    final_source = _source(config, final_split) if final_split else None
     schedule = make_durations(config, train_source.num_examples)
     print(_describe_data(train_source, eval_source, schedule.total), flush=True)
 
@@ -86,10 +89,9 @@ def main() -> None:
     print(_describe_model(model), flush=True)
 
     # ------------------------------------------------------------------- resume
-    workdir = prepare_workdir(FLAGS.workdir, config)
+    workdir = Path(FLAGS.workdir)
     store = CheckpointStore(workdir / "checkpoints", config.keep_checkpoints, say_to_stderr)
     step = _resume(store, model, optimizer)
-    writer = MetricsWriter(workdir, step)
 
     # ----------------------------------------------------------------- training
     batches = training_batches(
@@ -121,7 +123,11 @@ def main() -> None:
         batch_size=config.batch_size,
         normalization=config.data.normalization,
     )
-    with ProgressLine(schedule.total, step, config.batch_size) as progress:
+    # Everything has been checked: from here on the directory belongs to this run.
+    prepare_workdir(FLAGS.workdir, config)
+    writer = MetricsWriter(workdir, step)
+    progress = ProgressLine(schedule.total, step, config.batch_size)
+    with progress, stop.deferred():
         log = TrainingLog(writer, optimizer, config.batch_size)
         while step < schedule.total:
             num_steps = schedule.steps_to_event(step, config.steps_per_loop)
@@ -152,14 +158,13 @@ def main() -> None:
     # ---------------------------------------------------- final model and test set
     with averaged_weights(model, optimizer):
         _save_model(model, workdir / "model.keras")
-    if config.data.final_split:
-        final = _final_metrics(workdir, config.data.final_split, step)
+    if final_source is not None:
+        final = _final_metrics(workdir, final_split, step)
         if final is None:
-            final = evaluator.evaluate(_source(config, config.data.final_split))
-            writer.write(step, config.data.final_split, final)
+            final = evaluator.evaluate(final_source)
+            writer.write(step, final_split, final)
         print(
-            f"{config.data.final_split} (evaluated once, after training): "
-            f"{format_metrics(final)}",
+            f"{final_split} (evaluated once, after training): {format_metrics(final)}",
             flush=True,
         )
     writer.close()
@@ -176,9 +181,11 @@ def _check(config: ConfigDict) -> None:
     for name in ("batch_size", "steps_per_loop"):
         if config[name] < 1:
             raise ConfigurationError(f"{name} must be at least 1. Got {config[name]}.")
+    if not 0 <= config.seed < 2**32:
+        raise ConfigurationError(f"seed must be in [0, 2**32). Got {config.seed}.")
+    make_loss(config.loss, config.label_smoothing)
     check_normalization(config.data.normalization)
-    if not FLAGS.workdir:
-        prepare_workdir(FLAGS.workdir, config)
+    check_workdir(FLAGS.workdir, config)
 
 
 def _source(config: ConfigDict, split: str) -> Source:

@@ -5,6 +5,7 @@ import time
 
 import keras
 
+from trainers.errors import TrainingError
 from trainers.reporting import MetricsWriter
 
 
@@ -36,7 +37,19 @@ class TrainingLog:
         self._reset()
 
     def add(self, sums: dict[str, float], num_steps: int) -> None:
-        """Adds the sums of some steps that have just ended."""
+        """Adds the sums of some steps that have just ended.
+
+        Raises:
+            TrainingError: If the loss or the gradient is not finite.
+        """
+        # Before anything is saved: a checkpoint of NaNs could never go on.
+        for name in ("loss", "gradient_norm"):
+            if not math.isfinite(sums[name]):
+                raise TrainingError(
+                    f"The training has diverged: the {name.replace('_', ' ')} is "
+                    f"{sums[name]}. Lower optimizer.learning_rate, or set "
+                    "optimizer.global_clipnorm; the last checkpoint is untouched."
+                )
         now = time.monotonic()
         self._seconds += now - self._clock
         self._clock = now
@@ -47,19 +60,9 @@ class TrainingLog:
         self.data_wait = self._sums["data_wait"] / max(self._seconds, 1e-9)
 
     def write(self, step: int) -> None:
-        """Writes a row and starts the next interval.
-
-        Raises:
-            RuntimeError: If the loss is not finite.
-        """
-        loss = self._sums["loss"] / self._sums["num_examples"]
-        if not math.isfinite(loss):
-            raise RuntimeError(
-                f"The loss is {loss} by step {step}. Lower optimizer.learning_rate, or "
-                "set optimizer.global_clipnorm; the last checkpoint is untouched."
-            )
+        """Writes a row and starts the next interval."""
         metrics = {
-            "loss": loss,
+            "loss": self._sums["loss"] / self._sums["num_examples"],
             "accuracy": self._sums["correct"] / self._sums["num_examples"],
             "gradient_norm": self._sums["gradient_norm"] / self._steps,
             "learning_rate": float(self.optimizer.learning_rate),

@@ -22,28 +22,38 @@ _FREE = {
 }
 
 
-def prepare_workdir(path: str | None, config: ConfigDict) -> Path:
-    """Creates the work directory, or checks that it belongs to this configuration.
+def check_workdir(path: str | None, config: ConfigDict) -> None:
+    """Checks, without writing, that a work directory can take this configuration.
 
     Raises:
-        ConfigurationError: If no path is given, it cannot be written, or it holds a
-            run of another configuration; the keys that differ are named.
+        ConfigurationError: If no path is given, it is a file, or it holds a run of
+            another configuration; the keys that differ are named.
     """
     if not path:
         raise ConfigurationError(
             "Expected --workdir=DIR, where checkpoints and metrics go. Received none."
         )
     workdir = Path(path)
+    if workdir.exists() and not workdir.is_dir():
+        raise ConfigurationError(f"--workdir={path} is a file. Choose a directory.")
+    _check_same_run(workdir / "config.json", config)
+
+
+def prepare_workdir(path: str, config: ConfigDict) -> None:
+    """Creates the work directory and writes the configuration into it.
+
+    Raises:
+        ConfigurationError: If it cannot be written.
+    """
+    workdir = Path(path)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        _check_same_run(workdir / "config.json", config)
         write_atomically(workdir / "config.json", config_to_json(config).encode())
     except OSError as error:
         raise ConfigurationError(
             f"The work directory {path!r} cannot be written: {error.strerror or error}. "
             "Choose another --workdir."
         ) from error
-    return workdir
 
 
 def _check_same_run(path: Path, config: ConfigDict) -> None:

@@ -57,9 +57,7 @@ class AttentionPooling(keras.layers.Layer):
         pooled = self.attention(probe, x)  # (B, 1, C)
         return (pooled + self.mlp(self.norm(pooled)))[:, 0]
 
-    def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], input_shape[-1])
 
     def get_config(self) -> dict[str, Any]:

@@ -88,9 +88,7 @@ class BaseTokenLearner(keras.layers.Layer):
         """Returns weights (B*T, N, S) in `_accumulation_dtype` for (B*T, *grid, C)."""
         raise NotImplementedError
 
-    def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         shape = self._checked_shape(input_shape)
         return (*shape.leading, self.num_tokens, shape.channels)
 
@@ -103,9 +101,7 @@ class BaseTokenLearner(keras.layers.Layer):
     ) -> Any:
         del training
         shape = self._checked_shape(x.shape, mask)
-        tokens = keras.KerasTensor(
-            self.compute_output_shape(x.shape), dtype=self.compute_dtype
-        )
+        tokens = keras.KerasTensor(self.compute_output_shape(x.shape), dtype=self.compute_dtype)
         if not return_attention_maps:
             return tokens
         maps = keras.KerasTensor(

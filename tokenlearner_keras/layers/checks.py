@@ -16,9 +16,7 @@ def check_rate(value: Any, name: str) -> float:
     """Returns `value` as a float; raises ValueError unless it is in [0, 1)."""
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not number or not 0.0 <= value < 1.0:
-        raise ValueError(
-            f"`{name}` must be a rate: at least 0 and below 1. Received: {value!r}."
-        )
+        raise ValueError(f"`{name}` must be a rate: at least 0 and below 1. Received: {value!r}.")
     return float(value)
 
 
@@ -33,9 +31,7 @@ def check_choice(value: Any, choices: tuple[Any, ...], name: str) -> Any:
 def check_grid(value: Any, name: str) -> tuple[int, int]:
     """Returns `value` as (height, width); raises ValueError unless it is such a pair."""
     if not isinstance(value, (list, tuple)) or len(value) != 2:
-        raise ValueError(
-            f"`{name}` must be two integers (height, width). Received: {value!r}."
-        )
+        raise ValueError(f"`{name}` must be two integers (height, width). Received: {value!r}.")
     return (
         check_positive_integer(value[0], f"{name}[0]"),
         check_positive_integer(value[1], f"{name}[1]"),

@@ -27,8 +27,6 @@ class ClassToken(keras.layers.Layer):
         token = ops.broadcast_to(token, (dimensions[0], 1, dimensions[-1]))
         return ops.concatenate([token, x], axis=1)
 
-    def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         batch, tokens, channels = input_shape
         return (batch, None if tokens is None else tokens + 1, channels)

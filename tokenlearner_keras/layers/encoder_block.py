@@ -72,9 +72,7 @@ class EncoderBlock(keras.layers.Layer):
         self.attention_depth = StochasticDepth(
             self.stochastic_depth, dtype=policy, name="attention_depth"
         )
-        self.mlp_depth = StochasticDepth(
-            self.stochastic_depth, dtype=policy, name="mlp_depth"
-        )
+        self.mlp_depth = StochasticDepth(self.stochastic_depth, dtype=policy, name="mlp_depth")
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         attended = self.attention(self.attention_norm(x), training=training)
@@ -83,9 +81,7 @@ class EncoderBlock(keras.layers.Layer):
         mixed = self.mlp(self.mlp_norm(x), training=training)
         return x + self.mlp_depth(mixed, training=training)
 
-    def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
 
     def get_config(self) -> dict[str, Any]:

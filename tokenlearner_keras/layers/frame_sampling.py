@@ -53,9 +53,7 @@ class FrameSampling(keras.layers.Layer):
     def call(self, x: Any) -> Any:
         return ops.take(x, self._indices, axis=1)
 
-    def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], self.num_samples, *input_shape[2:])
 
     def get_config(self) -> dict[str, Any]:

@@ -68,9 +68,7 @@ class GridPooling(keras.layers.Layer):
         pooled = ops.einsum("jw,...iwc->...ijc", columns, pooled)
         return ops.cast(pooled, self.compute_dtype)
 
-    def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (*input_shape[:-3], *self.grid, input_shape[-1])
 
     def get_config(self) -> dict[str, Any]:

@@ -79,9 +79,7 @@ class MlpBlock(keras.layers.Layer):
         x = self.hidden_dropout(x, training=training)
         return self.output_dropout(self.output_layer(x), training=training)
 
-    def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (*input_shape[:-1], self.output_dim or input_shape[-1])
 
     def get_config(self) -> dict[str, Any]:

@@ -64,9 +64,7 @@ class PatchEmbedding(keras.layers.Layer):
             self.projection.build((None, *input_shape[-3:]))
         else:
             kernel = (self.tubelet_size, *self.patch_size)
-            self.projection = keras.layers.Conv3D(
-                kernel_size=kernel, strides=kernel, **options
-            )
+            self.projection = keras.layers.Conv3D(kernel_size=kernel, strides=kernel, **options)
             self.projection.build(input_shape)
 
     def call(self, x: Any) -> Any:
@@ -96,9 +94,7 @@ class PatchEmbedding(keras.layers.Layer):
                     "patches."
                 )
 
-    def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         self._check_shape(input_shape)
         block = (self.tubelet_size, *self.patch_size)[-len(input_shape) + 2 :]
         sizes = zip(input_shape[1:-1], block, strict=True)

@@ -32,9 +32,7 @@ class PositionEmbedding(keras.layers.Layer):
         deviation 0.02.
     """
 
-    def __init__(
-        self, grid: tuple[int, ...], num_prefix_tokens: int = 0, **kwargs: Any
-    ) -> None:
+    def __init__(self, grid: tuple[int, ...], num_prefix_tokens: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.grid = tuple(check_positive_integer(size, "grid") for size in grid)
         self.num_prefix_tokens = int(num_prefix_tokens)
@@ -60,9 +58,7 @@ class PositionEmbedding(keras.layers.Layer):
     def call(self, x: Any) -> Any:
         return x + self.table
 
-    def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
 
     def get_config(self) -> dict[str, Any]:

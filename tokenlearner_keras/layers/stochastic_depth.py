@@ -41,13 +41,9 @@ class StochasticDepth(keras.layers.Layer):
         if not training or self.rate == 0:
             return x
         noise_shape = (ops.shape(x)[0], *([1] * (len(x.shape) - 1)))
-        return keras.random.dropout(
-            x, self.rate, noise_shape=noise_shape, seed=self.seed_generator
-        )
+        return keras.random.dropout(x, self.rate, noise_shape=noise_shape, seed=self.seed_generator)
 
-    def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
 
     def get_config(self) -> dict[str, Any]:

@@ -96,9 +96,7 @@ class TokenFuser(keras.layers.Layer):
             self.dropout, dtype=self.dtype_policy, name="output_dropout"
         )
 
-    def _layer_norm(
-        self, name: str, channels: int | None
-    ) -> keras.layers.LayerNormalization:
+    def _layer_norm(self, name: str, channels: int | None) -> keras.layers.LayerNormalization:
         layer = keras.layers.LayerNormalization(
             epsilon=LAYER_NORM_EPSILON, dtype=self.dtype_policy, name=name
         )

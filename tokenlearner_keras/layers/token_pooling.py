@@ -38,9 +38,7 @@ class TokenPooling(keras.layers.Layer):
         wide = ops.cast(x, accumulation_dtype(self.compute_dtype))
         return ops.cast(reduce(wide, axis=1), self.compute_dtype)
 
-    def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], input_shape[-1])
 
     def get_config(self) -> dict[str, Any]:

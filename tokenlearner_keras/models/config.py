@@ -183,15 +183,14 @@ class VisionTransformerConfig:
                 "smaller patches."
             )
         dropped = [
-            size % patch
-            for size, patch in zip(self.image_size, self.patch_size, strict=True)
+            size % patch for size, patch in zip(self.image_size, self.patch_size, strict=True)
         ]
         if any(dropped):
             warnings.warn(
                 f"image_size={self.image_size} is no multiple of patch_size="
                 f"{self.patch_size}: the last {dropped[0]} rows and {dropped[1]} "
                 f"columns of pixels are dropped (grid {self.grid_size}).",
-                stacklevel=4,
+                stacklevel=2,
             )
 
     def _check_pooling(self) -> None:

@@ -22,9 +22,7 @@ from tokenlearner_keras.layers.token_pooling import TokenPooling
 from tokenlearner_keras.models.config import VisionTransformerConfig
 
 
-def build_model(
-    config: VisionTransformerConfig, name: str = "vision_transformer"
-) -> keras.Model:
+def build_model(config: VisionTransformerConfig, name: str = "vision_transformer") -> keras.Model:
     """Builds the model that a configuration describes, with fresh weights.
 
     Args:
@@ -57,9 +55,7 @@ def _embed(inputs: Any, config: VisionTransformerConfig) -> tuple[Any, "_Grid"]:
     x = inputs
     if config.sample_frames is not None:
         x = FrameSampling(config.sample_frames, name="frame_sampling")(x)
-    x = PatchEmbedding(
-        config.width, config.patch_size, config.tubelet_size, name="embedding"
-    )(x)
+    x = PatchEmbedding(config.width, config.patch_size, config.tubelet_size, name="embedding")(x)
     sizes = tuple(x.shape[1:-1])
     grid = _Grid(sizes, prefix=1 if config.classifier == "token" else 0)
     x = keras.layers.Reshape((math.prod(sizes), config.width), name="to_sequence")(x)
@@ -87,9 +83,7 @@ def _encode(x: Any, grid: "_Grid", config: VisionTransformerConfig) -> Any:
             x = block(_learn(x, grid, config))
         else:
             x = block(x)
-    return keras.layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON, name="encoder_norm")(
-        x
-    )
+    return keras.layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON, name="encoder_norm")(x)
 
 
 class _Grid:
@@ -168,9 +162,7 @@ def _token_learner(number: int, config: VisionTransformerConfig) -> BaseTokenLea
     name = f"token_learner_{number}"
     if config.token_learner == "v1.0":
         return TokenLearner(config.num_tokens, config.token_learner_pooling, name=name)
-    return TokenLearnerV11(
-        config.num_tokens, config.bottleneck_dim, config.dropout, name=name
-    )
+    return TokenLearnerV11(config.num_tokens, config.bottleneck_dim, config.dropout, name=name)
 
 
 def _classify(x: Any, config: VisionTransformerConfig) -> Any:

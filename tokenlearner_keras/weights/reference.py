@@ -51,9 +51,7 @@ def load_reference_params(
     if strict:
         problems += _name_problems(set(arrays), set(variables))
     if problems:
-        raise ValueError(
-            f"The parameters do not fit {target.name!r}:\n  " + "\n  ".join(problems)
-        )
+        raise ValueError(f"The parameters do not fit {target.name!r}:\n  " + "\n  ".join(problems))
     for name in variables.keys() & arrays.keys():
         variable = variables[name]
         variable.assign(np.reshape(arrays[name], variable.shape))

@@ -86,6 +86,8 @@ def _examine(source: ExampleSource, index: int) -> DataError | None:
     with tf.device("CPU:0"):
         try:
             example = source.load(tf.constant(index, tf.int64))
+        except DataError as error:
+            return error  # raised inside tf.numpy_function; it names the file itself
         except (tf.errors.OpError, OSError, ValueError) as error:
             return DataError(
                 f"cannot read {record}: {_reason(error)}; "
@@ -109,7 +111,9 @@ def _identity(example: dict[str, tf.Tensor]) -> str:
 
 
 def _source_name(source: ExampleSource) -> str:
-    return str(getattr(source, "name", type(source).__name__))
+    """Return name/split, as far as the source has them."""
+    name = str(getattr(source, "name", type(source).__name__))
+    return "/".join([name, *([source.split] if hasattr(source, "split") else [])])
 
 
 def _reason(error: Exception) -> str:

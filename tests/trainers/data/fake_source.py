@@ -11,7 +11,8 @@ import tensorflow as tf
 class ArraySource:
     """Images in memory; the first two bytes of each image spell its index."""
 
-    name = "array/train"
+    name = "array"
+    split = "train"
 
     def __init__(
         self,
@@ -50,7 +51,8 @@ class ArraySource:
 class FileSource:
     """Image files by their paths, all of class 0."""
 
-    name = "folder/train"
+    name = "folder"
+    split = "train"
     num_classes = 2
 
     def __init__(self, paths: Sequence[str]) -> None:

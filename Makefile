@@ -1,0 +1,39 @@
+# The two commands of the README: `make demo` and `make test`. Both build and share
+# .venv, on a machine that has only Python 3.11 or 3.12 and make.
+
+VENV ?= .venv
+PYTHON ?= $(shell for python in python3.12 python3.11 python3 python; do \
+	$$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
+	2>/dev/null && echo $$python && break; done)
+# tensorflow-cpu has no builds for macOS.
+TENSORFLOW ?= $(if $(filter Darwin,$(shell uname -s)),tensorflow,tensorflow-cpu)
+RUN = $(VENV)/bin/python
+INSTALLED = $(VENV)/.installed-$(TENSORFLOW)
+DEMO_WORKDIR ?= workdir/demo
+DEMO_FLAGS ?=
+TEST_FLAGS ?=
+
+.PHONY: demo test lint clean
+
+demo: $(INSTALLED)
+	$(RUN) -m trainers.train --config=trainers/configs/demo.py --workdir=$(DEMO_WORKDIR) $(DEMO_FLAGS)
+	$(RUN) -m trainers.demo --workdir=$(DEMO_WORKDIR)
+
+test: $(INSTALLED)
+	$(RUN) -m pytest $(TEST_FLAGS)
+
+lint: $(INSTALLED)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy tokenlearner_keras trainers benchmarks
+
+$(INSTALLED): pyproject.toml setup.py
+	@test -n "$(PYTHON)" || { echo "make: needs Python 3.11 or 3.12 on the path; found $$(python3 --version 2>&1 || echo no Python)."; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) has no venv module; on Debian or Ubuntu: apt-get install python3-venv"; exit 2; }
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip
+	$(RUN) -m pip install --quiet --editable ".[$(TENSORFLOW),train,demo,test,dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,114 @@
+"""Costs equal the closed forms and the paper's figures."""
+
+import keras
+import pytest
+
+import tokenlearner_keras as tk
+
+
+def _module_macs(layer: keras.layers.Layer, side: int, width: int) -> int:
+    inputs = keras.Input((side, side, width))
+    return tk.count_macs(keras.Model(inputs, layer(inputs)))
+
+
+def _fuser_macs(fuser: tk.TokenFuser, tokens: int, side: int, width: int) -> int:
+    inputs = [keras.Input((tokens, width)), keras.Input((side, side, width))]
+    return tk.count_macs(keras.Model(inputs, fuser(*inputs)))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "v10", "v11", "linear", "mlp"),
+    [
+        (8, 12_380_928, 10_938_368, 2_457_600, 10_987_520),
+        (16, 25_439_232, 12_242_944, 5_013_504, 12_439_552),
+    ],
+)
+def test_macs_of_the_modules(tokens: int, v10: int, v11: int, linear: int, mlp: int) -> None:
+    assert _module_macs(tk.TokenLearner(tokens), 14, 768) == v10
+    assert _module_macs(tk.TokenLearnerV11(tokens), 14, 768) == v11
+    assert _fuser_macs(tk.TokenFuser(bottleneck_dim=None), tokens, 14, 768) == linear
+    assert _fuser_macs(tk.TokenFuser(), tokens, 14, 768) == mlp
+
+
+@pytest.mark.parametrize(
+    ("layer", "width", "count"),
+    [
+        (tk.TokenLearner(8), 768, 58_560),
+        (tk.TokenLearner(16), 768, 119_040),
+        (tk.TokenLearner(8), 192, 15_936),
+        (tk.TokenLearner(8), 384, 30_144),
+        (tk.TokenLearnerV11(8), 768, 51_272),
+        (tk.TokenLearnerV11(16), 768, 51_792),
+        (tk.TokenLearnerV11(8), 192, 13_256),
+        (tk.TokenLearnerV11(8), 384, 25_928),
+    ],
+)
+def test_parameters_of_the_tokenizers(layer: keras.layers.Layer, width: int, count: int) -> None:
+    layer.build((None, 14, 14, width))
+    assert layer.count_params() == count
+
+
+@pytest.mark.parametrize(
+    ("fuser", "tokens", "count"),
+    [
+        (tk.TokenFuser(), 8, 54_416),
+        (tk.TokenFuser(), 16, 55_136),
+        (tk.TokenFuser(bottleneck_dim=None), 8, 10_824),
+        (tk.TokenFuser(bottleneck_dim=None), 16, 17_168),
+    ],
+)
+def test_parameters_of_the_fuser(fuser: tk.TokenFuser, tokens: int, count: int) -> None:
+    fuser.build((None, tokens, 768), (None, 196, 768))
+    assert fuser.count_params() == count
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "gigamacs"),
+    [
+        ("vit_b16", 86_566_120, 17.47),
+        ("vit_b16_tl8at6", 86_617_392, 9.15),
+        ("vit_b16_tl16at9", None, 13.49),
+        ("vit_b16_tl8at6_fuser", None, 9.27),
+    ],
+)
+def test_whole_models(name: str, parameters: int | None, gigamacs: float) -> None:
+    model = tk.create_model(name)
+    if parameters is not None:
+        assert model.count_params() == parameters
+    assert tk.count_macs(model) / 1e9 == pytest.approx(gigamacs, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("name", "gflops"),
+    [
+        ("vit_s32", 3.44),
+        ("vit_b16", 55.63),
+        ("vit_b16_tl8at6", 28.36),
+        ("vit_b16_d21_tl16at10", 47.74),
+        ("vit_b16_tl8at6_v10_fuser_linear", 28.60),
+    ],
+)
+def test_the_papers_gflops(name: str, gflops: float) -> None:
+    model = tk.create_model(name, image_size=384)
+    assert tk.paper_gflops(model) == pytest.approx(gflops, rel=0.005)
+
+
+def test_layers_of_keras_and_nested_models_are_counted() -> None:
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same")(inputs)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.Flatten()(x)
+    inner = keras.Model(inputs, keras.layers.Dense(5)(x))
+    assert tk.count_macs(inner) == 64 * 9 * 3 * 4 + 256 * 5
+    assert tk.count_macs(keras.Model(inputs, inner(inputs))) == tk.count_macs(inner)
+
+
+def test_unknown_sizes_and_layers_are_refused() -> None:
+    inputs = keras.Input((None, None, 3))
+    model = keras.Model(inputs, keras.layers.Conv2D(4, 3, padding="same")(inputs))
+    with pytest.raises(ValueError, match="unknown size.*input_shape"):
+        tk.count_macs(model)
+    assert tk.count_macs(model, (8, 8, 3)) == 64 * 9 * 3 * 4
+    sequence = keras.Input((4, 3))
+    with pytest.raises(ValueError, match="'lstm.*not known|LSTM is not known"):
+        tk.count_macs(keras.Model(sequence, keras.layers.LSTM(2)(sequence)))

@@ -1,0 +1,320 @@
+"""Promises that hold for every layer: shapes, masks, precision, serialisation, errors."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import tokenlearner_keras as tk
+from tokenlearner_keras.layers.encoder_block import EncoderBlock
+from tokenlearner_keras.layers.stochastic_depth import StochasticDepth
+
+TOKENIZERS = {
+    "v1.0": lambda **kwargs: tk.TokenLearner(4, **kwargs),
+    "v1.0 mean": lambda **kwargs: tk.TokenLearner(4, pooling="mean", **kwargs),
+    "v1.1": lambda **kwargs: tk.TokenLearnerV11(4, bottleneck_dim=8, **kwargs),
+}
+SHAPES = {(2, 9, 6): (9,), (2, 3, 5, 6): (3, 5), (2, 3, 4, 5, 6): (4, 5)}
+
+
+def _random(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def _numpy(x: Any) -> np.ndarray:
+    return ops.convert_to_numpy(x)
+
+
+@pytest.fixture(params=TOKENIZERS)
+def make(request: pytest.FixtureRequest) -> Any:
+    return TOKENIZERS[request.param]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shapes_of_tokens_and_maps(make: Any, shape: tuple[int, ...]) -> None:
+    layer, grid = make(), SHAPES[shape]
+    leading = shape[: -1 - len(grid)]
+    tokens, maps = layer(_random(*shape), return_attention_maps=True)
+    assert tuple(tokens.shape) == (*leading, 4, 6) == layer.compute_output_shape(shape)
+    assert tuple(maps.shape) == (*leading, 4, *grid)
+    assert np.allclose(_numpy(layer(_random(*shape))), _numpy(tokens))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_tokens_are_the_sums_of_raw_values_under_the_maps(
+    make: Any, shape: tuple[int, ...]
+) -> None:
+    layer, x = make(), _random(*shape)
+    tokens, maps = (_numpy(y) for y in layer(x, return_attention_maps=True))
+    frames = x.shape[: -1 - len(SHAPES[shape])]
+    flat_x = x.reshape(*frames, -1, 6)
+    flat_maps = maps.reshape(*frames, 4, -1)
+    if isinstance(layer, tk.TokenLearnerV11):
+        assert np.allclose(flat_maps.sum(-1), 1, atol=1e-6)
+    else:
+        assert flat_maps.min() > 0 and flat_maps.max() < 1
+    expected = flat_maps @ flat_x
+    if getattr(layer, "pooling", "sum") == "mean":
+        expected = expected / flat_x.shape[-2]
+    assert np.allclose(tokens, expected, atol=1e-5)
+
+
+def test_a_video_is_tokenized_frame_by_frame(make: Any) -> None:
+    layer, video = make(), _random(2, 3, 4, 5, 6)
+    together = _numpy(layer(video))
+    for time in range(3):
+        assert np.allclose(together[:, time], _numpy(layer(video[:, time])), atol=1e-5)
+
+
+def test_functional_model_with_unknown_sizes(make: Any) -> None:
+    inputs = keras.Input((None, None, 6))
+    tokens, maps = make()(inputs, return_attention_maps=True)
+    assert tokens.shape == (None, 4, 6) and maps.shape == (None, 4, None, None)
+    model = keras.Model(inputs, [tokens, maps])
+    for height, width in ((3, 5), (4, 4)):
+        x = _random(2, height, width, 6)
+        # `predict` compiles, so sizes are unknown inside; a batch of one size each.
+        predicted = model.predict(x, verbose=0)
+        for received, expected in zip(predicted, model(x), strict=True):
+            assert np.allclose(received, _numpy(expected), atol=1e-5)
+        assert predicted[1].shape == (2, 4, height, width)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("garbage", [7.0, np.nan, np.inf])
+def test_masked_values_do_not_matter(make: Any, shape: tuple[int, ...], garbage: float) -> None:
+    layer, x = make(), _random(*shape)
+    mask = np.random.default_rng(1).random(shape[:-1]) < 0.6
+    spoiled = np.where(mask[..., None], x, np.float32(garbage))
+    for clean, dirty in zip(
+        layer(x, mask=mask, return_attention_maps=True),
+        layer(spoiled, mask=mask, return_attention_maps=True),
+        strict=True,
+    ):
+        assert np.array_equal(_numpy(clean), _numpy(dirty))
+    maps = _numpy(layer(x, mask=mask, return_attention_maps=True)[1])
+    tokens_axis = maps.ndim - 1 - len(SHAPES[shape])
+    hidden = np.expand_dims(~mask, tokens_axis)
+    assert np.all(maps[np.broadcast_to(hidden, maps.shape)] == 0)
+
+
+def test_nothing_real_gives_zeros(make: Any) -> None:
+    mask = np.zeros((2, 3, 5), bool)
+    mask[1] = True
+    layer = make()
+    tokens = _numpy(layer(_random(2, 3, 5, 6), mask=mask))
+    assert np.all(tokens[0] == 0) and np.all(np.isfinite(tokens)) and np.any(tokens[1] != 0)
+
+
+def test_a_full_mask_changes_nothing(make: Any) -> None:
+    layer, x = make(), _random(2, 4, 4, 6)
+    plain = _numpy(layer(x))
+    assert np.allclose(plain, _numpy(layer(x, mask=np.ones((2, 4, 4), bool))), atol=1e-6)
+
+
+def test_a_masked_mean_divides_by_the_real_count() -> None:
+    summed, averaged = tk.TokenLearner(4), tk.TokenLearner(4, pooling="mean")
+    x, mask = _random(1, 2, 3, 6), np.array([[[1, 1, 0], [0, 1, 0]]], bool)
+    summed(x), averaged(x)
+    averaged.set_weights(summed.get_weights())
+    assert np.allclose(_numpy(averaged(x, mask=mask)) * 3, _numpy(summed(x, mask=mask)))
+
+
+def test_a_sequence_with_padding_equals_the_shorter_one() -> None:
+    layer, x = tk.TokenLearnerV11(4, 8), _random(2, 7, 6)
+    padded = np.concatenate([x, np.full((2, 3, 6), 9, "float32")], axis=1)
+    mask = np.arange(10)[None].repeat(2, axis=0) < 7
+    assert np.allclose(_numpy(layer(padded, mask=mask)), _numpy(layer(x)), atol=1e-6)
+
+
+def test_masks_arrive_from_keras_and_end_here(make: Any) -> None:
+    x = _random(2, 9, 6)
+    x[:, 4:6] = 0
+    inputs = keras.Input((9, 6))
+    layer = make()
+    tokens = layer(keras.layers.Masking()(inputs))
+    assert getattr(tokens, "_keras_mask", None) is None
+    expected = layer(x, mask=np.any(x != 0, axis=-1))
+    assert np.allclose(_numpy(keras.Model(inputs, tokens)(x)), _numpy(expected), atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "float64"])
+def test_precision(make: Any, policy: str) -> None:
+    if policy == "float64" and keras.backend.backend() == "jax":
+        pytest.skip("JAX computes in float64 only with jax_enable_x64")
+    full, low = make(), make(dtype=policy)
+    # 4,096 positions with mean 8: a float16 sum would overflow to infinity.
+    x = _random(1, 64, 64, 6) + 8
+    expected, expected_maps = (_numpy(y) for y in full(x, return_attention_maps=True))
+    low.build(x.shape)
+    low.set_weights(full.get_weights())
+    tokens, maps = low(x, return_attention_maps=True)
+    half = policy != "float64"
+    assert keras.backend.standardize_dtype(maps.dtype) == ("float32" if half else "float64")
+    assert keras.backend.standardize_dtype(tokens.dtype) == low.compute_dtype
+    tokens = _numpy(ops.cast(tokens, "float32"))
+    if np.abs(expected).max() < 60000 or policy != "mixed_float16":
+        assert np.allclose(tokens, expected, rtol=0.1, atol=0.1)
+    if isinstance(low, tk.TokenLearnerV11):
+        assert np.allclose(_numpy(maps).sum(axis=(2, 3)), 1, atol=1e-5)
+    assert np.allclose(_numpy(maps), expected_maps, rtol=0.2, atol=0.05)
+
+
+def test_dropout_only_in_training() -> None:
+    layer, x = tk.TokenLearnerV11(4, 8, dropout=0.5), _random(2, 4, 4, 6)
+    assert np.array_equal(_numpy(layer(x)), _numpy(layer(x)))
+    once, again = _numpy(layer(x, training=True)), _numpy(layer(x, training=True))
+    assert not np.allclose(once, again)
+
+
+ALL_LAYERS = {
+    "v1.0": lambda: tk.TokenLearner(4, pooling="mean", grid_size=(2, 8), name="a"),
+    "v1.1": lambda: tk.TokenLearnerV11(4, 8, dropout=0.1, name="b"),
+    "block": lambda: EncoderBlock(2, 12, 0.1, 0.2, 0.3, name="c"),
+    "depth": lambda: StochasticDepth(0.2, seed=4, name="d"),
+}
+
+
+@pytest.mark.parametrize("name", ALL_LAYERS)
+def test_config_round_trip_and_saving(name: str, tmp_path: Path) -> None:
+    layer = ALL_LAYERS[name]()
+    config = layer.get_config()
+    assert type(layer).from_config(config).get_config() == config
+    inputs = keras.Input((16, 6))
+    model = keras.Model(inputs, layer(inputs))
+    x = _random(2, 16, 6)
+    path = tmp_path / "model.keras"
+    model.save(path)
+    loaded = keras.saving.load_model(path)
+    assert np.array_equal(_numpy(model(x)), _numpy(loaded(x)))
+    registered = keras.saving.get_registered_name(type(layer))
+    assert registered == f"tokenlearner_keras>{type(layer).__name__}"
+
+
+@pytest.mark.parametrize("arguments", [{}, {"bottleneck_dim": None}, {"mixing": "video"}])
+@pytest.mark.parametrize("video", [False, True])
+def test_fuser_returns_the_originals_shape(
+    arguments: dict[str, Any], video: bool, tmp_path: Path
+) -> None:
+    time = (2,) if video else ()
+    tokens = keras.Input((*time, 4, 6))
+    original = keras.Input((*time, 3, 5, 6))
+    fuser = tk.TokenFuser(dropout=0.1, **arguments)
+    output = fuser(tokens, original)
+    assert output.shape == (None, *time, 3, 5, 6)
+    assert tk.TokenFuser.from_config(fuser.get_config()).get_config() == fuser.get_config()
+    model = keras.Model([tokens, original], output)
+    # The mixing starts at zero, so give it weights that show a difference.
+    model.set_weights([_random(*w.shape, seed=i) for i, w in enumerate(model.get_weights())])
+    model.save(tmp_path / "fuser.keras")
+    loaded = keras.saving.load_model(tmp_path / "fuser.keras")
+    x = [_random(2, *time, 4, 6), _random(2, *time, 3, 5, 6)]
+    assert np.array_equal(_numpy(model(x)), _numpy(loaded(x)))
+    flat = x[1].reshape(2, *time, 15, 6)
+    assert np.allclose(_numpy(fuser(x[0], flat)), _numpy(model(x)).reshape(flat.shape))
+
+
+def test_fuser_starts_at_zero() -> None:
+    output = tk.TokenFuser()(_random(2, 4, 6), _random(2, 9, 6))
+    assert np.all(_numpy(output) == 0)
+
+
+def test_video_mixing_joins_frames_and_frame_mixing_does_not() -> None:
+    tokens, original = _random(1, 2, 4, 6), _random(1, 2, 9, 6)
+    changed = tokens.copy()
+    changed[:, 1] += _random(1, 4, 6, seed=5)
+    for mixing, joined in (("frame", False), ("video", True)):
+        fuser = tk.TokenFuser(mixing=mixing)
+        fuser.build(tokens.shape, original.shape)
+        kernel = fuser.mixing_layer.kernel
+        kernel.assign(_random(*kernel.shape))
+        first = (_numpy(fuser(t, original))[:, 0] for t in (tokens, changed))
+        assert np.allclose(*first) is not joined
+
+
+def test_stochastic_depth_drops_whole_examples_and_keeps_the_mean() -> None:
+    x = np.ones((4000, 2, 3), "float32")
+    y = _numpy(StochasticDepth(0.25, seed=1)(x, training=True))
+    assert np.allclose(y, y[:, :1, :1])
+    assert set(np.unique(np.round(y, 4))) == {0.0, np.float32(1.3333)}
+    assert abs(y.mean() - 1) < 0.05
+    assert np.array_equal(_numpy(StochasticDepth(0.25)(x)), x)
+
+
+@pytest.mark.parametrize("number", [0, -1, 2.5, "8", True, None])
+def test_num_tokens_must_be_a_positive_integer(number: Any) -> None:
+    for layer in (tk.TokenLearner, tk.TokenLearnerV11):
+        with pytest.raises(ValueError, match="`num_tokens` must be an integer of at least 1"):
+            layer(num_tokens=number)
+
+
+@pytest.mark.parametrize(
+    ("make_wrong", "message"),
+    [
+        (lambda: tk.TokenLearner(pooling="max"), "one of 'sum', 'mean'.*'max'"),
+        (lambda: tk.TokenLearner(grid_size=4), "two integers"),
+        (lambda: tk.TokenLearnerV11(bottleneck_dim=0), "bottleneck_dim"),
+        (lambda: tk.TokenLearnerV11(dropout=1.0), "at least 0 and below 1"),
+        (lambda: tk.TokenFuser(dropout=-0.1), "at least 0 and below 1"),
+        (lambda: tk.TokenFuser(mixing="all"), "one of 'frame', 'video'"),
+        (lambda: EncoderBlock(5, 8)(np.ones((1, 2, 6), "float32")), "must divide"),
+    ],
+)
+def test_wrong_arguments(make_wrong: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_wrong()
+
+
+def test_wrong_rank(make: Any) -> None:
+    for shape in ((2, 6), (1, 2, 2, 2, 2, 6)):
+        with pytest.raises(ValueError, match=r"rank 3 .* rank " + str(len(shape))):
+            make()(np.ones(shape, "float32"))
+
+
+def test_wrong_channels(make: Any) -> None:
+    layer = make()
+    layer(np.ones((1, 4, 4, 6), "float32"))
+    with pytest.raises(ValueError, match="built for inputs with 6 channels. Received 5"):
+        layer(np.ones((1, 4, 4, 5), "float32"))
+    with pytest.raises(ValueError, match="number of channels"):
+        make()(keras.Input((4, 4, None)))
+
+
+def test_wrong_mask(make: Any) -> None:
+    with pytest.raises(ValueError, match=r"mask with the input's shape .*\(1, 4, 4\)"):
+        make()(np.ones((1, 4, 4, 6), "float32"), mask=np.ones((1, 16), bool))
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 6), (None, 6)])
+def test_v10_cannot_guess_the_grid(shape: tuple[int | None, ...]) -> None:
+    x = keras.Input(shape) if None in shape else np.ones(shape, "float32")
+    with pytest.raises(ValueError, match=r"grid_size=\(height, width\).*\(batch, height"):
+        tk.TokenLearner(4)(x)
+
+
+def test_v10_takes_the_grid_it_is_told() -> None:
+    layer, x = tk.TokenLearner(4, grid_size=(2, 4)), _random(2, 2, 4, 6)
+    sequence = layer(x.reshape(2, 8, 6))
+    assert np.allclose(_numpy(sequence), _numpy(layer(x)), atol=1e-6)
+    with pytest.raises(ValueError, match=r"8 positions. Received a sequence of 9"):
+        layer(np.ones((1, 9, 6), "float32"))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "original", "message"),
+    [
+        ((2, 6), (2, 9, 6), "expects tokens"),
+        ((2, 4, 6), (2, 9), "expects tokens"),
+        ((2, 4, 6), (3, 9, 6), "same batch"),
+        ((2, 4, 6), (2, 9, 5), "number of channels"),
+        ((2, 3, 4, 6), (2, 2, 9, 6), r"same batch \(and time\)"),
+    ],
+)
+def test_fuser_inputs_that_do_not_fit(
+    tokens: tuple[int, ...], original: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        tk.TokenFuser()(np.ones(tokens, "float32"), np.ones(original, "float32"))

@@ -1,0 +1,93 @@
+"""Loading parameters of the reference: everything fits, or nothing changes."""
+
+import keras
+import numpy as np
+import pytest
+
+import tokenlearner_keras as tk
+from tokenlearner_keras.weights.reference import reference_variables
+
+
+def _model(**overrides: object) -> keras.Model:
+    return tk.create_model(
+        "vit_ti8_d2_tl4at1",
+        image_size=16,
+        num_classes=3,
+        **{"width": 8, "num_heads": 2, "mlp_dim": 12, **overrides},
+    )
+
+
+def _params(model: keras.Model) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(0)
+    return {
+        name: generator.normal(size=variable.shape).astype("float32")
+        for name, variable in reference_variables(model).items()
+    }
+
+
+def test_flat_and_nested_trees_load() -> None:
+    model, nested = _model(), {}
+    params = _params(model)
+    for name, value in params.items():
+        *path, leaf = name.split("/")
+        node = nested
+        for part in path:
+            node = node.setdefault(part, {})
+        node[leaf] = value
+    tk.load_reference_params(model, nested)
+    for name, variable in reference_variables(model).items():
+        assert np.array_equal(keras.ops.convert_to_numpy(variable), params[name])
+
+
+def test_every_trainable_variable_has_one_name() -> None:
+    for classifier in ("gap", "token", "map"):
+        model = _model(classifier=classifier, representation_size=6)
+        named = reference_variables(model)
+        assert len(named) == len(model.trainable_variables)
+
+
+def test_missing_left_over_and_misshapen_are_all_named_and_nothing_is_written() -> None:
+    model = _model()
+    before = model.get_weights()
+    params = _params(model)
+    params["output_projection/kernal"] = params.pop("output_projection/kernel")
+    params["embedding/bias"] = np.zeros(9, "float32")
+    with pytest.raises(ValueError) as caught:
+        tk.load_reference_params(model, params)
+    message = str(caught.value)
+    assert "output_projection/kernel: missing" in message
+    assert "output_projection/kernal: left over" in message
+    assert "is it output_projection/kernel?" in message
+    assert r"embedding/bias: expected shape (8,), received (9,)" in message
+    for old, new in zip(before, model.get_weights(), strict=True):
+        assert np.array_equal(old, new)
+
+
+def test_not_strict_skips_what_one_side_lacks() -> None:
+    model = _model()
+    params = _params(model)
+    del params["embedding/bias"]
+    params["cls"] = np.zeros((1, 1, 8), "float32")
+    tk.load_reference_params(model, params, strict=False)
+    kernel = reference_variables(model)["embedding/kernel"]
+    assert np.array_equal(keras.ops.convert_to_numpy(kernel), params["embedding/kernel"])
+
+
+def test_heads_apart_fit_only_attention() -> None:
+    model = _model()
+    params = _params(model)
+    name = "Transformer/encoderblock_0/MultiHeadDotProductAttention_0/query/kernel"
+    params[name] = params[name].reshape(8, 2, 4)
+    tk.load_reference_params(model, params)
+    # The same number of entries in another arrangement is not the same kernel.
+    params[name] = params[name].reshape(2, 4, 8)
+    with pytest.raises(ValueError, match="query/kernel: expected shape"):
+        tk.load_reference_params(model, params)
+
+
+def test_targets_that_cannot_be_loaded() -> None:
+    with pytest.raises(ValueError, match="is not built"):
+        tk.load_reference_params(tk.TokenLearner(4), {})
+    other = keras.Sequential([keras.Input((4,)), keras.layers.PReLU()])
+    with pytest.raises(ValueError, match="no name for"):
+        tk.load_reference_params(other, {})

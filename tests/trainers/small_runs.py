@@ -1,0 +1,102 @@
+"""A small experiment, and the trainer's command on it inside the test's process."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from absl import flags
+
+from trainers import train
+from trainers.configuration import parse_config_flag
+
+TINY_MODEL = {
+    "name": "vit_ti4_d2_tl4at1",
+    "image_size": 8,
+    "width": 16,
+    "num_heads": 2,
+    "mlp_dim": 32,
+}
+
+TINY_CONFIG = f"""
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.batch_size = 32
+    config.total_steps = 4
+    config.log_steps = 1
+    config.model = {TINY_MODEL!r}
+    config.data = {{"source": "digits"}}
+    config.augmentation = {{"crop": "none", "flip": False}}
+    config.optimizer = {{"learning_rate": 0.01, "schedule": "constant"}}
+    return config
+"""
+
+
+def config_file(folder: Path, text: str = TINY_CONFIG) -> str:
+    """Writes a configuration file and returns its path."""
+    path = folder / "experiment.py"
+    path.write_text(text)
+    return str(path)
+
+
+def parse(*arguments: str) -> flags.FlagValues:
+    """Parses a command line of the trainer into flags of its own."""
+    values = flags.FlagValues()
+    for flag in flags.FLAGS.get_key_flags_for_module("trainers.train"):
+        values[flag.name] = copy.deepcopy(flag)
+    parse_config_flag(["train", *arguments], values)
+    return values
+
+
+class Trainer:
+    """The trainer's command with the tiny experiment, without a process of its own.
+
+    Args:
+        monkeypatch: pytest's.
+        folder: Takes the configuration file and the work directories.
+        text: The configuration file.
+    """
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, folder: Path, text: str = TINY_CONFIG
+    ) -> None:
+        self.monkeypatch = monkeypatch
+        self.folder = folder
+        self.config = config_file(folder, text)
+
+    def __call__(self, name: str, *arguments: str) -> Path:
+        """Trains in the work directory `name` and returns it."""
+        workdir = self.folder / name
+        strategy = [] if "--strategy=mirrored" in arguments else ["--strategy=one_device"]
+        values = parse(
+            f"--config={self.config}", f"--workdir={workdir}", *strategy, *arguments
+        )
+        self.monkeypatch.setattr(train, "FLAGS", values)
+        train.main()
+        return workdir
+
+
+def rows(workdir: Path, split: str | None = None) -> list[dict[str, Any]]:
+    """Returns the rows of metrics.jsonl, of one split or of all."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    return [row for row in found if split in (None, row["split"])]
+
+
+def checkpoint_arrays(workdir: Path, step: int) -> dict[str, np.ndarray]:
+    """Returns the arrays of a checkpoint."""
+    path = workdir / "checkpoints" / f"step_{step:08d}" / "arrays.npz"
+    with np.load(path) as file:
+        return dict(file)
+
+
+def assert_same_arrays(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:
+    """Fails unless two checkpoints are the same, bit for bit."""
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        assert value.tobytes() == right[name].tobytes(), name

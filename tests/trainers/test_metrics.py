@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainers.metrics import evaluation_sums
+from trainers.metrics import metrics_of
+
+
+def _sums(
+    logits: np.ndarray, labels: list[int], mask: list[float] | None = None
+) -> dict[str, float]:
+    count = len(labels)
+    found = evaluation_sums(
+        tf.constant(logits, tf.float32),
+        tf.constant(labels, tf.int64),
+        tf.range(1.0, count + 1.0),
+        tf.constant(mask or [1.0] * count),
+    )
+    return {name: float(value) for name, value in found.items()}
+
+
+def test_top_1_and_top_5_against_sorting() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((50, 9))
+    labels = rng.integers(0, 9, 50)
+    order = np.argsort(-logits, axis=1)
+    sums = _sums(logits, labels.tolist())
+    assert sums["correct"] == (order[:, 0] == labels).sum()
+    assert sums["top5_correct"] == (order[:, :5] == labels[:, None]).any(axis=1).sum()
+    assert sums["loss"] == 50 * 51 / 2
+    assert sums["num_examples"] == 50
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf, -np.inf])
+def test_a_model_that_says_the_same_of_all_classes_is_never_right(value: float) -> None:
+    sums = _sums(np.full((4, 6), value), [0, 1, 2, 5])
+    assert sums["correct"] == sums["top5_correct"] == 0
+
+
+def test_ties_count_against_the_right_class() -> None:
+    logits = np.array([[2.0, 2, 0, 0, 0, 0], [2, 2, 2, 2, 2, 0], [3, 2, 2, 2, 2, 0]])
+    assert _sums(logits, [0, 0, 0])["correct"] == 1
+    assert _sums(logits, [1, 1, 1])["top5_correct"] == 3
+    assert _sums(np.ones((1, 5)), [2])["top5_correct"] == 1
+
+
+def test_padding_does_not_count_whatever_it_holds() -> None:
+    logits = np.array([[1.0, 0, 0], [np.nan, np.nan, np.nan], [9, 0, 0], [0, 1, 0]])
+    mask = tf.constant([1.0, 0, 0, 1])
+    losses = tf.constant([0.5, np.nan, np.inf, 1.5])
+    labels = tf.constant([0, 0, 0, 0], tf.int64)
+    sums = evaluation_sums(tf.constant(logits), labels, losses, mask)
+    metrics = metrics_of({name: float(value) for name, value in sums.items()})
+    assert metrics == {
+        "accuracy": 0.5,
+        "top5_accuracy": 1.0,
+        "loss": 1.0,
+        "num_examples": 2,
+    }
