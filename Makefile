@@ -12,15 +12,25 @@ INSTALLED = $(VENV)/.installed-$(TENSORFLOW)
 DEMO_WORKDIR ?= workdir/demo
 DEMO_FLAGS ?=
 TEST_FLAGS ?=
+# A process a core, at most four: each holds a TensorFlow of its own.
+PYTEST = $(RUN) -m pytest -n auto --maxprocesses=4
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-jax lint clean
 
 demo: $(INSTALLED)
 	$(RUN) -m trainers.train --config=trainers/configs/demo.py --workdir=$(DEMO_WORKDIR) $(DEMO_FLAGS)
 	$(RUN) -m trainers.demo --workdir=$(DEMO_WORKDIR)
 
 test: $(INSTALLED)
-	$(RUN) -m pytest $(TEST_FLAGS)
+	$(PYTEST) $(TEST_FLAGS)
+
+# The library's tests on JAX, in an environment without TensorFlow.
+test-jax: VENV = .venv-jax
+test-jax:
+	@test -n "$(PYTHON)" || { echo "make: needs Python 3.11 or 3.12 on the path."; exit 2; }
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --editable ".[jax,test]"
+	KERAS_BACKEND=jax $(PYTEST) tests/tokenlearner_keras $(TEST_FLAGS)
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .
@@ -36,4 +46,4 @@ $(INSTALLED): pyproject.toml setup.py
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf .venv .venv-jax build dist *.egg-info

@@ -1,4 +1,4 @@
-"""Four logical CPUs, to rehearse replicas, and the trainer's command in this process."""
+"""Two logical CPUs, to rehearse replicas, and the trainer's command in this process."""
 
 import keras
 
@@ -15,7 +15,7 @@ else:
     if not tf.config.list_physical_devices("GPU"):
         tf.config.set_logical_device_configuration(
             tf.config.list_physical_devices("CPU")[0],
-            [tf.config.LogicalDeviceConfiguration()] * 4,
+            [tf.config.LogicalDeviceConfiguration()] * 2,
         )
 
     @pytest.fixture(autouse=True)

@@ -1,19 +1,21 @@
 """A small experiment, and the trainer's command on it inside the test's process."""
 
 import copy
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from absl import flags
 
 from trainers import train
 from trainers.configuration import parse_config_flag
 
 TINY_MODEL = {
-    "name": "vit_ti4_d2_tl4at1",
+    "name": "vit_ti4_d1_tl2at0",
     "image_size": 8,
     "width": 16,
     "num_heads": 2,
@@ -53,6 +55,19 @@ def parse(*arguments: str) -> flags.FlagValues:
     return values
 
 
+@functools.cache
+def strategy_of(replicas: int) -> tf.distribute.Strategy:
+    """Returns a strategy on one or two logical CPUs, the same one in every test.
+
+    The collective operations of two MirroredStrategies in a process are mixed up.
+    """
+    if replicas == 1:
+        return tf.distribute.OneDeviceStrategy("CPU:0")
+    if len(tf.config.list_logical_devices("CPU")) < replicas:
+        pytest.skip("this process has no logical CPUs")
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
 class Trainer:
     """The trainer's command with the tiny experiment, without a process of its own.
 
@@ -72,12 +87,17 @@ class Trainer:
     def __call__(self, name: str, *arguments: str) -> Path:
         """Trains in the work directory `name` and returns it."""
         workdir = self.folder / name
-        strategy = [] if "--strategy=mirrored" in arguments else ["--strategy=one_device"]
         values = parse(
-            f"--config={self.config}", f"--workdir={workdir}", *strategy, *arguments
+            f"--config={self.config}",
+            f"--workdir={workdir}",
+            "--strategy=one_device",
+            *arguments,
         )
-        self.monkeypatch.setattr(train, "FLAGS", values)
-        train.main()
+        with self.monkeypatch.context() as patch:
+            patch.setattr(train, "FLAGS", values)
+            if values.strategy == "mirrored" and not values.tpu:
+                patch.setattr(train, "make_strategy", lambda *_: strategy_of(2))
+            train.main()
         return workdir
 
 

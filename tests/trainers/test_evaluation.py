@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from tests.trainers.data.fake_source import ArraySource
-from tests.trainers.test_train_step import strategy_of
+from tests.trainers.small_runs import strategy_of
 from trainers.data.preprocessing_config import PreprocessingConfig
 from trainers.evaluation import Evaluator
 from trainers.evaluation import averaged_weights
@@ -13,7 +13,7 @@ from trainers.losses import make_loss
 PREPROCESSING = PreprocessingConfig((8, 8), crop="none", eval_crop_fraction=1.0)
 
 
-def _model(scale: float = 1.0) -> keras.Model:
+def _model() -> keras.Model:
     keras.utils.set_random_seed(0)
     layers = [keras.layers.Flatten(), keras.layers.Dense(7)]
     return keras.Sequential([keras.Input((8, 8, 3)), *layers])
@@ -49,7 +49,7 @@ def _evaluator(
         (1, 4, 1),
         (10, 4, 2),
         (9, 16, 2),
-        (1, 4, 4),
+        (1, 4, 2),
     ],
 )
 def test_each_example_counts_once(

@@ -23,6 +23,11 @@ def get_config() -> ConfigDict:
         "mlp_dim": 96,
     }
     config.data = {"source": "digits", "final_split": "test"}
-    config.augmentation = {"crop": "pad", "padding": 2, "flip": False}
+    config.augmentation = {
+        "crop": "pad",
+        "padding": 2,
+        "flip": False,
+        "eval_crop_fraction": 1.0,
+    }
     config.optimizer = {"learning_rate": 2e-3, "weight_decay": 0.05}
     return config

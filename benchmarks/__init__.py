@@ -1,0 +1,1 @@
+"""Measurements: each writes a CSV into benchmarks/results."""

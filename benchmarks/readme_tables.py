@@ -1,0 +1,76 @@
+"""Fills the README from committed results: `python -m benchmarks.readme_tables`.
+
+Each part stands between `<!-- begin NAME -->` and `<!-- end NAME -->`. With `--check`
+nothing is written and the exit status is 1 if the README differs.
+"""
+
+import csv
+import re
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def demo_accuracy() -> str:
+    """Returns test accuracy over seeds, MACs and parameters of the demo's two models."""
+    with open(RESULTS / "demo_accuracy.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    lines = [
+        "| model | test accuracy, mean of seeds | lowest to highest | million MACs | parameters |",
+        "|---|---|---|---|---|",
+    ]
+    for model in dict.fromkeys(row["model"] for row in rows):
+        mine = [row for row in rows if row["model"] == model]
+        accuracies = [float(row["test_accuracy"]) for row in mine]
+        lines.append(
+            f"| {model} (`{mine[0]['name']}`) | {statistics.mean(accuracies):.3f} "
+            f"({len(mine)} seeds) | {min(accuracies):.3f} to {max(accuracies):.3f} "
+            f"| {int(mine[0]['macs']) / 1e6:.1f} | {int(mine[0]['parameters']):,} |"
+        )
+    return "\n".join(lines)
+
+
+def demo_output() -> str:
+    """Returns the last lines of a `make demo`, from the test accuracy on."""
+    text = (RESULTS / "demo_output.txt").read_text(encoding="utf-8")
+    return f"```text\n{text[text.index('test accuracy') :].rstrip()}\n```"
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "demo_accuracy": demo_accuracy,
+    "demo_output": demo_output,
+}
+
+
+def filled(text: str) -> str:
+    """Returns a text with every marked part replaced by the current one."""
+    for name, make in PARTS.items():
+        pattern = rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)"
+        part = make()
+        text, count = re.subn(
+            pattern, lambda m, t=part: f"{m[1]}{t}\n{m[2]}", text, flags=re.DOTALL
+        )
+        if count != 1:
+            raise SystemExit(f"README.md must hold the part {name!r} once; found {count}.")
+    return text
+
+
+def main(arguments: list[str]) -> int:
+    """Writes or checks the README; returns the exit status."""
+    path = ROOT / "README.md"
+    text = path.read_text(encoding="utf-8")
+    new = filled(text)
+    if "--check" in arguments:
+        if new != text:
+            print("README.md is out of date: run python -m benchmarks.readme_tables")
+        return int(new != text)
+    path.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

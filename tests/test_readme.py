@@ -1,0 +1,45 @@
+"""The README keeps its promises: its Python runs, its figures come from results."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_layer_example_trains_and_explains() -> None:
+    scope: dict = {}
+    exec(PYTHON[0], scope)
+    model, explain = scope["model"], scope["explain"]
+    x = np.random.default_rng(0).normal(size=(8, 96, 96, 3)).astype("float32")
+    model.compile("adam", "mse")
+    losses = model.fit(x, np.ones((8, 10)), epochs=3, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    assert explain(x).shape == (8, 8, 12, 12)
+
+
+@pytest.mark.slow
+def test_the_whole_model_example_is_true() -> None:
+    import tokenlearner_keras as tk
+
+    scope: dict = {"tk": tk}
+    exec(PYTHON[1], scope)
+    plain = tk.create_model("vit_b16", num_classes=10)
+    assert round(tk.count_macs(scope["model"]) / 1e9, 1) == 9.1
+    assert round(tk.count_macs(plain) / 1e9, 1) == 17.5
+
+
+def test_pictures_and_files_that_it_names_are_there() -> None:
+    named = re.findall(r"\]\(((?!http)[^)#]+)\)", README)
+    named += re.findall(r"`((?:trainers|tests|benchmarks)/[\w/.]+)`", README)
+    assert named
+    for path in named:
+        assert (ROOT / path).exists(), path
+
+
+def test_example_is_about_ten_lines() -> None:
+    assert len(PYTHON[0].strip().splitlines()) <= 12

@@ -1,0 +1,151 @@
+"""The trainer as a process: exit statuses, signals, and what a run leaves behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import tokenlearner_keras  # noqa: F401  (registers the layers of saved models)
+from tests.trainers.small_runs import assert_same_arrays
+from tests.trainers.small_runs import checkpoint_arrays
+from tests.trainers.small_runs import config_file
+from tests.trainers.small_runs import rows
+from trainers.data.digits import digits_source
+from trainers.data.normalization import normalize
+from trainers.data.pipeline import evaluation_dataset
+from trainers.data.preprocessing_config import PreprocessingConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+DIGITS = "trainers/configs/digits.py"
+
+
+def _start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "trainers.train", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _run(*arguments: str) -> tuple[int, str, str]:
+    process = _start(*arguments)
+    output, errors = process.communicate(timeout=600)
+    return process.returncode, output, errors
+
+
+def _error_lines(errors: str) -> list[str]:
+    return [line for line in errors.splitlines() if line.startswith("error: ")]
+
+
+@pytest.mark.slow
+def test_wrong_flags_leave_with_status_2() -> None:
+    for argument in ("--config.totl_steps=3", "--workdirr=x"):
+        status, output, errors = _run("--config", DIGITS, "--workdir=unused", argument)
+        assert status == 2 and not output
+        assert len(_error_lines(errors)) == 1
+        assert "Did you mean" in errors and "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_help_needs_no_configuration() -> None:
+    _, output, errors = _run("--helpfull")
+    assert "--workdir" in output and "--virtual_devices" in output
+    assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_digits_are_learned(tmp_path: Path) -> None:
+    workdir = tmp_path / "digits"
+    status, output, errors = _run(
+        f"--config={DIGITS}",
+        f"--workdir={workdir}",
+        "--config.total_epochs=8",
+        "--config.ema_decay=0.9",
+    )
+    assert status == 0, errors
+    assert "INFO" not in errors
+    (test_row,) = rows(workdir, "test")
+    assert test_row["accuracy"] > 0.6  # chance is 0.1
+    assert test_row["num_examples"] == 270
+    assert f"accuracy {test_row['accuracy']:.4g}" in output
+    evaluation = rows(workdir, "validation")[-1]
+    assert {"step", "split", "accuracy", "loss", "num_examples"} <= evaluation.keys()
+    train = rows(workdir, "train")
+    assert train[-1]["step"] == evaluation["step"] and train[-1]["loss"] < train[0]["loss"]
+    assert (workdir / "config.json").exists()
+    assert list((workdir / "tensorboard").glob("events*"))
+    assert list((workdir / "checkpoints").glob("step_*/manifest.json"))
+
+    model = keras.saving.load_model(workdir / "model.keras")
+    source = digits_source("validation")
+    preprocessing = PreprocessingConfig((16, 16), crop="pad", padding=2, flip=False)
+    right = 0
+    for batch in evaluation_dataset(source, preprocessing, batch_size=64):
+        logits = model.predict_on_batch(normalize(batch["image"], "unit"))
+        hits = logits.argmax(axis=1) == batch["label"].numpy()
+        right += int((hits * batch["mask"].numpy()).sum())
+    assert right / source.num_examples == pytest.approx(evaluation["accuracy"])
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    flags = [f"--config={config_file(tmp_path)}", "--config.model.dropout=0.1"]
+    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+    process = _start(*flags, f"--workdir={stopped}", "--config.total_steps=1000000")
+    deadline = time.monotonic() + 300
+    while not (stopped / "metrics.jsonl").exists() or not rows(stopped):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGTERM
+    (line,) = _error_lines(errors)
+    step = rows(stopped)[-1]["step"]
+    assert f"at step {step}" in line
+    end = f"--config.total_steps={step + 2}"
+    assert _run(*flags, f"--workdir={stopped}", end)[0] == 0
+    assert _run(*flags, f"--workdir={whole}", end)[0] == 0
+    assert_same_arrays(
+        checkpoint_arrays(stopped, step + 2), checkpoint_arrays(whole, step + 2)
+    )
+    assert [row["step"] for row in rows(stopped, "train")] == list(range(1, step + 3))
+
+
+@pytest.mark.slow
+def test_sigint_before_the_first_step_ends_at_once(tmp_path: Path) -> None:
+    process = _start(f"--config={config_file(tmp_path)}", f"--workdir={tmp_path / 'run'}")
+    assert process.stdout is not None
+    process.stdout.readline()  # the devices: the program has begun
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGINT
+    assert len(_error_lines(errors)) == 1 and "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_four_virtual_devices_end_with_the_same_weights(tmp_path: Path) -> None:
+    flags = [f"--config={config_file(tmp_path)}", "--config.total_steps=5"]
+    flags += ["--config.optimizer.global_clipnorm=0.3", "--config.steps_per_loop=2"]
+    # Rounding is all that there is in the gradient of some biases: no steps of it.
+    flags += ["--config.optimizer.epsilon=1e-5"]
+    ends = []
+    for count in (1, 4):
+        workdir = tmp_path / str(count)
+        status, output, errors = _run(
+            *flags, f"--workdir={workdir}", f"--virtual_devices={count}"
+        )
+        assert status == 0, errors
+        assert f"{count} replica" in output and "INFO" not in errors
+        ends.append(checkpoint_arrays(workdir, 5))
+        assert min(row["gradient_norm"] for row in rows(workdir, "train")) > 0.3
+    for name, value in ends[0].items():
+        np.testing.assert_allclose(ends[1][name], value, atol=1e-5, err_msg=name)
