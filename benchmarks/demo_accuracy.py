@@ -74,6 +74,7 @@ def _row(label: str, name: str, seed: int, workdir: Path, seconds: float) -> dic
         "test_accuracy": round(last["test"]["accuracy"], 4),
         "test_examples": last["test"]["num_examples"],
         "validation_accuracy": round(last["validation"]["accuracy"], 4),
+        "mass_on_object": _mass_on_object(model),
         "macs": tk.count_macs(model),
         "parameters": model.count_params(),
         "steps": last["test"]["step"],
@@ -82,6 +83,22 @@ def _row(label: str, name: str, seed: int, workdir: Path, seconds: float) -> dic
         "tensorflow": _tensorflow_version(),
         "keras": version("keras"),
     }
+
+
+def _mass_on_object(model: Any) -> float | str:
+    """Returns the mean share of the maps' mass inside the object; empty without maps."""
+    import numpy as np
+
+    import tokenlearner_keras as tk
+    from trainers.data.freedoom_objects import load_freedoom_objects
+    from trainers.data.normalization import normalize
+    from trainers.demo_report import mass_inside
+
+    if "_tl" not in model.name:
+        return ""
+    test = load_freedoom_objects("test")
+    maps = tk.attention_maps(model, np.asarray(normalize(test.images, "unit")))
+    return round(float(mass_inside(next(iter(maps.values())), test.masks).mean()), 3)
 
 
 def _tensorflow_version() -> str:

@@ -8,6 +8,9 @@ import numpy as np
 
 from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
 
+_ORANGE = np.array([0.95, 0.3, 0.0], "float32")
+_YELLOW = np.array([1.0, 0.9, 0.2], "float32")
+
 
 def attention_maps(model: keras.Model, inputs: Any, batch_size: int = 32) -> dict[str, np.ndarray]:
     """Returns the attention maps of every TokenLearner in a functional model.
@@ -86,20 +89,24 @@ def plot_attention_maps(
 
 
 def overlay(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Returns an image lit where a map is high and dark where it is low.
+    """Returns a grey image with a map over it, from clear over orange to yellow.
 
     Args:
         image: `(height, width, 3)`, floats in [0, 1].
-        weights: `(grid_height, grid_width)`, any scale.
+        weights: `(grid_height, grid_width)`, not negative, any scale.
 
     Returns:
         `(height, width, 3)`, floats in [0, 1].
     """
     height, width = image.shape[:2]
     peak = float(weights.max())
-    light = _enlarge(weights / peak if peak > 0 else weights, height, width)[..., None]
-    glow = np.array([1.0, 0.75, 0.1], "float32")
-    return np.clip(image * (0.15 + 0.85 * light) + 0.25 * light * glow, 0, 1)
+    heat = _enlarge(weights / peak if peak > 0 else weights, height, width)[..., None]
+    grey = image.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
+    # Dark pictures stay readable under the colour.
+    grey = 0.9 * grey**0.7
+    colour = (1 - heat) * _ORANGE + heat * _YELLOW
+    opacity = 0.8 * heat
+    return np.clip(grey * (1 - opacity) + colour * opacity, 0, 1)
 
 
 def _enlarge(weights: np.ndarray, height: int, width: int) -> np.ndarray:

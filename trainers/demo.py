@@ -6,6 +6,7 @@ the object, and draws the attention maps over test images.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +118,15 @@ def _draw(
     logits = keras.ops.convert_to_numpy(model(images[chosen], training=False))
     titles = []
     for index, guess in zip(chosen, logits.argmax(axis=-1), strict=True):
-        name = CLASS_NAMES[guess]
         right = guess == test.labels[index]
-        titles.append(name if right else f"{name}?\n({CLASS_NAMES[test.labels[index]]})")
+        truth = "" if right else f"\n(it is: {_words(CLASS_NAMES[test.labels[index]])})"
+        titles.append(f"{_words(CLASS_NAMES[guess])}{truth}")
     tk.plot_attention_maps(test.images[chosen], maps[chosen], path, titles)
+
+
+def _words(name: str) -> str:
+    """Returns the engine's name in words: `HealthBonus` is `health bonus`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
 
 
 if __name__ == "__main__":

@@ -112,8 +112,8 @@ def test_the_same_maths_on_two_replicas() -> None:
     assert first[0]["gradient_norm"] / 4 > CLIPNORM
     assert first[0]["num_examples"] == 4 * BATCH
     assert later[0]["loss"] / 8 < 0.98 * first[0]["loss"] / 4
-    moved = [np.abs(one[name] - value).max() for name, value in before.items()]
-    assert np.median(moved) > 0.005
+    kernels = [name for name in before if name.startswith("model/")]
+    assert max(np.abs(one[name] - before[name]).max() for name in kernels) > 0.01
 
 
 def test_a_step_follows_the_gradient_of_the_mean_loss() -> None:
@@ -153,20 +153,20 @@ def test_averages_of_the_weights() -> None:
 class _Masks(keras.layers.Layer):
     """Hands out the dropout mask of each replica, and passes its input on."""
 
-    def __init__(self, seen: list[tuple[float, ...]]) -> None:
+    def __init__(self, see: Callable[[tuple[float, ...]], None]) -> None:
         super().__init__()
-        self.seen = seen
+        self.see = see
         self.generator = keras.random.SeedGenerator(0)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         if training:
             mask = keras.random.dropout(tf.ones((32,)), 0.5, seed=self.generator)
-            zero = tf.numpy_function(self._see, [mask], tf.float32)
+            zero = tf.numpy_function(self._show, [mask], tf.float32)
             inputs = inputs + tf.ensure_shape(zero, ())
         return inputs
 
-    def _see(self, mask: np.ndarray) -> np.float32:
-        self.seen.append(tuple(mask))
+    def _show(self, mask: np.ndarray) -> np.float32:
+        self.see(tuple(mask))
         return np.float32(0)
 
 
@@ -180,12 +180,12 @@ def test_masks_are_a_function_of_seed_step_and_replica(replicas: int) -> None:
         assert len(seen) == replicas
         return set(seen)
 
-    run, again = (_Run(replicas, lambda: _linear(_Masks(seen))) for _ in range(2))
+    run, again = (_Run(replicas, lambda: _linear(_Masks(seen.append))) for _ in range(2))
     at_3, at_4 = masks(run, 3), masks(run, 4)
     assert all(set(mask) == {0.0, 2.0} for mask in at_3)
     assert len(at_3 | at_4) == 2 * replicas
     assert masks(again, 4) == at_4
-    again.step = _Run(replicas, lambda: _linear(_Masks(seen)), seed=1).step
+    again.step = _Run(replicas, lambda: _linear(_Masks(seen.append)), seed=1).step
     assert not masks(again, 4) & at_4
 
 
