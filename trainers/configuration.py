@@ -114,9 +114,7 @@ def _placeholder_type(default: Any) -> type:
 
 def _augmentation_keys() -> ConfigDict:
     fields = dataclasses.fields(PreprocessingConfig)
-    return ConfigDict(
-        {field.name: field.default for field in fields if field.name != "image_size"}
-    )
+    return ConfigDict({field.name: field.default for field in fields if field.name != "image_size"})
 
 
 def parse_config_flag(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
@@ -144,9 +142,7 @@ def parse_config_flag(argv: list[str], flag_values: flags.FlagValues = flags.FLA
     overrides = [argument for argument in rest if _OVERRIDE.match(argument)]
     for override in overrides:
         _check_key(_OVERRIDE.findall(override)[0], config)
-    config_flags.DEFINE_config_dict(
-        "config", config, flag_values=flag_values, sys_argv=rest
-    )
+    config_flags.DEFINE_config_dict("config", config, flag_values=flag_values, sys_argv=rest)
     try:
         parse_known_flags(rest, flag_values)
     except (TypeError, ValueError) as error:
@@ -184,9 +180,7 @@ def load_config_file(path: str) -> ConfigDict:
         )
     specification = importlib.util.spec_from_file_location("experiment_config", path)
     if specification is None or specification.loader is None:
-        raise ConfigurationError(
-            f"Expected a Python file (.py) for --config. Got {path!r}."
-        )
+        raise ConfigurationError(f"Expected a Python file (.py) for --config. Got {path!r}.")
     module = importlib.util.module_from_spec(specification)
     try:
         specification.loader.exec_module(module)

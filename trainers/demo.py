@@ -75,9 +75,7 @@ def _finished_run(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return config, rows[-1]
 
 
-def _print_accuracy(
-    config: dict[str, Any], row: dict[str, Any], model: keras.Model
-) -> None:
+def _print_accuracy(config: dict[str, Any], row: dict[str, Any], model: keras.Model) -> None:
     expected = config["demo"]["expected_accuracy"] or "nothing"
     print(
         f"\ntest accuracy {row['accuracy']:.3f} on {row['num_examples']} rendered images of "
@@ -89,9 +87,7 @@ def _print_accuracy(
 
 def _print_baselines(test: RenderedImages) -> None:
     train = load_freedoom_objects("train")
-    accuracies = baseline_accuracies(
-        (train.images, train.labels), (test.images, test.labels)
-    )
+    accuracies = baseline_accuracies((train.images, train.labels), (test.images, test.labels))
     for name, accuracy in accuracies.items():
         print(f"  beside it: {name} {accuracy:.3f}")
 

@@ -64,9 +64,7 @@ def average_blocks(values: NDArray[Any], side: int) -> NDArray[Any]:
     count, height, width = values.shape[:3]
     if height % side or width % side:
         raise ValueError(f"{height}x{width} does not divide into {side}x{side} blocks")
-    blocks = values.reshape(
-        count, side, height // side, side, width // side, *values.shape[3:]
-    )
+    blocks = values.reshape(count, side, height // side, side, width // side, *values.shape[3:])
     return blocks.mean(axis=(2, 4))
 
 

@@ -63,9 +63,7 @@ def _devices() -> list[str]:
 
 def _make_virtual_devices(count: int) -> None:
     if count < 1:
-        raise ConfigurationError(
-            f"--virtual_devices must be at least 1. Received: {count}."
-        )
+        raise ConfigurationError(f"--virtual_devices must be at least 1. Received: {count}.")
     if tf.config.list_physical_devices("GPU"):
         tf.config.set_visible_devices([], "GPU")
     cpu = tf.config.list_physical_devices("CPU")[0]

@@ -51,9 +51,7 @@ def duration_steps(
         return default
     ((unit, value),) = given.items()
     if not math.isfinite(value) or value < 0:
-        raise ConfigurationError(
-            f"{keys[unit]} must be a number of at least 0. Received: {value}."
-        )
+        raise ConfigurationError(f"{keys[unit]} must be a number of at least 0. Received: {value}.")
     if unit == "percent" and total_steps is None:
         raise ConfigurationError(
             f"{keys[unit]} is a share of the whole training and has no meaning for "

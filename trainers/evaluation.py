@@ -58,9 +58,7 @@ class Evaluator:
         Raises:
             DataError: If an example cannot be read; it is named.
         """
-        batches = evaluation_batches(
-            source, self.preprocessing, self.batch_size, self.strategy
-        )
+        batches = evaluation_batches(source, self.preprocessing, self.batch_size, self.strategy)
         totals: dict[str, float] = {}
         with (
             explain_data_failures(source, lambda: range(source.num_examples)),
@@ -85,9 +83,7 @@ class Evaluator:
 
 
 @contextlib.contextmanager
-def averaged_weights(
-    model: keras.Model, optimizer: keras.optimizers.Optimizer
-) -> Iterator[None]:
+def averaged_weights(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
     """Puts the moving averages of the weights into the model, and takes them out again.
 
     Without averages (no `ema_decay`) the model keeps its weights.

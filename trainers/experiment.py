@@ -116,9 +116,7 @@ def make_model(
             "dtype_policy mixed_float16 needs loss scaling, which the trainer does not do. "
             "Use mixed_bfloat16."
         )
-    rate = make_schedule(
-        config.optimizer, warmup_steps=schedule.warmup, total_steps=schedule.total
-    )
+    rate = make_schedule(config.optimizer, warmup_steps=schedule.warmup, total_steps=schedule.total)
     optimizer = make_optimizer(config.optimizer, rate)
     if config.ema_decay is not None:
         if not 0 < config.ema_decay < 1:
@@ -130,16 +128,12 @@ def make_model(
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.dtype_policy)
     built = build_model(model, name=config.model.name)
-    exclude_from_decay(
-        optimizer, built.trainable_variables, config.optimizer.weight_decay_mask
-    )
+    exclude_from_decay(optimizer, built.trainable_variables, config.optimizer.weight_decay_mask)
     optimizer.build(built.trainable_variables)
     return built, optimizer
 
 
-def make_preprocessing(
-    config: ConfigDict, image_size: tuple[int, int]
-) -> PreprocessingConfig:
+def make_preprocessing(config: ConfigDict, image_size: tuple[int, int]) -> PreprocessingConfig:
     """Returns the section `augmentation` for images of a size."""
     return PreprocessingConfig(image_size=image_size, **config.augmentation.to_dict())
 

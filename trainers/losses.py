@@ -23,9 +23,7 @@ def make_loss(name: str, label_smoothing: float = 0.0) -> Loss:
     """
     losses = {"softmax": softmax_cross_entropy, "sigmoid": sigmoid_cross_entropy}
     if name not in losses:
-        raise ConfigurationError(
-            f"loss must be one of {', '.join(losses)}. Received: {name!r}."
-        )
+        raise ConfigurationError(f"loss must be one of {', '.join(losses)}. Received: {name!r}.")
     if not 0.0 <= label_smoothing < 1.0:
         raise ConfigurationError(
             f"label_smoothing must be at least 0 and below 1. Received: {label_smoothing}."

@@ -84,9 +84,7 @@ class SGD(_ReducedGradients, keras.optimizers.SGD):
     """keras.optimizers.SGD on reduced gradients."""
 
 
-def make_schedule(
-    config: ConfigDict, *, warmup_steps: int, total_steps: int
-) -> WarmupSchedule:
+def make_schedule(config: ConfigDict, *, warmup_steps: int, total_steps: int) -> WarmupSchedule:
     """Returns the learning rate as a function of the step.
 
     Args:
@@ -117,9 +115,7 @@ def make_schedule(
     )
 
 
-def make_optimizer(
-    config: ConfigDict, schedule: WarmupSchedule
-) -> keras.optimizers.Optimizer:
+def make_optimizer(config: ConfigDict, schedule: WarmupSchedule) -> keras.optimizers.Optimizer:
     """Returns the optimizer; gradients are expected summed over replicas and clipped.
 
     Args:

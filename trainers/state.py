@@ -17,9 +17,7 @@ def state_arrays(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> A
     return {name: np.asarray(variable.numpy()) for name, variable in variables.items()}
 
 
-def load_state(
-    arrays: Arrays, model: keras.Model, optimizer: keras.optimizers.Optimizer
-) -> None:
+def load_state(arrays: Arrays, model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
     """Puts arrays of `state_arrays` back.
 
     Raises:

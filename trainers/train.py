@@ -67,7 +67,7 @@ def main() -> None:
     show_warnings_plainly()
     stop = StopRequest().install()
     config, overridden = FLAGS.config, set(FLAGS["config"].override_values)
-    _check(config)
+    _check(config, overridden)
 
     # ------------------------------------------------------------------ devices
     strategy = make_strategy(FLAGS.strategy, FLAGS.tpu, FLAGS.virtual_devices)
@@ -171,7 +171,7 @@ def main() -> None:
     print(f"finished: {workdir}", flush=True)
 
 
-def _check(config: ConfigDict) -> None:
+def _check(config: ConfigDict, overridden: set[str]) -> None:
     """Checks what no stage checks before heavy work begins."""
     if keras.backend.backend() != "tensorflow":
         raise ConfigurationError(
@@ -184,6 +184,8 @@ def _check(config: ConfigDict) -> None:
     if not 0 <= config.seed < 2**32:
         raise ConfigurationError(f"seed must be in [0, 2**32). Got {config.seed}.")
     make_loss(config.loss, config.label_smoothing)
+    # The data knows the number of classes; all else is checked before it is opened.
+    make_preprocessing(config, make_model_config(config, 2, overridden).image_size)
     check_normalization(config.data.normalization)
     check_workdir(FLAGS.workdir, config)
 
@@ -220,9 +222,7 @@ def _resume(
     return step
 
 
-def _examples(
-    config: ConfigDict, source: Source, step: int, num_steps: int
-) -> Iterator[int]:
+def _examples(config: ConfigDict, source: Source, step: int, num_steps: int) -> Iterator[int]:
     """Yields the examples of a block of steps, for naming one that is damaged."""
     # Batches are prepared ahead, so the damaged one may be a few steps on.
     for each in range(step, step + num_steps + 16):

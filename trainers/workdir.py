@@ -71,8 +71,7 @@ def _check_same_run(path: Path, config: ConfigDict) -> None:
     different = [key for key in keys if before.get(key) != now.get(key)]
     if different:
         listed = "; ".join(
-            f"{key}: {before.get(key)!r} there, {now.get(key)!r} here"
-            for key in different[:5]
+            f"{key}: {before.get(key)!r} there, {now.get(key)!r} here" for key in different[:5]
         )
         raise ConfigurationError(
             f"{path.parent} holds a run of another configuration ({listed}). Use a new "

@@ -100,9 +100,7 @@ def _binary_manifest(path: Path) -> None:
         _binary_manifest,
     ],
 )
-def test_a_damaged_one_is_named_and_skipped(
-    tmp_path: Path, damage: Callable[[Path], None]
-) -> None:
+def test_a_damaged_one_is_named_and_skipped(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     store = _Store(tmp_path)
     damage(store.path(3))
     found = store.store.load_newest()

@@ -145,9 +145,7 @@ def test_wrong_values(file: str, argument: str) -> None:
     assert name in str(failure.value)
 
 
-@pytest.mark.parametrize(
-    "name", [f.name for f in dataclasses.fields(VisionTransformerConfig)]
-)
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(VisionTransformerConfig)])
 def test_every_field_of_the_model_can_be_overridden(file: str, name: str) -> None:
     if name == "num_classes":  # the data says it
         with pytest.raises(ConfigurationError, match="num_classes"):
@@ -193,9 +191,7 @@ def test_only_a_none_that_was_given_reaches_the_model(file: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("unit", UNITS)
-def test_a_duration_replaces_the_unit_of_the_file(
-    tmp_path: Path, name: str, unit: str
-) -> None:
+def test_a_duration_replaces_the_unit_of_the_file(tmp_path: Path, name: str, unit: str) -> None:
     for other in UNITS:
         text = TINY_CONFIG.replace(
             "config.total_steps = 4\n    config.log_steps = 1", f"config.{name}_{other} = 7"

@@ -52,16 +52,12 @@ def _evaluator(
         (1, 4, 2),
     ],
 )
-def test_each_example_counts_once(
-    num_examples: int, batch_size: int, replicas: int
-) -> None:
+def test_each_example_counts_once(num_examples: int, batch_size: int, replicas: int) -> None:
     source = ArraySource(num_examples, num_classes=7)
     evaluator, model = _evaluator(replicas, batch_size)
     metrics = evaluator.evaluate(source)
     logits = model(source.images / np.float32(127.5) - 1).numpy()
-    losses = keras.losses.sparse_categorical_crossentropy(
-        source.labels, logits, from_logits=True
-    )
+    losses = keras.losses.sparse_categorical_crossentropy(source.labels, logits, from_logits=True)
     assert metrics["num_examples"] == num_examples
     assert metrics["accuracy"] == np.mean(logits.argmax(axis=1) == source.labels)
     assert metrics["loss"] == pytest.approx(np.mean(losses), rel=1e-5)

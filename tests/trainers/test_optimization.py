@@ -95,9 +95,7 @@ def _layers() -> keras.Model:
 )
 def test_updates_are_those_of_keras(name: str, reference: Any, options: Any) -> None:
     ours, theirs = _layers(), _layers()
-    config = _config(
-        name=name, weight_decay=0.1, learning_rate=0.05, weight_decay_mask="kernels"
-    )
+    config = _config(name=name, weight_decay=0.1, learning_rate=0.05, weight_decay_mask="kernels")
     schedule = make_schedule(config, warmup_steps=2, total_steps=5)
     optimizer = make_optimizer(config, schedule)
     exclude_from_decay(optimizer, ours.trainable_variables, "kernels")
@@ -108,8 +106,7 @@ def test_updates_are_those_of_keras(name: str, reference: Any, options: Any) -> 
     rng = np.random.default_rng(1)
     for _ in range(4):
         gradients = [
-            tf.constant(rng.standard_normal(v.shape), tf.float32)
-            for v in ours.trainable_variables
+            tf.constant(rng.standard_normal(v.shape), tf.float32) for v in ours.trainable_variables
         ]
         optimizer.apply(gradients, ours.trainable_variables)
         expected.apply(gradients, theirs.trainable_variables)
@@ -126,9 +123,7 @@ def test_weight_decay_mask(mask: str, decayed: set[str] | None) -> None:
     for variable in model.trainable_variables:
         variable.assign_add(tf.ones_like(variable))
     config = _config(weight_decay=0.5, learning_rate=0.1, schedule="constant")
-    optimizer = make_optimizer(
-        config, make_schedule(config, warmup_steps=0, total_steps=9)
-    )
+    optimizer = make_optimizer(config, make_schedule(config, warmup_steps=0, total_steps=9))
     exclude_from_decay(optimizer, model.trainable_variables, mask)
     optimizer.build(model.trainable_variables)
     zeros = [tf.zeros_like(variable) for variable in model.trainable_variables]

@@ -121,16 +121,12 @@ def test_a_step_follows_the_gradient_of_the_mean_loss() -> None:
     batch = next(run.batches(0))
     with tf.GradientTape() as tape:
         logits = run.model(tf.cast(batch["image"], tf.float32) / 127.5 - 1)
-        losses = keras.losses.categorical_crossentropy(
-            batch["target"], logits, from_logits=True
-        )
+        losses = keras.losses.categorical_crossentropy(batch["target"], logits, from_logits=True)
         loss = tf.reduce_mean(losses)
     gradients = tape.gradient(loss, [v.value for v in run.model.trainable_variables])
     sums = run.train(0, 1)
     assert sums["loss"] / BATCH == pytest.approx(float(loss), rel=1e-5)
-    assert sums["gradient_norm"] == pytest.approx(
-        float(tf.linalg.global_norm(gradients)), rel=1e-5
-    )
+    assert sums["gradient_norm"] == pytest.approx(float(tf.linalg.global_norm(gradients)), rel=1e-5)
     first_moment = run.state()["optimizer/00002_sequential_dense_kernel_momentum"]
     np.testing.assert_allclose(first_moment, 0.1 * gradients[0], rtol=1e-4, atol=1e-8)
 

@@ -9,9 +9,7 @@ from numpy.typing import NDArray
 WEIGHT_UNITS = 2.0**18
 
 
-def resize_weights(
-    start: float, length: float, size: int, limit: int
-) -> NDArray[np.float64]:
+def resize_weights(start: float, length: float, size: int, limit: int) -> NDArray[np.float64]:
     """Makes the matrix that resizes one axis with a triangle filter.
 
     The filter widens with the scale when shrinking, so nothing aliases.

@@ -53,9 +53,7 @@ def evaluation_batches(
     """
 
     def batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        return evaluation_dataset(
-            source, preprocessing, batch_size=batch_size, **_layout(context)
-        )
+        return evaluation_dataset(source, preprocessing, batch_size=batch_size, **_layout(context))
 
     return strategy.distribute_datasets_from_function(batches)
 

@@ -102,8 +102,7 @@ class FreedoomScene:
             The view, or None if the object cannot be seen whole from there.
         """
         if any(
-            math.hypot(thing.x - x, thing.y - y) < POWER_UP_DISTANCE
-            for thing in self._power_ups
+            math.hypot(thing.x - x, thing.y - y) < POWER_UP_DISTANCE for thing in self._power_ups
         ):
             return None
         self._look(target, round(x), round(y), turn)

@@ -46,9 +46,7 @@ class ImageFolderSource:
                 f"data.source=folder needs data.data_dir, received {data_dir!r}. " + LAYOUT
             )
         if not tf.io.gfile.isdir(data_dir):
-            raise ConfigurationError(
-                f"data.data_dir={data_dir!r} is not a folder. {LAYOUT}"
-            )
+            raise ConfigurationError(f"data.data_dir={data_dir!r} is not a folder. {LAYOUT}")
         self.name = "folder"
         self.split = split
         self.class_names, files = _find_files(data_dir, split)
@@ -141,9 +139,7 @@ def _class_names(folder: str) -> tuple[str, ...]:
 
 def _list_classes(folder: str, class_names: tuple[str, ...]) -> list[tuple[str, str]]:
     return [
-        (path, name)
-        for name in class_names
-        for path in _images(tf.io.gfile.join(folder, name))
+        (path, name) for name in class_names for path in _images(tf.io.gfile.join(folder, name))
     ]
 
 
@@ -159,11 +155,7 @@ def _images(folder: str) -> list[str]:
 
 
 def _folders(folder: str) -> list[str]:
-    return [
-        name
-        for name in _visible(folder)
-        if tf.io.gfile.isdir(tf.io.gfile.join(folder, name))
-    ]
+    return [name for name in _visible(folder) if tf.io.gfile.isdir(tf.io.gfile.join(folder, name))]
 
 
 def _visible(folder: str) -> list[str]:

@@ -155,9 +155,7 @@ def _grey(image: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(weighted, axis=-1, keepdims=True)  # (H, W, 1)
 
 
-def _enhance(
-    image: tf.Tensor, plain: tf.Tensor, strength: float, sign: tf.Tensor
-) -> tf.Tensor:
+def _enhance(image: tf.Tensor, plain: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
     """Move each pixel away from (sign 1) or towards (sign -1) a plainer image."""
     factor = 1.0 + sign * (strength * _MAX_ENHANCEMENT)
     return _to_bytes(plain + factor * (tf.cast(image, tf.float32) - plain))

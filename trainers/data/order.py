@@ -108,9 +108,7 @@ def examples_at_step(
         int64 (batch_size / num_hosts,), in the order of the batch.
     """
     with tf.device("CPU:0"):
-        positions = step_positions(
-            tf.constant(step, tf.int64), batch_size, num_hosts, host_index
-        )
+        positions = step_positions(tf.constant(step, tf.int64), batch_size, num_hosts, host_index)
         indices, _ = shuffled_examples(positions, num_examples, seed)
     result: npt.NDArray[np.int64] = indices.numpy()
     return result

@@ -190,9 +190,7 @@ def _for_replicas(
     options = tf.data.Options()
     options.deterministic = True
     # The hosts are told apart above; nothing is left to shard.
-    options.experimental_distribute.auto_shard_policy = (
-        tf.data.experimental.AutoShardPolicy.OFF
-    )
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     # Examples run in parallel; threads inside of one operation would only compete.
     options.threading.max_intra_op_parallelism = 1
     if private_threads is not None:

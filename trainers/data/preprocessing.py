@@ -22,9 +22,7 @@ _INCEPTION_STREAM = 1
 _RANDAUGMENT_STREAM = 2
 
 
-def train_example(
-    example: Example, seed: tf.Tensor, config: PreprocessingConfig
-) -> tf.Tensor:
+def train_example(example: Example, seed: tf.Tensor, config: PreprocessingConfig) -> tf.Tensor:
     """Cut, resize, flip and augment one training example.
 
     Args:
@@ -36,18 +34,14 @@ def train_example(
         uint8 (height, width, 3) of `config.image_size`.
     """
     # One draw for all: each random operation costs as much as moving a small image.
-    shift_y, shift_x, flip = tf.unstack(
-        tf.random.stateless_uniform((3,), seed, alg="philox")
-    )
+    shift_y, shift_x, flip = tf.unstack(tf.random.stateless_uniform((3,), seed, alg="philox"))
     if config.crop == "pad":
         image = _resize(decode_image(example), config)
         image = _shift_and_flip(image, shift_y, shift_x, flip, config)
     else:
         image = _resize(_cropped(example, seed, shift_y, shift_x, config), config)
         if config.flip:
-            image = tf.cond(
-                flip < 0.5, lambda: tf.reverse(image, [1]), lambda: tf.identity(image)
-            )
+            image = tf.cond(flip < 0.5, lambda: tf.reverse(image, [1]), lambda: tf.identity(image))
     if config.randaugment_layers > 0:
         image = randaugment(
             image,
@@ -118,9 +112,7 @@ def _inception_window(
     return tf.where(failed, _centre_window(height, width, config), window)
 
 
-def _centre_window(
-    height: tf.Tensor, width: tf.Tensor, config: PreprocessingConfig
-) -> tf.Tensor:
+def _centre_window(height: tf.Tensor, width: tf.Tensor, config: PreprocessingConfig) -> tf.Tensor:
     size = _fitted_size(height, width, config, config.eval_crop_fraction)
     begin = (tf.stack([height, width]) - size + 1) // 2
     return tf.concat([begin, size], axis=0)
@@ -141,9 +133,7 @@ def _resize(image: tf.Tensor, config: PreprocessingConfig) -> tf.Tensor:
     if image.shape == (*config.image_size, 3):
         return image
     # Without antialiasing, as in the published recipes.
-    pixels = tf.image.resize(
-        image, config.image_size, method=config.interpolation, antialias=False
-    )
+    pixels = tf.image.resize(image, config.image_size, method=config.interpolation, antialias=False)
     return tf.cast(tf.clip_by_value(tf.round(pixels), 0.0, 255.0), tf.uint8)
 
 
@@ -165,9 +155,7 @@ def _shift_and_flip(
     image = tf.gather(image, tf.gather(rows, tf.cast(shift_y * shifts, tf.int32)))
     mirrored = tf.reverse(image, [1])
     if config.flip:
-        image, mirrored = tf.cond(
-            flip < 0.5, lambda: (mirrored, image), lambda: (image, mirrored)
-        )
+        image, mirrored = tf.cond(flip < 0.5, lambda: (mirrored, image), lambda: (image, mirrored))
     left, right = mirrored[:, width - 1 - padding : -1], mirrored[:, 1 : padding + 1]
     padded = tf.concat([left, image, right], axis=1)
     begin = tf.cast(shift_x * shifts, tf.int32)
@@ -178,7 +166,7 @@ def _reflected_positions(size: int, padding: int) -> npt.NDArray[np.int32]:
     """Return (2 padding + 1, size): for each shift, the positions that are shown."""
     shifts = np.arange(-padding, padding + 1)[:, np.newaxis]
     positions = np.abs(np.arange(size) + shifts)
-    reflected: npt.NDArray[np.int32] = np.minimum(
-        positions, 2 * (size - 1) - positions
-    ).astype(np.int32)
+    reflected: npt.NDArray[np.int32] = np.minimum(positions, 2 * (size - 1) - positions).astype(
+        np.int32
+    )
     return reflected

@@ -65,9 +65,7 @@ class PreprocessingConfig:
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise _wrong("crop_area", "0 < smallest <= largest <= 1", self.crop_area)
         if not 0 < self.crop_aspect_ratio[0] <= self.crop_aspect_ratio[1]:
-            raise _wrong(
-                "crop_aspect_ratio", "0 < smallest <= largest", self.crop_aspect_ratio
-            )
+            raise _wrong("crop_aspect_ratio", "0 < smallest <= largest", self.crop_aspect_ratio)
         if self.crop_attempts < 1:
             raise _wrong("crop_attempts", "1 or more", self.crop_attempts)
         for name in ("small_crop_fraction", "eval_crop_fraction"):

@@ -15,9 +15,7 @@ from trainers.errors import ConfigurationError
 FULL_MAGNITUDE = 30.0
 
 
-def randaugment(
-    image: tf.Tensor, seed: tf.Tensor, layers: int, magnitude: float
-) -> tf.Tensor:
+def randaugment(image: tf.Tensor, seed: tf.Tensor, layers: int, magnitude: float) -> tf.Tensor:
     """Apply `layers` operations, each drawn from all with equal chance.
 
     Args:
@@ -47,9 +45,7 @@ def randaugment(
     strength = magnitude / FULL_MAGNITUDE
     shape = image.shape
     for layer in range(layers):
-        branches = [
-            partial(operation, image, strength, signs[layer]) for operation in operations
-        ]
+        branches = [partial(operation, image, strength, signs[layer]) for operation in operations]
         # A switch runs one branch only; selecting among results would run them all.
         image = tf.ensure_shape(tf.switch_case(choices[layer], branches), shape)
     return image
@@ -88,9 +84,7 @@ def check_randaugment(layers: int, magnitude: float) -> None:
         ConfigurationError: if `layers` or `magnitude` is out of range.
     """
     if layers < 0:
-        raise ConfigurationError(
-            f"randaugment_layers: expected 0 (off) or more, received {layers}"
-        )
+        raise ConfigurationError(f"randaugment_layers: expected 0 (off) or more, received {layers}")
     if not 0 <= magnitude <= FULL_MAGNITUDE:
         raise ConfigurationError(
             f"randaugment_magnitude: expected 0 to {FULL_MAGNITUDE:g}, received "

@@ -39,9 +39,7 @@ class RecordFiles:
         DataError: a file is damaged or has another number of records.
     """
 
-    def __init__(
-        self, paths: Sequence[str], expected_counts: Sequence[int] | None = None
-    ) -> None:
+    def __init__(self, paths: Sequence[str], expected_counts: Sequence[int] | None = None) -> None:
         self._paths = tuple(paths)
         self._offsets, counts = _cached_offsets(self._paths)
         if expected_counts is not None:
@@ -149,9 +147,7 @@ def _read_record(stream: IO[bytes], path: str, offset: int) -> bytes:
     return data[:length]
 
 
-def _check_counts(
-    paths: Sequence[str], counts: NDArray[np.int64], expected: Sequence[int]
-) -> None:
+def _check_counts(paths: Sequence[str], counts: NDArray[np.int64], expected: Sequence[int]) -> None:
     for path, count, wanted in zip(paths, counts, expected, strict=True):
         if count != wanted:
             raise DataError(

@@ -105,9 +105,7 @@ def _freedoom_objects(split: str) -> Source:
     from trainers.data.in_memory import InMemorySource
 
     rendered = load_freedoom_objects(split)
-    return InMemorySource(
-        "freedoom_objects", split, rendered.images, rendered.labels, CLASS_NAMES
-    )
+    return InMemorySource("freedoom_objects", split, rendered.images, rendered.labels, CLASS_NAMES)
 
 
 def _digits(split: str) -> Source:

@@ -92,9 +92,7 @@ class TfdsSource:
         import tensorflow_datasets as tfds
 
         decoders = {"image": tfds.decode.SkipDecoding()}
-        example: dict[str, Any] = self._features.deserialize_example(
-            serialized, decoders=decoders
-        )
+        example: dict[str, Any] = self._features.deserialize_example(serialized, decoders=decoders)
         return example
 
     def _is_labelled(self, builder: Any) -> bool:
@@ -120,9 +118,7 @@ def _open_builder(dataset: str, data_dir: str | None) -> Any:
     directory = os.path.expanduser(data_dir or str(tfds.core.constants.DATA_DIR))
     try:
         # From the files alone: neither the network nor the set's own code is needed.
-        builder = tfds.core.read_only_builder.builder_from_files(
-            dataset, data_dir=directory
-        )
+        builder = tfds.core.read_only_builder.builder_from_files(dataset, data_dir=directory)
     except (tfds.core.registered.DatasetNotFoundError, ValueError, OSError) as error:
         raise ConfigurationError(_not_prepared(dataset, directory)) from error
     return builder

@@ -25,9 +25,7 @@ class ArraySource:
         self.num_classes = num_classes
         self.size = size
         generator = np.random.default_rng(0)
-        images = generator.integers(
-            0, 256, (max(num_examples, 1), *size, 3), dtype=np.uint8
-        )
+        images = generator.integers(0, 256, (max(num_examples, 1), *size, 3), dtype=np.uint8)
         positions = np.arange(len(images))
         images[:, 0, 0, 0] = positions % 256
         images[:, 0, 0, 1] = positions // 256

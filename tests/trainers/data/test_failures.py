@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,6 +87,31 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
         explain_data_failures(source, lambda: range(3)),
     ):
         list(evaluation_dataset(source, CONFIG, batch_size=2))
+
+
+class _RecordSource(ArraySource):
+    """Reads by Python code, as the source of TFDS records does; record 2 is damaged."""
+
+    def load(self, index: Any) -> dict[str, Any]:
+        """Return one example."""
+        label = tf.numpy_function(self._label, [index], tf.int64, stateful=False)
+        return {**super().load(index), "label": tf.ensure_shape(label, ())}
+
+    def _label(self, index: np.int64) -> np.int64:
+        if index == 2:
+            raise DataError("squares.tfrecord is damaged: the record at byte 96 is cut off")
+        return np.int64(0)
+
+
+def test_an_error_of_python_code_is_told_in_one_line() -> None:
+    source = _RecordSource(4)
+    with (
+        pytest.raises(DataError) as failure,
+        explain_data_failures(source, lambda: range(4)),
+    ):
+        list(evaluation_dataset(source, CONFIG, batch_size=2))
+    message = "squares.tfrecord is damaged: the record at byte 96 is cut off"
+    assert str(failure.value) == message
 
 
 def test_other_errors_pass(tmp_path: Path) -> None:

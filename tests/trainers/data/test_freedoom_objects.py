@@ -19,9 +19,7 @@ from trainers.data.freedoom_renderer import split_jobs
 from trainers.errors import ConfigurationError
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "freedoom_small.npz"
-SMALL = FreedoomOptions(
-    image_size=32, splits={"train": SplitOptions(("MAP01", "MAP02"), 2)}
-)
+SMALL = FreedoomOptions(image_size=32, splits={"train": SplitOptions(("MAP01", "MAP02"), 2)})
 
 
 @pytest.fixture
@@ -103,9 +101,7 @@ def test_unknown_split_names_the_known_ones(cache: Path) -> None:
         load_freedoom_objects("val")
 
 
-def test_missing_engine_names_the_command(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_engine_names_the_command(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real_import = builtins.__import__
 
     def refuse(name: str, *arguments: object, **keywords: object) -> object:

@@ -46,9 +46,7 @@ def test_seeds_differ_between_epochs_and_examples() -> None:
 def test_examples_at_step_cuts_the_global_batch_by_host() -> None:
     common = {"num_examples": 10, "batch_size": 6, "seed": 5}
     whole = examples_at_step(4, **common)
-    halves = [
-        examples_at_step(4, **common, num_hosts=2, host_index=host) for host in (0, 1)
-    ]
+    halves = [examples_at_step(4, **common, num_hosts=2, host_index=host) for host in (0, 1)]
     np.testing.assert_array_equal(np.concatenate(halves), whole)
 
 

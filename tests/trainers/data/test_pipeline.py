@@ -32,9 +32,7 @@ def _assert_same(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> N
 
 @pytest.mark.parametrize(("num_examples", "batch_size"), [(10, 4), (3, 8), (1, 2)])
 def test_each_epoch_sees_each_example_once(num_examples: int, batch_size: int) -> None:
-    dataset = training_dataset(
-        ArraySource(num_examples), PLAIN, batch_size=batch_size, seed=0
-    )
+    dataset = training_dataset(ArraySource(num_examples), PLAIN, batch_size=batch_size, seed=0)
     batches = _batches(dataset, -(-3 * num_examples // batch_size))
     seen = [index for batch in batches for index in spelled_indices(batch["image"])]
     for epoch in range(3):
@@ -48,9 +46,7 @@ def test_batches_are_what_examples_at_step_says() -> None:
     for step, batch in enumerate(_batches(dataset, 4), start=2):
         indices = examples_at_step(step, num_examples=10, batch_size=4, seed=9)
         assert spelled_indices(batch["image"]) == indices.tolist()
-        np.testing.assert_array_equal(
-            batch["target"], np.eye(5, dtype=np.float32)[indices % 5]
-        )
+        np.testing.assert_array_equal(batch["target"], np.eye(5, dtype=np.float32)[indices % 5])
 
 
 @pytest.mark.parametrize(("config", "replicas"), [(WITH_RANDAUGMENT, 1), (AUGMENTED, 2)])
@@ -96,8 +92,7 @@ def test_replicas_do_not_change_the_global_batch(replicas: int) -> None:
     for step in range(3):
         of_step = parts[step * replicas : (step + 1) * replicas]
         joined = {
-            name: np.concatenate([part[name] for part in of_step])
-            for name in ("image", "target")
+            name: np.concatenate([part[name] for part in of_step]) for name in ("image", "target")
         }
         _assert_same([joined], [whole[step]])
 
@@ -119,9 +114,7 @@ def test_hosts_share_the_global_batch() -> None:
 
 
 def test_mixup_blends_targets() -> None:
-    dataset = training_dataset(
-        ArraySource(20), PLAIN, batch_size=20, seed=0, mixup_alpha=1.0
-    )
+    dataset = training_dataset(ArraySource(20), PLAIN, batch_size=20, seed=0, mixup_alpha=1.0)
     first, second = _batches(dataset, 2)
     np.testing.assert_allclose(first["target"].sum(axis=1), np.ones(20), atol=1e-6)
     assert ((first["target"] > 0).sum(axis=1) == 2).any()
@@ -166,9 +159,7 @@ def test_evaluation_sees_each_example_once(
         )
         batches = list(dataset.as_numpy_iterator())
         assert len(batches) == dataset.cardinality() == steps * replicas
-        assert all(
-            len(batch["mask"]) == batch_size // num_hosts // replicas for batch in batches
-        )
+        assert all(len(batch["mask"]) == batch_size // num_hosts // replicas for batch in batches)
         parts.extend(batches)
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     real = joined["mask"] == 1
@@ -176,9 +167,7 @@ def test_evaluation_sees_each_example_once(
     assert sorted(indices) == list(range(num_examples))
     assert spelled_indices(joined["image"][real]) == indices.tolist()
     np.testing.assert_array_equal(joined["label"][real], indices % 5)
-    np.testing.assert_array_equal(
-        joined["target"][real], np.eye(5, dtype=np.float32)[indices % 5]
-    )
+    np.testing.assert_array_equal(joined["target"][real], np.eye(5, dtype=np.float32)[indices % 5])
     assert (joined["index"][~real] == -1).all()
     for name in ("image", "target", "label", "mask"):
         assert not joined[name][~real].any()
@@ -225,9 +214,7 @@ def test_empty_source_is_refused() -> None:
 
 
 def test_steps_beyond_32_bits_work() -> None:
-    dataset = training_dataset(
-        ArraySource(10), PLAIN, batch_size=4, seed=0, start_step=2**33
-    )
+    dataset = training_dataset(ArraySource(10), PLAIN, batch_size=4, seed=0, start_step=2**33)
     (batch,) = _batches(dataset, 1)
     assert (
         spelled_indices(batch["image"])

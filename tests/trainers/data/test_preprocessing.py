@@ -35,9 +35,7 @@ def test_training_images_have_a_fixed_size(crop: str, interpolation: str) -> Non
 
 @pytest.mark.parametrize("crop", CROPS)
 @pytest.mark.parametrize("encode", [tf.io.encode_jpeg, tf.io.encode_png])
-def test_encoded_and_raw_images_agree(
-    crop: str, encode: Callable[[tf.Tensor], tf.Tensor]
-) -> None:
+def test_encoded_and_raw_images_agree(crop: str, encode: Callable[[tf.Tensor], tf.Tensor]) -> None:
     encoded = encode(photograph(48, 64))
     raw = {"image": tf.io.decode_image(encoded)}
     file = {"encoded": encoded, "identity": tf.constant("x")}
@@ -108,9 +106,7 @@ def test_resize_small_crop_is_a_window_of_the_fraction() -> None:
     config = PreprocessingConfig(
         (28, 28), crop="resize_small_crop", small_crop_fraction=0.875, flip=False
     )
-    windows = {
-        image[y : y + 28, x : x + 28].tobytes(): (y, x) for y in range(5) for x in range(13)
-    }
+    windows = {image[y : y + 28, x : x + 28].tobytes(): (y, x) for y in range(5) for x in range(13)}
     train = _trainer({"image": tf.constant(image)}, config)
     seen = {windows[train(seed).numpy().tobytes()] for seed in range(300)}
     assert {y for y, _ in seen} == set(range(5))

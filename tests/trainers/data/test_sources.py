@@ -67,9 +67,7 @@ def test_in_memory_images_do_not_enter_the_graph() -> None:
         ((0, 4, 4, 3), np.zeros(0, int), "none"),
     ],
 )
-def test_in_memory_source_rejects(
-    shape: tuple[int, ...], labels: list[int], message: str
-) -> None:
+def test_in_memory_source_rejects(shape: tuple[int, ...], labels: list[int], message: str) -> None:
     images = np.zeros(shape, np.uint8)
     with pytest.raises(ValueError, match=message):
         InMemorySource("x", "train", images, np.array(labels), ("a", "b"))

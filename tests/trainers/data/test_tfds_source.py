@@ -158,9 +158,7 @@ def test_other_features_are_listed(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_plan(
-    sizes: dict[str, int], labelled: bool, expected: list[tuple[str, int, int]]
-) -> None:
+def test_plan(sizes: dict[str, int], labelled: bool, expected: list[tuple[str, int, int]]) -> None:
     plan = plan_splits(sizes, labelled)
     assert [plan[split] for split in SPLITS] == [RecordRange(*e) for e in expected]
 

@@ -19,10 +19,7 @@ def test_failure_shows_the_end_of_the_output() -> None:
 def test_every_job_runs_in_a_directory_of_its_own(tmp_path: Path) -> None:
     paths = [tmp_path / str(number) for number in range(3)]
     statement = "import os; open({!r}, 'w').write(os.getcwd())"
-    jobs = [
-        Job(path.name, "timeit", ("-n1", "-r1", statement.format(str(path))))
-        for path in paths
-    ]
+    jobs = [Job(path.name, "timeit", ("-n1", "-r1", statement.format(str(path)))) for path in paths]
     run_jobs(jobs, "Trying", workers=2)
     assert len({path.read_text() for path in paths}) == 3
 
