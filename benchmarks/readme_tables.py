@@ -49,13 +49,11 @@ PARTS: dict[str, Callable[[], str]] = {
 def filled(text: str) -> str:
     """Returns a text with every marked part replaced by the current one."""
     for name, make in PARTS.items():
-        pattern = rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)"
-        part = make()
-        text, count = re.subn(
-            pattern, lambda m, t=part: f"{m[1]}{t}\n{m[2]}", text, flags=re.DOTALL
-        )
-        if count != 1:
-            raise SystemExit(f"README.md must hold the part {name!r} once; found {count}.")
+        pieces = re.split(rf"(<!-- (?:begin|end) {name} -->)", text)
+        if len(pieces) != 5:
+            raise SystemExit(f"README.md must hold the part {name!r} exactly once.")
+        before, begin, _, end, after = pieces
+        text = f"{before}{begin}\n{make()}\n{end}{after}"
     return text
 
 

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from trainers.data.normalization import normalize
+from trainers.errors import ConfigurationError
 from trainers.losses import Loss
 from trainers.metrics import evaluation_sums
 from trainers.optimization import clip_by_global_norm
@@ -31,7 +32,11 @@ class TrainStep:
         normalization: Name of the input normalisation, done on the device.
         global_clipnorm: Largest gradient norm; None or 0 does not clip.
         seed: Seed of the dropout masks.
-        jit_compile: Whether the replica's step is compiled by XLA; TPUs always do.
+        jit_compile: Whether loss and gradients are compiled by XLA, on one replica;
+            TPUs always compile.
+
+    Raises:
+        ConfigurationError: If `jit_compile` is asked for on several replicas.
     """
 
     def __init__(
@@ -47,6 +52,12 @@ class TrainStep:
         seed: int,
         jit_compile: bool = False,
     ) -> None:
+        if jit_compile and strategy.num_replicas_in_sync > 1:
+            # Variables of several replicas do not go into a function compiled by XLA.
+            raise ConfigurationError(
+                "jit_compile is for one replica. Received jit_compile=True on "
+                f"{strategy.num_replicas_in_sync} replicas. Set jit_compile=False."
+            )
         self.model = model
         self.optimizer = optimizer
         self.loss = loss

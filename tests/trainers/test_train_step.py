@@ -14,6 +14,7 @@ from tokenlearner_keras import create_model
 from trainers.data.digits import digits_source
 from trainers.data.distributed import training_batches
 from trainers.data.preprocessing_config import PreprocessingConfig
+from trainers.errors import ConfigurationError
 from trainers.losses import make_loss
 from trainers.optimization import AdamW
 from trainers.state import load_state
@@ -35,6 +36,7 @@ class _Run:
         use_ema: Whether averages of the weights are kept, with momentum 0.75.
         clipnorm: As in the configuration.
         seed: Of the masks.
+        jit_compile: As in the configuration.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class _Run:
         use_ema: bool = False,
         clipnorm: float | None = CLIPNORM,
         seed: int = 0,
+        jit_compile: bool = False,
     ) -> None:
         self.strategy = strategy_of(replicas)
         keras.backend.clear_session()  # the names of the variables begin anew
@@ -66,6 +69,7 @@ class _Run:
             normalization="unit",
             global_clipnorm=clipnorm,
             seed=seed,
+            jit_compile=jit_compile,
         )
 
     def batches(self, first_step: int) -> Any:
@@ -195,3 +199,13 @@ def test_dropout_goes_on_after_a_resume_as_without() -> None:
     load_state(middle, resumed.model, resumed.optimizer)
     resumed.train(2, 2)
     assert_same_arrays(resumed.state(), whole.state())
+
+
+def test_compiled_by_xla_the_step_is_the_same() -> None:
+    plain, compiled = _Run(1), _Run(1, jit_compile=True)
+    for run in (plain, compiled):
+        run.train(0, 4)
+    for name, value in plain.state().items():
+        np.testing.assert_allclose(compiled.state()[name], value, atol=1e-5, err_msg=name)
+    with pytest.raises(ConfigurationError, match="for one replica"):
+        _Run(2, jit_compile=True)
