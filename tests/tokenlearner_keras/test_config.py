@@ -4,6 +4,7 @@ import json
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
@@ -37,6 +38,11 @@ def test_half_depth_is_the_default_place() -> None:
     assert Config(depth=21, token_learner="v1.1").token_learner_block == 10
 
 
+def test_numpy_integers_are_integers() -> None:
+    config = Config(token_learner="v1.1", token_learner_at=np.int64(3), depth=np.int32(6))
+    assert config.token_learner_block == 3
+
+
 def test_an_integer_is_a_square() -> None:
     assert Config(image_size=32, patch_size=8).grid_size == (4, 4)
 
@@ -68,6 +74,9 @@ def test_an_integer_is_a_square() -> None:
         ({"pooling": ((5, 2), (3, 1))}, "increasing blocks"),
         ({"pooling": (3, 2)}, "pairs"),
         ({"pooling": ((8, 2),), "token_learner": "v1.1"}, r"in \[0, 7\)"),
+        ({"pooling": ((3.7, 2),)}, "pairs"),
+        ({"head_bias": "x"}, "a number"),
+        ({"token_learner": "v1.1", "token_fuser": "no"}, "True or False"),
         ({"tubelet_size": 2}, "set num_frames"),
         ({"num_frames": 4, "sample_frames": 5}, "must not exceed"),
         ({"num_frames": 1, "tubelet_size": 2}, "at least tubelet_size=2"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
-from tokenlearner_keras.weights.reference import reference_variables
+from tokenlearner_keras.weights.reference import reference_parameters
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 TOLERANCE = 1e-5
@@ -89,7 +89,8 @@ def test_output(golden: Golden) -> None:
 
 
 def test_gradients(golden: Golden, gradients: Any) -> None:
-    variables = reference_variables(golden.target)
+    parameters = reference_parameters(golden.target)
+    variables = {name: parameter.variable for name, parameter in parameters.items()}
     by_input, by_variable = gradients(
         golden.target, golden.inputs, golden.arrays["cotangent"], list(variables.values())
     )

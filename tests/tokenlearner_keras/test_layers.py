@@ -318,3 +318,33 @@ def test_fuser_inputs_that_do_not_fit(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         tk.TokenFuser()(np.ones(tokens, "float32"), np.ones(original, "float32"))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="sizes unknown at run time")
+def test_sizes_known_only_at_run_time_are_checked_then() -> None:
+    import tensorflow as tf
+
+    any_size = tf.TensorSpec((None, None, 6))
+    gridded = tk.TokenLearner(4, grid_size=(4, 4))
+    gridded.build((None, 16, 6))
+    call = tf.function(gridded, input_signature=[any_size])
+    assert call(np.ones((2, 16, 6), "float32")).shape == (2, 4, 6)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        call(np.ones((1, 32, 6), "float32"))  # two grids are not two examples
+    square = tk.TokenLearner(4)
+    square.build((None, 16, 6))
+    with pytest.raises(ValueError, match=r"unknown positions.*grid_size=\(height, width\)"):
+        tf.function(square, input_signature=[any_size])(np.ones((2, 16, 6), "float32"))
+    fuser = tk.TokenFuser()
+    fuser.build((None, 4, 6), (None, 9, 6))
+    fuse = tf.function(
+        fuser, input_signature=[tf.TensorSpec((None, 4, 6)), tf.TensorSpec((None, 9, 6))]
+    )
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        fuse(np.ones((2, 4, 6), "float32"), np.ones((4, 9, 6), "float32"))
+
+
+def test_a_mask_may_be_a_nested_list(make: Any) -> None:
+    layer, x = make(), _random(1, 4, 6)
+    rows = [[True, True, False, True]]
+    assert np.array_equal(_numpy(layer(x, mask=rows)), _numpy(layer(x, mask=np.array(rows))))

@@ -16,7 +16,7 @@ class MultiHeadAttention(keras.layers.Layer):
     """Scaled dot-product attention with `channels / num_heads` wide heads.
 
     `keras.layers.MultiHeadAttention` runs its softmax in the compute dtype; under a
-    mixed policy that is half precision. Here logits and softmax are float32. The
+    mixed policy that is half precision. Here the softmax is float32. The
     projections are plain Dense layers, so LoRA and quantisation apply to them.
 
     Args:

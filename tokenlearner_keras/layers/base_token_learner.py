@@ -51,9 +51,10 @@ class BaseTokenLearner(keras.layers.Layer):
         return_attention_maps: bool = False,
         training: bool | None = None,
     ) -> Any:
+        if mask is not None:
+            mask = ops.convert_to_tensor(mask, dtype="bool")
         shape = self._checked_shape(ops.shape(x), mask)
         if mask is not None:
-            mask = ops.cast(mask, "bool")
             # `where`, not a product: a NaN in the padding must not get through.
             x = ops.where(ops.expand_dims(mask, -1), x, ops.zeros_like(x))
             mask = ops.reshape(mask, (-1, *shape.grid))  # (B*T, *grid)

@@ -118,31 +118,31 @@ class TokenFuser(keras.layers.Layer):
 
     def call(self, tokens: Any, original: Any, training: bool | None = None) -> Any:
         self._check_shapes(tokens.shape, original.shape)
-        mixed = self._mix(tokens)  # (B*T, S, C)
-        weights = self._mask(original, ops.shape(mixed)[0], training)  # (B*T, N, S)
-        fused = ops.matmul(weights, ops.cast(mixed, weights.dtype))  # (B*T, N, C)
+        mixed = self._mix(tokens)  # (B[, T], S, C)
+        weights = self._mask(original, len(tokens.shape) - 2, training)  # (B[, T], N, S)
+        fused = ops.matmul(weights, ops.cast(mixed, weights.dtype))  # (B[, T], N, C)
         fused = ops.reshape(
             ops.cast(fused, self.compute_dtype), ops.shape(original)
         )  # original's shape
         return self.output_dropout(fused, training=training)
 
     def _mix(self, tokens: Any) -> Any:
-        """Returns the mixed tokens, folded to (B*T, S, C)."""
-        dimensions = ops.shape(tokens)
-        num_tokens, channels = dimensions[-2:]
+        """Returns the mixed tokens, in the shape of the tokens."""
         axes = self._mixed_axes(tokens.shape)
-        x = ops.reshape(tokens, (-1, math.prod(axes), channels))  # (B', S', C)
+        x = ops.reshape(tokens, (-1, math.prod(axes), tokens.shape[-1]))  # (B', S', C)
         if self.use_normalization:
             x = self.mix_norm1(x)
         x = self.mixing_layer(ops.transpose(x, (0, 2, 1)))  # (B', C, S')
         x = ops.transpose(x, (0, 2, 1))  # (B', S', C)
         if self.use_normalization:
             x = self.mix_norm2(x)
-        return ops.reshape(x, (-1, num_tokens, channels))  # (B*T, S, C)
+        return ops.reshape(x, ops.shape(tokens))  # (B[, T], S, C)
 
-    def _mask(self, original: Any, batch: Any, training: bool | None) -> Any:
-        """Returns the weight of each token at each position, (B*T, N, S)."""
-        x = ops.reshape(original, (batch, -1, original.shape[-1]))  # (B*T, N, C)
+    def _mask(self, original: Any, num_leading: int, training: bool | None) -> Any:
+        """Returns the weight of each token at each position, (B[, T], N, S)."""
+        # The batch (and time) is the original's own, so that tokens of another batch fail.
+        leading = ops.shape(original)[:num_leading]
+        x = ops.reshape(original, (*leading, -1, original.shape[-1]))  # (B[, T], N, C)
         x = self.original_norm(x)
         if self.bottleneck_dim is None:
             logits = self.token_masking(x)

@@ -95,11 +95,13 @@ class TokenLearner(BaseTokenLearner):
 
     def _attention_weights(self, values: Any, mask: Any, training: bool | None) -> Any:
         del training
-        grid = self._grid(ops.shape(values)[1:-1])
+        dimensions = ops.shape(values)
+        # The batch is named, not guessed: a sequence that does not fit the grid fails.
+        grid = (dimensions[0], *self._grid(dimensions[1:-1]))
         # (B*T, H, W, C)
-        x = ops.reshape(self.norm(values), (-1, *grid, ops.shape(values)[-1]))
+        x = ops.reshape(self.norm(values), (*grid, dimensions[-1]))
         if mask is not None:
-            mask = ops.reshape(mask, (-1, *grid, 1))  # (B*T, H, W, 1)
+            mask = ops.reshape(mask, (*grid, 1))  # (B*T, H, W, 1)
         for index, convolution in enumerate(self.convolutions):
             if mask is not None:
                 # A convolution reads its neighbours, so padding is zeroed each time.
@@ -134,12 +136,13 @@ class TokenLearner(BaseTokenLearner):
                     "(batch, height, width, channels)."
                 )
             return self.grid_size
-        side = math.isqrt(positions) if isinstance(positions, int) else 0
-        if side * side != positions:
+        known = isinstance(positions, int)
+        side = math.isqrt(positions) if known else 0
+        if not known or side * side != positions:
             raise ValueError(
                 f"{self._owner} convolves over a grid and cannot tell it from a "
-                f"sequence of {positions if side else 'unknown'} positions, which is "
-                "not a square number. Either pass grid_size=(height, width) to the "
+                f"sequence of {positions if known else 'unknown'} positions, which is "
+                "no known square number. Either pass grid_size=(height, width) to the "
                 "layer, or give it an input of shape (batch, height, width, channels)."
             )
         return side, side

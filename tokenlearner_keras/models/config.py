@@ -2,6 +2,8 @@
 
 import dataclasses
 import difflib
+import numbers
+import operator
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -105,6 +107,12 @@ class VisionTransformerConfig:
                 check_positive_integer(getattr(self, name), name)
         for name in ("dropout", "attention_dropout", "stochastic_depth"):
             check_rate(getattr(self, name), name)
+        for name, kind in (("token_fuser", bool), ("head_bias", numbers.Real)):
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(
+                    f"`{name}` must be {'True or False' if kind is bool else 'a number'}. "
+                    f"Received: {getattr(self, name)!r}."
+                )
         check_choice(self.token_learner, (None, "v1.0", "v1.1"), "token_learner")
         check_choice(self.classifier, CLASSIFIERS, "classifier")
         check_choice(self.token_learner_pooling, ("sum", "mean"), "token_learner_pooling")
@@ -121,7 +129,7 @@ class VisionTransformerConfig:
             object.__setattr__(self, name, _pair(getattr(self, name), name))
         try:
             pooling = tuple(
-                (int(block), _pair(grid, "pooling grid")) for block, grid in self.pooling
+                (operator.index(block), _pair(grid, "pooling grid")) for block, grid in self.pooling
             )
         except (TypeError, ValueError) as error:
             raise ValueError(
@@ -147,8 +155,8 @@ class VisionTransformerConfig:
                     f"token_learner_at={at}, token_fuser={self.token_fuser}."
                 )
             return
-        whole = at is None or (isinstance(at, int) and not isinstance(at, bool))
-        if not whole or (at is not None and not 0 <= at < self.depth):
+        whole = isinstance(at, numbers.Integral) and not isinstance(at, bool)
+        if at is not None and (not whole or not 0 <= at < self.depth):
             raise ValueError(
                 "`token_learner_at` is the 0-based block that TokenLearner precedes: "
                 f"it must be in [0, {self.depth}) for depth={self.depth}. Received: "

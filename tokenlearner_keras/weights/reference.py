@@ -5,6 +5,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -20,7 +21,19 @@ from tokenlearner_keras.layers.token_fuser import TokenFuser
 from tokenlearner_keras.layers.token_learner import TokenLearner
 from tokenlearner_keras.layers.token_learner_v11 import TokenLearnerV11
 
-Variables = Iterator[tuple[str, keras.Variable]]
+
+class Parameter(NamedTuple):
+    """A variable and the shape that the reference gives it.
+
+    They differ for attention only: the reference keeps the heads apart, `(D, heads,
+    dim)` or `(heads, dim, D)`, where we have `(D, D)`; the entries are in the same order.
+    """
+
+    variable: keras.Variable
+    shape: tuple[int, ...]
+
+
+Parameters = Iterator[tuple[str, Parameter]]
 
 
 def load_reference_params(
@@ -46,19 +59,19 @@ def load_reference_params(
         scenic `projects/token_learner/model.py`; no kernel is transposed.
     """
     arrays = dict(_flatten(params))
-    variables = reference_variables(target)
-    problems = _shape_problems(arrays, variables)
+    parameters = reference_parameters(target)
+    problems = _shape_problems(arrays, parameters)
     if strict:
-        problems += _name_problems(set(arrays), set(variables))
+        problems += _name_problems(set(arrays), set(parameters))
     if problems:
         raise ValueError(f"The parameters do not fit {target.name!r}:\n  " + "\n  ".join(problems))
-    for name in variables.keys() & arrays.keys():
-        variable = variables[name]
+    for name in parameters.keys() & arrays.keys():
+        variable = parameters[name].variable
         variable.assign(np.reshape(arrays[name], variable.shape))
 
 
-def reference_variables(target: keras.layers.Layer) -> dict[str, keras.Variable]:
-    """Returns the variables of a layer or model by the reference's names.
+def reference_parameters(target: keras.layers.Layer) -> dict[str, Parameter]:
+    """Returns the variables of a layer or model by the reference's names, with its shapes.
 
     Raises:
         ValueError: If the target is not built or has weights without such a name.
@@ -69,7 +82,8 @@ def reference_variables(target: keras.layers.Layer) -> dict[str, keras.Variable]
             " input, or call its build method with the input's shape."
         )
     named = dict(_model(target) if isinstance(target, keras.Model) else _layer(target))
-    unnamed = {id(v) for v in target.trainable_variables} - {id(v) for v in named.values()}
+    known = {id(parameter.variable) for parameter in named.values()}
+    unnamed = [v for v in target.trainable_variables if id(v) not in known]
     if unnamed or not named:
         raise ValueError(
             f"{target.name!r} of type {type(target).__name__} holds weights that the "
@@ -87,31 +101,12 @@ def _flatten(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{name}", np.asarray(value)
 
 
-def _shape_problems(
-    arrays: dict[str, np.ndarray], variables: dict[str, keras.Variable]
-) -> list[str]:
-    problems = []
-    for name in sorted(variables.keys() & arrays.keys()):
-        expected, received = tuple(variables[name].shape), arrays[name].shape
-        if not _same_entries(name, expected, received):
-            problems.append(f"{name}: expected shape {expected}, received {received}")
-    return problems
-
-
-def _same_entries(name: str, expected: tuple[int, ...], received: tuple[int, ...]) -> bool:
-    """Whether shapes agree, up to the heads axis of attention parameters.
-
-    The reference keeps heads apart, (D, heads, dim) or (heads, dim, D), where we have
-    (D, D): the same numbers in the same order.
-    """
-    if expected == received:
-        return True
-    if "MultiHeadDotProductAttention" not in name:
-        return False
-    if name.endswith("out/kernel"):
-        return len(received) == 3 and (received[0] * received[1], received[2]) == expected
-    folded = (*received[:-2], received[-2] * received[-1]) if len(received) > 1 else ()
-    return folded == expected
+def _shape_problems(arrays: dict[str, np.ndarray], parameters: dict[str, Parameter]) -> list[str]:
+    return [
+        f"{name}: expected shape {parameters[name].shape}, received {arrays[name].shape}"
+        for name in sorted(parameters.keys() & arrays.keys())
+        if arrays[name].shape != parameters[name].shape
+    ]
 
 
 def _name_problems(received: set[str], expected: set[str]) -> list[str]:
@@ -124,58 +119,67 @@ def _name_problems(received: set[str], expected: set[str]) -> list[str]:
     return problems
 
 
-def _prefixed(prefix: str, variables: Variables) -> Variables:
-    for name, variable in variables:
-        yield f"{prefix}/{name}", variable
+def _prefixed(prefix: str, parameters: Parameters) -> Parameters:
+    for name, parameter in parameters:
+        yield f"{prefix}/{name}", parameter
 
 
-def _layer(layer: keras.layers.Layer) -> Variables:
+def _plain(variable: keras.Variable) -> Parameter:
+    return Parameter(variable, tuple(variable.shape))
+
+
+def _layer(layer: keras.layers.Layer) -> Parameters:
     for kind, names in _NAMES.items():
         if isinstance(layer, kind):
             yield from names(layer)
 
 
-def _norm(layer: Any) -> Variables:
-    yield "scale", layer.gamma
-    yield "bias", layer.beta
+def _norm(layer: Any) -> Parameters:
+    yield "scale", _plain(layer.gamma)
+    yield "bias", _plain(layer.beta)
 
 
-def _linear(layer: Any) -> Variables:
-    yield "kernel", layer.kernel
+def _linear(layer: Any) -> Parameters:
+    yield "kernel", _plain(layer.kernel)
     if layer.bias is not None:
-        yield "bias", layer.bias
+        yield "bias", _plain(layer.bias)
 
 
-def _mlp(layer: MlpBlock) -> Variables:
+def _mlp(layer: MlpBlock) -> Parameters:
     yield from _prefixed("Dense_0", _linear(layer.hidden_layer))
     yield from _prefixed("Dense_1", _linear(layer.output_layer))
 
 
-def _attention(layer: MultiHeadAttention) -> Variables:
+def _attention(layer: MultiHeadAttention) -> Parameters:
+    heads = (layer.num_heads, layer.head_dim)
+    width = layer.num_heads * layer.head_dim
     for name in ("query", "key", "value"):
-        yield from _prefixed(name, _linear(getattr(layer, f"{name}_layer")))
-    yield from _prefixed("out", _linear(layer.output_layer))
+        projection = getattr(layer, f"{name}_layer")
+        yield f"{name}/kernel", Parameter(projection.kernel, (width, *heads))
+        yield f"{name}/bias", Parameter(projection.bias, heads)
+    yield "out/kernel", Parameter(layer.output_layer.kernel, (*heads, width))
+    yield "out/bias", _plain(layer.output_layer.bias)
 
 
-def _encoder_block(layer: EncoderBlock) -> Variables:
+def _encoder_block(layer: EncoderBlock) -> Parameters:
     yield from _prefixed("LayerNorm_0", _norm(layer.attention_norm))
     yield from _prefixed("MultiHeadDotProductAttention_0", _attention(layer.attention))
     yield from _prefixed("LayerNorm_1", _norm(layer.mlp_norm))
     yield from _prefixed("MlpBlock_0", _mlp(layer.mlp))
 
 
-def _token_learner(layer: TokenLearner) -> Variables:
+def _token_learner(layer: TokenLearner) -> Parameters:
     yield from _prefixed("LayerNorm_0", _norm(layer.norm))
     for index, convolution in enumerate(layer.convolutions):
         yield from _prefixed(f"Conv_{index}", _linear(convolution))
 
 
-def _token_learner_v11(layer: TokenLearnerV11) -> Variables:
+def _token_learner_v11(layer: TokenLearnerV11) -> Parameters:
     yield from _prefixed("LayerNorm_0", _norm(layer.norm))
     yield from _prefixed("token_masking", _mlp(layer.token_masking))
 
 
-def _token_fuser(layer: TokenFuser) -> Variables:
+def _token_fuser(layer: TokenFuser) -> Parameters:
     if layer.use_normalization:
         yield from _prefixed("fuser_mix_norm1", _norm(layer.mix_norm1))
         yield from _prefixed("fuser_mix_norm2", _norm(layer.mix_norm2))
@@ -185,15 +189,15 @@ def _token_fuser(layer: TokenFuser) -> Variables:
     yield from _prefixed("token_masking", masking(layer.token_masking))
 
 
-def _attention_pooling(layer: AttentionPooling) -> Variables:
-    yield "probe", layer.probe
+def _attention_pooling(layer: AttentionPooling) -> Parameters:
+    yield "probe", _plain(layer.probe)
     yield from _prefixed("MultiHeadDotProductAttention_0", _attention(layer.attention))
     yield from _prefixed("LayerNorm_0", _norm(layer.norm))
     yield from _prefixed("MlpBlock_0", _mlp(layer.mlp))
 
 
-def _model(model: keras.Model) -> Variables:
-    """Names by type and order, so that renamed and resized models load too."""
+def _model(model: keras.Model) -> Parameters:
+    """Names by type and order; Dense layers (`head`, `pre_logits`) by their own name."""
     counts: dict[str, int] = {}
     for layer in model.layers:
         module = _MODULES.get(type(layer))
@@ -218,10 +222,10 @@ _MODULES = {
     keras.layers.LayerNormalization: "Transformer/encoder_norm",
     AttentionPooling: "MAPHead_0",
 }
-_NAMES: dict[type, Callable[[Any], Variables]] = {
+_NAMES: dict[type, Callable[[Any], Parameters]] = {
     PatchEmbedding: lambda layer: _linear(layer.projection),
-    PositionEmbedding: lambda layer: iter([("pos_embedding", layer.table)]),
-    ClassToken: lambda layer: iter([("cls", layer.token)]),
+    PositionEmbedding: lambda layer: iter([("pos_embedding", _plain(layer.table))]),
+    ClassToken: lambda layer: iter([("cls", _plain(layer.token))]),
     EncoderBlock: _encoder_block,
     MlpBlock: _mlp,
     MultiHeadAttention: _attention,
