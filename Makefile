@@ -15,7 +15,7 @@ TEST_FLAGS ?=
 # A process a core, at most four: each holds a TensorFlow of its own.
 PYTEST = $(RUN) -m pytest -n auto --maxprocesses=4
 
-.PHONY: demo test test-jax lint clean
+.PHONY: demo test test-jax readme lint clean
 
 demo: $(INSTALLED)
 	$(RUN) -m trainers.train --config=trainers/configs/demo.py --workdir=$(DEMO_WORKDIR) $(DEMO_FLAGS)
@@ -23,6 +23,13 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(PYTEST) $(TEST_FLAGS)
+
+# The README's picture, output and tables. The benchmark behind the table is run by hand.
+readme: $(INSTALLED)
+	rm -rf workdir/readme
+	$(MAKE) --no-print-directory demo DEMO_WORKDIR=workdir/readme > benchmarks/results/demo_output.txt
+	cp workdir/readme/attention_maps.png benchmarks/results/demo_attention_maps.png
+	$(RUN) -m benchmarks.readme_tables
 
 # The library's tests on JAX, in an environment without TensorFlow.
 test-jax: VENV = .venv-jax

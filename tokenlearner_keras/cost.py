@@ -92,12 +92,14 @@ def _calls(
     model: keras.Model,
 ) -> Iterator[tuple[keras.layers.Layer, list[tuple[int, ...]], tuple[int, ...]]]:
     """Yields every layer call of a functional model with its shapes, batch apart."""
+    if isinstance(model, keras.Sequential):
+        model = model._functional
     if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
         raise ValueError(
             f"Costs are counted from the graph of a functional keras.Model. Received: {model!r}."
         )
     nodes = {id(node) for nodes in model._nodes_by_depth.values() for node in nodes}
-    for layer in model.layers:
+    for layer in model.operations:
         for node in layer._inbound_nodes:
             if id(node) not in nodes or not node.input_tensors:
                 continue
@@ -118,10 +120,12 @@ def _layer_cost(
     for kind, cost in _COSTS.items():
         if isinstance(layer, kind):
             return cost(layer, shapes, output)
-    if layer.weights and not isinstance(layer, _FREE):
+    weighted = bool(getattr(layer, "weights", ())) and not isinstance(layer, _FREE)
+    if weighted or type(layer).__name__ in _PRODUCTS:
         raise ValueError(
-            f"The cost of layer {layer.name!r} of type {type(layer).__name__} is not "
-            "known. count_macs knows this package's layers, Dense and convolutions."
+            f"The cost of {layer.name!r} of type {type(layer).__name__} is not known. "
+            "count_macs knows this package's layers, Dense, convolutions and "
+            "MultiHeadAttention of Keras, and operations without products."
         )
     return Cost()
 
@@ -152,6 +156,20 @@ def _attention(queries: int, keys: int, width: int, num_heads: int) -> Cost:
     products = 2 * queries * keys * width
     softmax = SOFTMAX_OPERATIONS * num_heads * queries * keys
     return Cost(projections + products, softmax)
+
+
+def _keras_attention(
+    layer: keras.layers.MultiHeadAttention,
+    shapes: list[tuple[int, ...]],
+    output: tuple[int, ...],
+) -> Cost:
+    queries, keys = shapes[0][0], shapes[min(1, len(shapes) - 1)][0]
+    heads, key_dim, value_dim = layer.num_heads, layer.key_dim, layer.value_dim or layer.key_dim
+    projections = queries * heads * key_dim * shapes[0][-1]
+    projections += keys * heads * (key_dim * shapes[-1][-1] + value_dim * shapes[1][-1])
+    projections += queries * heads * value_dim * output[-1]
+    products = queries * keys * heads * (key_dim + value_dim)
+    return Cost(projections + products, SOFTMAX_OPERATIONS * heads * queries * keys)
 
 
 def _mlp(positions: int, width: int, hidden: int, output: int) -> Cost:
@@ -226,6 +244,17 @@ _COSTS: dict[Any, _LayerCost] = {
     keras.layers.Dense: _dense,
     (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D): _convolution,
     keras.layers.LayerNormalization: _layer_norm,
+    keras.layers.MultiHeadAttention: _keras_attention,
+}
+# Operations without weights that multiply matrices all the same.
+_PRODUCTS = {
+    "AdditiveAttention",
+    "Attention",
+    "Dot",
+    "DotProductAttention",
+    "Einsum",
+    "Matmul",
+    "Tensordot",
 }
 # Layers whose weights are added or scaled, or only used for their state.
 _FREE = (

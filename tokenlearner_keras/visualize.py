@@ -16,8 +16,9 @@ def attention_maps(model: keras.Model, inputs: Any, batch_size: int = 32) -> dic
     """Returns the attention maps of every TokenLearner in a functional model.
 
     Args:
-        model: A functional model with TokenLearner layers.
-        inputs: A batch of the model's inputs.
+        model: A functional model with TokenLearner layers, each called once.
+        inputs: A batch of the model's inputs: an array, or arrays in the structure of
+            `model.input`.
         batch_size: Examples a forward pass.
 
     Returns:
@@ -26,25 +27,56 @@ def attention_maps(model: keras.Model, inputs: Any, batch_size: int = 32) -> dic
         positions)` where the layer's input is a sequence.
 
     Raises:
-        ValueError: If the model has no TokenLearner.
+        ValueError: If the model has no TokenLearner, one is called several times, or one
+            sits inside a model that is itself a layer of this one.
     """
+    layers = _token_learners(model)
+    # The arguments of the layers' calls become outputs of a model that shares all
+    # weights; the layers are then called eagerly, which leaves the graph as it is.
+    calls = {layer.name: layer._inbound_nodes[0].arguments for layer in layers}
+    features = keras.Model(model.input, {name: call.keras_tensors for name, call in calls.items()})
+    maps: dict[str, list[np.ndarray]] = {name: [] for name in calls}
+    count = len(keras.tree.flatten(inputs)[0])
+    for start in range(0, count, batch_size):
+        stop = start + batch_size
+        batch = keras.tree.map_structure(lambda x, a=start, b=stop: x[a:b], inputs)
+        tensors = features(batch, training=False)
+        for layer in layers:
+            values = dict(
+                zip(map(id, calls[layer.name].keras_tensors), tensors[layer.name], strict=True)
+            )
+            arguments, options = keras.tree.map_structure(
+                lambda x, v=values: v.get(id(x), x),
+                (calls[layer.name].args, calls[layer.name].kwargs),
+            )
+            options = {**options, "return_attention_maps": True, "training": False}
+            _, weights = layer(*arguments, **options)
+            maps[layer.name].append(keras.ops.convert_to_numpy(weights))
+    return {name: np.concatenate(parts) for name, parts in maps.items()}
+
+
+def _token_learners(model: keras.Model) -> list[BaseTokenLearner]:
+    """Returns the TokenLearner layers of a functional model; see `attention_maps`."""
     layers = [layer for layer in model.layers if isinstance(layer, BaseTokenLearner)]
+    for layer in model.layers:
+        nested = getattr(layer, "layers", [])
+        if any(isinstance(each, BaseTokenLearner) for each in nested):
+            raise ValueError(
+                f"Layer {layer.name!r} of {model.name!r} is a model with a TokenLearner of "
+                "its own. Call attention_maps on that model, with its inputs."
+            )
     if not layers:
         raise ValueError(
             f"Model {model.name!r} has no TokenLearner layer, so there are no maps. Build "
             "one by a name such as vit_b16_tl8at6."
         )
-    # The layers' inputs are outputs of a model that shares all weights; the layers
-    # are then called eagerly, which leaves the graph of `model` as it is.
-    features = keras.Model(model.input, [layer.input for layer in layers])
-    maps: dict[str, list[np.ndarray]] = {layer.name: [] for layer in layers}
-    for start in range(0, len(inputs), batch_size):
-        batch = features(inputs[start : start + batch_size], training=False)
-        batch = batch if isinstance(batch, (list, tuple)) else [batch]
-        for layer, value in zip(layers, batch, strict=True):
-            _, weights = layer(value, return_attention_maps=True, training=False)
-            maps[layer.name].append(keras.ops.convert_to_numpy(weights))
-    return {name: np.concatenate(parts) for name, parts in maps.items()}
+    shared = [layer.name for layer in layers if len(layer._inbound_nodes) != 1]
+    if shared:
+        raise ValueError(
+            f"The TokenLearner {shared[0]!r} is called several times, so its maps have no "
+            "single answer. Use return_attention_maps=True where you call it."
+        )
+    return layers
 
 
 def plot_attention_maps(

@@ -60,8 +60,9 @@ class CheckpointStore:
             arrays: Everything that the next step reads.
         """
         final = self._path(step)
+        for left in self.directory.glob(".partial-*"):  # of a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
         partial = final.with_name(f".partial-{final.name}")
-        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         payload = _to_bytes(arrays)
         _write(partial / _ARRAYS, payload)
@@ -116,8 +117,13 @@ def write_atomically(path: Path, payload: bytes) -> None:
 
 
 def _to_bytes(arrays: Arrays) -> bytes:
+    for name, value in arrays.items():
+        if value.dtype.hasobject:  # would be pickled, and could not be loaded safely
+            raise TypeError(f"{name!r} holds Python objects and cannot be saved")
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **dict(sorted(arrays.items())))
+    named: dict[str, Any] = dict(sorted(arrays.items()))
+    # NumPy before 2.2 has no allow_pickle here: it would save it as an array.
+    np.savez(buffer, **named)
     return buffer.getvalue()
 
 

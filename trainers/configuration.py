@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import importlib.util
-import json
 import os
 import re
 from typing import Any
@@ -64,6 +63,8 @@ def base_config() -> ConfigDict:
     config.ema_decay = config_dict.placeholder(float)
     config.keep_checkpoints = 3
     config.model = _model_keys()
+    # Fields of the model that are None on purpose; None elsewhere means its default.
+    config.model_none = ()
     config.data = ConfigDict(
         {
             "source": "freedoom_objects",
@@ -149,21 +150,20 @@ def parse_config_flag(argv: list[str], flag_values: flags.FlagValues = flags.FLA
         raise ConfigurationError(f"{error} (in one of: {' '.join(overrides)})") from error
     overridden = flag_values["config"].override_values
     _check_none(overridden)
+    _note_none(flag_values.config, overridden)
     _replace_durations(flag_values.config, overridden)
 
 
-def model_fields(config: ConfigDict, overridden: set[str]) -> dict[str, Any]:
+def model_fields(config: ConfigDict) -> dict[str, Any]:
     """Returns the overrides of the model's fields: those with a value, and explicit None.
 
     Args:
         config: The whole configuration.
-        overridden: Keys that were given on the command line, such as
-            `model.representation_size`.
     """
     return {
         name: value.to_dict() if isinstance(value, ConfigDict) else value
         for name, value in config.model.items()
-        if name != "name" and (value is not None or f"model.{name}" in overridden)
+        if name != "name" and (value is not None or name in config.model_none)
     }
 
 
@@ -214,12 +214,9 @@ def complete_config(config: ConfigDict) -> ConfigDict:
             target[name] = value
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"Configuration key {key!r}: {error}") from error
+    if "model_none" not in config:  # else it is a base_config(), full of placeholders
+        _note_none(complete, dict(_leaves(config)))
     return complete
-
-
-def config_to_json(config: ConfigDict) -> str:
-    """Returns a configuration as indented JSON, keys sorted."""
-    return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
 
 
 def _leaves(config: ConfigDict, prefix: str = "") -> list[tuple[str, Any]]:
@@ -265,6 +262,13 @@ def _split_config_argument(argv: list[str]) -> tuple[str | None, list[str]]:
 
 def _asks_for_help(argv: list[str]) -> bool:
     return any(a.lstrip("-") in ("help", "helpfull", "helpshort", "h", "?") for a in argv)
+
+
+def _note_none(config: ConfigDict, given: dict[str, Any]) -> None:
+    """Remembers which fields of the model were set to None, not left out."""
+    names = [key.removeprefix("model.") for key, value in given.items() if value is None]
+    fields = [name for name in names if name in config.model and name != "name"]
+    config.model_none = tuple(sorted({*config.model_none, *fields}))
 
 
 def _check_none(overrides: dict[str, Any]) -> None:

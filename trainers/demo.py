@@ -15,6 +15,7 @@ import numpy as np
 from absl import flags
 
 import tokenlearner_keras as tk
+from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
 from trainers import cli
 from trainers.data.freedoom_objects import load_freedoom_objects
 from trainers.data.freedoom_options import CLASS_NAMES
@@ -29,6 +30,7 @@ from trainers.reporting import read_metrics
 
 FLAGS = flags.FLAGS
 PICTURE = "attention_maps.png"
+IMAGE_SIDE = 64
 _SEED = 3
 
 
@@ -40,6 +42,9 @@ def main() -> None:
     test = load_freedoom_objects("test")
     _print_accuracy(config, row, model)
     _print_baselines(test)
+    if not any(isinstance(layer, BaseTokenLearner) for layer in model.layers):
+        print("\nno TokenLearner in this model, so there are no tokens to show", flush=True)
+        return
     images = np.asarray(normalize(test.images, config["data"]["normalization"]))
     maps = next(iter(tk.attention_maps(model, images).values()))
     _print_attention(maps, test)
@@ -66,6 +71,12 @@ def _finished_run(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ConfigurationError(
             "The report is about the data source freedoom_objects. Received a run on "
             f"{config['data']['source']!r}."
+        )
+    size = tuple(config["resolved_model"]["image_size"])
+    if size != (IMAGE_SIDE, IMAGE_SIDE):
+        raise ConfigurationError(
+            f"The report shows images of {IMAGE_SIDE}x{IMAGE_SIDE} pixels. Received a run "
+            f"with model.image_size={size}."
         )
     rows = [r for r in read_metrics(workdir / "metrics.jsonl") if r["split"] == "test"]
     if not rows:

@@ -1,6 +1,7 @@
 """Builds the parts of an experiment from its configuration."""
 
 import dataclasses
+import math
 import warnings
 from typing import Any
 
@@ -14,6 +15,7 @@ from trainers.configuration import model_fields
 from trainers.data.preprocessing_config import PreprocessingConfig
 from trainers.durations import duration_steps
 from trainers.errors import ConfigurationError
+from trainers.losses import make_loss
 from trainers.optimization import exclude_from_decay
 from trainers.optimization import make_optimizer
 from trainers.optimization import make_schedule
@@ -71,21 +73,18 @@ def make_durations(config: ConfigDict, num_examples: int) -> Schedule:
     )
 
 
-def make_model_config(
-    config: ConfigDict, num_classes: int, overridden: set[str]
-) -> VisionTransformerConfig:
+def make_model_config(config: ConfigDict, num_classes: int) -> VisionTransformerConfig:
     """Returns the configuration of the model.
 
     Args:
         config: The whole configuration.
         num_classes: Classes of the data.
-        overridden: Keys given on the command line.
 
     Raises:
         ConfigurationError: If the model's name or a field is wrong.
     """
     try:
-        fields = model_fields(config, overridden)
+        fields = model_fields(config)
         model = model_config(config.model.name, num_classes=num_classes, **fields)
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"model: {error}") from error
@@ -106,6 +105,30 @@ def make_model(
     Raises:
         ConfigurationError: If a value is out of range.
     """
+    rate = make_schedule(config.optimizer, warmup_steps=schedule.warmup, total_steps=schedule.total)
+    optimizer = make_optimizer(config.optimizer, rate)
+    if config.ema_decay is not None:
+        optimizer.use_ema = True
+        optimizer.ema_momentum = config.ema_decay
+    keras.utils.set_random_seed(config.seed)
+    keras.config.set_dtype_policy(config.dtype_policy)
+    built = build_model(model, name=config.model.name)
+    exclude_from_decay(optimizer, built.trainable_variables, config.optimizer.weight_decay_mask)
+    optimizer.build(built.trainable_variables)
+    return built, optimizer
+
+
+def check_training(config: ConfigDict) -> None:
+    """Checks the settings of the training that need neither data nor devices.
+
+    Raises:
+        ConfigurationError: If a value is out of range, with the value and the range.
+    """
+    for name in ("batch_size", "steps_per_loop", "keep_checkpoints"):
+        if config[name] < 1:
+            raise ConfigurationError(f"{name} must be at least 1. Received: {config[name]}.")
+    if not 0 <= config.seed < 2**32:
+        raise ConfigurationError(f"seed must be in [0, 2**32). Received: {config.seed}.")
     if config.dtype_policy not in DTYPE_POLICIES:
         raise ConfigurationError(
             f"dtype_policy must be one of {', '.join(DTYPE_POLICIES)}. Received: "
@@ -116,21 +139,21 @@ def make_model(
             "dtype_policy mixed_float16 needs loss scaling, which the trainer does not do. "
             "Use mixed_bfloat16."
         )
-    rate = make_schedule(config.optimizer, warmup_steps=schedule.warmup, total_steps=schedule.total)
-    optimizer = make_optimizer(config.optimizer, rate)
-    if config.ema_decay is not None:
-        if not 0 < config.ema_decay < 1:
-            raise ConfigurationError(
-                f"ema_decay must be between 0 and 1. Received: {config.ema_decay}."
-            )
-        optimizer.use_ema = True
-        optimizer.ema_momentum = config.ema_decay
-    keras.utils.set_random_seed(config.seed)
-    keras.config.set_dtype_policy(config.dtype_policy)
-    built = build_model(model, name=config.model.name)
-    exclude_from_decay(optimizer, built.trainable_variables, config.optimizer.weight_decay_mask)
-    optimizer.build(built.trainable_variables)
-    return built, optimizer
+    if config.ema_decay is not None and not 0 < config.ema_decay < 1:
+        raise ConfigurationError(
+            f"ema_decay must be between 0 and 1. Received: {config.ema_decay}."
+        )
+    make_loss(config.loss, config.label_smoothing)
+    rate = make_schedule(config.optimizer, warmup_steps=0, total_steps=1)
+    exclude_from_decay(
+        make_optimizer(config.optimizer, rate), [], config.optimizer.weight_decay_mask
+    )
+    if not 0 <= config.data.mixup_alpha < math.inf:
+        raise ConfigurationError(
+            f"data.mixup_alpha must be a number of at least 0. Received: {config.data.mixup_alpha}."
+        )
+    # The number of examples does not matter for what can be wrong with the units.
+    make_durations(config, num_examples=10**9)
 
 
 def make_preprocessing(config: ConfigDict, image_size: tuple[int, int]) -> PreprocessingConfig:

@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +149,3 @@ def format_metrics(metrics: dict[str, float]) -> str:
 def say_to_stderr(text: str) -> None:
     """Prints a warning for a person, apart from the results on stdout."""
     print(text, file=sys.stderr, flush=True)
-
-
-Say = Callable[[str], None]

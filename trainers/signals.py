@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: finish the step, save, leave with 128 + signal."""
+"""SIGTERM and SIGINT: finish the block of steps, save, leave with 128 + signal."""
 
 import os
 import signal
@@ -8,11 +8,14 @@ from types import FrameType
 
 from trainers.errors import Interrupted
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 
 class StopRequest:
     """Stops at once, but remembers the first signal where there is something to save.
 
-    A second signal ends the process as usual.
+    What is running then is a block of `steps_per_loop` steps in one compiled loop, which
+    ends first. A second signal ends the process as usual.
 
     Attributes:
         signal_number: The signal that was remembered; None before it.
@@ -24,7 +27,7 @@ class StopRequest:
 
     def install(self) -> "StopRequest":
         """Starts listening. Only the main thread may do this."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _SIGNALS:
             signal.signal(number, self._receive)
         return self
 
@@ -46,7 +49,8 @@ class StopRequest:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         del frame
         self.signal_number = number
-        signal.signal(number, signal.SIG_DFL)
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
         if not self._deferred:
             raise self._interrupted(number)
         # print() must not be called in a handler: it may interrupt another print().

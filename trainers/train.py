@@ -6,6 +6,9 @@ The same command run again resumes. The rule of resuming:
 2. Rows of metrics.jsonl after that step are dropped.
 3. The data goes on at that step: its order is a function of the seed and the step.
 4. Dropout masks are a function of the seed and the step, so nothing else is needed.
+
+The averages of a logging interval begin anew: the first training row after a resume is
+over the steps since then. A run made longer evaluates its final split again, at its end.
 """
 
 from collections.abc import Iterator
@@ -26,6 +29,7 @@ from trainers.data.failures import explain_data_failures
 from trainers.data.normalization import check_normalization
 from trainers.data.pipeline import examples_at_step
 from trainers.data.sources import Source
+from trainers.data.sources import check_source
 from trainers.data.sources import make_source
 from trainers.distribution import STRATEGIES
 from trainers.distribution import describe_strategy
@@ -34,6 +38,7 @@ from trainers.errors import ConfigurationError
 from trainers.errors import Interrupted
 from trainers.evaluation import Evaluator
 from trainers.evaluation import averaged_weights
+from trainers.experiment import check_training
 from trainers.experiment import make_durations
 from trainers.experiment import make_model
 from trainers.experiment import make_model_config
@@ -66,8 +71,8 @@ def main() -> None:
     """Trains, evaluates and saves; every stage is named once, in order."""
     show_warnings_plainly()
     stop = StopRequest().install()
-    config, overridden = FLAGS.config, set(FLAGS["config"].override_values)
-    _check(config, overridden)
+    config = FLAGS.config
+    _check(config)
 
     # ------------------------------------------------------------------ devices
     strategy = make_strategy(FLAGS.strategy, FLAGS.tpu, FLAGS.virtual_devices)
@@ -82,7 +87,7 @@ def main() -> None:
     print(_describe_data(train_source, eval_source, schedule.total), flush=True)
 
     # -------------------------------------------------------- model and optimizer
-    model_config = make_model_config(config, train_source.num_classes, overridden)
+    model_config = make_model_config(config, train_source.num_classes)
     preprocessing = make_preprocessing(config, model_config.image_size)
     with strategy.scope():
         model, optimizer = make_model(config, model_config, schedule)
@@ -91,7 +96,7 @@ def main() -> None:
     # ------------------------------------------------------------------- resume
     workdir = Path(FLAGS.workdir)
     store = CheckpointStore(workdir / "checkpoints", config.keep_checkpoints, say_to_stderr)
-    step = _resume(store, model, optimizer)
+    step = _resume(store, model, optimizer, schedule.total)
 
     # ----------------------------------------------------------------- training
     batches = training_batches(
@@ -124,7 +129,7 @@ def main() -> None:
         normalization=config.data.normalization,
     )
     # Everything has been checked: from here on the directory belongs to this run.
-    prepare_workdir(FLAGS.workdir, config)
+    prepare_workdir(FLAGS.workdir, config, model_config)
     writer = MetricsWriter(workdir, step)
     progress = ProgressLine(schedule.total, step, config.batch_size)
     with progress, stop.deferred():
@@ -171,23 +176,22 @@ def main() -> None:
     print(f"finished: {workdir}", flush=True)
 
 
-def _check(config: ConfigDict, overridden: set[str]) -> None:
+def _check(config: ConfigDict) -> None:
     """Checks what no stage checks before heavy work begins."""
     if keras.backend.backend() != "tensorflow":
         raise ConfigurationError(
             "The trainer runs on Keras' TensorFlow backend. Received KERAS_BACKEND="
             f"{keras.backend.backend()}. Unset it, or set it to tensorflow."
         )
-    for name in ("batch_size", "steps_per_loop"):
-        if config[name] < 1:
-            raise ConfigurationError(f"{name} must be at least 1. Got {config[name]}.")
-    if not 0 <= config.seed < 2**32:
-        raise ConfigurationError(f"seed must be in [0, 2**32). Got {config.seed}.")
-    make_loss(config.loss, config.label_smoothing)
-    # The data knows the number of classes; all else is checked before it is opened.
-    make_preprocessing(config, make_model_config(config, 2, overridden).image_size)
+    check_training(config)
+    # Only the data knows the number of classes; any will do here.
+    model_config = make_model_config(config, 2)
+    make_preprocessing(config, model_config.image_size)
     check_normalization(config.data.normalization)
-    check_workdir(FLAGS.workdir, config)
+    for split in ("train_split", "eval_split", "final_split"):
+        if config.data[split]:
+            check_source(config.data.source, config.data[split])
+    check_workdir(FLAGS.workdir, config, model_config)
 
 
 def _source(config: ConfigDict, split: str) -> Source:
@@ -210,13 +214,25 @@ def _describe_model(model: keras.Model) -> str:
 
 
 def _resume(
-    store: CheckpointStore, model: keras.Model, optimizer: keras.optimizers.Optimizer
+    store: CheckpointStore,
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    total_steps: int,
 ) -> int:
-    """Loads the newest valid checkpoint and returns its step; 0 without one."""
+    """Loads the newest valid checkpoint and returns its step; 0 without one.
+
+    Raises:
+        ConfigurationError: If it is of another model or beyond the end of the training.
+    """
     found = store.load_newest()
     if found is None:
         return 0
     step, arrays = found
+    if step > total_steps:
+        raise ConfigurationError(
+            f"The work directory is already at step {step}, beyond the {total_steps} steps "
+            "of this configuration. Ask for a longer training, or use a new --workdir."
+        )
     load_state(arrays, model, optimizer)
     print(f"resuming at step {step}", flush=True)
     return step

@@ -6,8 +6,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from tokenlearner_keras.models.config import VisionTransformerConfig
 from trainers.checkpointing import write_atomically
-from trainers.configuration import config_to_json
 from trainers.durations import NAMES as DURATION_NAMES
 from trainers.durations import UNITS as DURATION_UNITS
 from trainers.errors import ConfigurationError
@@ -19,10 +19,12 @@ _FREE = {
     "keep_checkpoints",
     "data.data_dir",
     "demo.expected_accuracy",
+    # Known only when the data are open; the data source is compared anyway.
+    "resolved_model.num_classes",
 }
 
 
-def check_workdir(path: str | None, config: ConfigDict) -> None:
+def check_workdir(path: str | None, config: ConfigDict, model: VisionTransformerConfig) -> None:
     """Checks, without writing, that a work directory can take this configuration.
 
     Raises:
@@ -36,10 +38,10 @@ def check_workdir(path: str | None, config: ConfigDict) -> None:
     workdir = Path(path)
     if workdir.exists() and not workdir.is_dir():
         raise ConfigurationError(f"--workdir={path} is a file. Choose a directory.")
-    _check_same_run(workdir / "config.json", config)
+    _check_same_run(workdir / "config.json", config, model)
 
 
-def prepare_workdir(path: str, config: ConfigDict) -> None:
+def prepare_workdir(path: str, config: ConfigDict, model: VisionTransformerConfig) -> None:
     """Creates the work directory and writes the configuration into it.
 
     Raises:
@@ -48,7 +50,7 @@ def prepare_workdir(path: str, config: ConfigDict) -> None:
     workdir = Path(path)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        write_atomically(workdir / "config.json", config_to_json(config).encode())
+        write_atomically(workdir / "config.json", _to_json(config, model).encode())
     except OSError as error:
         raise ConfigurationError(
             f"The work directory {path!r} cannot be written: {error.strerror or error}. "
@@ -56,7 +58,13 @@ def prepare_workdir(path: str, config: ConfigDict) -> None:
         ) from error
 
 
-def _check_same_run(path: Path, config: ConfigDict) -> None:
+def _to_json(config: ConfigDict, model: VisionTransformerConfig) -> str:
+    """Returns the configuration with all fields of the model that it stands for."""
+    values = {**config.to_dict(), "resolved_model": model.to_dict()}
+    return json.dumps(values, indent=2, sort_keys=True) + "\n"
+
+
+def _check_same_run(path: Path, config: ConfigDict, model: VisionTransformerConfig) -> None:
     if not path.exists():
         return
     try:
@@ -66,7 +74,7 @@ def _check_same_run(path: Path, config: ConfigDict) -> None:
             f"{path} is damaged ({error}). Remove it to go on with the configuration of "
             "this command."
         ) from error
-    now = _flatten(json.loads(config_to_json(config)))
+    now = _flatten(json.loads(_to_json(config, model)))
     keys = sorted((before.keys() | now.keys()) - _FREE)
     different = [key for key in keys if before.get(key) != now.get(key)]
     if different:

@@ -103,6 +103,25 @@ def test_layers_of_keras_and_nested_models_are_counted() -> None:
     assert tk.count_macs(keras.Model(inputs, inner(inputs))) == tk.count_macs(inner)
 
 
+def test_keras_attention_and_sequential_models_are_counted() -> None:
+    x = keras.Input((5, 6))
+    y = keras.layers.MultiHeadAttention(2, 4)(x, x)
+    # Query, key and value 6 -> 8, output 8 -> 6, and two products over 5 x 5 positions.
+    assert tk.count_macs(keras.Model(x, y)) == 4 * 5 * 6 * 8 + 2 * 5 * 5 * 8
+    model = keras.Sequential([keras.Input((7,)), keras.layers.Dense(3)])
+    assert tk.count_macs(model) == 21
+
+
+def test_products_without_weights_are_not_counted_as_nothing() -> None:
+    x = keras.Input((5, 6))
+    for y in (
+        keras.layers.Attention()([x, x]),
+        keras.ops.matmul(x, keras.ops.transpose(x, (0, 2, 1))),
+    ):
+        with pytest.raises(ValueError, match="is not known"):
+            tk.count_macs(keras.Model(x, y))
+
+
 def test_unknown_sizes_and_layers_are_refused() -> None:
     inputs = keras.Input((None, None, 3))
     model = keras.Model(inputs, keras.layers.Conv2D(4, 3, padding="same")(inputs))

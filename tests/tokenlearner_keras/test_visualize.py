@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
+from tokenlearner_keras.visualize import overlay
 
 
 def _model(name: str) -> keras.Model:
@@ -36,6 +37,28 @@ def test_a_model_without_token_learner_has_no_maps() -> None:
         tk.attention_maps(_model("vit_ti8_d2"), np.zeros((1, 32, 48, 3), "float32"))
 
 
+def test_masks_of_the_layers_count() -> None:
+    inputs = {"x": keras.Input((5, 6), name="x"), "mask": keras.Input((5,), name="mask")}
+    tokens = tk.TokenLearnerV11(2, name="learner")(inputs["x"], mask=inputs["mask"])
+    model = keras.Model(inputs, tokens)
+    x = np.random.default_rng(0).normal(size=(3, 5, 6)).astype("float32")
+    mask = np.array([[1, 1, 1, 0, 0]] * 3, "float32")
+    maps = tk.attention_maps(model, {"x": x, "mask": mask}, batch_size=2)["learner"]
+    assert maps.shape == (3, 2, 5)
+    assert np.all(maps[..., 3:] == 0) and np.allclose(maps.sum(-1), 1)
+
+
+def test_nested_and_shared_layers_are_refused() -> None:
+    inner = _model("vit_ti8_d2_tl4at1")
+    inputs = keras.Input((32, 48, 3))
+    with pytest.raises(ValueError, match="Call attention_maps on that model"):
+        tk.attention_maps(keras.Model(inputs, inner(inputs)), np.zeros((1, 32, 48, 3)))
+    layer, sequence = tk.TokenLearnerV11(4), keras.Input((4, 6))
+    twice = keras.Model(sequence, layer(layer(sequence)))
+    with pytest.raises(ValueError, match="called several times"):
+        tk.attention_maps(twice, np.zeros((1, 4, 6)))
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_plot_writes_a_picture(dtype: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
@@ -50,13 +73,13 @@ def test_plot_writes_a_picture(dtype: str, tmp_path: Path) -> None:
     assert np.asarray(Image.open(path)).std() > 0
 
 
-def test_overlay_lights_what_the_map_looks_at() -> None:
-    from tokenlearner_keras.visualize import overlay
-
+def test_overlay_colours_what_the_map_looks_at() -> None:
     weights = np.zeros((4, 6), "float32")
     weights[0, 0] = 0.2
-    lit = overlay(np.full((32, 48, 3), 0.5, "float32"), weights)
-    assert lit.shape == (32, 48, 3) and lit[:8, :8].mean() > 3 * lit[16:, 24:].mean()
+    picture = overlay(np.full((32, 48, 3), 0.5, "float32"), weights)
+    warmth = picture[..., 0] - picture[..., 2]
+    assert picture.shape == (32, 48, 3)
+    assert warmth[:8, :8].mean() > 0.2 and np.all(warmth[16:, 24:] == 0)
 
 
 def test_shapes_that_do_not_fit() -> None:

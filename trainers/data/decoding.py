@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping
-from typing import Any
-from typing import Protocol
 
 import tensorflow as tf
 
@@ -15,31 +13,6 @@ ChooseWindow = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _GIF_MAGIC = b"GIF"
-
-
-class ExampleSource(Protocol):
-    """What the input pipeline needs to know about a set of examples."""
-
-    @property
-    def num_examples(self) -> int:
-        """Number of examples; they are addressed by 0 ... num_examples - 1."""
-
-    @property
-    def num_classes(self) -> int:
-        """Length of a target."""
-
-    def load(self, index: Any) -> dict[str, Any]:
-        """Return one example, in TensorFlow ops.
-
-        Args:
-            index: int64 scalar tensor.
-
-        Returns:
-            Either `image` (uint8, (height, width, 3)) or `encoded` and `identity`
-            (string scalars: the bytes of an image file, and what to call it in a
-            message), and `label`: an int64 scalar, or a (num_classes,) vector of
-            zeros and ones where an example has several labels.
-        """
 
 
 def decode_image(example: Example) -> tf.Tensor:

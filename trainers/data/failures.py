@@ -14,8 +14,8 @@ from contextlib import contextmanager
 
 import tensorflow as tf
 
-from trainers.data.decoding import ExampleSource
 from trainers.data.decoding import decode_image
+from trainers.data.sources import Source
 from trainers.errors import DataError
 
 #: What a damaged or missing file can raise. Interruptions, the end of the data and
@@ -31,9 +31,7 @@ _DATA_ERRORS = (
 
 
 @contextmanager
-def explain_data_failures(
-    source: ExampleSource, indices: Callable[[], Iterable[int]]
-) -> Iterator[None]:
+def explain_data_failures(source: Source, indices: Callable[[], Iterable[int]]) -> Iterator[None]:
     """Replace an error of the input pipeline by a `DataError` that names the file.
 
     ```python
@@ -59,7 +57,7 @@ def explain_data_failures(
 
 
 def describe_data_failure(
-    error: Exception, source: ExampleSource, indices: Iterable[int]
+    error: Exception, source: Source, indices: Iterable[int]
 ) -> DataError | None:
     """Find the example behind an error of the input pipeline.
 
@@ -81,7 +79,7 @@ def describe_data_failure(
     return None
 
 
-def _examine(source: ExampleSource, index: int) -> DataError | None:
+def _examine(source: Source, index: int) -> DataError | None:
     record = f"record {index} of {_source_name(source)}"
     with tf.device("CPU:0"):
         try:
@@ -110,7 +108,7 @@ def _identity(example: dict[str, tf.Tensor]) -> str:
     return identity.decode("utf-8", errors="replace")
 
 
-def _source_name(source: ExampleSource) -> str:
+def _source_name(source: Source) -> str:
     """Return name/split, as far as the source has them."""
     name = str(getattr(source, "name", type(source).__name__))
     return "/".join([name, *([source.split] if hasattr(source, "split") else [])])

@@ -29,7 +29,7 @@ def check_normalization(kind: str) -> None:
     """
     if kind not in _STATISTICS:
         raise ConfigurationError(
-            f"unknown normalisation: expected one of {', '.join(NORMALIZATIONS)}, "
+            f"data.normalization: expected one of {', '.join(NORMALIZATIONS)}, "
             f"received {kind!r}; correct the configuration"
         )
 

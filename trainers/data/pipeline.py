@@ -4,7 +4,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainers.data.decoding import ExampleSource
 from trainers.data.mixing import mixup
 from trainers.data.order import augmentation_seeds
 from trainers.data.order import batch_seed
@@ -14,6 +13,7 @@ from trainers.data.order import step_positions
 from trainers.data.preprocessing import PreprocessingConfig
 from trainers.data.preprocessing import evaluation_example
 from trainers.data.preprocessing import train_example
+from trainers.data.sources import Source
 from trainers.errors import ConfigurationError
 
 __all__ = ["evaluation_dataset", "examples_at_step", "training_dataset"]
@@ -22,7 +22,7 @@ Element = dict[str, Any]
 
 
 def training_dataset(
-    source: ExampleSource,
+    source: Source,
     preprocessing: PreprocessingConfig,
     *,
     batch_size: int,
@@ -94,7 +94,7 @@ def training_dataset(
 
 
 def evaluation_dataset(
-    source: ExampleSource,
+    source: Source,
     preprocessing: PreprocessingConfig,
     *,
     batch_size: int,
@@ -200,7 +200,7 @@ def _for_replicas(
 
 
 def _check_layout(
-    source: ExampleSource,
+    source: Source,
     batch_size: int,
     num_hosts: int,
     host_index: int,

@@ -26,7 +26,7 @@ def train_example(example: Example, seed: tf.Tensor, config: PreprocessingConfig
     """Cut, resize, flip and augment one training example.
 
     Args:
-        example: see `ExampleSource.load`.
+        example: see `Source.load`.
         seed: stateless seed, int32 or int64 (2,).
         config: what to do.
 
@@ -56,7 +56,7 @@ def evaluation_example(example: Example, config: PreprocessingConfig) -> tf.Tens
     """Cut the centre of one evaluation example, and resize it.
 
     Args:
-        example: see `ExampleSource.load`.
+        example: see `Source.load`.
         config: what to do.
 
     Returns:

@@ -90,6 +90,6 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 def _wrong(name: str, expected: str, received: object) -> ConfigurationError:
     return ConfigurationError(
-        f"preprocessing.{name}: expected {expected}, received {received!r}; "
+        f"augmentation.{name}: expected {expected}, received {received!r}; "
         "correct the configuration"
     )

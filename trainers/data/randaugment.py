@@ -84,9 +84,11 @@ def check_randaugment(layers: int, magnitude: float) -> None:
         ConfigurationError: if `layers` or `magnitude` is out of range.
     """
     if layers < 0:
-        raise ConfigurationError(f"randaugment_layers: expected 0 (off) or more, received {layers}")
+        raise ConfigurationError(
+            f"augmentation.randaugment_layers: expected 0 (off) or more, received {layers}"
+        )
     if not 0 <= magnitude <= FULL_MAGNITUDE:
         raise ConfigurationError(
-            f"randaugment_magnitude: expected 0 to {FULL_MAGNITUDE:g}, received "
+            f"augmentation.randaugment_magnitude: expected 0 to {FULL_MAGNITUDE:g}, received "
             f"{magnitude}; multiply by 3 if it comes from a scale of 0 to 10"
         )

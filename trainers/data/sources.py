@@ -42,7 +42,8 @@ class Source(Protocol):
         Returns:
             "label": () int64, and either "image": (height, width, 3) uint8, or
             "encoded": () string, the bytes of a JPEG, PNG or BMP file, together with
-            "identity": () string, which names the file or record in messages.
+            "identity": () string, which names the file or record in messages. A label may
+            also be a (num_classes,) vector of zeros and ones, for several labels at once.
         """
         ...
 
@@ -62,11 +63,7 @@ def make_source(name: str, split: str, data_dir: str | None) -> Source:
     Raises:
         ConfigurationError: unknown name or split, missing package or data.
     """
-    if split not in SPLITS:
-        raise ConfigurationError(
-            f"Unknown split {split!r}: expected one of {', '.join(SPLITS)}."
-            + nearest(split, SPLITS)
-        )
+    check_source(name, split)
     family, _, dataset = name.partition(":")
     if family == "tfds":
         from trainers.data.tfds_source import TfdsSource
@@ -76,13 +73,28 @@ def make_source(name: str, split: str, data_dir: str | None) -> Source:
         from trainers.data.image_folder import ImageFolderSource
 
         return ImageFolderSource(data_dir, split)
+    return _BUILT_IN[name](split)
+
+
+def check_source(name: str, split: str) -> None:
+    """Checks the names of a source and of a split, without opening any data.
+
+    Raises:
+        ConfigurationError: unknown name or split, with the nearest one.
+    """
+    if split not in SPLITS:
+        raise ConfigurationError(
+            f"Unknown split {split!r}: expected one of {', '.join(SPLITS)}."
+            + nearest(split, SPLITS)
+        )
+    if name == "folder" or name.startswith("tfds:"):
+        return
     if name not in _BUILT_IN:
         names = (*_BUILT_IN, "folder", "tfds:NAME")
         raise ConfigurationError(
             f"Unknown data.source {name!r}: expected one of {', '.join(names)}."
             + nearest(name, names)
         )
-    return _BUILT_IN[name](split)
 
 
 def nearest(received: str, names: tuple[str, ...]) -> str:
