@@ -64,7 +64,7 @@ def base_config() -> ConfigDict:
     config.keep_checkpoints = 3
     config.model = _model_keys()
     # Fields of the model that are None on purpose; None elsewhere means its default.
-    config.model_none = ()
+    config.fields_set_to_none = ()
     config.data = ConfigDict(
         {
             "source": "freedoom_objects",
@@ -163,7 +163,7 @@ def model_fields(config: ConfigDict) -> dict[str, Any]:
     return {
         name: value.to_dict() if isinstance(value, ConfigDict) else value
         for name, value in config.model.items()
-        if name != "name" and (value is not None or name in config.model_none)
+        if name != "name" and (value is not None or name in config.fields_set_to_none)
     }
 
 
@@ -214,7 +214,7 @@ def complete_config(config: ConfigDict) -> ConfigDict:
             target[name] = value
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"Configuration key {key!r}: {error}") from error
-    if "model_none" not in config:  # else it is a base_config(), full of placeholders
+    if "fields_set_to_none" not in config:  # else it is a base_config(), full of placeholders
         _note_none(complete, dict(_leaves(config)))
     return complete
 
@@ -268,7 +268,7 @@ def _note_none(config: ConfigDict, given: dict[str, Any]) -> None:
     """Remembers which fields of the model were set to None, not left out."""
     names = [key.removeprefix("model.") for key, value in given.items() if value is None]
     fields = [name for name in names if name in config.model and name != "name"]
-    config.model_none = tuple(sorted({*config.model_none, *fields}))
+    config.fields_set_to_none = tuple(sorted({*config.fields_set_to_none, *fields}))
 
 
 def _check_none(overrides: dict[str, Any]) -> None:

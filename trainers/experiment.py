@@ -144,16 +144,24 @@ def check_training(config: ConfigDict) -> None:
             f"ema_decay must be between 0 and 1. Received: {config.ema_decay}."
         )
     make_loss(config.loss, config.label_smoothing)
-    rate = make_schedule(config.optimizer, warmup_steps=0, total_steps=1)
-    exclude_from_decay(
-        make_optimizer(config.optimizer, rate), [], config.optimizer.weight_decay_mask
-    )
     if not 0 <= config.data.mixup_alpha < math.inf:
         raise ConfigurationError(
             f"data.mixup_alpha must be a number of at least 0. Received: {config.data.mixup_alpha}."
         )
     # The number of examples does not matter for what can be wrong with the units.
     make_durations(config, num_examples=10**9)
+
+
+def check_optimizer(config: ConfigDict) -> None:
+    """Checks the section `optimizer` by building one and throwing it away.
+
+    This uses a device, so it comes after the strategy.
+
+    Raises:
+        ConfigurationError: If a value is out of range.
+    """
+    optimizer = make_optimizer(config, make_schedule(config, warmup_steps=0, total_steps=1))
+    exclude_from_decay(optimizer, [], config.weight_decay_mask)
 
 
 def make_preprocessing(config: ConfigDict, image_size: tuple[int, int]) -> PreprocessingConfig:

@@ -38,6 +38,7 @@ from trainers.errors import ConfigurationError
 from trainers.errors import Interrupted
 from trainers.evaluation import Evaluator
 from trainers.evaluation import averaged_weights
+from trainers.experiment import check_optimizer
 from trainers.experiment import check_training
 from trainers.experiment import make_durations
 from trainers.experiment import make_model
@@ -77,6 +78,7 @@ def main() -> None:
     # ------------------------------------------------------------------ devices
     strategy = make_strategy(FLAGS.strategy, FLAGS.tpu, FLAGS.virtual_devices)
     print(describe_strategy(strategy), flush=True)
+    check_optimizer(config.optimizer)
 
     # --------------------------------------------------------------------- data
     train_source = _source(config, config.data.train_split)

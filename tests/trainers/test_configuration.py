@@ -152,7 +152,7 @@ def test_every_field_of_the_model_can_be_overridden(file: str, name: str) -> Non
             parse(f"--config={file}", "--config.model.num_classes=3")
         return
     values = parse(f"--config={file}", f"--config.model.{name}={FIELD_VALUES.get(name, 1)}")
-    fields = model_fields(values.config, {f"model.{name}"})
+    fields = model_fields(values.config)
     default = getattr(VisionTransformerConfig(), name)
     assert fields[name] is not None
     if default is not None:
@@ -184,9 +184,15 @@ def test_none_can_be_given(file: str, key: str) -> None:
 
 def test_only_a_none_that_was_given_reaches_the_model(file: str) -> None:
     values = parse(f"--config={file}", "--config.model.fuser_bottleneck_dim=None")
-    fields = model_fields(values.config, set(values["config"].override_values))
+    fields = model_fields(values.config)
     assert fields["fuser_bottleneck_dim"] is None
     assert "representation_size" not in fields
+
+
+def test_a_none_in_the_file_reaches_the_model() -> None:
+    config = complete_config(ConfigDict({"model": {"fuser_bottleneck_dim": None}}))
+    assert model_fields(config) == {"fuser_bottleneck_dim": None}
+    assert model_fields(complete_config(base_config())) == {}
 
 
 @pytest.mark.parametrize("name", NAMES)
