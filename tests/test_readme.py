@@ -1,6 +1,8 @@
 """The README keeps its promises: its Python runs, its figures come from results."""
 
+import csv
 import re
+import statistics
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +41,18 @@ def test_pictures_and_files_that_it_names_are_there() -> None:
     assert named
     for path in named:
         assert (ROOT / path).exists(), path
+
+
+def test_the_demo_keeps_its_promise_over_the_seeds() -> None:
+    with open(ROOT / "benchmarks/results/demo_accuracy.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    means = {}
+    for model in ("TokenLearner", "plain ViT"):
+        mine = [float(row["test_accuracy"]) for row in rows if row["model"] == model]
+        assert len(mine) >= 3
+        means[model] = statistics.mean(mine)
+    assert means["TokenLearner"] >= 0.84
+    assert means["TokenLearner"] >= means["plain ViT"] - 0.02
 
 
 def test_example_is_about_ten_lines() -> None:

@@ -6,12 +6,13 @@
 `make demo` runs both. The images are rendered from the Freedoom maps, 20 classes at
 64x64 pixels: trained on MAP01-20, every choice made on MAP21-24, tested once on MAP25-32.
 The rendering takes about a minute, once; the training about four minutes on two cores.
-Expected test accuracy: 0.86 to 0.92 (README: mean and spread over three seeds, with and
+Expected test accuracy: 0.91 to 0.95 (README: mean and spread over three seeds, with and
 without TokenLearner). The same plain ViT: --config.model.name=vit_ti8_d4.
 
 One full-size block on 64 tokens, then three on 8 learned tokens, which cost almost
-nothing. TokenLearner after one block beat two, width 64 beat 96 and a learning rate of
-4e-3 beat 2e-3 on the validation maps in the same CPU time.
+nothing. On the validation maps (two seeds, 12 epochs) two full-size blocks were no better
+than one (0.844 and 0.840), nor were 16 tokens (0.824). Width 64 and a learning rate of
+4e-3 were the best of single shorter runs.
 """
 
 from ml_collections import ConfigDict
@@ -42,5 +43,5 @@ def get_config() -> ConfigDict:
         "eval_crop_fraction": 1.0,
     }
     config.optimizer = {"learning_rate": 4e-3, "weight_decay": 0.1}
-    config.demo = {"expected_accuracy": "0.86 to 0.92"}
+    config.demo = {"expected_accuracy": "0.91 to 0.95"}
     return config
