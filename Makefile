@@ -31,13 +31,13 @@ readme: $(INSTALLED)
 	cp workdir/readme/attention_maps.png benchmarks/results/demo_attention_maps.png
 	$(RUN) -m benchmarks.readme_tables
 
-# The library's tests on JAX, in an environment without TensorFlow.
+# The library's quick tests on JAX, in an environment without TensorFlow.
 test-jax: VENV = .venv-jax
 test-jax:
 	@test -n "$(PYTHON)" || { echo "make: needs Python 3.11 or 3.12 on the path."; exit 2; }
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --editable ".[jax,test]"
-	KERAS_BACKEND=jax $(PYTEST) tests/tokenlearner_keras $(TEST_FLAGS)
+	KERAS_BACKEND=jax $(PYTEST) -m 'not slow' tests/tokenlearner_keras $(TEST_FLAGS)
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .

@@ -62,6 +62,7 @@ def test_parameters_of_the_fuser(fuser: tk.TokenFuser, tokens: int, count: int) 
     assert fuser.count_params() == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "parameters", "gigamacs"),
     [
@@ -78,6 +79,7 @@ def test_whole_models(name: str, parameters: int | None, gigamacs: float) -> Non
     assert tk.count_macs(model) / 1e9 == pytest.approx(gigamacs, abs=0.005)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "gflops"),
     [

@@ -52,7 +52,10 @@ def _create(name: str, **overrides: Any) -> keras.Model:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("classifier", ["gap", "token", "map"])
+@pytest.mark.parametrize(
+    "classifier",
+    ["gap", *(pytest.param(name, marks=pytest.mark.slow) for name in ("token", "map"))],
+)
 def test_every_name_builds_runs_and_is_saved(name: str, classifier: str, tmp_path: Path) -> None:
     model = _create(name, classifier=classifier)
     x = _images(model)
