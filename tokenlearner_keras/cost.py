@@ -69,12 +69,29 @@ def paper_gflops(model: keras.Model) -> float:
 
 def model_cost(model: keras.Model, input_shape: tuple[int, ...] | None = None) -> Cost:
     """Returns the cost of a functional model; see `count_macs`."""
+    model = functional_graph(model, "count_macs")
     if input_shape is not None and tuple(model.input_shape[1:]) != tuple(input_shape):
         model = _with_input_shape(model, tuple(input_shape))
     total = Cost()
     for layer, shapes, output in _calls(model):
         total += _layer_cost(layer, shapes, output)
     return total
+
+
+def functional_graph(model: Any, purpose: str) -> keras.Model:
+    """Returns the functional model behind a functional or Sequential model.
+
+    Raises:
+        ValueError: If there is none: a subclassed model, a Sequential without input.
+    """
+    graph = getattr(model, "_functional", None) if isinstance(model, keras.Sequential) else model
+    if not isinstance(graph, keras.Model) or not hasattr(graph, "operations"):
+        raise ValueError(
+            f"{purpose} reads the graph of a functional or Sequential model whose input is "
+            f"known. Received: {model!r}. Begin a Sequential model with keras.Input; of a "
+            "subclassed model pass the functional models inside."
+        )
+    return graph
 
 
 def _with_input_shape(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
@@ -92,12 +109,6 @@ def _calls(
     model: keras.Model,
 ) -> Iterator[tuple[keras.layers.Layer, list[tuple[int, ...]], tuple[int, ...]]]:
     """Yields every layer call of a functional model with its shapes, batch apart."""
-    if isinstance(model, keras.Sequential):
-        model = model._functional
-    if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
-        raise ValueError(
-            f"Costs are counted from the graph of a functional keras.Model. Received: {model!r}."
-        )
     nodes = {id(node) for nodes in model._nodes_by_depth.values() for node in nodes}
     for layer in model.operations:
         for node in layer._inbound_nodes:

@@ -6,7 +6,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from tokenlearner_keras.cost import functional_graph
 from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
+from tokenlearner_keras.layers.checks import check_positive_integer
 
 _ORANGE = np.array([0.95, 0.3, 0.0], "float32")
 _YELLOW = np.array([1.0, 0.9, 0.2], "float32")
@@ -27,16 +29,25 @@ def attention_maps(model: keras.Model, inputs: Any, batch_size: int = 32) -> dic
         positions)` where the layer's input is a sequence.
 
     Raises:
-        ValueError: If the model has no TokenLearner, one is called several times, or one
-            sits inside a model that is itself a layer of this one.
+        ValueError: If the model is not functional, has no TokenLearner, one is called
+            several times, or one sits inside a model that is itself a layer of this one.
     """
+    check_positive_integer(batch_size, "batch_size")
+    model = functional_graph(model, "attention_maps")
     layers = _token_learners(model)
     # The arguments of the layers' calls become outputs of a model that shares all
     # weights; the layers are then called eagerly, which leaves the graph as it is.
     calls = {layer.name: layer._inbound_nodes[0].arguments for layer in layers}
     features = keras.Model(model.input, {name: call.keras_tensors for name, call in calls.items()})
     maps: dict[str, list[np.ndarray]] = {name: [] for name in calls}
+    if not hasattr(inputs, "shape") and len(keras.tree.flatten(inputs)) != len(model.inputs):
+        raise ValueError(
+            f"attention_maps expects {len(model.inputs)} array(s) with the batch first, in "
+            f"the structure of model.input. Received: {type(inputs).__name__}."
+        )
     count = len(keras.tree.flatten(inputs)[0])
+    if count == 0:
+        raise ValueError("attention_maps needs at least one example. Received an empty batch.")
     for start in range(0, count, batch_size):
         stop = start + batch_size
         batch = keras.tree.map_structure(lambda x, a=start, b=stop: x[a:b], inputs)
@@ -108,7 +119,7 @@ def plot_attention_maps(
     for row, (image, image_maps) in enumerate(zip(images, maps, strict=True)):
         axes[row, 0].imshow(image)
         if titles is not None:
-            axes[row, 0].set_title(titles[row], fontsize=8)
+            axes[row, 0].set_title(str(titles[row]), fontsize=8, parse_math=False)
         for column, weights in enumerate(image_maps, start=1):
             axes[row, column].imshow(overlay(image, weights))
             if row == 0:
@@ -155,15 +166,26 @@ def _checked(
     images: np.ndarray, maps: np.ndarray, titles: list[str] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     fits = images.ndim == 4 and images.shape[-1] == 3 and maps.ndim == 4
-    if not fits or len(images) != len(maps) or len(titles or images) != len(images):
+    if (
+        not fits
+        or len(images) != len(maps)
+        or len(images if titles is None else titles) != len(images)
+    ):
         raise ValueError(
             "Expected images (batch, height, width, 3), maps (batch, num_tokens, "
             "grid_height, grid_width) and as many titles. Received images of shape "
             f"{images.shape}, maps of shape {maps.shape}"
             f" and {len(titles) if titles is not None else 'no'} titles."
         )
-    if images.dtype == np.uint8:
+    if np.issubdtype(images.dtype, np.integer):
         images = images.astype("float32") / 255
+    low, high = (float(images.min()), float(images.max())) if images.size else (0.0, 1.0)
+    if images.size == 0 or not (low >= 0 and high <= 1):
+        raise ValueError(
+            "Expected at least one image, of integers in [0, 255] or floats in [0, 1]. "
+            f"Received shape {images.shape}, values from {low:g} to {high:g}. Undo the "
+            "normalisation first."
+        )
     return images, maps
 
 

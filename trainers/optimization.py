@@ -104,7 +104,7 @@ def make_schedule(config: ConfigDict, *, warmup_steps: int, total_steps: int) ->
     if warmup_steps > total_steps:
         raise ConfigurationError(
             f"The warm-up must not be longer than the training. Received {warmup_steps} "
-            f"and {total_steps} steps."
+            f"and {total_steps} steps. Shorten it, such as --config.warmup_percent=5."
         )
     return WarmupSchedule(
         config.learning_rate,

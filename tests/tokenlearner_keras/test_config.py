@@ -68,6 +68,7 @@ def test_an_integer_is_a_square() -> None:
         ({"stochastic_depth": -0.1}, "at least 0 and below 1"),
         ({"classifier": "mean"}, "one of 'gap'"),
         ({"num_classes": 0}, "num_classes"),
+        ({"num_classes": None}, "num_classes"),
         ({"depth": 0}, "depth"),
         ({"pooling": ((3, 20),)}, "larger than the grid"),
         ({"pooling": ((12, 2),)}, r"in \[0, 12\)"),

@@ -167,6 +167,16 @@ def test_compile_and_fit_reach_every_parameter(name: str) -> None:
         assert changed or dead, variable.path
 
 
+def test_a_model_that_was_never_called_can_be_quantized() -> None:
+    full, quantized = _create("vit_ti8_d2_tl4at1"), _create("vit_ti8_d2_tl4at1")
+    quantized.set_weights(full.get_weights())
+    quantized.quantize("int8")
+    x = _images(full)
+    expected = keras.ops.convert_to_numpy(full(x))
+    difference = np.abs(keras.ops.convert_to_numpy(quantized(x)) - expected).max()
+    assert difference < 0.2 * np.abs(expected).max()
+
+
 @pytest.mark.filterwarnings("ignore:image_size")
 def test_all_listed_names_are_understood() -> None:
     names = tk.list_models()

@@ -48,6 +48,45 @@ def test_masks_of_the_layers_count() -> None:
     assert np.all(maps[..., 3:] == 0) and np.allclose(maps.sum(-1), 1)
 
 
+class _Subclassed(keras.Model):
+    def __init__(self) -> None:
+        super().__init__()
+        self.learner = tk.TokenLearnerV11(2)
+
+    def call(self, x: object) -> object:
+        return self.learner(x)
+
+
+def test_models_without_a_graph_are_refused() -> None:
+    x = np.zeros((2, 5, 6), "float32")
+    no_input = keras.Sequential([tk.TokenLearnerV11(2)])
+    for model in (_Subclassed(), tk.TokenLearnerV11(2), "x", no_input):
+        with pytest.raises(ValueError, match="graph of a functional or Sequential model"):
+            tk.attention_maps(model, x)
+    sequential = keras.Sequential([keras.Input((5, 6)), tk.TokenLearnerV11(2, name="t")])
+    assert tk.attention_maps(sequential, x)["t"].shape == (2, 2, 5)
+    with pytest.raises(ValueError, match="at least one example"):
+        tk.attention_maps(sequential, x[:0])
+    with pytest.raises(ValueError, match="1 array"):
+        tk.attention_maps(sequential, [x[0], x[1]])
+
+
+@pytest.mark.parametrize("value", [-1.0, 255.0, np.nan])
+def test_values_that_are_no_colours_are_refused(value: float) -> None:
+    images = np.full((1, 8, 8, 3), value, "float32")
+    with pytest.raises(ValueError, match=r"floats in \[0, 1\]"):
+        tk.plot_attention_maps(images, np.ones((1, 2, 2, 2), "float32"))
+
+
+def test_titles_are_plain_text(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    images, maps = np.zeros((2, 8, 8, 3), "uint8"), np.ones((2, 1, 2, 2), "float32")
+    titles = np.array(["$a", "a$b$"])
+    tk.plot_attention_maps(images, maps, tmp_path / "maps.png", titles)
+    with pytest.raises(ValueError, match="0 titles"):
+        tk.plot_attention_maps(images, maps, titles=[])
+
+
 def test_nested_and_shared_layers_are_refused() -> None:
     inner = _model("vit_ti8_d2_tl4at1")
     inputs = keras.Input((32, 48, 3))

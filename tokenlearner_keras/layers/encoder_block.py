@@ -73,6 +73,8 @@ class EncoderBlock(keras.layers.Layer):
             self.stochastic_depth, dtype=policy, name="attention_depth"
         )
         self.mlp_depth = StochasticDepth(self.stochastic_depth, dtype=policy, name="mlp_depth")
+        for depth in (self.attention_depth, self.mlp_depth):
+            depth.build(input_shape)
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         attended = self.attention(self.attention_norm(x), training=training)

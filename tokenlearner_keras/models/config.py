@@ -14,13 +14,12 @@ from tokenlearner_keras.layers.checks import check_positive_integer
 from tokenlearner_keras.layers.checks import check_rate
 
 CLASSIFIERS = ("gap", "gmp", "gsp", "token", "map", None)
-_POSITIVE = ("tubelet_size", "width", "depth", "num_heads", "mlp_dim", "num_tokens")
+_POSITIVE = ("tubelet_size", "width", "depth", "num_heads", "mlp_dim", "num_tokens", "num_classes")
 _OPTIONAL_POSITIVE = (
     "num_frames",
     "sample_frames",
     "bottleneck_dim",
     "representation_size",
-    "num_classes",
     "fuser_bottleneck_dim",
 )
 

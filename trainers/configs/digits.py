@@ -13,8 +13,8 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.batch_size = 64
     config.total_epochs = 30
-    config.warmup_epochs = 2
-    config.eval_epochs = 5
+    config.warmup_percent = 5.0
+    config.eval_percent = 20.0
     config.model = {
         "name": "vit_ti4_d4_tl4at2",
         "image_size": 16,
