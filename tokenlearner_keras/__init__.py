@@ -8,6 +8,7 @@ from tokenlearner_keras.layers import TokenLearnerV11
 from tokenlearner_keras.models.config import VisionTransformerConfig
 from tokenlearner_keras.models.model_names import create_model
 from tokenlearner_keras.models.model_names import list_models
+from tokenlearner_keras.models.resize import resize_model
 from tokenlearner_keras.models.vision_transformer import build_model
 from tokenlearner_keras.version import __version__
 from tokenlearner_keras.visualize import attention_maps
@@ -28,4 +29,5 @@ __all__ = [
     "load_reference_params",
     "paper_gflops",
     "plot_attention_maps",
+    "resize_model",
 ]

@@ -62,39 +62,6 @@ def test_parameters_of_the_fuser(fuser: tk.TokenFuser, tokens: int, count: int) 
     assert fuser.count_params() == count
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "parameters", "gigamacs"),
-    [
-        ("vit_b16", 86_566_120, 17.47),
-        ("vit_b16_tl8at6", 86_617_392, 9.15),
-        ("vit_b16_tl16at9", None, 13.49),
-        ("vit_b16_tl8at6_fuser", None, 9.27),
-    ],
-)
-def test_whole_models(name: str, parameters: int | None, gigamacs: float) -> None:
-    model = tk.create_model(name)
-    if parameters is not None:
-        assert model.count_params() == parameters
-    assert tk.count_macs(model) / 1e9 == pytest.approx(gigamacs, abs=0.005)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "gflops"),
-    [
-        ("vit_s32", 3.44),
-        ("vit_b16", 55.63),
-        ("vit_b16_tl8at6", 28.36),
-        ("vit_b16_d21_tl16at10", 47.74),
-        ("vit_b16_tl8at6_v10_fuser_linear", 28.60),
-    ],
-)
-def test_the_papers_gflops(name: str, gflops: float) -> None:
-    model = tk.create_model(name, image_size=384)
-    assert tk.paper_gflops(model) == pytest.approx(gflops, rel=0.005)
-
-
 def test_layers_of_keras_and_nested_models_are_counted() -> None:
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3, padding="same")(inputs)

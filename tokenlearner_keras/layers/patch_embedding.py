@@ -5,9 +5,12 @@ from typing import Any
 import keras
 from keras import ops
 
+from tokenlearner_keras.layers.checks import check_choice
 from tokenlearner_keras.layers.checks import check_grid
 from tokenlearner_keras.layers.checks import check_positive_integer
 from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.tubelet_inflation import METHODS
+from tokenlearner_keras.layers.tubelet_inflation import InflatedKernel
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
@@ -33,7 +36,8 @@ class PatchEmbedding(keras.layers.Layer):
 
     Reference:
         scenic `projects/token_learner/model.py` and `projects/vivit/model.py`:
-        VALID convolution with bias, LeCun-normal kernel.
+        VALID convolution with bias, LeCun-normal kernel, `kernel_init_method` for
+        tubelets.
     """
 
     def __init__(
@@ -41,12 +45,22 @@ class PatchEmbedding(keras.layers.Layer):
         width: int,
         patch_size: tuple[int, int],
         tubelet_size: int = 1,
+        tubelet_inflation: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.width = check_positive_integer(width, "width")
         self.patch_size = check_grid(patch_size, "patch_size")
         self.tubelet_size = check_positive_integer(tubelet_size, "tubelet_size")
+        self.tubelet_inflation = check_choice(
+            tubelet_inflation, (None, *METHODS), "tubelet_inflation"
+        )
+        if tubelet_inflation is not None and tubelet_size == 1:
+            raise ValueError(
+                "`tubelet_inflation` is for kernels over several frames: set tubelet_size "
+                f"above 1. Received tubelet_inflation={tubelet_inflation!r} and "
+                f"tubelet_size={tubelet_size}."
+            )
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self._check_shape(input_shape)
@@ -64,6 +78,8 @@ class PatchEmbedding(keras.layers.Layer):
             self.projection.build((None, *input_shape[-3:]))
         else:
             kernel = (self.tubelet_size, *self.patch_size)
+            if self.tubelet_inflation is not None:
+                options["kernel_initializer"] = InflatedKernel(self.tubelet_inflation)
             self.projection = keras.layers.Conv3D(kernel_size=kernel, strides=kernel, **options)
             self.projection.build(input_shape)
 
@@ -107,4 +123,5 @@ class PatchEmbedding(keras.layers.Layer):
             "width": self.width,
             "patch_size": self.patch_size,
             "tubelet_size": self.tubelet_size,
+            "tubelet_inflation": self.tubelet_inflation,
         }

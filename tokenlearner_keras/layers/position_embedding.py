@@ -43,12 +43,12 @@ class PositionEmbedding(keras.layers.Layer):
         return self.num_prefix_tokens + math.prod(self.grid)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        if input_shape[1] != self.num_positions:
+        if input_shape[1] is None:
             raise ValueError(
-                f"PositionEmbedding '{self.name}' has {self.num_positions} positions "
-                f"(grid {self.grid}, {self.num_prefix_tokens} in front). Received "
-                f"shape {tuple(input_shape)}. Build it with the grid of the input."
+                f"PositionEmbedding '{self.name}' needs a known number of positions. Received "
+                f"shape {tuple(input_shape)}. Give the model an input of fixed size."
             )
+        self._check_shape(input_shape)
         self.table = self.add_weight(
             name="table",
             shape=(1, self.num_positions, input_shape[-1]),
@@ -56,9 +56,20 @@ class PositionEmbedding(keras.layers.Layer):
         )
 
     def call(self, x: Any) -> Any:
+        self._check_shape(x.shape)
         return x + self.table
 
+    def _check_shape(self, shape: Any) -> None:
+        if shape[1] not in (None, self.num_positions):
+            raise ValueError(
+                f"PositionEmbedding '{self.name}' has {self.num_positions} positions "
+                f"(grid {self.grid}, {self.num_prefix_tokens} in front). Received "
+                f"shape {tuple(shape)}. Give it inputs of the size it was built for, or take "
+                "tk.resize_model(model, image_size) for a model of another size."
+            )
+
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        self._check_shape(input_shape)
         return input_shape
 
     def get_config(self) -> dict[str, Any]:

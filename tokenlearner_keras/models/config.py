@@ -12,6 +12,7 @@ from tokenlearner_keras.layers.checks import check_choice
 from tokenlearner_keras.layers.checks import check_grid
 from tokenlearner_keras.layers.checks import check_positive_integer
 from tokenlearner_keras.layers.checks import check_rate
+from tokenlearner_keras.layers.tubelet_inflation import METHODS
 
 CLASSIFIERS = ("gap", "gmp", "gsp", "token", "map", None)
 _POSITIVE = ("tubelet_size", "width", "depth", "num_heads", "mlp_dim", "num_tokens", "num_classes")
@@ -33,6 +34,8 @@ class VisionTransformerConfig:
         num_frames: Frames of a video input. None means images.
         patch_size: `(height, width)` of a patch in pixels. Grids are floored.
         tubelet_size: Frames of a tubelet; 1 embeds every frame with a 2-D kernel.
+        tubelet_inflation: How a tubelet's kernel starts: `"average"` or
+            `"central_frame"` inflates a 2-D kernel, None draws all frames at random.
         sample_frames: Takes that many frames, evenly spaced, before the embedding.
         width: Channels of a token.
         depth: Number of encoder blocks.
@@ -96,6 +99,7 @@ class VisionTransformerConfig:
     fuser_bottleneck_dim: int | None = 64
     fuser_mixing: str = "frame"
     pooling: tuple[tuple[int, tuple[int, int]], ...] = ()
+    tubelet_inflation: str | None = None
 
     def __post_init__(self) -> None:
         self._normalise_pairs()
@@ -116,6 +120,7 @@ class VisionTransformerConfig:
         check_choice(self.classifier, CLASSIFIERS, "classifier")
         check_choice(self.token_learner_pooling, ("sum", "mean"), "token_learner_pooling")
         check_choice(self.fuser_mixing, ("frame", "video"), "fuser_mixing")
+        check_choice(self.tubelet_inflation, (None, *METHODS), "tubelet_inflation")
         self._check_encoder()
         self._check_token_learner()
         self._check_video()
@@ -164,13 +169,22 @@ class VisionTransformerConfig:
 
     def _check_video(self) -> None:
         if self.num_frames is None:
-            if self.sample_frames is not None or self.tubelet_size != 1:
+            received = {
+                "sample_frames": self.sample_frames,
+                "tubelet_size": self.tubelet_size,
+                "tubelet_inflation": self.tubelet_inflation,
+            }
+            if received != {"sample_frames": None, "tubelet_size": 1, "tubelet_inflation": None}:
                 raise ValueError(
-                    "`sample_frames` and `tubelet_size` are for videos: set "
-                    f"num_frames. Received num_frames=None, sample_frames="
-                    f"{self.sample_frames}, tubelet_size={self.tubelet_size}."
+                    f"{', '.join(received)} are for videos: set num_frames. Received "
+                    f"num_frames=None and {received}."
                 )
             return
+        if self.tubelet_inflation is not None and self.tubelet_size == 1:
+            raise ValueError(
+                "`tubelet_inflation` needs tubelets of several frames: set tubelet_size above "
+                f"1. Received tubelet_inflation={self.tubelet_inflation!r}, tubelet_size=1."
+            )
         if self.sample_frames is not None and self.sample_frames > self.num_frames:
             raise ValueError(
                 "`sample_frames` must not exceed `num_frames`. Received sample_frames="

@@ -5,10 +5,9 @@ import fnmatch
 import re
 from typing import Any
 
-import keras
-
 from tokenlearner_keras.models.config import VisionTransformerConfig
 from tokenlearner_keras.models.vision_transformer import build_model
+from tokenlearner_keras.models.vision_transformer_model import VisionTransformer
 
 #: Width, heads, MLP width and depth of each size.
 SIZES: dict[str, dict[str, int]] = {
@@ -57,6 +56,7 @@ _VIDEO_NAMES = (
     "vivit_b16x2",
     "vivit_l16x2",
     "vivit_h14x2",
+    "vivit_h16x2",
     "vivit_l16x2_tl16at12",
     "vivit_l16x2_d30_tl8at18",
     "vivit_l14x2_d35_tl16at18",
@@ -163,7 +163,7 @@ def create_model(
     image_size: int | tuple[int, int] | None = None,
     num_frames: int | None = None,
     **overrides: Any,
-) -> keras.Model:
+) -> VisionTransformer:
     """Builds a model by name, with fresh weights.
 
     Args:

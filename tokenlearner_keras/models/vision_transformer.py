@@ -1,6 +1,5 @@
 """Builds the functional Keras model of a configuration, for images and video."""
 
-import math
 from typing import Any
 
 import keras
@@ -10,6 +9,7 @@ from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
 from tokenlearner_keras.layers.class_token import ClassToken
 from tokenlearner_keras.layers.constants import LAYER_NORM_EPSILON
 from tokenlearner_keras.layers.encoder_block import EncoderBlock
+from tokenlearner_keras.layers.fold_grid import FoldGrid
 from tokenlearner_keras.layers.frame_sampling import FrameSampling
 from tokenlearner_keras.layers.grid_pooling import GridPooling
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
@@ -20,9 +20,12 @@ from tokenlearner_keras.layers.token_learner import TokenLearner
 from tokenlearner_keras.layers.token_learner_v11 import TokenLearnerV11
 from tokenlearner_keras.layers.token_pooling import TokenPooling
 from tokenlearner_keras.models.config import VisionTransformerConfig
+from tokenlearner_keras.models.vision_transformer_model import VisionTransformer
 
 
-def build_model(config: VisionTransformerConfig, name: str = "vision_transformer") -> keras.Model:
+def build_model(
+    config: VisionTransformerConfig, name: str = "vision_transformer"
+) -> VisionTransformer:
     """Builds the model that a configuration describes, with fresh weights.
 
     Args:
@@ -47,7 +50,7 @@ def build_model(config: VisionTransformerConfig, name: str = "vision_transformer
     inputs = keras.Input(config.input_shape, name="images")
     x, grid = _embed(inputs, config)
     x = _encode(x, grid, config)
-    return keras.Model(inputs, _classify(x, config), name=name)
+    return VisionTransformer(inputs, _classify(x, config), name=name)
 
 
 def _embed(inputs: Any, config: VisionTransformerConfig) -> tuple[Any, "_Grid"]:
@@ -55,10 +58,16 @@ def _embed(inputs: Any, config: VisionTransformerConfig) -> tuple[Any, "_Grid"]:
     x = inputs
     if config.sample_frames is not None:
         x = FrameSampling(config.sample_frames, name="frame_sampling")(x)
-    x = PatchEmbedding(config.width, config.patch_size, config.tubelet_size, name="embedding")(x)
+    x = PatchEmbedding(
+        config.width,
+        config.patch_size,
+        config.tubelet_size,
+        config.tubelet_inflation,
+        name="embedding",
+    )(x)
     sizes = tuple(x.shape[1:-1])
     grid = _Grid(sizes, prefix=1 if config.classifier == "token" else 0)
-    x = keras.layers.Reshape((math.prod(sizes), config.width), name="to_sequence")(x)
+    x = keras.layers.Reshape((-1, config.width), name="to_sequence")(x)
     if grid.prefix:
         x = ClassToken(name="class_token")(x)
     x = PositionEmbedding(sizes, grid.prefix, name="position_embedding")(x)
@@ -96,7 +105,7 @@ class _Grid:
     def split(self, x: Any) -> tuple[Any, Any]:
         """Returns the tokens in front (None if there are none) and the grid."""
         front, rest = self.cut(x)
-        return front, keras.layers.Reshape((*self.sizes, x.shape[-1]))(rest)
+        return front, FoldGrid(self.sizes)(rest)
 
     def cut(self, x: Any) -> tuple[Any, Any]:
         """Returns the tokens in front (None if there are none) and the others."""
@@ -108,7 +117,7 @@ class _Grid:
     def join(front: Any, x: Any) -> Any:
         """Flattens all axes between batch and channels and puts the front back."""
         if len(x.shape) > 3:
-            x = keras.layers.Reshape((math.prod(x.shape[1:-1]), x.shape[-1]))(x)
+            x = keras.layers.Reshape((-1, x.shape[-1]))(x)
         if front is None:
             return x
         return keras.layers.Concatenate(axis=1)([front, x])
@@ -136,14 +145,15 @@ def _learn_and_fuse(
     front, positions = grid.split(x)
     tokens = _token_learner(number, config)(positions)  # (B, [T,] S, D)
     encoded = block(grid.join(front, tokens))
-    folded = _Grid(tuple(tokens.shape[1:-1]), grid.prefix)
-    front, tokens = folded.split(encoded) if len(tokens.shape) == 4 else grid.cut(encoded)
+    front, mixed = grid.cut(encoded)
+    if len(tokens.shape) == 4:
+        mixed = keras.layers.Reshape((-1, *tokens.shape[-2:]))(mixed)  # (B, T, S, D)
     fused = TokenFuser(
         config.fuser_bottleneck_dim,
         dropout=config.dropout,
         mixing=config.fuser_mixing,
         name=f"token_fuser_{number}",
-    )(tokens, positions)
+    )(mixed, positions)
     return grid.join(front, keras.layers.Add()([fused, positions]))
 
 

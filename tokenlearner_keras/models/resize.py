@@ -1,0 +1,160 @@
+"""A model for inputs of another size, with the weights of the one at hand."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from tokenlearner_keras.cost import functional_graph
+from tokenlearner_keras.layers.checks import check_grid
+from tokenlearner_keras.layers.checks import check_positive_integer
+from tokenlearner_keras.layers.fold_grid import FoldGrid
+from tokenlearner_keras.layers.frame_sampling import FrameSampling
+from tokenlearner_keras.layers.grid_pooling import GridPooling
+from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
+from tokenlearner_keras.layers.position_embedding import PositionEmbedding
+from tokenlearner_keras.weights.resize import resize_positions
+
+
+def resize_model(
+    model: keras.Model,
+    image_size: int | tuple[int, int],
+    num_frames: int | None = None,
+) -> keras.Model:
+    """Returns a new model with the same weights for images or videos of another size.
+
+    The table of positions is interpolated to the new grid (linearly, the corners kept);
+    every other weight is copied. The given model stays as it is. A compiled model gives a
+    compiled model with a fresh optimizer.
+
+    Args:
+        model: A model of `tk.build_model` or `tk.create_model`, also one loaded from a
+            file or changed by `tk.insert_token_learner`.
+        image_size: Pixels, an integer or `(height, width)`. Grids are floored.
+        num_frames: Frames of a video model. None keeps the number.
+
+    Returns:
+        A functional model of the same layers by name.
+
+    Raises:
+        ValueError: If the model has no patch embedding and table of positions of this
+            package, or cannot take the size.
+
+    Example:
+        >>> model = tk.create_model("vit_b16_tl8at6", image_size=224)
+        >>> larger = tk.resize_model(model, 384)  # fine-tune at 384 pixels
+
+    Reference:
+        Dosovitskiy et al. 2020, arXiv 2010.11929, section 3.2; scenic
+        `projects/baselines/vit.py` interpolates the same way (`scipy.ndimage.zoom`).
+    """
+    graph = functional_graph(model, "resize_model")
+    positions = _only(graph, PositionEmbedding)
+    shape = _new_input_shape(graph, image_size, num_frames)
+    grid = _new_grid(graph, positions, shape)
+    grids = _grids_to_change(graph, positions.grid, grid)
+
+    def clone(layer: Any) -> Any:
+        config = layer.get_config()
+        if layer.name in grids:
+            config["grid"] = grids[layer.name]
+        return type(layer).from_config(config)
+
+    inputs = keras.Input(shape, dtype=graph.inputs[0].dtype, name=graph.inputs[0].name)
+    # The input in the structure that the model takes: a tensor, or a list or dict of one.
+    structured = keras.tree.pack_sequence_as(graph.input, [inputs])
+    try:
+        resized = keras.models.clone_model(graph, structured, clone_function=clone)
+        _copy_weights(graph, resized, positions.name)
+    except ValueError as error:
+        raise ValueError(
+            f"Model {model.name!r} cannot be resized to inputs of shape {shape}: {error}"
+        ) from error
+    return resized
+
+
+def _only(graph: keras.Model, kind: type) -> Any:
+    """Returns the model's one layer of a type."""
+    layers = [layer for layer in graph.layers if isinstance(layer, kind)]
+    if len(layers) != 1 or len(graph.inputs) != 1:
+        raise ValueError(
+            "resize_model takes a model with one input, one PatchEmbedding and one "
+            "PositionEmbedding, such as tk.create_model returns. Received "
+            f"{graph.name!r} with {len(graph.inputs)} inputs and {len(layers)} layers of "
+            f"type {kind.__name__}."
+        )
+    return layers[0]
+
+
+def _new_input_shape(
+    graph: keras.Model, image_size: int | tuple[int, int], num_frames: int | None
+) -> tuple[int, ...]:
+    """Returns the shape of one input, `([time,] height, width, channels)`."""
+    if isinstance(image_size, (list, tuple)):
+        size = check_grid(image_size, "image_size")
+    else:
+        size = (check_positive_integer(image_size, "image_size"),) * 2
+    shape = tuple(graph.inputs[0].shape[1:])
+    if len(shape) not in (3, 4):
+        raise ValueError(
+            "resize_model takes a model of images (batch, height, width, channels) or videos "
+            f"(batch, time, height, width, channels). {graph.name!r} takes {shape}."
+        )
+    if num_frames is None:
+        return (*shape[:-3], *size, shape[-1])
+    if len(shape) != 4:
+        raise ValueError(
+            f"`num_frames` is for videos; {graph.name!r} takes images. Received: {num_frames}."
+        )
+    return (check_positive_integer(num_frames, "num_frames"), *size, shape[-1])
+
+
+def _new_grid(
+    graph: keras.Model, positions: PositionEmbedding, shape: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Returns the grid that the patch embedding gives for inputs of a shape."""
+    embedded: tuple[int | None, ...] = (None, *shape)
+    for layer in graph.layers:
+        if isinstance(layer, FrameSampling):
+            embedded = layer.compute_output_shape(embedded)
+    grid = _only(graph, PatchEmbedding).compute_output_shape(embedded)[1:-1]
+    if len(grid) != len(positions.grid):
+        raise ValueError(
+            f"Model {graph.name!r} embeds a grid {grid} but its positions are {positions.grid}."
+        )
+    return tuple(grid)
+
+
+def _grids_to_change(
+    graph: keras.Model, old: tuple[int, ...], new: tuple[int, ...]
+) -> dict[str, tuple[int, ...]]:
+    """Returns the new grid of each layer that holds one, by the layer's name.
+
+    Time keeps its length through the model; height and width do until they are pooled to
+    a grid of their own, which does not depend on the image.
+    """
+    grids = {}
+    for layer in graph.layers:
+        if isinstance(layer, GridPooling):
+            old, new = (*old[:-2], *layer.grid), (*new[:-2], *layer.grid)
+        elif isinstance(layer, (PositionEmbedding, FoldGrid)) and layer.grid == old:
+            grids[layer.name] = new
+    return grids
+
+
+def _copy_weights(model: keras.Model, resized: keras.Model, table: str) -> None:
+    for layer in model.layers:
+        weights = layer.get_weights()
+        target = resized.get_layer(layer.name)
+        if layer.name == table:
+            weights = [_resized_table(weights[0], layer, target.grid)]
+        target.set_weights(weights)
+
+
+def _resized_table(
+    table: np.ndarray, layer: PositionEmbedding, grid: tuple[int, ...]
+) -> np.ndarray:
+    """Returns the table (1, prefix + positions, channels) for another grid."""
+    prefix = layer.num_prefix_tokens
+    resized = resize_positions(table[0, prefix:], layer.grid, grid)
+    return np.concatenate([table[:, :prefix], resized[None]], axis=1)
