@@ -12,10 +12,11 @@ INSTALLED = $(VENV)/.installed-$(TENSORFLOW)
 DEMO_WORKDIR ?= workdir/demo
 DEMO_FLAGS ?=
 TEST_FLAGS ?=
+NOX_FLAGS ?=
 # A process a core, at most four: each holds a TensorFlow of its own.
 PYTEST = $(RUN) -m pytest -n auto --maxprocesses=4
 
-.PHONY: demo test test-jax readme lint clean
+.PHONY: demo test backends readme lint clean
 
 demo: $(INSTALLED)
 	$(RUN) -m trainers.train --config=trainers/configs/demo.py --workdir=$(DEMO_WORKDIR) $(DEMO_FLAGS)
@@ -31,18 +32,14 @@ readme: $(INSTALLED)
 	cp workdir/readme/attention_maps.png benchmarks/results/demo_attention_maps.png
 	$(RUN) -m benchmarks.readme_tables
 
-# The library's quick tests on JAX, in an environment without TensorFlow.
-test-jax: VENV = .venv-jax
-test-jax:
-	@test -n "$(PYTHON)" || { echo "make: needs Python 3.11 or 3.12 on the path."; exit 2; }
-	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --editable ".[jax,test]"
-	KERAS_BACKEND=jax $(PYTEST) -m 'not slow' tests/tokenlearner_keras $(TEST_FLAGS)
+# The library's quick tests on each backend alone, and inside keras-hub's ViT.
+backends: $(INSTALLED)
+	$(RUN) -m nox $(NOX_FLAGS)
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m mypy tokenlearner_keras trainers benchmarks
+	$(RUN) -m mypy tokenlearner_keras trainers benchmarks noxfile.py
 
 $(INSTALLED): pyproject.toml setup.py
 	@test -n "$(PYTHON)" || { echo "make: needs Python 3.11 or 3.12 on the path; found $$(python3 --version 2>&1 || echo no Python)."; exit 2; }
@@ -53,4 +50,4 @@ $(INSTALLED): pyproject.toml setup.py
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-jax build dist *.egg-info
+	rm -rf .venv .nox build dist *.egg-info

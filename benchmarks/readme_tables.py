@@ -1,7 +1,8 @@
-"""Fills the README from committed results: `python -m benchmarks.readme_tables`.
+"""Fills the README and `docs/` from committed results and the code.
 
-Each part stands between `<!-- begin NAME -->` and `<!-- end NAME -->`. With `--check`
-nothing is written and the exit status is 1 if the README differs.
+`python -m benchmarks.readme_tables`. Each part stands between `<!-- begin NAME -->` and
+`<!-- end NAME -->`. With `--check` nothing is written and the exit status is 1 if a document
+differs.
 """
 
 import csv
@@ -10,6 +11,10 @@ import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+from benchmarks.model_table import all_models
+from benchmarks.model_table import paper_models
+from benchmarks.model_table import readme_models
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -46,34 +51,41 @@ def demo_output() -> str:
     return f"```text\n{text[text.index('test accuracy') :].rstrip()}\n```"
 
 
-PARTS: dict[str, Callable[[], str]] = {
-    "demo_accuracy": demo_accuracy,
-    "demo_output": demo_output,
+Parts = dict[str, Callable[[], str]]
+DOCUMENTS: dict[str, Parts] = {
+    "README.md": {
+        "demo_accuracy": demo_accuracy,
+        "demo_output": demo_output,
+        "models": readme_models,
+    },
+    "docs/models.md": {"paper_models": paper_models, "all_models": all_models},
 }
 
 
-def filled(text: str) -> str:
-    """Returns a text with every marked part replaced by the current one."""
-    for name, make in PARTS.items():
+def filled(document: str, text: str) -> str:
+    """Returns a document's text with every marked part replaced by the current one."""
+    for name, make in DOCUMENTS[document].items():
         pieces = re.split(rf"(<!-- (?:begin|end) {name} -->)", text)
         if len(pieces) != 5:
-            raise SystemExit(f"README.md must hold the part {name!r} exactly once.")
+            raise SystemExit(f"{document} must hold the part {name!r} exactly once.")
         before, begin, _, end, after = pieces
         text = f"{before}{begin}\n{make()}\n{end}{after}"
     return text
 
 
 def main(arguments: list[str]) -> int:
-    """Writes or checks the README; returns the exit status."""
-    path = ROOT / "README.md"
-    text = path.read_text(encoding="utf-8")
-    new = filled(text)
-    if "--check" in arguments:
-        if new != text:
-            print("README.md is out of date: run python -m benchmarks.readme_tables")
-        return int(new != text)
-    path.write_text(new, encoding="utf-8")
-    return 0
+    """Writes or checks the documents; returns the exit status."""
+    status = 0
+    for document in DOCUMENTS:
+        path = ROOT / document
+        text = path.read_text(encoding="utf-8")
+        new = filled(document, text)
+        if "--check" not in arguments:
+            path.write_text(new, encoding="utf-8")
+        elif new != text:
+            print(f"{document} is out of date: run python -m benchmarks.readme_tables")
+            status = 1
+    return status
 
 
 if __name__ == "__main__":

@@ -35,6 +35,32 @@ def test_the_whole_model_example_is_true() -> None:
     assert round(tk.count_macs(plain) / 1e9, 1) == 17.5
 
 
+def test_public_weights_insertion_and_resizing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples as they stand, with smaller models and no download."""
+    import keras
+
+    import tokenlearner_keras as tk
+
+    golden = ROOT / "tests/goldens/augreg_checkpoint.npz"
+    asked = []
+    create = tk.create_model
+    small = {"width": 24, "depth": 3, "num_heads": 3, "mlp_dim": 48}
+
+    def create_small(name: str, **options: object) -> keras.Model:
+        blocks = {"depth": 12, "patch_size": 32} if "tl" not in name else {"token_learner_at": 1}
+        size = {"patch_size": 8, "image_size": 32, **small}
+        return create(name, **{**options, **size, **blocks})
+
+    monkeypatch.setattr(tk, "download_weights", lambda name: asked.append(name) or golden)
+    monkeypatch.setattr(tk, "create_model", create_small)
+    scope: dict = {"tk": tk, "keras": keras}
+    exec(PYTHON[2], scope)
+    assert asked[0] in tk.list_weights()
+    exec(PYTHON[3].replace("224", "32"), scope)
+    assert scope["larger"].input_shape == (None, 384, 512, 3)
+    assert [m.shape for m in scope["maps"].values()] == [(2, 8, 1, 1)]
+
+
 def test_pictures_and_files_that_it_names_are_there() -> None:
     named = re.findall(r"\]\(((?!http)[^)#]+)\)", README)
     named += re.findall(r"`((?:trainers|tests|benchmarks)/[\w/.]+)`", README)

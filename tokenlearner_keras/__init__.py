@@ -4,28 +4,42 @@ from tokenlearner_keras.cost import count_macs
 from tokenlearner_keras.cost import paper_gflops
 from tokenlearner_keras.layers import TokenFuser
 from tokenlearner_keras.layers import TokenLearner
+from tokenlearner_keras.layers import TokenLearnerMHA
 from tokenlearner_keras.layers import TokenLearnerV11
+from tokenlearner_keras.maps import attention_maps
 from tokenlearner_keras.models.config import VisionTransformerConfig
+from tokenlearner_keras.models.insert import insert_token_learner
 from tokenlearner_keras.models.model_names import create_model
 from tokenlearner_keras.models.model_names import list_models
 from tokenlearner_keras.models.resize import resize_model
 from tokenlearner_keras.models.vision_transformer import build_model
+from tokenlearner_keras.models.vision_transformer_model import VisionTransformer
 from tokenlearner_keras.version import __version__
-from tokenlearner_keras.visualize import attention_maps
 from tokenlearner_keras.visualize import plot_attention_maps
+from tokenlearner_keras.weights.augreg import load_npz
+from tokenlearner_keras.weights.download import download_weights
+from tokenlearner_keras.weights.download import list_weights
 from tokenlearner_keras.weights.reference import load_reference_params
+from tokenlearner_keras.weights.report import LoadReport
 
 __all__ = [
+    "LoadReport",
     "TokenFuser",
     "TokenLearner",
+    "TokenLearnerMHA",
     "TokenLearnerV11",
+    "VisionTransformer",
     "VisionTransformerConfig",
     "__version__",
     "attention_maps",
     "build_model",
     "count_macs",
     "create_model",
+    "download_weights",
+    "insert_token_learner",
     "list_models",
+    "list_weights",
+    "load_npz",
     "load_reference_params",
     "paper_gflops",
     "plot_attention_maps",

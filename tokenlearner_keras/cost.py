@@ -17,6 +17,7 @@ from tokenlearner_keras.layers.stochastic_depth import StochasticDepth
 from tokenlearner_keras.layers.token_fuser import TokenFuser
 from tokenlearner_keras.layers.token_learner import NUM_CONVOLUTIONS
 from tokenlearner_keras.layers.token_learner import TokenLearner
+from tokenlearner_keras.layers.token_learner_mha import TokenLearnerMHA
 from tokenlearner_keras.layers.token_learner_v11 import TokenLearnerV11
 
 # Operations an element in XLA's count of the unoptimised graph, by hand.
@@ -226,6 +227,16 @@ def _token_learner_v11(
     return pooling + _mlp(positions, width, layer.bottleneck_dim, tokens)
 
 
+def _token_learner_mha(
+    layer: TokenLearnerMHA, shapes: list[tuple[int, ...]], output: tuple[int, ...]
+) -> Cost:
+    tokens, width = output[-2:]
+    frames = math.prod(output[:-2])
+    # The queries are the same for every frame but are projected for each.
+    attention = _attention(tokens, _positions(shapes[0]) // frames, width, layer.num_heads)
+    return Cost(frames * attention.macs, frames * attention.elementwise)
+
+
 def _token_fuser(layer: TokenFuser, shapes: list[tuple[int, ...]], output: tuple[int, ...]) -> Cost:
     tokens, width = shapes[0][-2:]
     frames = math.prod(shapes[0][:-2])
@@ -251,6 +262,7 @@ _COSTS: dict[Any, _LayerCost] = {
     AttentionPooling: _attention_pooling,
     TokenLearner: _token_learner,
     TokenLearnerV11: _token_learner_v11,
+    TokenLearnerMHA: _token_learner_mha,
     TokenFuser: _token_fuser,
     keras.layers.Dense: _dense,
     (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D): _convolution,

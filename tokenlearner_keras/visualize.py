@@ -1,4 +1,4 @@
-"""What the learned tokens look at: attention maps and pictures of them."""
+"""Pictures of attention maps: images and videos under what their tokens look at."""
 
 from pathlib import Path
 from typing import Any
@@ -6,88 +6,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from tokenlearner_keras.cost import functional_graph
-from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
-from tokenlearner_keras.layers.checks import check_positive_integer
-
 _ORANGE = np.array([0.95, 0.3, 0.0], "float32")
 _YELLOW = np.array([1.0, 0.9, 0.2], "float32")
-
-
-def attention_maps(model: keras.Model, inputs: Any, batch_size: int = 32) -> dict[str, np.ndarray]:
-    """Returns the attention maps of every TokenLearner in a functional model.
-
-    Args:
-        model: A functional model with TokenLearner layers, each called once.
-        inputs: A batch of the model's inputs: an array, or arrays in the structure of
-            `model.input`.
-        batch_size: Examples a forward pass.
-
-    Returns:
-        Maps by layer name, float32: `(batch, num_tokens, height, width)`, for video
-        `(batch, time, num_tokens, height, width)`, and `(batch, num_tokens,
-        positions)` where the layer's input is a sequence.
-
-    Raises:
-        ValueError: If the model is not functional, has no TokenLearner, one is called
-            several times, or one sits inside a model that is itself a layer of this one.
-    """
-    check_positive_integer(batch_size, "batch_size")
-    model = functional_graph(model, "attention_maps")
-    layers = _token_learners(model)
-    # The arguments of the layers' calls become outputs of a model that shares all
-    # weights; the layers are then called eagerly, which leaves the graph as it is.
-    calls = {layer.name: layer._inbound_nodes[0].arguments for layer in layers}
-    features = keras.Model(model.input, {name: call.keras_tensors for name, call in calls.items()})
-    maps: dict[str, list[np.ndarray]] = {name: [] for name in calls}
-    if not hasattr(inputs, "shape") and len(keras.tree.flatten(inputs)) != len(model.inputs):
-        raise ValueError(
-            f"attention_maps expects {len(model.inputs)} array(s) with the batch first, in "
-            f"the structure of model.input. Received: {type(inputs).__name__}."
-        )
-    count = len(keras.tree.flatten(inputs)[0])
-    if count == 0:
-        raise ValueError("attention_maps needs at least one example. Received an empty batch.")
-    for start in range(0, count, batch_size):
-        stop = start + batch_size
-        batch = keras.tree.map_structure(lambda x, a=start, b=stop: x[a:b], inputs)
-        tensors = features(batch, training=False)
-        for layer in layers:
-            values = dict(
-                zip(map(id, calls[layer.name].keras_tensors), tensors[layer.name], strict=True)
-            )
-            arguments, options = keras.tree.map_structure(
-                lambda x, v=values: v.get(id(x), x),
-                (calls[layer.name].args, calls[layer.name].kwargs),
-            )
-            options = {**options, "return_attention_maps": True, "training": False}
-            _, weights = layer(*arguments, **options)
-            maps[layer.name].append(keras.ops.convert_to_numpy(weights))
-    return {name: np.concatenate(parts) for name, parts in maps.items()}
-
-
-def _token_learners(model: keras.Model) -> list[BaseTokenLearner]:
-    """Returns the TokenLearner layers of a functional model; see `attention_maps`."""
-    layers = [layer for layer in model.layers if isinstance(layer, BaseTokenLearner)]
-    for layer in model.layers:
-        nested = getattr(layer, "layers", [])
-        if any(isinstance(each, BaseTokenLearner) for each in nested):
-            raise ValueError(
-                f"Layer {layer.name!r} of {model.name!r} is a model with a TokenLearner of "
-                "its own. Call attention_maps on that model, with its inputs."
-            )
-    if not layers:
-        raise ValueError(
-            f"Model {model.name!r} has no TokenLearner layer, so there are no maps. Build "
-            "one by a name such as vit_b16_tl8at6."
-        )
-    shared = [layer.name for layer in layers if len(layer._inbound_nodes) != 1]
-    if shared:
-        raise ValueError(
-            f"The TokenLearner {shared[0]!r} is called several times, so its maps have no "
-            "single answer. Use return_attention_maps=True where you call it."
-        )
-    return layers
+_CELL_WIDTH = 1.15  # Inches
+_FONT_SIZE = 8
 
 
 def plot_attention_maps(
@@ -96,53 +18,107 @@ def plot_attention_maps(
     path: str | Path | None = None,
     titles: list[str] | None = None,
 ) -> Any:
-    """Draws a row an image: the image, then it under each token's attention map.
+    """Draws images or videos, and under each token's attention map.
 
-    Each map is shown on its own scale, from nothing to its largest value.
+    An image becomes a row: the image, then it under the map of each token. A video becomes
+    a strip: a row of its frames, then the same frames under the maps of each token, a row a
+    token. If the maps have fewer time steps than the video has frames, the frames are cut
+    into that many equal runs (tubelets) and the one in the middle of each is shown; of a
+    model that samples frames pass the frames that it took.
+
+    Each map is shown on its own scale, from nothing to its largest value; for video that
+    of a token over the whole clip, so that its frames compare.
 
     Args:
-        images: `(batch, height, width, 3)`, uint8 or floats in [0, 1].
-        maps: `(batch, num_tokens, grid_height, grid_width)`.
+        images: `(batch, height, width, 3)` or `(batch, time, height, width, 3)`, uint8 or
+            floats in [0, 1].
+        maps: `(batch, num_tokens, grid_height, grid_width)`, for videos `(batch, steps,
+            num_tokens, grid_height, grid_width)`.
         path: Where to write the picture (PNG, PDF, SVG by suffix). None: nowhere.
-        titles: A line of text for each image.
+        titles: A line of text for each image or video.
 
     Returns:
         The Matplotlib figure.
 
     Raises:
         ImportError: If Matplotlib is not installed.
-        ValueError: If the shapes do not fit.
+        ValueError: If the shapes do not fit or the images are no pictures.
     """
     images, maps = _checked(np.asarray(images), np.asarray(maps), titles)
-    figure = _figure(len(images), maps.shape[1] + 1)
-    axes = figure.subplots(len(images), maps.shape[1] + 1, squeeze=False)
-    for row, (image, image_maps) in enumerate(zip(images, maps, strict=True)):
-        axes[row, 0].imshow(image)
-        if titles is not None:
-            axes[row, 0].set_title(str(titles[row]), fontsize=8, parse_math=False)
-        for column, weights in enumerate(image_maps, start=1):
-            axes[row, column].imshow(overlay(image, weights))
-            if row == 0:
-                axes[row, column].set_title(f"token {column}", fontsize=8)
-    for axis in axes.flat:
-        axis.set_axis_off()
+    draw = _draw_images if images.ndim == 4 else _draw_videos
+    figure = draw(images, maps, titles)
     if path is not None:
         figure.savefig(path, dpi=120)
     return figure
 
 
-def overlay(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _draw_images(images: np.ndarray, maps: np.ndarray, titles: list[str] | None) -> Any:
+    rows, columns = len(images), maps.shape[1] + 1
+    figure = _figure(rows, columns, images)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for row, (image, image_maps) in enumerate(zip(images, maps, strict=True)):
+        axes[row, 0].imshow(image)
+        if titles is not None:
+            _title(axes[row, 0], titles[row])
+        for column, weights in enumerate(image_maps, start=1):
+            axes[row, column].imshow(overlay(image, weights))
+            if row == 0:
+                _title(axes[row, column], f"token {column}")
+    for axis in axes.flat:
+        axis.set_axis_off()
+    return figure
+
+
+def _draw_videos(videos: np.ndarray, maps: np.ndarray, titles: list[str] | None) -> Any:
+    steps, num_tokens = maps.shape[1:3]
+    frames = _middle_frames(videos.shape[1], steps)
+    rows = num_tokens + 1
+    figure = _figure(len(videos) * rows, steps, videos, margin=0.6)
+    strips = figure.subfigures(len(videos), 1, squeeze=False)[:, 0]
+    for number, (strip, video, video_maps) in enumerate(zip(strips, videos, maps, strict=True)):
+        axes = strip.subplots(rows, steps, squeeze=False)
+        if titles is not None:
+            strip.suptitle(str(titles[number]), fontsize=_FONT_SIZE + 1, parse_math=False)
+        for column, frame in enumerate(frames):
+            _title(axes[0, column], f"frame {frame + 1}")
+            axes[0, column].imshow(video[frame])
+            for token in range(num_tokens):
+                peak = video_maps[:, token].max()
+                picture = overlay(video[frame], video_maps[column, token], peak)
+                axes[token + 1, column].imshow(picture)
+        for row in range(rows):
+            _label(axes[row, 0], f"token {row}" if row else "video")
+        for axis in axes.flat:
+            axis.set(xticks=[], yticks=[], frame_on=False)
+    return figure
+
+
+def _middle_frames(num_frames: int, steps: int) -> list[int]:
+    """Returns the frame in the middle of each of `steps` equal runs of frames."""
+    return [int((step + 0.5) * num_frames / steps) for step in range(steps)]
+
+
+def _title(axis: Any, text: str) -> None:
+    axis.set_title(str(text), fontsize=_FONT_SIZE, parse_math=False)
+
+
+def _label(axis: Any, text: str) -> None:
+    axis.set_ylabel(text, fontsize=_FONT_SIZE, rotation=0, ha="right", va="center")
+
+
+def overlay(image: np.ndarray, weights: np.ndarray, peak: float | None = None) -> np.ndarray:
     """Returns a grey image with a map over it, from clear over orange to yellow.
 
     Args:
         image: `(height, width, 3)`, floats in [0, 1].
         weights: `(grid_height, grid_width)`, not negative, any scale.
+        peak: The value shown in yellow. None: the largest of this map.
 
     Returns:
         `(height, width, 3)`, floats in [0, 1].
     """
     height, width = image.shape[:2]
-    peak = float(weights.max())
+    peak = float(weights.max() if peak is None else peak)
     heat = _enlarge(weights / peak if peak > 0 else weights, height, width)[..., None]
     grey = image.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
     # Dark pictures stay readable under the colour.
@@ -165,17 +141,20 @@ def _enlarge(weights: np.ndarray, height: int, width: int) -> np.ndarray:
 def _checked(
     images: np.ndarray, maps: np.ndarray, titles: list[str] | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    fits = images.ndim == 4 and images.shape[-1] == 3 and maps.ndim == 4
+    rank = images.ndim
+    fits = rank in (4, 5) and images.shape[-1] == 3 and maps.ndim == rank
+    fits = fits and (rank == 4 or 1 <= maps.shape[1] <= images.shape[1])
     if (
         not fits
         or len(images) != len(maps)
         or len(images if titles is None else titles) != len(images)
     ):
         raise ValueError(
-            "Expected images (batch, height, width, 3), maps (batch, num_tokens, "
-            "grid_height, grid_width) and as many titles. Received images of shape "
-            f"{images.shape}, maps of shape {maps.shape}"
-            f" and {len(titles) if titles is not None else 'no'} titles."
+            "Expected images (batch, height, width, 3) and maps (batch, num_tokens, "
+            "grid_height, grid_width), or videos (batch, time, height, width, 3) and maps "
+            "(batch, steps, num_tokens, grid_height, grid_width) with no more steps than "
+            f"frames, and as many titles. Received images of shape {images.shape}, maps of "
+            f"shape {maps.shape} and {len(titles) if titles is not None else 'no'} titles."
         )
     if np.issubdtype(images.dtype, np.integer):
         images = images.astype("float32") / 255
@@ -189,12 +168,15 @@ def _checked(
     return images, maps
 
 
-def _figure(rows: int, columns: int) -> Any:
+def _figure(rows: int, columns: int, images: np.ndarray, margin: float = 0.0) -> Any:
+    """Returns an empty figure for a table of pictures; the margin is for labels, in inches."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
             "plot_attention_maps needs Matplotlib: pip install 'tokenlearner-keras[plots]'"
         ) from error
+    height, width = images.shape[-3:-1]
+    size = (_CELL_WIDTH * columns + margin, (_CELL_WIDTH * height / width + 0.1) * rows)
     # A Figure of its own, not pyplot's: no display, no global state to clean up.
-    return Figure(figsize=(1.15 * columns, 1.25 * rows), layout="constrained")
+    return Figure(figsize=size, layout="constrained")

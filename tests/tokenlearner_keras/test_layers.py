@@ -11,11 +11,16 @@ from keras import ops
 import tokenlearner_keras as tk
 from tokenlearner_keras.layers.encoder_block import EncoderBlock
 from tokenlearner_keras.layers.stochastic_depth import StochasticDepth
+from tokenlearner_keras.layers.token_learner_mha import TokenLearnerMHA
 
-TOKENIZERS = {
+WEIGHTED_SUMS = {
     "v1.0": lambda **kwargs: tk.TokenLearner(4, **kwargs),
     "v1.0 mean": lambda **kwargs: tk.TokenLearner(4, pooling="mean", **kwargs),
     "v1.1": lambda **kwargs: tk.TokenLearnerV11(4, bottleneck_dim=8, **kwargs),
+}
+TOKENIZERS = {
+    **WEIGHTED_SUMS,
+    "mha": lambda **kwargs: TokenLearnerMHA(4, num_heads=2, **kwargs),
 }
 SHAPES = {(2, 9, 6): (9,), (2, 3, 5, 6): (3, 5), (2, 3, 4, 5, 6): (4, 5)}
 
@@ -43,6 +48,7 @@ def test_shapes_of_tokens_and_maps(make: Any, shape: tuple[int, ...]) -> None:
     assert np.allclose(_numpy(layer(_random(*shape))), _numpy(tokens))
 
 
+@pytest.mark.parametrize("make", WEIGHTED_SUMS, indirect=True)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_tokens_are_the_sums_of_raw_values_under_the_maps(
     make: Any, shape: tuple[int, ...]
@@ -123,8 +129,9 @@ def test_a_masked_mean_divides_by_the_real_count() -> None:
     assert np.allclose(_numpy(averaged(x, mask=mask)) * 3, _numpy(summed(x, mask=mask)))
 
 
-def test_a_sequence_with_padding_equals_the_shorter_one() -> None:
-    layer, x = tk.TokenLearnerV11(4, 8), _random(2, 7, 6)
+@pytest.mark.parametrize("make", ["v1.1", "mha"], indirect=True)
+def test_a_sequence_with_padding_equals_the_shorter_one(make: Any) -> None:
+    layer, x = make(), _random(2, 7, 6)
     padded = np.concatenate([x, np.full((2, 3, 6), 9, "float32")], axis=1)
     mask = np.arange(10)[None].repeat(2, axis=0) < 7
     assert np.allclose(_numpy(layer(padded, mask=mask)), _numpy(layer(x)), atol=1e-6)
@@ -158,13 +165,14 @@ def test_precision(make: Any, policy: str) -> None:
     tokens = _numpy(ops.cast(tokens, "float32"))
     if np.abs(expected).max() < 60000 or policy != "mixed_float16":
         assert np.allclose(tokens, expected, rtol=0.1, atol=0.1)
-    if isinstance(low, tk.TokenLearnerV11):
+    if not isinstance(low, tk.TokenLearner):
         assert np.allclose(_numpy(maps).sum(axis=(2, 3)), 1, atol=1e-5)
     assert np.allclose(_numpy(maps), expected_maps, rtol=0.2, atol=0.05)
 
 
-def test_dropout_only_in_training() -> None:
-    layer, x = tk.TokenLearnerV11(4, 8, dropout=0.5), _random(2, 4, 4, 6)
+@pytest.mark.parametrize("make", ["v1.1", "mha"], indirect=True)
+def test_dropout_only_in_training(make: Any) -> None:
+    layer, x = make(dropout=0.5), _random(2, 4, 4, 6)
     assert np.array_equal(_numpy(layer(x)), _numpy(layer(x)))
     once, again = _numpy(layer(x, training=True)), _numpy(layer(x, training=True))
     assert not np.allclose(once, again)
@@ -205,7 +213,7 @@ def test_stochastic_depth_drops_whole_examples_and_keeps_the_mean() -> None:
 
 @pytest.mark.parametrize("number", [0, -1, 2.5, "8", True, None])
 def test_num_tokens_must_be_a_positive_integer(number: Any) -> None:
-    for layer in (tk.TokenLearner, tk.TokenLearnerV11):
+    for layer in (tk.TokenLearner, tk.TokenLearnerV11, TokenLearnerMHA):
         with pytest.raises(ValueError, match="`num_tokens` must be an integer of at least 1"):
             layer(num_tokens=number)
 
@@ -219,6 +227,12 @@ def test_num_tokens_must_be_a_positive_integer(number: Any) -> None:
         (lambda: tk.TokenLearnerV11(dropout=1.0), "at least 0 and below 1"),
         (lambda: tk.TokenFuser(dropout=-0.1), "at least 0 and below 1"),
         (lambda: tk.TokenFuser(mixing="all"), "one of 'frame', 'video'"),
+        (lambda: TokenLearnerMHA(num_heads=0), "`num_heads` must be an integer"),
+        (lambda: TokenLearnerMHA(dropout=1), "at least 0 and below 1"),
+        (
+            lambda: TokenLearnerMHA(num_heads=4)(np.ones((1, 2, 6), "float32")),
+            "must divide the channels. Received num_heads=4 for 6 channels",
+        ),
         (lambda: EncoderBlock(5, 8)(np.ones((1, 2, 6), "float32")), "must divide"),
     ],
 )

@@ -1,5 +1,8 @@
 """Loading parameters of the reference: everything fits, or nothing changes."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from tokenlearner_keras.weights.reference import reference_parameters
 
 def _model(**overrides: object) -> keras.Model:
     return tk.create_model(
-        "vit_ti8_d2_tl4at1",
+        "vivit_ti8_d2_tl4at1" if "num_frames" in overrides else "vit_ti8_d2_tl4at1",
         image_size=16,
         num_classes=3,
         **{"width": 8, "num_heads": 2, "mlp_dim": 12, **overrides},
@@ -25,26 +28,83 @@ def _params(model: keras.Model) -> dict[str, np.ndarray]:
     }
 
 
-def test_flat_and_nested_trees_load() -> None:
-    model, nested = _model(), {}
-    params = _params(model)
-    for name, value in params.items():
-        *path, leaf = name.split("/")
-        node = nested
-        for part in path:
-            node = node.setdefault(part, {})
-        node[leaf] = value
-    tk.load_reference_params(model, nested)
-    for name, parameter in reference_parameters(model).items():
-        loaded = keras.ops.convert_to_numpy(parameter.variable)
-        assert np.array_equal(loaded, params[name].reshape(loaded.shape))
-
-
 def test_every_trainable_variable_has_one_name() -> None:
     for classifier in ("gap", "token", "map"):
         model = _model(classifier=classifier, representation_size=6)
         named = reference_parameters(model)
         assert len(named) == len(model.trainable_variables)
+
+
+VIDEO = {"num_frames": 4, "tubelet_size": 2}
+FUSER = {"token_learner_at": 0, "token_fuser": True}
+FUSERS: dict[str, dict[str, Any]] = {
+    "image": FUSER,
+    "image, linear mask": {**FUSER, "fuser_bottleneck_dim": None},
+    "v1.0": {**FUSER, "token_learner": "v1.0"},
+    "video": {**FUSER, **VIDEO},
+    "video, linear mask": {**FUSER, **VIDEO, "fuser_bottleneck_dim": None},
+    "video, mixed over time": {**FUSER, **VIDEO, "fuser_mixing": "video"},
+    "video, both": {**FUSER, **VIDEO, "fuser_mixing": "video", "fuser_bottleneck_dim": None},
+    "per-frame video": {**FUSER, "num_frames": 2, "tubelet_size": 1},
+}
+
+
+def _nested(params: dict[str, np.ndarray]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, value in params.items():
+        *path, leaf = name.split("/")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        node[leaf] = value
+    return tree
+
+
+@pytest.mark.parametrize("arrange", [dict, _nested])
+@pytest.mark.parametrize("fields", [{}, *FUSERS.values()], ids=["no fuser", *FUSERS])
+def test_flat_and_nested_trees_load(fields: dict[str, Any], arrange: Callable[..., Any]) -> None:
+    model = _model(**fields)
+    params = _params(model)
+    assert len(params) == len(model.trainable_variables)
+    tk.load_reference_params(model, arrange(params))
+    for name, parameter in reference_parameters(model).items():
+        loaded = keras.ops.convert_to_numpy(parameter.variable)
+        assert np.array_equal(loaded, params[name].reshape(loaded.shape)), name
+
+
+def test_names_and_shapes_of_a_fuser() -> None:
+    def shapes(**fields: Any) -> dict[str, tuple[int, ...]]:
+        prefix = "Transformer/TokenFuser_1/"
+        named = reference_parameters(_model(**{**FUSER, **fields}))
+        return {
+            name.removeprefix(prefix): parameter.shape
+            for name, parameter in named.items()
+            if name.startswith(prefix) and name.endswith("kernel")
+        }
+
+    mlp = {"token_masking/Dense_0/kernel": (8, 64), "token_masking/Dense_1/kernel": (64, 4)}
+    linear = {"token_masking/kernel": (8, 4)}
+    assert shapes(**VIDEO) == {"Dense_0/kernel": (4, 4), **mlp}
+    assert shapes(**VIDEO, fuser_bottleneck_dim=None) == {"Dense_0/kernel": (4, 4), **linear}
+    assert shapes(**VIDEO, fuser_mixing="video")["Dense_0/kernel"] == (8, 8)
+
+
+@pytest.mark.parametrize("fields", FUSERS.values(), ids=FUSERS)
+def test_not_strict_keeps_what_a_plain_models_tree_lacks(fields: dict[str, Any]) -> None:
+    """A tree without TokenLearner and fuser loads all the rest of the model."""
+    model = _model(**fields)
+    named = reference_parameters(model)
+    before = {name: keras.ops.convert_to_numpy(each.variable) for name, each in named.items()}
+    own = {name for name in before if "TokenLearner" in name or "TokenFuser" in name}
+    assert own
+    params = {name: value for name, value in _params(model).items() if name not in own}
+    with pytest.raises(ValueError, match=r"TokenFuser_0/Dense_0/kernel: missing"):
+        tk.load_reference_params(model, params)
+    tk.load_reference_params(model, _nested(params), strict=False)
+    for name, parameter in named.items():
+        loaded = keras.ops.convert_to_numpy(parameter.variable)
+        expected = before[name] if name in own else params[name].reshape(loaded.shape)
+        assert np.array_equal(loaded, expected), name
 
 
 def test_missing_left_over_and_misshapen_are_all_named_and_nothing_is_written() -> None:

@@ -1,74 +1,12 @@
-"""Attention maps of models, and pictures of them."""
+"""Pictures of attention maps."""
 
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
 from tokenlearner_keras.visualize import overlay
-
-
-def _model(name: str) -> keras.Model:
-    return tk.create_model(
-        name, image_size=(32, 48), num_classes=3, width=16, num_heads=2, mlp_dim=24
-    )
-
-
-def test_maps_of_every_token_learner_in_batches() -> None:
-    model = _model("vit_ti8_d3_tl4at1_fuser")
-    x = np.random.default_rng(0).normal(size=(5, 32, 48, 3)).astype("float32")
-    nodes = [len(layer._inbound_nodes) for layer in model.layers]
-    maps = tk.attention_maps(model, x, batch_size=2)
-    assert list(maps) == ["token_learner_0", "token_learner_1"]
-    assert all(m.shape == (5, 4, 4, 6) for m in maps.values())
-    # The maps are those of the model's own forward pass.
-    layer = model.get_layer("token_learner_1")
-    features = keras.Model(model.input, layer.input)
-    expected = layer(features(x), return_attention_maps=True)[1]
-    assert np.allclose(maps["token_learner_1"], keras.ops.convert_to_numpy(expected), atol=1e-6)
-    # Asking leaves no trace in the model's graph.
-    assert nodes == [len(layer._inbound_nodes) for layer in model.layers]
-
-
-def test_a_model_without_token_learner_has_no_maps() -> None:
-    with pytest.raises(ValueError, match="no TokenLearner layer"):
-        tk.attention_maps(_model("vit_ti8_d2"), np.zeros((1, 32, 48, 3), "float32"))
-
-
-def test_masks_of_the_layers_count() -> None:
-    inputs = {"x": keras.Input((5, 6), name="x"), "mask": keras.Input((5,), name="mask")}
-    tokens = tk.TokenLearnerV11(2, name="learner")(inputs["x"], mask=inputs["mask"])
-    model = keras.Model(inputs, tokens)
-    x = np.random.default_rng(0).normal(size=(3, 5, 6)).astype("float32")
-    mask = np.array([[1, 1, 1, 0, 0]] * 3, "float32")
-    maps = tk.attention_maps(model, {"x": x, "mask": mask}, batch_size=2)["learner"]
-    assert maps.shape == (3, 2, 5)
-    assert np.all(maps[..., 3:] == 0) and np.allclose(maps.sum(-1), 1)
-
-
-class _Subclassed(keras.Model):
-    def __init__(self) -> None:
-        super().__init__()
-        self.learner = tk.TokenLearnerV11(2)
-
-    def call(self, x: object) -> object:
-        return self.learner(x)
-
-
-def test_models_without_a_graph_are_refused() -> None:
-    x = np.zeros((2, 5, 6), "float32")
-    no_input = keras.Sequential([tk.TokenLearnerV11(2)])
-    for model in (_Subclassed(), tk.TokenLearnerV11(2), "x", no_input):
-        with pytest.raises(ValueError, match="graph of a functional or Sequential model"):
-            tk.attention_maps(model, x)
-    sequential = keras.Sequential([keras.Input((5, 6)), tk.TokenLearnerV11(2, name="t")])
-    assert tk.attention_maps(sequential, x)["t"].shape == (2, 2, 5)
-    with pytest.raises(ValueError, match="at least one example"):
-        tk.attention_maps(sequential, x[:0])
-    with pytest.raises(ValueError, match="1 array"):
-        tk.attention_maps(sequential, [x[0], x[1]])
 
 
 @pytest.mark.parametrize("value", [-1.0, 255.0, np.nan])
@@ -85,17 +23,6 @@ def test_titles_are_plain_text(tmp_path: Path) -> None:
     tk.plot_attention_maps(images, maps, tmp_path / "maps.png", titles)
     with pytest.raises(ValueError, match="0 titles"):
         tk.plot_attention_maps(images, maps, titles=[])
-
-
-def test_nested_and_shared_layers_are_refused() -> None:
-    inner = _model("vit_ti8_d2_tl4at1")
-    inputs = keras.Input((32, 48, 3))
-    with pytest.raises(ValueError, match="Call attention_maps on that model"):
-        tk.attention_maps(keras.Model(inputs, inner(inputs)), np.zeros((1, 32, 48, 3)))
-    layer, sequence = tk.TokenLearnerV11(4), keras.Input((4, 6))
-    twice = keras.Model(sequence, layer(layer(sequence)))
-    with pytest.raises(ValueError, match="called several times"):
-        tk.attention_maps(twice, np.zeros((1, 4, 6)))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
@@ -123,5 +50,42 @@ def test_overlay_colours_what_the_map_looks_at() -> None:
 
 def test_shapes_that_do_not_fit() -> None:
     pytest.importorskip("matplotlib")
-    with pytest.raises(ValueError, match="Expected images .* Received images of shape"):
-        tk.plot_attention_maps(np.zeros((2, 8, 8, 3)), np.zeros((3, 4, 2, 2)))
+    for images, maps in (
+        ((2, 8, 8, 3), (3, 4, 2, 2)),
+        ((2, 8, 8, 3), (2, 3, 4, 2, 2)),
+        ((2, 4, 8, 8, 3), (2, 4, 2, 2)),
+        ((2, 4, 8, 8, 3), (2, 5, 4, 2, 2)),
+        ((2, 8, 8, 1), (2, 4, 2, 2)),
+    ):
+        with pytest.raises(ValueError, match="Expected images .* Received images of shape"):
+            tk.plot_attention_maps(np.zeros(images), np.zeros(maps))
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "steps", "shown"),
+    [(4, 4, [1, 2, 3, 4]), (8, 4, [2, 4, 6, 8]), (9, 3, [2, 5, 8]), (7, 3, [2, 4, 6]), (5, 1, [3])],
+)
+def test_a_video_becomes_a_strip(
+    num_frames: int, steps: int, shown: list[int], tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    from PIL import Image
+
+    videos = np.zeros((2, num_frames, 16, 24, 3), "float32")
+    videos += np.arange(num_frames).reshape(1, -1, 1, 1, 1) / num_frames
+    maps = np.zeros((2, steps, 3, 4, 6), "float32")
+    maps[:, 0, 1, :2] = 1
+    path = tmp_path / "maps.png"
+    figure = tk.plot_attention_maps(videos, maps, path, titles=["one", "t$wo"])
+    assert len(figure.axes) == 2 * 4 * steps
+    assert np.asarray(Image.open(path)).std() > 0
+    first = figure.axes[: 4 * steps]
+    assert [axis.get_title() for axis in first[:steps]] == [f"frame {n}" for n in shown]
+    labels = [axis.get_ylabel() for axis in first[::steps]]
+    assert labels == ["video", "token 1", "token 2", "token 3"]
+    for axis, number in zip(first, shown, strict=False):
+        assert np.allclose(axis.images[0].get_array(), (number - 1) / num_frames)
+    # Colour where the one map has weight: its first step, its second token, its upper half.
+    colour = [np.ptp(axis.images[0].get_array(), axis=-1).max(axis=1) for axis in first]
+    assert colour[2 * steps][:4].min() > 0.2 and np.all(colour[2 * steps][12:] == 0)
+    assert all(np.all(c == 0) for n, c in enumerate(colour) if n != 2 * steps)

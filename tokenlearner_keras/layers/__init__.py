@@ -2,6 +2,7 @@
 
 from tokenlearner_keras.layers.token_fuser import TokenFuser
 from tokenlearner_keras.layers.token_learner import TokenLearner
+from tokenlearner_keras.layers.token_learner_mha import TokenLearnerMHA
 from tokenlearner_keras.layers.token_learner_v11 import TokenLearnerV11
 
-__all__ = ["TokenFuser", "TokenLearner", "TokenLearnerV11"]
+__all__ = ["TokenFuser", "TokenLearner", "TokenLearnerMHA", "TokenLearnerV11"]

@@ -7,6 +7,7 @@ from keras import ops
 
 from tokenlearner_keras.layers.checks import check_positive_integer
 from tokenlearner_keras.layers.checks import check_rate
+from tokenlearner_keras.layers.constants import MASKED_LOGIT
 from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
 from tokenlearner_keras.layers.precision import accumulation_dtype
 
@@ -56,7 +57,7 @@ class MultiHeadAttention(keras.layers.Layer):
         if channels is None or channels % self.num_heads:
             raise ValueError(
                 f"`num_heads` must divide the channels. Received num_heads="
-                f"{self.num_heads} for an input of shape {tuple(query_shape)}."
+                f"{self.num_heads} for {channels} channels (shape {tuple(query_shape)})."
             )
         self.head_dim = channels // self.num_heads
         for name in ("query", "key", "value", "output"):
@@ -73,18 +74,42 @@ class MultiHeadAttention(keras.layers.Layer):
         )
 
     def call(self, query: Any, value: Any = None, training: bool | None = None) -> Any:
+        return self.attend(query, value, training=training)[0]
+
+    def attend(
+        self,
+        query: Any,
+        value: Any = None,
+        key_mask: Any = None,
+        training: bool | None = None,
+    ) -> tuple[Any, Any]:
+        """Returns what `call` does and the weights `(batch, num_heads, queries, keys)`.
+
+        The weights are those before dropout, float32 (float64 in a float64 layer).
+
+        Args:
+            query: As for `call`.
+            value: As for `call`.
+            key_mask: None or boolean `(batch, keys)`, True where a key is real. The
+                others get the weight 0; if none is real, all get the same.
+            training: As for `call`.
+        """
         value = query if value is None else value
         queries = self._split_heads(self.query_layer(query))  # (B, N, heads, dim)
         keys = self._split_heads(self.key_layer(value))  # (B, M, heads, dim)
         values = self._split_heads(self.value_layer(value))  # (B, M, heads, dim)
         # The queries are scaled, not the logits: fewer numbers, and no overflow.
-        queries = queries * ops.cast(self.head_dim**-0.5, queries.dtype)
+        queries = queries * self.head_dim**-0.5
         logits = ops.einsum("bnhd,bmhd->bhnm", queries, keys)
         logits = ops.cast(logits, accumulation_dtype(self.compute_dtype))
-        weights = ops.cast(ops.softmax(logits, axis=-1), self.compute_dtype)
-        weights = self.attention_dropout(weights, training=training)
-        attended = ops.einsum("bhnm,bmhd->bnhd", weights, values)
-        return self.output_layer(ops.reshape(attended, ops.shape(query)))
+        if key_mask is not None:
+            real = ops.expand_dims(key_mask, (1, 2))  # (B, 1, 1, M)
+            logits = ops.where(real, logits, MASKED_LOGIT)
+        weights = ops.softmax(logits, axis=-1)
+        kept = ops.cast(weights, self.compute_dtype)
+        kept = self.attention_dropout(kept, training=training)
+        attended = ops.einsum("bhnm,bmhd->bnhd", kept, values)
+        return self.output_layer(ops.reshape(attended, ops.shape(query))), weights
 
     def _split_heads(self, x: Any) -> Any:
         dimensions = ops.shape(x)

@@ -1,4 +1,4 @@
-"""What all TokenLearner layers share: shapes, masks, pooling and attention maps."""
+"""What all TokenLearner layers share: shapes, masks and attention maps."""
 
 from typing import Any
 
@@ -6,7 +6,6 @@ import keras
 from keras import ops
 
 from tokenlearner_keras.layers.checks import check_positive_integer
-from tokenlearner_keras.layers.constants import LAYER_NORM_EPSILON
 from tokenlearner_keras.layers.positions import PositionShape
 from tokenlearner_keras.layers.positions import check_channels
 from tokenlearner_keras.layers.positions import check_mask
@@ -15,11 +14,11 @@ from tokenlearner_keras.layers.precision import accumulation_dtype
 
 
 class BaseTokenLearner(keras.layers.Layer):
-    """Base class: positions in, a few weighted sums of those positions out.
+    """Base class: positions in, a few learned tokens out.
 
-    A subclass builds its sub-layers in `_build_attention` and returns the weight of
-    every position for every token from `_attention_weights`. Everything else
-    (ranks 3 to 5, unknown sizes, masks, maps, float32 sums) is done here once.
+    A subclass builds its weights in `_build_tokenizer` and turns the positions of one
+    frame into tokens and maps in `_tokenize`. Everything else (ranks 3 to 5, unknown
+    sizes, masks, shapes of tokens and maps) is done here once.
 
     Args:
         num_tokens: Number of learned tokens S.
@@ -38,11 +37,7 @@ class BaseTokenLearner(keras.layers.Layer):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         shape = split_shape(input_shape, self._owner)
         self._channels = shape.channels
-        self.norm = keras.layers.LayerNormalization(
-            epsilon=LAYER_NORM_EPSILON, dtype=self.dtype_policy, name="norm"
-        )
-        self.norm.build((None, None, shape.channels))
-        self._build_attention(shape.channels)
+        self._build_tokenizer(shape.channels)
 
     def call(
         self,
@@ -59,34 +54,26 @@ class BaseTokenLearner(keras.layers.Layer):
             x = ops.where(ops.expand_dims(mask, -1), x, ops.zeros_like(x))
             mask = ops.reshape(mask, (-1, *shape.grid))  # (B*T, *grid)
         values = ops.reshape(x, shape.folded_grid)  # (B*T, *grid, C)
-        weights = self._attention_weights(values, mask, training)  # (B*T, N, S) float32
-        if mask is not None:
-            flat_mask = ops.reshape(mask, (ops.shape(weights)[0], -1, 1))  # (B*T, N, 1)
-            weights = ops.where(flat_mask, weights, ops.zeros_like(weights))
-        maps = ops.transpose(weights, (0, 2, 1))  # (B*T, S, N)
-        tokens = self._pool(maps, values, mask)  # (B*T, S, C)
+        # (B*T, S, C) and (B*T, S, N)
+        tokens, maps = self._tokenize(values, mask, training)
+        tokens = ops.cast(tokens, self.compute_dtype)
         tokens = ops.reshape(tokens, (*shape.leading, self.num_tokens, shape.channels))
         if not return_attention_maps:
             return tokens
         return tokens, ops.reshape(maps, (*shape.leading, self.num_tokens, *shape.grid))
 
-    def _pool(self, maps: Any, values: Any, mask: Any) -> Any:
-        """Sums the values weighted by the maps: one matmul, never (B, S, N, C)."""
-        batch = ops.shape(maps)[0]
-        values = ops.reshape(values, (batch, -1, self._channels))  # (B*T, N, C)
-        tokens = ops.matmul(maps, ops.cast(values, maps.dtype))
-        return ops.cast(self._scale(tokens, maps, mask), self.compute_dtype)
-
-    def _scale(self, tokens: Any, maps: Any, mask: Any) -> Any:
-        """Hook for poolings other than the plain sum."""
-        del maps, mask
-        return tokens
-
-    def _build_attention(self, channels: int) -> None:
+    def _build_tokenizer(self, channels: int) -> None:
         raise NotImplementedError
 
-    def _attention_weights(self, values: Any, mask: Any, training: bool | None) -> Any:
-        """Returns weights (B*T, N, S) in `_accumulation_dtype` for (B*T, *grid, C)."""
+    def _tokenize(self, values: Any, mask: Any, training: bool | None) -> tuple[Any, Any]:
+        """Returns tokens (B', S, C) and maps (B', S, N) in `_accumulation_dtype`.
+
+        Args:
+            values: `(B', *grid, C)`, frames folded into the batch, zero where masked.
+            mask: None or boolean `(B', *grid)`. The maps must be zero where it is
+                False, and tokens and maps zero if it is False everywhere.
+            training: Whether dropout is active.
+        """
         raise NotImplementedError
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:

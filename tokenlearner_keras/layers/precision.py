@@ -1,7 +1,5 @@
 """Precision of the operations that must not run in half precision."""
 
-import keras
-
 
 def accumulation_dtype(compute_dtype: str) -> str:
     """Returns the dtype for softmax, sums over positions and logits.
@@ -10,4 +8,5 @@ def accumulation_dtype(compute_dtype: str) -> str:
     float16, so these run in float32 under any mixed policy (and in float64 if the
     layer itself computes in float64).
     """
-    return str(keras.backend.result_type(compute_dtype, "float32"))
+    # Not `keras.backend.result_type`: outside TensorFlow that never answers float64.
+    return "float64" if compute_dtype == "float64" else "float32"

@@ -6,18 +6,18 @@ from typing import Any
 import keras
 from keras import ops
 
-from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
 from tokenlearner_keras.layers.checks import check_choice
 from tokenlearner_keras.layers.checks import check_grid
 from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
 from tokenlearner_keras.layers.mlp import gelu
 from tokenlearner_keras.layers.positions import PositionShape
+from tokenlearner_keras.layers.weighted_sum_token_learner import WeightedSumTokenLearner
 
 NUM_CONVOLUTIONS = 4
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
-class TokenLearner(BaseTokenLearner):
+class TokenLearner(WeightedSumTokenLearner):
     """TokenLearner v1.0, the module of the paper's experiments.
 
     Each of the S tokens is a sum over all positions of the input, weighted by a

@@ -5,26 +5,24 @@ from typing import Any
 import keras
 from keras import ops
 
-from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
 from tokenlearner_keras.layers.checks import check_positive_integer
 from tokenlearner_keras.layers.checks import check_rate
+from tokenlearner_keras.layers.constants import MASKED_LOGIT
 from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
 from tokenlearner_keras.layers.mlp import MlpBlock
-
-#: Logit of a masked position: its exponential is 0 in float32 and it is finite, so
-#: that a row without any real position gives no NaN (nor does its gradient).
-MASKED_LOGIT = -1e30
+from tokenlearner_keras.layers.weighted_sum_token_learner import WeightedSumTokenLearner
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
-class TokenLearnerV11(BaseTokenLearner):
+class TokenLearnerV11(WeightedSumTokenLearner):
     """TokenLearner v1.1 in the reference's current form (since March 2022).
 
     An MLP gives every position a logit for each token; a softmax over the positions,
     independently for each token, turns them into weights; each token is the weighted
-    sum of the raw, un-normalised input. Any grid shape works. The first releases of
-    "v1.1" (grouped convolutions with a value projection) computed something else and
-    their weights do not fit.
+    sum of the raw, un-normalised input. Any grid shape works. Two earlier forms were
+    called v1.1 too (December 2021 and January 2022: grouped convolutions, a value
+    projection, dropout on the output); they computed something else and their weights
+    do not fit.
 
     Args:
         num_tokens: Number of learned tokens S.

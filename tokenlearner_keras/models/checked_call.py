@@ -45,7 +45,7 @@ def reason_of(error: Exception) -> str:
     lines = [line.strip() for line in text.splitlines()]
     frame = ("Exception encountered when calling", "Arguments received by", "•")
     told = [line for line in lines if line and not line.startswith(frame)]
-    return told[0] if told else type(error).__name__
+    return told[0].removesuffix(".") if told else type(error).__name__
 
 
 class _Trial(keras.Operation):

@@ -15,7 +15,7 @@ from tokenlearner_keras.layers.position_embedding import PositionEmbedding
 _KERAS_HUB_VIT = "keras_hub.src.models.vit.vit_layers"
 
 
-class Positions(NamedTuple):
+class TokenLayout(NamedTuple):
     """How a sequence of tokens is laid out.
 
     Attributes:
@@ -27,14 +27,14 @@ class Positions(NamedTuple):
     grid: tuple[int, ...] | None = None
 
 
-def known_positions(operation: Any) -> Positions | None:
+def known_layout(operation: Any) -> TokenLayout | None:
     """Returns the layout that a layer gives its output; None for most layers."""
     if isinstance(operation, PositionEmbedding):
-        return Positions(operation.num_prefix_tokens, operation.grid)
+        return TokenLayout(operation.num_prefix_tokens, operation.grid)
     if _is(operation, _KERAS_HUB_VIT, "ViTPatchingAndEmbedding"):
         sizes = zip(operation.image_size, operation.patch_size, strict=True)
         grid = tuple(size // patch for size, patch in sizes)
-        return Positions(int(operation.use_class_token), grid)
+        return TokenLayout(int(operation.use_class_token), grid)
     return None
 
 

@@ -23,7 +23,10 @@ class VisionTransformer(keras.Model):
         return super().__call__(*args, **kwargs)
 
     def _check_size(self, inputs: Any) -> None:
-        received = tuple(getattr(inputs, "shape", ()))
+        shape = getattr(inputs, "shape", ())
+        if getattr(shape, "rank", 0) is None:  # a TensorFlow tensor of unknown rank
+            return
+        received = tuple(shape)
         expected = tuple(self.inputs[0].shape)
         # Another rank or number of channels is no matter of size: Keras says so itself.
         if len(received) != len(expected) or received[-1] != expected[-1]:

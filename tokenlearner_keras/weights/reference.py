@@ -19,6 +19,7 @@ from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
 from tokenlearner_keras.layers.token_fuser import TokenFuser
 from tokenlearner_keras.layers.token_learner import TokenLearner
+from tokenlearner_keras.layers.token_learner_mha import TokenLearnerMHA
 from tokenlearner_keras.layers.token_learner_v11 import TokenLearnerV11
 
 
@@ -44,8 +45,8 @@ def load_reference_params(
     Nothing is written unless everything fits.
 
     Args:
-        target: A built TokenLearner, TokenLearnerV11, TokenFuser or encoder layer, or
-            a model from `tk.build_model`.
+        target: A built TokenLearner, TokenLearnerV11, TokenLearnerMHA, TokenFuser or
+            encoder layer, or a model from `tk.build_model`.
         params: Arrays by the reference's names, flat (`{"a/b/kernel": array}`) or
             nested (`{"a": {"b": {"kernel": array}}}`).
         strict: If False, parameters that one side lacks are skipped; shapes must
@@ -179,6 +180,11 @@ def _token_learner_v11(layer: TokenLearnerV11) -> Parameters:
     yield from _prefixed("token_masking", _mlp(layer.token_masking))
 
 
+def _token_learner_mha(layer: TokenLearnerMHA) -> Parameters:
+    yield "tokens", _plain(layer.tokens)
+    yield from _prefixed("attn", _attention(layer.attention))
+
+
 def _token_fuser(layer: TokenFuser) -> Parameters:
     if layer.use_normalization:
         yield from _prefixed("fuser_mix_norm1", _norm(layer.mix_norm1))
@@ -231,6 +237,7 @@ _NAMES: dict[type, Callable[[Any], Parameters]] = {
     MultiHeadAttention: _attention,
     TokenLearner: _token_learner,
     TokenLearnerV11: _token_learner_v11,
+    TokenLearnerMHA: _token_learner_mha,
     TokenFuser: _token_fuser,
     AttentionPooling: _attention_pooling,
     keras.layers.LayerNormalization: _norm,

@@ -1,0 +1,108 @@
+"""TokenLearner by multi-head attention: tokens from learned queries."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from tokenlearner_keras.layers.attention import MultiHeadAttention
+from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
+from tokenlearner_keras.layers.checks import check_positive_integer
+from tokenlearner_keras.layers.checks import check_rate
+from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
+
+
+@keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
+class TokenLearnerMHA(BaseTokenLearner):
+    """The multi-head tokenizer of Token Turing Machines.
+
+    S learned queries, the same for every input, attend to all positions by multi-head
+    dot-product attention; its output is the tokens. The input is not normalised and
+    nothing is added to the output. Unlike in v1.0 and v1.1 a token is no weighted sum
+    of the raw input: values and output are projected. Any grid shape works.
+
+    Args:
+        num_tokens: Number of learned tokens S.
+        num_heads: Number of attention heads; must divide the channels.
+        dropout: Rate in [0, 1) on the attention weights (the reference has none).
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        x: `(batch, positions, channels)`, `(batch, height, width, channels)` or
+            `(batch, time, height, width, channels)`; for video every frame is
+            tokenized by itself with the same weights.
+        mask: Optional boolean `(batch, positions)`, `(batch, height, width)` or
+            `(batch, time, height, width)`, True where a position is real. No output
+            depends on values at masked positions; if no position is real the tokens
+            are zero.
+        return_attention_maps: If True, returns `(tokens, maps)`.
+        training: Whether dropout is active.
+
+    Returns:
+        Tokens `(batch, num_tokens, channels)`, or `(batch, time, num_tokens,
+        channels)` for video, in the layer's compute dtype. With
+        `return_attention_maps` also the maps, the attention weights before dropout
+        and averaged over the heads, float32 (float64 in a float64 layer): `(batch,
+        num_tokens, positions)`, `(batch, num_tokens, height, width)` or `(batch, time,
+        num_tokens, height, width)`; each map sums to 1.
+
+    Raises:
+        ValueError: If an argument is out of range, the heads do not divide the
+            channels, or the input has another rank or number of channels.
+
+    Example:
+        >>> layer = tk.TokenLearnerMHA(num_tokens=16, num_heads=8)
+        >>> layer(keras.random.normal((2, 14, 14, 192))).shape
+        (2, 16, 192)
+
+    Reference:
+        Ryoo et al. 2022, arXiv 2211.09119; scenic `projects/token_turing/model.py`,
+        `TokenLearnerMHA`: queries normal with standard deviation 0.02, projections
+        biased. Its kernels are LeCun-normal, here Glorot-uniform as in the encoder:
+        for square kernels both have the standard deviation `channels ** -0.5`.
+    """
+
+    def __init__(
+        self,
+        num_tokens: int = 8,
+        num_heads: int = 8,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_tokens, **kwargs)
+        self.num_heads = check_positive_integer(num_heads, "num_heads")
+        self.dropout = check_rate(dropout, "dropout")
+
+    def _build_tokenizer(self, channels: int) -> None:
+        self.tokens = self.add_weight(
+            name="tokens",
+            shape=(1, self.num_tokens, channels),
+            initializer=keras.initializers.RandomNormal(stddev=0.02),
+        )
+        self.attention = MultiHeadAttention(
+            self.num_heads, self.dropout, dtype=self.dtype_policy, name="attention"
+        )
+        self.attention.build((None, self.num_tokens, channels))
+
+    def _tokenize(self, values: Any, mask: Any, training: bool | None) -> tuple[Any, Any]:
+        dimensions = ops.shape(values)
+        values = ops.reshape(values, (dimensions[0], -1, self._channels))  # (B', N, C)
+        queries = ops.cast(self.tokens, values.dtype)
+        queries = ops.broadcast_to(queries, (dimensions[0], *self.tokens.shape[1:]))
+        if mask is None:
+            tokens, weights = self.attention.attend(queries, values, training=training)
+            return tokens, ops.mean(weights, axis=1)
+        real = ops.reshape(mask, (dimensions[0], -1))  # (B', N)
+        tokens, weights = self.attention.attend(queries, values, real, training)
+        maps = ops.mean(weights, axis=1)  # (B', S, N)
+        maps = ops.where(ops.expand_dims(real, 1), maps, ops.zeros_like(maps))
+        # The projections are biased: without any value the tokens would not be zero.
+        any_real = ops.reshape(ops.any(real, axis=1), (-1, 1, 1))
+        return ops.where(any_real, tokens, ops.zeros_like(tokens)), maps
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "dropout": self.dropout,
+        }

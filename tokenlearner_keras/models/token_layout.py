@@ -1,0 +1,112 @@
+"""How a sequence that becomes tokens is laid out: tokens in front, then a grid."""
+
+import math
+import numbers
+import warnings
+from typing import Any
+
+import keras
+
+from tokenlearner_keras.layers.checks import check_positive_integer
+from tokenlearner_keras.models.known_layers import TokenLayout
+from tokenlearner_keras.models.known_layers import known_layout
+
+
+def layout_before(x: keras.KerasTensor) -> TokenLayout | None:
+    """Returns the layout that the nearest layer upstream with one gives its output."""
+    operation, index, _ = x._keras_history
+    nodes, seen = [operation._inbound_nodes[index]], set()
+    while nodes:
+        node = nodes.pop(0)
+        known = known_layout(node.operation)
+        if known is not None:
+            return known
+        if id(node) not in seen:
+            seen.add(id(node))
+            nodes += node.parent_nodes
+    return None
+
+
+def choose_layout(
+    length: int | None,
+    found: TokenLayout | None,
+    grid: tuple[int, ...] | None,
+    num_prefix_tokens: int | None,
+) -> TokenLayout:
+    """Returns the layout that was asked for, completed by the one found if that fits.
+
+    Args:
+        length: Number of tokens of the sequence; None if unknown.
+        found: What the model says about the sequence before it may have been changed.
+        grid: The grid asked for. None takes the one found, else none.
+        num_prefix_tokens: The tokens in front asked for. None takes those found, else 0.
+
+    Raises:
+        ValueError: If what was asked for does not fit the length.
+    """
+    if grid is None and num_prefix_tokens is None:
+        return _found_or_plain(length, found)
+    if num_prefix_tokens is not None:
+        prefixes = [num_prefix_tokens]
+    elif found and _fits(length, *found):
+        prefixes = [found.num_prefix_tokens]
+    else:
+        # The sequence is another one by now, with or without the tokens in front.
+        prefixes = [found.num_prefix_tokens if found else 0, 0]
+    if grid is None:
+        grid = found.grid if found and _fits(length, prefixes[0], found.grid) else None
+    layouts = [TokenLayout(prefix, grid) for prefix in prefixes]
+    for layout in layouts:
+        if length is None or _fits(length, layout.num_prefix_tokens, grid):
+            return layout
+    raise ValueError(
+        f"The sequence has {length} tokens, which does not fit {prefixes[0]} tokens in front "
+        + ("and at least one to learn from" if grid is None else f"and the grid {grid}")
+        + ". Pass `num_prefix_tokens` (1 for a class token) and `grid`, (height, width) or "
+        "(time, height, width), so that they add up."
+    )
+
+
+def _found_or_plain(length: int | None, found: TokenLayout | None) -> TokenLayout:
+    if found is None:
+        return TokenLayout()
+    if _fits(length, *found):
+        return found
+    if found.num_prefix_tokens:
+        front = found.num_prefix_tokens
+        warnings.warn(
+            f"The sequence has {length} tokens, no longer the {front} in front and the grid "
+            f"{found.grid} of its position embedding, so all of them go into the learned "
+            f"tokens. Pass num_prefix_tokens={front} to keep those in front, or 0.",
+            stacklevel=6,
+        )
+    return TokenLayout()
+
+
+def _fits(length: int | None, prefix: int, grid: tuple[int, ...] | None) -> bool:
+    if length is None:
+        return False
+    return prefix < length if grid is None else length == prefix + math.prod(grid)
+
+
+def check_token_grid(grid: Any) -> tuple[int, ...] | None:
+    """Returns a grid of two or three sizes as a tuple of integers."""
+    if grid is None:
+        return None
+    if not isinstance(grid, (list, tuple)) or len(grid) not in (2, 3):
+        raise ValueError(
+            f"`grid` must be (height, width) or (time, height, width). Received: {grid!r}."
+        )
+    return tuple(check_positive_integer(size, "grid") for size in grid)
+
+
+def check_num_prefix_tokens(value: Any) -> int | None:
+    """Returns a number of tokens as an int."""
+    if value is None:
+        return None
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < 0:
+        raise ValueError(
+            f"`num_prefix_tokens` must be an integer of at least 0. Received: {value!r}."
+        )
+    return int(value)

@@ -1,0 +1,241 @@
+"""Loads public Vision Transformers (.npz) into the models of this package."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from tokenlearner_keras.layers.checks import check_choice
+from tokenlearner_keras.layers.position_embedding import PositionEmbedding
+from tokenlearner_keras.layers.tubelet_inflation import METHODS
+from tokenlearner_keras.layers.tubelet_inflation import inflate_kernel
+from tokenlearner_keras.weights.checkpoint_names import CLASS_TOKEN
+from tokenlearner_keras.weights.checkpoint_names import EMBEDDING
+from tokenlearner_keras.weights.checkpoint_names import POSITIONS
+from tokenlearner_keras.weights.checkpoint_names import Source
+from tokenlearner_keras.weights.checkpoint_names import count_blocks
+from tokenlearner_keras.weights.checkpoint_names import name_arrays
+from tokenlearner_keras.weights.checkpoint_positions import FittedPositions
+from tokenlearner_keras.weights.checkpoint_positions import fit_positions
+from tokenlearner_keras.weights.npz_file import read_npz
+from tokenlearner_keras.weights.reference import Parameter
+from tokenlearner_keras.weights.reference import load_reference_params
+from tokenlearner_keras.weights.reference import reference_parameters
+from tokenlearner_keras.weights.report import LoadReport
+
+_HEADS = ("pre_logits", "head")
+_SHOWN_PROBLEMS = 8
+
+
+def load_npz(
+    model: keras.Model,
+    path: str | Path,
+    strict: bool = False,
+    inflation: str = "central_frame",
+) -> LoadReport:
+    """Loads a public ViT checkpoint (AugReg, big_vision) into a model.
+
+    The position table is resized to the model's grid and repeated for every frame of a
+    video, a 2-D patch kernel is inflated to tubelets, a head for another number of
+    classes is skipped. TokenLearner and TokenFuser keep their weights unless the file
+    holds some under the reference's names. Nothing is written unless everything fits.
+
+    The public checkpoints take inputs in [-1, 1]. Expect a start for the blocks, not
+    accuracy: the authors of TokenLearner found that pre-trained layers around a new
+    TokenLearner do not help.
+
+    Args:
+        model: An image or video model of `tk.build_model` or `tk.create_model`, of the
+            checkpoint's width, depth, heads and patch size.
+        path: The `.npz` file, such as `tk.download_weights` returns.
+        strict: If True, anything missing, skipped, resized or left over is an error.
+        inflation: How a 2-D kernel fills a tubelet, `"central_frame"` or `"average"`.
+
+    Returns:
+        A report with the names that were `loaded`, `resized`, `skipped`, `missing` and
+        `left_over`; see `LoadReport`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is no ViT checkpoint or damaged, the model is not of this
+            package, a shape differs, or (strict) the two do not match exactly.
+
+    Example:
+        >>> model = tk.create_model("vit_b16_tl8at6", num_classes=10)
+        >>> print(tk.load_npz(model, tk.download_weights("vit_b16_augreg_in21k")))
+
+    Reference:
+        vision_transformer `vit_jax/checkpoint.py`; Arnab et al. 2021, arXiv 2103.15691,
+        section 3.4, for video.
+    """
+    check_choice(inflation, METHODS, "inflation")
+    parameters = _parameters(model)
+    arrays = read_npz(path)
+    try:
+        sources, left_over = name_arrays(arrays)
+        plan = _plan(sources, parameters, model, inflation)
+    except ValueError as error:
+        raise ValueError(f"{path} {error}. {model.name!r} is unchanged.") from error
+    left_over |= {sources[name].key for name in sources.keys() - parameters.keys()}
+    report = LoadReport(
+        loaded=tuple(sorted(plan.values.keys() - plan.resized)),
+        resized=tuple(sorted(plan.resized)),
+        skipped=tuple(sorted(plan.skipped)),
+        missing=tuple(sorted(parameters.keys() - sources.keys())),
+        left_over=tuple(sorted(left_over)),
+    )
+    if strict and not report.is_exact:
+        raise ValueError(
+            f"{path} does not match {model.name!r} exactly, as strict=True asks, so the model "
+            f"is unchanged:\n{report}"
+        )
+    values = {_library_name(name): value for name, value in plan.values.items()}
+    load_reference_params(model, values, strict=False)
+    return report
+
+
+class _Plan(NamedTuple):
+    """What is written: values in the model's shapes, and which names are special."""
+
+    values: dict[str, np.ndarray]
+    resized: set[str]
+    skipped: set[str]
+
+
+def _parameters(model: keras.Model) -> dict[str, Parameter]:
+    """Returns the model's parameters; the logits' layer has the checkpoints' name for it."""
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            "load_npz loads into a model of tk.build_model or tk.create_model. Received: "
+            f"{model!r}. tk.load_reference_params takes single layers."
+        )
+    return {
+        name.replace("output_projection/", "head/"): parameter
+        for name, parameter in reference_parameters(model).items()
+    }
+
+
+def _library_name(name: str) -> str:
+    return name.replace("head/", "output_projection/") if name.startswith("head/") else name
+
+
+def _plan(
+    sources: Mapping[str, Source],
+    parameters: Mapping[str, Parameter],
+    model: keras.Model,
+    inflation: str,
+) -> _Plan:
+    """Decides on every parameter that both sides have.
+
+    Raises:
+        ValueError: If one does not fit; all that do not are listed.
+    """
+    values = {name: _floats(sources[name]) for name in sources if name in parameters}
+    resized, problems = set(), []
+    frames = _tubelet_frames(sources, parameters)
+    if frames is not None:
+        values[EMBEDDING] = inflate_kernel(values[EMBEDDING], frames, inflation)
+        resized.add(EMBEDDING)
+    if POSITIONS in values:
+        try:
+            fitted = _fit_table(values.pop(POSITIONS), sources, model, is_inflated=bool(frames))
+        except ValueError as error:
+            problems.append(f"{POSITIONS}: {error}")
+        else:
+            values[POSITIONS] = fitted.table
+            resized |= {POSITIONS} if fitted.is_resized else set()
+    skipped = _heads_of_other_classes(values, parameters)
+    values = {name: value for name, value in values.items() if name not in skipped}
+    problems += _size_problems(values, sources, parameters)
+    if problems:
+        more = len(problems) - _SHOWN_PROBLEMS
+        listed = [*problems[:_SHOWN_PROBLEMS], *([f"and {more} more"] if more > 0 else [])]
+        raise ValueError(
+            "is the checkpoint of another model:\n  " + "\n  ".join(listed) + "\n"
+            f"{_describe(sources)} Build a model of that size, such as vit_b16 for width 768, "
+            "12 blocks and patches of 16, or take another checkpoint"
+        )
+    return _Plan(values, resized, skipped)
+
+
+def _tubelet_frames(
+    sources: Mapping[str, Source], parameters: Mapping[str, Parameter]
+) -> int | None:
+    """Returns the frames to inflate the file's 2-D kernel to, None if it stays as it is."""
+    expected = parameters[EMBEDDING].shape if EMBEDDING in parameters else ()
+    if len(expected) == 5 and sources[EMBEDDING].array.ndim == 4:
+        return expected[0]
+    return None
+
+
+def _fit_table(
+    table: np.ndarray, sources: Mapping[str, Source], model: keras.Model, is_inflated: bool
+) -> FittedPositions:
+    """Fits the position table; the kernels tell whether it is that of a video."""
+    covers_time = None
+    if is_inflated:
+        covers_time = False
+    elif sources[EMBEDDING].array.ndim == 5:
+        covers_time = True
+    layer = next(layer for layer in model.layers if isinstance(layer, PositionEmbedding))
+    return fit_positions(table, layer, CLASS_TOKEN in sources, covers_time)
+
+
+def _size_problems(
+    values: Mapping[str, np.ndarray],
+    sources: Mapping[str, Source],
+    parameters: Mapping[str, Parameter],
+) -> list[str]:
+    problems = []
+    expected, received = count_blocks(parameters), count_blocks(sources)
+    if expected != received:
+        problems.append(f"encoder blocks: expected {expected}, received {received}")
+    for name, value in sorted(values.items()):
+        shape = parameters[name].shape
+        if value.shape != shape:
+            problems.append(f"{name}: expected shape {shape}, received {sources[name].array.shape}")
+    return problems
+
+
+def _floats(source: Source) -> np.ndarray:
+    """Returns an array as float32. NumPy writes bfloat16 as two bytes without a type."""
+    array = source.array
+    if array.dtype.kind == "f":
+        return array.astype("float32", copy=False)
+    if array.dtype == np.dtype("V2"):
+        upper_halves = np.ascontiguousarray(array).view("<u2").astype("uint32")
+        return (upper_halves << 16).view("float32").reshape(array.shape)
+    raise ValueError(
+        f"holds {source.key!r} as {array.dtype}, but weights are floats (float16, bfloat16, "
+        "float32 or float64)"
+    )
+
+
+def _heads_of_other_classes(
+    values: Mapping[str, np.ndarray], parameters: Mapping[str, Parameter]
+) -> set[str]:
+    """Returns the names of each head's layer that has another shape, whole."""
+    skipped: set[str] = set()
+    for head in _HEADS:
+        names = {name for name in values if name.startswith(f"{head}/")}
+        if any(values[name].shape != parameters[name].shape for name in names):
+            skipped |= names
+    return skipped
+
+
+def _describe(sources: Mapping[str, Source]) -> str:
+    """Returns the size of the checkpoint's model in a sentence."""
+    kernel = sources[EMBEDDING].array.shape
+    parts = [f"{count_blocks(sources)} blocks"]
+    if len(kernel) >= 4:
+        parts = [f"width {kernel[-1]}", *parts, f"patches {kernel[:-2]}"]
+    block = "Transformer/encoderblock_0"
+    query = sources.get(f"{block}/MultiHeadDotProductAttention_0/query/kernel")
+    hidden = sources.get(f"{block}/MlpBlock_0/Dense_0/bias")
+    if query is not None and query.array.ndim == 3:
+        parts.append(f"{query.array.shape[1]} heads")
+    if hidden is not None:
+        parts.append(f"MLP width {hidden.array.size}")
+    return f"The file holds a ViT of {', '.join(parts)}."
