@@ -57,7 +57,8 @@ def _jax(
         output, _ = layer.stateless_call(weights, fixed, *tensors)
         return (output * cotangent).sum()
 
-    by_input, by_weight = jax.grad(loss, (0, 1))([jax.numpy.asarray(x) for x in inputs], trainable)
+    gradient = jax.jit(jax.grad(loss, (0, 1)))
+    by_input, by_weight = gradient([jax.numpy.asarray(x) for x in inputs], trainable)
     order = {id(v): g for v, g in zip(layer.trainable_variables, by_weight, strict=True)}
     return [np.asarray(g) for g in by_input], [np.asarray(order[id(v)]) for v in variables]
 

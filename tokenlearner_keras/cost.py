@@ -1,5 +1,6 @@
 """Cost of a model: multiply-accumulates and the paper's GFLOPS."""
 
+import inspect
 import math
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -115,8 +116,19 @@ def _calls(
         for node in layer._inbound_nodes:
             if id(node) not in nodes or not node.input_tensors:
                 continue
-            shapes = [tuple(tensor.shape[1:]) for tensor in node.input_tensors]
+            tensors = node.input_tensors
+            if isinstance(layer, keras.layers.MultiHeadAttention):
+                tensors = _query_value_key(layer, node)
+            shapes = [tuple(tensor.shape[1:]) for tensor in tensors]
             yield layer, shapes, tuple(node.output_tensors[0].shape[1:])
+
+
+def _query_value_key(layer: Any, node: Any) -> list[Any]:
+    """Returns the inputs of Keras' attention; masks are inputs, too, but cost nothing."""
+    call = inspect.signature(layer.call).bind(*node.arguments.args, **node.arguments.kwargs)
+    query, value = call.arguments["query"], call.arguments["value"]
+    key = call.arguments.get("key")
+    return [query, value, value if key is None else key]
 
 
 def _layer_cost(
@@ -128,7 +140,7 @@ def _layer_cost(
             f"{shapes}. Pass input_shape=(height, width, channels)."
         )
     if isinstance(layer, keras.Model):
-        return model_cost(layer, shapes[0])
+        return _nested_cost(layer, shapes)
     for kind, cost in _COSTS.items():
         if isinstance(layer, kind):
             return cost(layer, shapes, output)
@@ -140,6 +152,18 @@ def _layer_cost(
             "MultiHeadAttention of Keras, and operations without products."
         )
     return Cost()
+
+
+def _nested_cost(model: keras.Model, shapes: list[tuple[int, ...]]) -> Cost:
+    graph = functional_graph(model, "count_macs")
+    if [tuple(tensor.shape[1:]) for tensor in graph.inputs] == shapes:
+        return model_cost(graph)
+    if len(shapes) == 1:
+        return model_cost(graph, shapes[0])
+    raise ValueError(
+        f"The model {model.name!r} inside is called on inputs {shapes}, other than those it was "
+        "built for, and has several. Count it by itself."
+    )
 
 
 def _dense(layer: Any, shapes: list[tuple[int, ...]], output: tuple[int, ...]) -> Cost:
@@ -175,13 +199,18 @@ def _keras_attention(
     shapes: list[tuple[int, ...]],
     output: tuple[int, ...],
 ) -> Cost:
-    queries, keys = shapes[0][0], shapes[min(1, len(shapes) - 1)][0]
+    query, value, key = shapes
     heads, key_dim, value_dim = layer.num_heads, layer.key_dim, layer.value_dim or layer.key_dim
-    projections = queries * heads * key_dim * shapes[0][-1]
-    projections += keys * heads * (key_dim * shapes[-1][-1] + value_dim * shapes[1][-1])
-    projections += queries * heads * value_dim * output[-1]
-    products = queries * keys * heads * (key_dim + value_dim)
-    return Cost(projections + products, SOFTMAX_OPERATIONS * heads * queries * keys)
+    projections = _positions(query) * heads * (key_dim * query[-1] + value_dim * output[-1])
+    projections += _positions(key) * heads * key_dim * key[-1]
+    projections += _positions(value) * heads * value_dim * value[-1]
+    # Every query meets the keys along the attention's axes; the other axes are as the batch.
+    axes = layer._attention_axes or range(1, len(query))
+    axes = [axis - 1 if axis > 0 else axis for axis in axes]
+    pairs = _positions(query) * math.prod(key[axis] for axis in axes)
+    return Cost(
+        pairs * heads * (key_dim + value_dim) + projections, SOFTMAX_OPERATIONS * heads * pairs
+    )
 
 
 def _mlp(positions: int, width: int, hidden: int, output: int) -> Cost:

@@ -14,6 +14,7 @@ from tokenlearner_keras.models.graph import Node
 from tokenlearner_keras.models.graph import filled
 from tokenlearner_keras.models.graph import graph_calls
 from tokenlearner_keras.models.graph import nested_graph
+from tokenlearner_keras.models.vision_transformer_model import VisionTransformer
 
 
 def attention_maps(model: keras.Model, inputs: Any, batch_size: int = 32) -> dict[str, np.ndarray]:
@@ -96,7 +97,9 @@ class _Probe:
         tensors = {name: node.input_tensors for name, node in self.calls.items()}
         self.features: keras.Model | None = None
         if tensors:
-            self.features = keras.Model(graph.input, tensors)
+            # The model's own class, so that a wrong size fails as in a call of it.
+            kind = VisionTransformer if isinstance(graph, VisionTransformer) else keras.Model
+            self.features = kind(graph.input, tensors, name=graph.name)
 
     def maps(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, Any]]:
         """Yields the maps by name; the arguments are those of the model."""

@@ -100,3 +100,25 @@ def test_unknown_sizes_and_layers_are_refused() -> None:
     sequence = keras.Input((4, 3))
     with pytest.raises(ValueError, match="'lstm.*not known|LSTM is not known"):
         tk.count_macs(keras.Model(sequence, keras.layers.LSTM(2)(sequence)))
+
+
+def test_keras_attention_with_masks_keys_and_axes() -> None:
+    layer, heads, key_dim, width = keras.layers.MultiHeadAttention(2, 4), 2, 4, 8
+    query, value = keras.Input((10, width)), keras.Input((6, width))
+    mask = keras.Input((10, 6), dtype="bool")
+    model = keras.Model([query, value, mask], layer(query, value, attention_mask=mask))
+    projections = 2 * (10 + 6) * width * heads * key_dim
+    assert tk.count_macs(model) == projections + 2 * 10 * 6 * heads * key_dim
+    grid = keras.Input((4, 5, width))
+    for axes, pairs in ((None, 20 * 20), ((1, 2), 20 * 20), ((2,), 20 * 5)):
+        attention = keras.layers.MultiHeadAttention(2, 4, attention_axes=axes)
+        macs = 4 * 20 * width * heads * key_dim + 2 * pairs * heads * key_dim
+        assert tk.count_macs(keras.Model(grid, attention(grid, grid))) == macs
+
+
+def test_a_nested_model_of_several_inputs_is_counted() -> None:
+    inputs = [keras.Input((3,)), keras.Input((5,))]
+    x = keras.layers.Concatenate()([keras.layers.Dense(4)(each) for each in inputs])
+    inner = keras.Model(inputs, keras.layers.Dense(2)(x))
+    again = [keras.Input((3,)), keras.Input((5,))]
+    assert tk.count_macs(keras.Model(again, inner(again))) == tk.count_macs(inner) == 48

@@ -399,20 +399,27 @@ def test_grids_and_tokens_in_front_by_hand() -> None:
     assert tk.attention_maps(unknown, x).popitem()[1].shape == (2, 8, 12)
 
 
-def test_after_another_token_learner_the_grid_is_gone() -> None:
+def test_after_another_token_learner_the_class_token_still_stays_in_front() -> None:
     model = _vit("vit_ti8_d3_tl4at1", classifier="token")
-    with pytest.warns(UserWarning, match="num_prefix_tokens=1 to keep"):
-        all_tokens = insert_token_learner(
-            model, "encoder_block_2", tk.TokenLearnerV11(2, name="all")
-        )
-    assert _input_of(all_tokens, "encoder_norm").shape == (None, 2, 16)
-    kept = insert_token_learner(
-        model, "encoder_block_2", tk.TokenLearnerV11(2, name="second"), num_prefix_tokens=1
-    )
+    with pytest.warns(UserWarning, match="The first 1 stay in front; pass num_prefix_tokens=0"):
+        kept = insert_token_learner(model, "encoder_block_2", tk.TokenLearnerV11(2, name="second"))
     assert _input_of(kept, "encoder_norm").shape == (None, 3, 16)
+    all_tokens = insert_token_learner(
+        model, "encoder_block_2", tk.TokenLearnerV11(2, name="all"), num_prefix_tokens=0
+    )
+    assert _input_of(all_tokens, "encoder_norm").shape == (None, 2, 16)
     x = _random(model.input_shape)
     assert tk.attention_maps(all_tokens, x)["all"].shape == (2, 2, 5)
     assert tk.attention_maps(kept, x)["second"].shape == (2, 2, 4)
+
+
+def test_a_class_token_that_was_cut_off_is_not_looked_for() -> None:
+    model = _vit("vit_ti8_d2", classifier="token")
+    positions = model.get_layer("encoder_block_0").output[:, 1:]
+    model = keras.Model(model.input, layers.Dense(3, name="head")(positions))
+    inserted = insert_token_learner(model, "head", tk.TokenLearner(2, name="learner"))
+    maps = tk.attention_maps(inserted, _random(model.input_shape))["learner"]
+    assert maps.shape[:2] == (2, 2) and maps.ndim == 4
 
 
 def test_every_tensor_keeps_its_dtype_whatever_policy_is_in_force() -> None:

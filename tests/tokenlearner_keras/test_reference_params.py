@@ -152,3 +152,23 @@ def test_targets_that_cannot_be_loaded() -> None:
     other = keras.Sequential([keras.Input((4,)), keras.layers.PReLU()])
     with pytest.raises(ValueError, match="no name for"):
         tk.load_reference_params(other, {})
+
+
+def test_a_model_with_an_inserted_mha_layer() -> None:
+    model = tk.create_model("vit_ti8_d2", image_size=16, width=8, num_heads=2, mlp_dim=8)
+    model = tk.insert_token_learner(model, "encoder_block_1", tk.TokenLearnerMHA(3, 2))
+    names = reference_parameters(model)
+    assert "Transformer/TokenLearnerMHA_0/tokens" in names
+    queries = np.full((1, 3, 8), 2.0, "float32")
+    wrapped = {"params": {"Transformer": {"TokenLearnerMHA_0": {"tokens": queries}}}}
+    tk.load_reference_params(model, wrapped, strict=False)
+    loaded = names["Transformer/TokenLearnerMHA_0/tokens"].variable
+    assert np.array_equal(keras.ops.convert_to_numpy(loaded), queries)
+
+
+@pytest.mark.parametrize("params", [None, [1], "weights"])
+def test_parameters_of_another_kind_are_refused(params: object) -> None:
+    with pytest.raises(ValueError, match="`params` must be a mapping"):
+        tk.load_reference_params(tk.TokenLearner(2), params)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="layer or model as the target"):
+        tk.load_reference_params("model", {})  # type: ignore[arg-type]

@@ -117,7 +117,7 @@ def test_videos_of_another_length() -> None:
     assert tk.resize_model(sampled, 32, num_frames=9).input_shape == (None, 9, 32, 32, 3)
     # The paper's fuser mixes all frames' tokens: its matrix fits one length only.
     fused = _create("vivit_ti8x2_d3_tl4at1_fuser", fuser_mixing="video")
-    with pytest.raises(ValueError, match="cannot be resized"):
+    with pytest.raises(ValueError, match="cannot be resized to num_frames=8.*mixing='frame'"):
         tk.resize_model(fused, 32, num_frames=8)
 
 
@@ -128,7 +128,6 @@ def test_a_call_with_another_size_fails_with_the_cure(name: str) -> None:
     with pytest.raises(ValueError, match=r"built for.*tk.resize_model\(model, \(40, 40\)\)"):
         model(x)
     model.compile("sgd", "mse")
-    # On JAX the step calls the layers, not the model; the position table refuses there.
     with pytest.raises(ValueError, match="tk.resize_model"):
         model.predict(x, verbose=0)
     if name.startswith("vivit"):
@@ -150,3 +149,39 @@ def test_what_cannot_be_resized() -> None:
         tk.resize_model(model, 32, num_frames=4)
     with pytest.raises(ValueError, match="must not be larger than the input's grid"):
         tk.resize_model(_create("vit_ti8_d2_pool4at1"), 16)
+
+
+def test_frozen_weights_stay_frozen() -> None:
+    model = _create("vit_ti8_d3_tl4at1")
+    for name in ("embedding", "encoder_block_0"):
+        model.get_layer(name).trainable = False
+    model.get_layer("encoder_block_1").mlp.trainable = False
+    resized = tk.resize_model(model, 32)
+    expected = [variable.path for variable in model.trainable_weights]
+    assert [variable.path for variable in resized.trainable_weights] == expected
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (48, 32), (33, 48)])
+def test_data_of_another_size_fails_and_leaves_the_model_whole(shape: tuple[int, int]) -> None:
+    """Also a size that gives as many patches, whose positions would be scrambled."""
+    model = _create("vit_ti8_d2_tl4at1")
+    right, wrong = _inputs(model), np.zeros((2, *shape, 3), "float32")
+    labels = np.array([0, 1])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(right, labels, verbose=0)
+    cure = r"tk.resize_model\(model, "
+    for run in (
+        lambda: model.fit(wrong, labels, verbose=0),
+        lambda: model.fit(right, labels, validation_data=(wrong, labels), verbose=0),
+        lambda: model.evaluate(wrong, labels, verbose=0),
+        lambda: model.predict(wrong, verbose=0),
+        lambda: model.train_on_batch(wrong, labels),
+        lambda: model.test_on_batch(wrong, labels),
+        lambda: model.predict_on_batch(wrong),
+        lambda: model(inputs=wrong),
+        lambda: tk.attention_maps(model, wrong),
+    ):
+        with pytest.raises(ValueError, match=cure):
+            run()
+    assert np.all(np.isfinite(_call(model, right)))
+    model.fit(right, labels, verbose=0)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
+from tokenlearner_keras.layers.frame_sampling import FrameSampling
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
 from tokenlearner_keras.layers.tubelet_inflation import InflatedKernel
 from tokenlearner_keras.layers.tubelet_inflation import inflate_kernel
@@ -66,3 +67,12 @@ def test_wrong_inflations() -> None:
         PatchEmbedding(8, (8, 8), tubelet_inflation="average")
     with pytest.raises(ValueError, match="`method`"):
         inflate_kernel(np.zeros((2, 2, 3, 4)), 2, "last")
+
+
+@pytest.mark.parametrize(("frames", "samples"), [(8, 8), (4, 2), (32, 8), (7, 1), (32, 13)])
+def test_sampled_frames_are_distinct_and_in_order(frames: int, samples: int) -> None:
+    video = np.arange(frames, dtype="float32").reshape(1, frames, 1)
+    taken = keras.ops.convert_to_numpy(FrameSampling(samples)(video)).ravel()
+    assert len(taken) == samples and np.all(np.diff(taken) > 0)
+    if samples == frames:
+        assert np.array_equal(taken, video.ravel())

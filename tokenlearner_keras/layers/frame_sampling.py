@@ -15,8 +15,11 @@ def uniform_frame_indices(num_frames: int, num_samples: int) -> list[int]:
 
     The i-th is `round((i + 1) * num_frames / (num_samples + 1))`, halves to even as
     in NumPy. The reference computes the same with a floating-point range, which for
-    many sizes runs over the end and gives one frame too many.
+    many sizes runs over the end and gives one frame too many. All frames are taken as
+    they are.
     """
+    if num_samples == num_frames:
+        return list(range(num_frames))
     steps = np.arange(1, num_samples + 1) * (num_frames / (num_samples + 1))
     return [int(index) for index in np.round(steps)]
 

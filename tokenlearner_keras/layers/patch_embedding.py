@@ -24,6 +24,9 @@ class PatchEmbedding(keras.layers.Layer):
         patch_size: `(height, width)` of a patch in pixels.
         tubelet_size: Frames of a tubelet, for inputs of rank 5. With 1 the kernel is
             a 2-D one that is applied to every frame.
+        tubelet_inflation: How a tubelet's kernel starts: `"average"` or `"central_frame"`
+            inflates a 2-D kernel (every frame alike, or all of it in the frame
+            `tubelet_size // 2`); None draws all frames at random.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Input shape: `(batch, height, width, channels)` or `(batch, time, height, width,

@@ -59,7 +59,9 @@ class InflatedKernel(keras.initializers.Initializer):
 
     Reference:
         scenic `projects/vivit/model_utils.py`, `average_frame_initializer` and
-        `central_frame_initializer` (the latter mended: along time).
+        `central_frame_initializer`. Here the central frame is one along time, and the
+        2-D kernel is drawn for the fan-in of an image's patch, so that a still video is
+        embedded on the scale of an image.
     """
 
     def __init__(self, method: str, seed: int | None = None) -> None:

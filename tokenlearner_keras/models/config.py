@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import numbers
 import operator
 import warnings
@@ -103,19 +104,22 @@ class VisionTransformerConfig:
 
     def __post_init__(self) -> None:
         self._normalise_pairs()
-        for name in _POSITIVE:
-            check_positive_integer(getattr(self, name), name)
-        for name in _OPTIONAL_POSITIVE:
-            if getattr(self, name) is not None:
-                check_positive_integer(getattr(self, name), name)
+        # Stored as plain Python numbers: NumPy's do not go into JSON.
+        for name in (*_POSITIVE, *_OPTIONAL_POSITIVE):
+            if name in _POSITIVE or getattr(self, name) is not None:
+                number = check_positive_integer(getattr(self, name), name)
+                object.__setattr__(self, name, number)
         for name in ("dropout", "attention_dropout", "stochastic_depth"):
-            check_rate(getattr(self, name), name)
+            object.__setattr__(self, name, check_rate(getattr(self, name), name))
         for name, kind in (("token_fuser", bool), ("head_bias", numbers.Real)):
             if not isinstance(getattr(self, name), kind):
                 raise ValueError(
                     f"`{name}` must be {'True or False' if kind is bool else 'a number'}. "
                     f"Received: {getattr(self, name)!r}."
                 )
+        if not math.isfinite(self.head_bias):
+            raise ValueError(f"`head_bias` must be finite. Received: {self.head_bias}.")
+        object.__setattr__(self, "head_bias", float(self.head_bias))
         check_choice(self.token_learner, (None, "v1.0", "v1.1"), "token_learner")
         check_choice(self.classifier, CLASSIFIERS, "classifier")
         check_choice(self.token_learner_pooling, ("sum", "mean"), "token_learner_pooling")
@@ -166,6 +170,8 @@ class VisionTransformerConfig:
                 f"it must be in [0, {self.depth}) for depth={self.depth}. Received: "
                 f"{at!r}."
             )
+        if at is not None:
+            object.__setattr__(self, "token_learner_at", int(at))
 
     def _check_video(self) -> None:
         if self.num_frames is None:

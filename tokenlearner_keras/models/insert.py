@@ -69,7 +69,9 @@ def insert_token_learner(
     Returns:
         A functional model, not compiled; `tk.attention_maps` shows its maps. As layers are
         shared, `layer.output` is still the tensor of the given model. What a subclass adds
-        to the model (a preprocessor, a training step) is not carried over.
+        to the model (a preprocessor, a training step) is not carried over. keras_hub's ViT
+        layers (0.32) do not come back from a `.keras` file: save the weights
+        (`save_weights`), and insert again before loading them.
 
     Raises:
         ValueError: If the layer is unknown, called several times or on several tensors, or

@@ -95,7 +95,8 @@ def parse_model_name(name: str) -> dict[str, Any]:
     """
     match = _PATTERN.fullmatch(name) if isinstance(name, str) else None
     if match is None or (match["family"] == "vit" and match["tubelet"]):
-        near = difflib.get_close_matches(str(name), _NAMES, n=3, cutoff=0.5)
+        written = re.sub(r"[^a-z0-9_]", "", str(name).lower())
+        near = difflib.get_close_matches(written, _NAMES, n=3, cutoff=0.4)
         hint = f" Near: {', '.join(near)}." if near else ""
         raise ValueError(
             f"Unknown model name {name!r}.{hint} A name is vit_ or vivit_, a size (ti, s,"

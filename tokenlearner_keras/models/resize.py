@@ -13,6 +13,7 @@ from tokenlearner_keras.layers.frame_sampling import FrameSampling
 from tokenlearner_keras.layers.grid_pooling import GridPooling
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
+from tokenlearner_keras.layers.token_fuser import TokenFuser
 from tokenlearner_keras.weights.resize import resize_positions
 
 
@@ -50,6 +51,7 @@ def resize_model(
     """
     graph = functional_graph(model, "resize_model")
     positions = _only(graph, PositionEmbedding)
+    _check_fusers(graph, num_frames)
     shape = _new_input_shape(graph, image_size, num_frames)
     grid = _new_grid(graph, positions, shape)
     grids = _grids_to_change(graph, positions.grid, grid)
@@ -81,9 +83,20 @@ def _only(graph: keras.Model, kind: type) -> Any:
             "resize_model takes a model with one input, one PatchEmbedding and one "
             "PositionEmbedding, such as tk.create_model returns. Received "
             f"{graph.name!r} with {len(graph.inputs)} inputs and {len(layers)} layers of "
-            f"type {kind.__name__}."
+            f"type {kind.__name__}. Of a model that holds such a model, pass the inner one."
         )
     return layers[0]
+
+
+def _check_fusers(graph: keras.Model, num_frames: int | None) -> None:
+    """Raises ValueError if the number of frames is part of the weights."""
+    fusers = [layer for layer in graph.layers if isinstance(layer, TokenFuser)]
+    if num_frames is not None and any(fuser.mixing == "video" for fuser in fusers):
+        raise ValueError(
+            f"{graph.name!r} cannot be resized to num_frames={num_frames}: its TokenFuser with "
+            "mixing='video' mixes the tokens of all frames by a matrix of that size. Use "
+            "mixing='frame' (fuser_mixing='frame' in a configuration) for videos of any length."
+        )
 
 
 def _new_input_shape(
@@ -149,6 +162,9 @@ def _copy_weights(model: keras.Model, resized: keras.Model, table: str) -> None:
         if layer.name == table:
             weights = [_resized_table(weights[0], layer, target.grid)]
         target.set_weights(weights)
+        # A layer that was frozen before it had weights would train them.
+        for old, new in zip(layer._flatten_layers(), target._flatten_layers(), strict=True):
+            new.trainable = old.trainable
 
 
 def _resized_table(

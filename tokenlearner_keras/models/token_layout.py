@@ -72,15 +72,18 @@ def _found_or_plain(length: int | None, found: TokenLayout | None) -> TokenLayou
         return TokenLayout()
     if _fits(length, *found):
         return found
-    if found.num_prefix_tokens:
-        front = found.num_prefix_tokens
-        warnings.warn(
-            f"The sequence has {length} tokens, no longer the {front} in front and the grid "
-            f"{found.grid} of its position embedding, so all of them go into the learned "
-            f"tokens. Pass num_prefix_tokens={front} to keep those in front, or 0.",
-            stacklevel=6,
-        )
-    return TokenLayout()
+    front = found.num_prefix_tokens
+    if not front or not _fits(length, front, None):
+        return TokenLayout()
+    if found.grid is not None and length == math.prod(found.grid):
+        return TokenLayout(0, found.grid)  # The tokens in front have been cut off.
+    warnings.warn(
+        f"The sequence has {length} tokens, no longer the {front} in front and the grid "
+        f"{found.grid} of its position embedding. The first {front} stay in front; pass "
+        "num_prefix_tokens=0 if they are none of those.",
+        stacklevel=6,
+    )
+    return TokenLayout(front)
 
 
 def _fits(length: int | None, prefix: int, grid: tuple[int, ...] | None) -> bool:

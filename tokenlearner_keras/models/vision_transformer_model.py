@@ -11,16 +11,57 @@ from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
 class VisionTransformer(keras.Model):
     """A functional model; `tk.build_model` and `tk.create_model` return one.
 
-    It differs from a plain `keras.Model` in one thing: an input of another size than
-    the model was built for fails with the cure.
+    It differs from a plain `keras.Model` in one thing: inputs of another size than the
+    model was built for fail with the cure, in calls and in `fit`, `evaluate`, `predict`
+    and their forms for one batch.
 
     Raises:
-        ValueError: On call, if the frames, height or width are not the model's.
+        ValueError: If the frames, height or width of the inputs are not the model's.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self._check_size(args[0] if args else None)
+        self._check_size(args[0] if args else kwargs.get("inputs"))
         return super().__call__(*args, **kwargs)
+
+    # Keras calls the model itself only once in `fit` on some backends, and an error inside
+    # a step on JAX loses the weights: the data is looked at before.
+
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Trains the model, see `keras.Model.fit`."""
+        self._check_data(x)
+        validation = kwargs.get("validation_data")
+        self._check_data(validation[0] if isinstance(validation, (tuple, list)) else validation)
+        return super().fit(x, *args, **kwargs)
+
+    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Evaluates the model, see `keras.Model.evaluate`."""
+        self._check_data(x)
+        return super().evaluate(x, *args, **kwargs)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Returns the outputs for all inputs, see `keras.Model.predict`."""
+        self._check_data(x)
+        return super().predict(x, *args, **kwargs)
+
+    def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Trains on one batch, see `keras.Model.train_on_batch`."""
+        self._check_data(x)
+        return super().train_on_batch(x, *args, **kwargs)
+
+    def test_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Evaluates one batch, see `keras.Model.test_on_batch`."""
+        self._check_data(x)
+        return super().test_on_batch(x, *args, **kwargs)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """Returns the outputs for one batch, see `keras.Model.predict_on_batch`."""
+        self._check_data(x)
+        return super().predict_on_batch(x)
+
+    def _check_data(self, data: Any) -> None:
+        """Checks arrays, and datasets of TensorFlow, which state their shapes."""
+        data = getattr(data, "element_spec", data)
+        self._check_size(data[0] if isinstance(data, (tuple, list)) and data else data)
 
     def _check_size(self, inputs: Any) -> None:
         shape = getattr(inputs, "shape", ())

@@ -42,6 +42,9 @@ def load_npz(
     classes is skipped. TokenLearner and TokenFuser keep their weights unless the file
     holds some under the reference's names. Nothing is written unless everything fits.
 
+    The grid of the positions in the file is taken for a square one, as in all public
+    files, wherever their number is a square.
+
     The public checkpoints take inputs in [-1, 1]. Expect a start for the blocks, not
     accuracy: the authors of TokenLearner found that pre-trained layers around a new
     TokenLearner do not help.

@@ -59,6 +59,13 @@ def load_reference_params(
     Reference:
         scenic `projects/token_learner/model.py`; no kernel is transposed.
     """
+    if not isinstance(params, Mapping):
+        raise ValueError(
+            "`params` must be a mapping from names to arrays or to further mappings. Received: "
+            f"{type(params).__name__}."
+        )
+    if set(params) == {"params"} and isinstance(params["params"], Mapping):
+        params = params["params"]  # as Flax wraps them
     arrays = dict(_flatten(params))
     parameters = reference_parameters(target)
     problems = _shape_problems(arrays, parameters)
@@ -77,6 +84,10 @@ def reference_parameters(target: keras.layers.Layer) -> dict[str, Parameter]:
     Raises:
         ValueError: If the target is not built or has weights without such a name.
     """
+    if not isinstance(target, keras.layers.Layer):
+        raise ValueError(
+            f"Expected a layer or model as the target. Received: {type(target).__name__}."
+        )
     if not target.built:
         raise ValueError(
             f"{target.name!r} is not built, so it has no weights yet. Call it once on an"
@@ -87,9 +98,10 @@ def reference_parameters(target: keras.layers.Layer) -> dict[str, Parameter]:
     unnamed = [v for v in target.trainable_variables if id(v) not in known]
     if unnamed or not named:
         raise ValueError(
-            f"{target.name!r} of type {type(target).__name__} holds weights that the "
-            "reference has no name for. Reference parameters load into this package's "
-            "layers and the models of tk.build_model and tk.create_model."
+            f"{target.name!r} of type {type(target).__name__} holds weights that the reference "
+            f"has no name for, such as {[v.path for v in unnamed[:2]]}. Reference parameters "
+            "load into this package's layers and the models of tk.build_model and "
+            "tk.create_model; of a model that holds one of these, pass the inner model."
         )
     return named
 
@@ -224,6 +236,7 @@ _MODULES = {
     EncoderBlock: "Transformer/encoderblock_{}",
     TokenLearner: "Transformer/TokenLearnerModule_{}",
     TokenLearnerV11: "Transformer/TokenLearnerModuleV11_{}",
+    TokenLearnerMHA: "Transformer/TokenLearnerMHA_{}",
     TokenFuser: "Transformer/TokenFuser_{}",
     keras.layers.LayerNormalization: "Transformer/encoder_norm",
     AttentionPooling: "MAPHead_0",
