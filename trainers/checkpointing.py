@@ -1,85 +1,131 @@
-"""Checkpoints that are all or nothing.
+"""The checkpoints of one work directory: saving, keeping, and finding the newest.
 
-A checkpoint is a directory `step_00001000` with `arrays.npz` and `manifest.json`,
-which holds the size and the sha256 of the arrays' file. It is written under another
-name, forced to disk and renamed; a directory without a valid manifest is none.
+Writing happens in a thread of its own. The loop waits for a checkpoint that is still being
+written only when the next one is due, and gets its errors then.
 """
 
-import hashlib
-import io
-import json
-import os
-import re
-import shutil
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-from numpy.typing import NDArray
-
+from trainers.best_checkpoint import BestCheckpoint
+from trainers.checkpoint_files import Arrays
+from trainers.checkpoint_files import DamagedCheckpointError
+from trainers.checkpoint_files import checkpoint_path
+from trainers.checkpoint_files import checkpoint_steps
+from trainers.checkpoint_files import read_checkpoint
+from trainers.checkpoint_files import remove_checkpoint
+from trainers.checkpoint_files import write_checkpoint
 from trainers.errors import ConfigurationError
-
-Arrays = dict[str, NDArray[Any]]
-
-_ARRAYS = "arrays.npz"
-_MANIFEST = "manifest.json"
-_NAME = re.compile(r"step_(\d{8,})")
+from trainers.files import AnyPath
 
 
 class CheckpointStore:
     """Saves and finds the checkpoints of one work directory.
 
+    Leaving it as a context waits for a checkpoint that is still being written.
+
     Args:
-        directory: Holds the checkpoints; created when needed.
+        directory: Holds the checkpoints, on any file system of TensorFlow; created when
+            needed.
         keep: How many of the newest stay.
         report: Called with a line when a damaged checkpoint is passed over.
+        best_metric: A metric of the evaluation, one of `BEST_METRICS`: the checkpoint
+            that was best by it stays too. None keeps only the newest.
     """
 
     def __init__(
-        self, directory: str | Path, keep: int, report: Callable[[str], None] = print
+        self,
+        directory: AnyPath,
+        keep: int,
+        report: Callable[[str], None] = print,
+        best_metric: str | None = None,
     ) -> None:
         if keep < 1:
             raise ConfigurationError(f"keep_checkpoints must be at least 1. Got {keep}.")
-        self.directory = Path(directory)
+        self.directory = directory
         self.keep = keep
         self.report = report
+        self.best_metric = best_metric
+        self._best = BestCheckpoint(directory, best_metric) if best_metric else None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+
+    def __enter__(self) -> "CheckpointStore":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            self.wait()
+        except Exception as failure:
+            if error is None:
+                raise
+            # The error that ends the run is the one to be seen.
+            self.report(f"the last checkpoint could not be written: {failure}")
 
     def steps(self) -> list[int]:
         """Returns the steps of all finished checkpoints, ascending, valid or not."""
-        if not self.directory.is_dir():
-            return []
-        matches = (_NAME.fullmatch(entry.name) for entry in self.directory.iterdir())
-        return sorted(int(match[1]) for match in matches if match)
+        self.wait()
+        return checkpoint_steps(self.directory)
 
-    def save(self, step: int, arrays: Arrays) -> None:
-        """Writes a checkpoint and removes those that are too old.
+    def is_best(self, step: int, metrics: dict[str, float]) -> bool:
+        """Whether an evaluation is better by `best_metric` than all checkpoints before it.
+
+        Args:
+            step: Where it was done.
+            metrics: Its metrics.
+
+        Raises:
+            ConfigurationError: If `best_metric` is not among them.
+        """
+        return self._best is not None and self._best.is_improved(step, metrics)
+
+    def save(self, step: int, arrays: Arrays, metrics: dict[str, float] | None = None) -> None:
+        """Starts writing a checkpoint; those that are too old are removed after it.
 
         Args:
             step: Steps done.
-            arrays: Everything that the next step reads.
+            arrays: Everything that the next step reads; they must not change any more.
+            metrics: Of an evaluation at that step, if there was one.
+
+        Raises:
+            OSError: If the checkpoint before could not be written.
         """
-        final = self._path(step)
-        for left in self.directory.glob(".partial-*"):  # of a run that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        partial = final.with_name(f".partial-{final.name}")
-        partial.mkdir(parents=True)
-        payload = _to_bytes(arrays)
-        _write(partial / _ARRAYS, payload)
-        manifest = {
-            "step": step,
-            "file": _ARRAYS,
-            "bytes": len(payload),
-            "sha256": hashlib.sha256(payload).hexdigest(),
-        }
-        _write(partial / _MANIFEST, json.dumps(manifest, indent=2).encode())
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
-        _force_directory(self.directory)
-        # Later ones are damaged, or the run would have gone on from there.
-        older = [other for other in self.steps() if other <= step]
-        for old in older[: -self.keep]:
-            shutil.rmtree(self._path(old), ignore_errors=True)
+        self.wait()
+        best = None
+        if self._best is not None:
+            self._best.note(step, metrics or {})
+            best = self._best.step_before(step)
+        self._writing = self._thread.submit(self._write, step, arrays, metrics, best)
+
+    def wait(self) -> None:
+        """Waits until the last checkpoint is written.
+
+        Raises:
+            OSError: If it could not be written.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def load(self, step: int) -> Arrays:
+        """Returns the arrays of the checkpoint of a step.
+
+        Raises:
+            ConfigurationError: If there is none.
+            DamagedCheckpointError: If it is damaged.
+        """
+        steps = self.steps()
+        if step not in steps:
+            raise ConfigurationError(
+                f"{self.directory} has no checkpoint of step {step}. It has: "
+                f"{', '.join(map(str, steps)) or 'none'}."
+            )
+        try:
+            return read_checkpoint(self.directory, step)
+        except DamagedCheckpointError as error:
+            path = checkpoint_path(self.directory, step)
+            raise DamagedCheckpointError(f"checkpoint {path} is damaged: {error}") from error
 
     def load_newest(self) -> tuple[int, Arrays] | None:
         """Returns step and arrays of the newest valid checkpoint; None if there is none.
@@ -88,58 +134,18 @@ class CheckpointStore:
         """
         for step in reversed(self.steps()):
             try:
-                return step, self._load(step)
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                self.report(f"checkpoint {self._path(step)} is damaged, skipped: {error}")
+                return step, read_checkpoint(self.directory, step)
+            except DamagedCheckpointError as error:
+                path = checkpoint_path(self.directory, step)
+                self.report(f"checkpoint {path} is damaged, skipped: {error}")
         return None
 
-    def _load(self, step: int) -> Arrays:
-        path = self._path(step)
-        manifest = json.loads((path / _MANIFEST).read_bytes())
-        payload = (path / _ARRAYS).read_bytes()
-        if len(payload) != manifest["bytes"]:
-            raise ValueError(f"{len(payload)} bytes where {manifest['bytes']} were saved")
-        if hashlib.sha256(payload).hexdigest() != manifest["sha256"]:
-            raise ValueError("its sha256 is not the one that was saved")
-        with np.load(io.BytesIO(payload), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-
-    def _path(self, step: int) -> Path:
-        return self.directory / f"step_{step:08d}"
-
-
-def write_atomically(path: Path, payload: bytes) -> None:
-    """Writes a file under another name, forces it to disk and renames it."""
-    partial = path.with_name(f".partial-{path.name}")
-    _write(partial, payload)
-    os.replace(partial, path)
-    _force_directory(path.parent)
-
-
-def _to_bytes(arrays: Arrays) -> bytes:
-    for name, value in arrays.items():
-        if value.dtype.hasobject:  # would be pickled, and could not be loaded safely
-            raise TypeError(f"{name!r} holds Python objects and cannot be saved")
-    buffer = io.BytesIO()
-    named: dict[str, Any] = dict(sorted(arrays.items()))
-    # NumPy before 2.2 has no allow_pickle here: it would save it as an array.
-    np.savez(buffer, **named)
-    return buffer.getvalue()
-
-
-def _write(path: Path, payload: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _force_directory(path: Path) -> None:
-    """Forces a rename to disk, where the system can (Windows cannot)."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    def _write(
+        self, step: int, arrays: Arrays, metrics: dict[str, float] | None, best: int | None
+    ) -> None:
+        write_checkpoint(self.directory, step, arrays, metrics)
+        # Later ones are damaged, or the run would have gone on from there.
+        older = [other for other in checkpoint_steps(self.directory) if other <= step]
+        for old in older[: -self.keep]:
+            if old != best:
+                remove_checkpoint(self.directory, old)

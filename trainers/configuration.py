@@ -55,6 +55,7 @@ def base_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.batch_size = 128
+    config.gradient_accumulation_steps = 1
     config.steps_per_loop = 100
     config.dtype_policy = "float32"
     config.jit_compile = False
@@ -62,6 +63,8 @@ def base_config() -> ConfigDict:
     config.label_smoothing = 0.0
     config.ema_decay = config_dict.placeholder(float)
     config.keep_checkpoints = 3
+    # A metric such as "accuracy": the checkpoint best by it stays beside the newest.
+    config.keep_best_metric = config_dict.placeholder(str)
     config.model = _model_keys()
     # Fields of the model that are None on purpose; None elsewhere means its default.
     config.fields_set_to_none = ()

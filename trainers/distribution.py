@@ -1,10 +1,21 @@
 """The tf.distribute strategy that a flag asks for."""
 
+import math
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import tensorflow as tf
 
+from trainers.cluster import Cluster
+from trainers.cluster import cluster_from_environment
 from trainers.errors import ConfigurationError
+from trainers.errors import TrainingError
+from trainers.hosts import Hosts
 
-STRATEGIES = ("auto", "one_device", "mirrored", "tpu")
+STRATEGIES = ("auto", "tpu", "mirrored", "multi_worker", "one_device")
 
 _NO_TPU = (
     "No TPU was found for --strategy=tpu ({reason}). On a Cloud TPU VM: install "
@@ -21,14 +32,70 @@ def make_strategy(
     """Returns the strategy by name. Call it before TensorFlow touches a device.
 
     Args:
-        name: `auto` (a TPU if one is named, all GPUs if there are several, else one
-            device), `one_device`, `mirrored` or `tpu`.
-        tpu: `local` on a TPU VM, or the name or address of a TPU.
+        name: `auto` (a TPU if one is named, the workers of TF_CONFIG if there are
+            several, all GPUs if there are several, else one device), `tpu`,
+            `mirrored` (all GPUs, or all virtual devices), `multi_worker` (the workers
+            of TF_CONFIG with all their GPUs) or `one_device`.
+        tpu: `local` on a TPU VM, or the name or address of a TPU; a pod is one TPU.
         virtual_devices: Cuts the CPU into that many devices, to rehearse replicas.
 
     Raises:
-        ConfigurationError: If the name is unknown or the devices are not there.
+        ConfigurationError: If the name is unknown, the devices are not there, or
+            TF_CONFIG is missing or wrong.
+        TrainingError: If the workers do not come together.
     """
+    cluster = _check_flags(name, tpu, virtual_devices)
+    if virtual_devices is not None:
+        _make_virtual_devices(virtual_devices)
+    if name == "tpu" or tpu:
+        return _tpu_strategy(tpu)
+    if cluster is not None:
+        return _multi_worker_strategy(cluster)
+    devices = _devices()
+    if name == "one_device" or (name == "auto" and len(devices) == 1):
+        return tf.distribute.OneDeviceStrategy(devices[0])
+    return tf.distribute.MirroredStrategy(devices)
+
+
+def describe_strategy(strategy: tf.distribute.Strategy) -> str:
+    """Returns one line: the strategy's kind, its replicas and where they are."""
+    kind = _public_name(strategy)
+    replicas = strategy.num_replicas_in_sync
+    places = [str(device) for device in strategy.extended.worker_devices]
+    hosts = Hosts(strategy)
+    if hosts.count > 1:
+        places = [f"host {hosts.index} of {hosts.count}", *places]
+    if len(places) > 8:  # a pod has hundreds
+        places = [places[0], "...", places[-1]]
+    return f"{kind}, {_count(replicas, 'replica')}: {', '.join(places)}"
+
+
+def describe_topology(topology: Any) -> str:
+    """Returns one line about a TPU: chips, cores and hosts.
+
+    Args:
+        topology: `tf.tpu.experimental.Topology`; its mesh is x, y, z and the cores of
+            a chip.
+    """
+    mesh = [int(size) for size in topology.mesh_shape]
+    # A slice of a larger mesh lacks some of its chips: count devices, not the mesh.
+    cores = topology.num_tasks * topology.num_tpus_per_task
+    chips = math.ceil(cores / mesh[-1])
+    shape = "x".join(map(str, mesh))
+    parts = [_count(chips, "chip"), _count(cores, "core"), _count(topology.num_tasks, "host")]
+    return f"TPU: {', '.join(parts)}, mesh {shape}"
+
+
+def _public_name(strategy: tf.distribute.Strategy) -> str:
+    """Returns the name that TensorFlow's users know; some classes are called otherwise."""
+    for name in ("MultiWorkerMirroredStrategy", "TPUStrategy"):
+        if isinstance(strategy, getattr(tf.distribute, name)):
+            return name
+    return type(strategy).__name__
+
+
+def _check_flags(name: str, tpu: str | None, virtual_devices: int | None) -> Cluster | None:
+    """Checks that the flags agree; returns the workers to train with, if there are any."""
     if name not in STRATEGIES:
         raise ConfigurationError(
             f"--strategy must be one of {', '.join(STRATEGIES)}. Received: {name!r}."
@@ -37,22 +104,23 @@ def make_strategy(
         raise ConfigurationError(
             f"--tpu={tpu} needs --strategy=tpu or auto. Received --strategy={name}."
         )
+    if tpu or name not in ("auto", "multi_worker"):
+        return None
+    cluster = cluster_from_environment()
+    if name == "auto" and (cluster is None or len(cluster.addresses) == 1):
+        return None
+    if cluster is None:
+        raise ConfigurationError(
+            "--strategy=multi_worker needs the environment variable TF_CONFIG, which names "
+            "the workers and says which of them this is. It names none. On one machine use "
+            "--strategy=mirrored or auto."
+        )
     if virtual_devices is not None:
-        _make_virtual_devices(virtual_devices)
-    if name == "tpu" or tpu:
-        return _tpu_strategy(tpu)
-    devices = _devices()
-    if name == "one_device" or (name == "auto" and len(devices) == 1):
-        return tf.distribute.OneDeviceStrategy(devices[0])
-    return tf.distribute.MirroredStrategy(devices)
-
-
-def describe_strategy(strategy: tf.distribute.Strategy) -> str:
-    """Returns one line: the strategy's kind and its replicas."""
-    kind = type(strategy).__name__
-    replicas = strategy.num_replicas_in_sync
-    workers = ", ".join(str(device) for device in strategy.extended.worker_devices)
-    return f"{kind}, {replicas} replica{'s' if replicas > 1 else ''}: {workers}"
+        raise ConfigurationError(
+            "--virtual_devices rehearses replicas in one process; TF_CONFIG names "
+            f"{_count(len(cluster.addresses), 'worker')}. Leave one of them out."
+        )
+    return cluster
 
 
 def _devices() -> list[str]:
@@ -84,8 +152,52 @@ def _tpu_strategy(tpu: str | None) -> tf.distribute.Strategy:
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu or "")
         tf.config.experimental_connect_to_cluster(resolver)
-        tf.tpu.experimental.initialize_tpu_system(resolver)
+        topology = tf.tpu.experimental.initialize_tpu_system(resolver)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise ConfigurationError(_NO_TPU.format(reason=reason.rstrip("."))) from error
+        raise ConfigurationError(_NO_TPU.format(reason=_first_line(error))) from error
+    print(describe_topology(topology), flush=True)
     return tf.distribute.TPUStrategy(resolver)
+
+
+def _multi_worker_strategy(cluster: Cluster) -> tf.distribute.Strategy:
+    # The next call returns when all workers are there; a word, lest it seem to hang.
+    print(
+        f"host {cluster.index} of {len(cluster.addresses)}, waiting for the others: "
+        f"{', '.join(cluster.addresses)}",
+        file=sys.stderr,
+        flush=True,
+    )
+    try:
+        with _own_signal_handlers():
+            return tf.distribute.MultiWorkerMirroredStrategy()
+    except tf.errors.OpError as error:
+        raise TrainingError(
+            f"The workers of TF_CONFIG did not come together ({_first_line(error)}). Check "
+            f"that all {len(cluster.addresses)} are running, and that this one can listen "
+            f"at {cluster.addresses[cluster.index]}."
+        ) from error
+
+
+@contextmanager
+def _own_signal_handlers() -> Iterator[None]:
+    """Lets Ctrl-C end the wait for the other workers, and keeps SIGTERM for us.
+
+    Python's handlers do not run while TensorFlow waits. And its preemption notice takes
+    SIGTERM for itself (which then does nothing during the wait), for good if it is let.
+    """
+    on_terminate = signal.getsignal(signal.SIGTERM)
+    on_interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, on_terminate)
+        signal.signal(signal.SIGINT, on_interrupt)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else repr(error)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -124,7 +124,12 @@ def check_training(config: ConfigDict) -> None:
     Raises:
         ConfigurationError: If a value is out of range, with the value and the range.
     """
-    for name in ("batch_size", "steps_per_loop", "keep_checkpoints"):
+    for name in (
+        "batch_size",
+        "gradient_accumulation_steps",
+        "steps_per_loop",
+        "keep_checkpoints",
+    ):
         if config[name] < 1:
             raise ConfigurationError(f"{name} must be at least 1. Received: {config[name]}.")
     if not 0 <= config.seed < 2**32:

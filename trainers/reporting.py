@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -14,52 +13,55 @@ from rich.progress import TextColumn
 from rich.progress import TimeElapsedColumn
 from rich.progress import TimeRemainingColumn
 
-from trainers.checkpointing import write_atomically
+from trainers import files
+from trainers.files import AnyPath
 
 
 class MetricsWriter:
     """Appends rows to metrics.jsonl and to TensorBoard.
 
     Args:
-        workdir: The work directory.
+        workdir: The work directory, on any file system of TensorFlow.
         first_step: Rows of later steps, left by a run that was killed, are dropped.
     """
 
-    def __init__(self, workdir: Path, first_step: int) -> None:
-        self.path = workdir / "metrics.jsonl"
+    def __init__(self, workdir: AnyPath, first_step: int) -> None:
+        self.path = files.join(workdir, "metrics.jsonl")
         self._drop_rows_after(first_step)
-        self._file = open(self.path, "a", encoding="utf-8")
-        self._tensorboard = tf.summary.create_file_writer(str(workdir / "tensorboard"))
+        self._tensorboard = tf.summary.create_file_writer(files.join(workdir, "tensorboard"))
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """Writes one row: the step, the split and its metrics."""
         row = {"step": step, "split": split, **metrics}
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        files.append(self.path, f"{json.dumps(row)}\n".encode())
         with self._tensorboard.as_default(step=step):
             for name, value in metrics.items():
                 tf.summary.scalar(f"{split}/{name}", value)
         self._tensorboard.flush()
 
+    def force(self) -> None:
+        """Forces the rows to disk: a checkpoint after them stands for them."""
+        if files.exists(self.path):
+            files.force(self.path)
+
     def close(self) -> None:
-        """Closes both files."""
-        self._file.close()
+        """Forces the rows to disk and closes TensorBoard's file."""
+        self.force()
         self._tensorboard.close()
 
     def _drop_rows_after(self, step: int) -> None:
-        rows = read_metrics(self.path)
-        kept = [row for row in rows if row["step"] <= step]
-        if self.path.exists():
+        kept = [row for row in read_metrics(self.path) if row["step"] <= step]
+        if files.exists(self.path):
             text = "".join(json.dumps(row) + "\n" for row in kept)
-            write_atomically(self.path, text.encode())
+            files.write_atomically(self.path, text.encode())
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: AnyPath) -> list[dict[str, Any]]:
     """Returns the rows of a metrics.jsonl; a line cut off by a kill is left out."""
-    if not path.exists():
+    if not files.exists(path):
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in files.read(path).decode(errors="replace").splitlines():
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:

@@ -3,8 +3,30 @@
 import keras
 import numpy as np
 
-from trainers.checkpointing import Arrays
+from trainers.checkpoint_files import Arrays
 from trainers.errors import ConfigurationError
+from trainers.training_log import TrainingLog
+
+_WEIGHTS = "model/"
+_SLOTS = "optimizer/"
+
+
+def training_arrays(
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    log: TrainingLog,
+    *,
+    seed: int,
+    step: int,
+) -> Arrays:
+    """Returns everything that a run needs to go on as if it had never stopped.
+
+    Weights and optimizer, the sums of the training row that is being filled, and the seed
+    and the step, of which the order of the data and all random numbers are a function.
+    """
+    # 64 bits each: a seed has up to 32 without a sign.
+    random = {"random/seed": np.array(seed, np.int64), "random/step": np.array(step, np.int64)}
+    return {**state_arrays(model, optimizer), **log.arrays(), **random}
 
 
 def state_arrays(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> Arrays:
@@ -14,17 +36,19 @@ def state_arrays(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> A
     step before every step.
     """
     variables = _named_variables(model, optimizer)
-    return {name: np.asarray(variable.numpy()) for name, variable in variables.items()}
+    # Copies: they are written while the next steps change the variables.
+    return {name: np.array(variable.numpy()) for name, variable in variables.items()}
 
 
 def load_state(arrays: Arrays, model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
-    """Puts arrays of `state_arrays` back.
+    """Puts arrays of `state_arrays` back, and leaves those of the log alone.
 
     Raises:
         ConfigurationError: If they belong to another model or optimizer; nothing is
             changed then.
     """
     variables = _named_variables(model, optimizer)
+    arrays = {n: array for n, array in arrays.items() if n.startswith((_WEIGHTS, _SLOTS))}
     different = sorted(variables.keys() ^ arrays.keys()) or [
         name for name, value in arrays.items() if value.shape != variables[name].shape
     ]
@@ -42,13 +66,13 @@ def _named_variables(
     model: keras.Model, optimizer: keras.optimizers.Optimizer
 ) -> dict[str, keras.Variable]:
     weights = {
-        f"model/{variable.path}": variable
+        f"{_WEIGHTS}{variable.path}": variable
         for variable in model.variables
         if variable.name != "seed_generator_state"
     }
     # Optimizer slots are in a fixed order; their paths need not be unique.
     slots = {
-        f"optimizer/{index:05d}_{variable.name}": variable
+        f"{_SLOTS}{index:05d}_{variable.name}": variable
         for index, variable in enumerate(optimizer.variables)
     }
     return {**weights, **slots}

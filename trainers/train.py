@@ -2,18 +2,19 @@
 
 The same command run again resumes. The rule of resuming:
 
-1. The newest valid checkpoint of the work directory gives weights, optimizer and step.
+1. The newest valid checkpoint of the work directory gives weights, optimizer and step, and
+   the sums of the training row that was being filled.
 2. Rows of metrics.jsonl after that step are dropped.
 3. The data goes on at that step: its order is a function of the seed and the step.
 4. Dropout masks are a function of the seed and the step, so nothing else is needed.
 
-The averages of a logging interval begin anew: the first training row after a resume is
-over the steps since then. A run made longer evaluates its final split again, at its end.
+So a run that was killed ends with the arrays and the rows of one that was not, times
+apart. A run made longer evaluates its final split again, at its end.
 """
 
+import zlib
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import keras
 from absl import flags
@@ -21,8 +22,10 @@ from ml_collections import ConfigDict
 
 from tokenlearner_keras import count_macs
 from trainers import cli
+from trainers import files
+from trainers.best_checkpoint import check_best_metric
+from trainers.checkpoint_files import Arrays
 from trainers.checkpointing import CheckpointStore
-from trainers.checkpointing import write_atomically
 from trainers.configuration import parse_config_flag
 from trainers.data.distributed import training_batches
 from trainers.data.failures import explain_data_failures
@@ -45,6 +48,7 @@ from trainers.experiment import make_model
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
 from trainers.experiment import show_warnings_plainly
+from trainers.hosts import Hosts
 from trainers.losses import make_loss
 from trainers.reporting import MetricsWriter
 from trainers.reporting import ProgressLine
@@ -53,11 +57,12 @@ from trainers.reporting import read_metrics
 from trainers.reporting import say_to_stderr
 from trainers.signals import StopRequest
 from trainers.state import load_state
-from trainers.state import state_arrays
+from trainers.state import training_arrays
 from trainers.train_step import TrainStep
 from trainers.training_log import TrainingLog
 from trainers.workdir import check_workdir
 from trainers.workdir import prepare_workdir
+from trainers.workdir import save_model
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and the model go.")
@@ -78,6 +83,8 @@ def main() -> None:
     # ------------------------------------------------------------------ devices
     strategy = make_strategy(FLAGS.strategy, FLAGS.tpu, FLAGS.virtual_devices)
     print(describe_strategy(strategy), flush=True)
+    hosts = Hosts(strategy)
+    hosts.check_same("the configuration (checksums)", zlib.crc32(str(config).encode()))
     check_optimizer(config.optimizer)
 
     # --------------------------------------------------------------------- data
@@ -96,9 +103,15 @@ def main() -> None:
     print(_describe_model(model), flush=True)
 
     # ------------------------------------------------------------------- resume
-    workdir = Path(FLAGS.workdir)
-    store = CheckpointStore(workdir / "checkpoints", config.keep_checkpoints, say_to_stderr)
-    step = _resume(store, model, optimizer, schedule.total)
+    workdir = FLAGS.workdir
+    store = CheckpointStore(
+        files.join(workdir, "checkpoints"),
+        config.keep_checkpoints,
+        say_to_stderr,
+        config.keep_best_metric,
+    )
+    step, saved = _resume(store, model, optimizer, schedule.total)
+    hosts.check_same("the step to go on from", step)
 
     # ----------------------------------------------------------------- training
     batches = training_batches(
@@ -119,6 +132,7 @@ def main() -> None:
         normalization=config.data.normalization,
         global_clipnorm=config.optimizer.global_clipnorm,
         seed=config.seed,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
         jit_compile=config.jit_compile,
     )
     evaluator = Evaluator(
@@ -131,11 +145,13 @@ def main() -> None:
         normalization=config.data.normalization,
     )
     # Everything has been checked: from here on the directory belongs to this run.
-    prepare_workdir(FLAGS.workdir, config, model_config)
-    writer = MetricsWriter(workdir, step)
+    output = hosts.output_directory(workdir)
+    prepare_workdir(output, config, model_config)
+    writer = MetricsWriter(output, step)
     progress = ProgressLine(schedule.total, step, config.batch_size)
-    with progress, stop.deferred():
+    with progress, stop.deferred(), store, hosts.explain_losses():
         log = TrainingLog(writer, optimizer, config.batch_size)
+        log.load(saved)
         while step < schedule.total:
             num_steps = schedule.steps_to_event(step, config.steps_per_loop)
             with explain_data_failures(
@@ -146,25 +162,32 @@ def main() -> None:
             progress.update(step, log.steps_per_second, log.data_wait)
             if schedule.due(step, schedule.log):
                 log.write(step)
+            metrics = None
             if schedule.due(step, schedule.evaluate):
                 metrics = evaluator.evaluate(eval_source)
                 writer.write(step, eval_source.split, metrics)
                 progress.say(f"step {step}: {eval_source.split} {format_metrics(metrics)}")
                 log.restart_clock()
-            stopped = stop.signal_number is not None
-            if stopped or schedule.due(step, schedule.checkpoint):
-                store.save(step, state_arrays(model, optimizer))
+            stopped = hosts.largest(stop.signal_number or 0)
+            best = hosts.is_chief and metrics is not None and store.is_best(step, metrics)
+            due = schedule.due(step, schedule.checkpoint)
+            if hosts.is_chief and (stopped or best or due):
+                writer.force()
+                arrays = training_arrays(model, optimizer, log, seed=config.seed, step=step)
+                store.save(step, arrays, metrics)
                 log.restart_clock()
             if stopped:
+                store.wait()
+                hosts.wait()
                 raise Interrupted(
-                    f"stopped by signal {stop.signal_number} at step {step}; the "
-                    "checkpoint is saved, the same command goes on from there",
-                    stop.signal_number or 0,
+                    f"stopped by signal {stopped} at step {step}; the checkpoint is saved, "
+                    "the same command goes on from there",
+                    stopped,
                 )
 
     # ---------------------------------------------------- final model and test set
     with averaged_weights(model, optimizer):
-        _save_model(model, workdir / "model.keras")
+        save_model(model, output)
     if final_source is not None:
         final = _final_metrics(workdir, final_split, step)
         if final is None:
@@ -175,6 +198,7 @@ def main() -> None:
             flush=True,
         )
     writer.close()
+    hosts.wait()
     print(f"finished: {workdir}", flush=True)
 
 
@@ -186,6 +210,7 @@ def _check(config: ConfigDict) -> None:
             f"{keras.backend.backend()}. Unset it, or set it to tensorflow."
         )
     check_training(config)
+    check_best_metric(config.keep_best_metric)
     # Only the data knows the number of classes; any will do here.
     model_config = make_model_config(config, 2)
     make_preprocessing(config, model_config.image_size)
@@ -220,15 +245,15 @@ def _resume(
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
     total_steps: int,
-) -> int:
-    """Loads the newest valid checkpoint and returns its step; 0 without one.
+) -> tuple[int, Arrays]:
+    """Loads the newest valid checkpoint; returns its step and arrays, 0 and {} without one.
 
     Raises:
         ConfigurationError: If it is of another model or beyond the end of the training.
     """
     found = store.load_newest()
     if found is None:
-        return 0
+        return 0, {}
     step, arrays = found
     if step > total_steps:
         raise ConfigurationError(
@@ -237,7 +262,7 @@ def _resume(
         )
     load_state(arrays, model, optimizer)
     print(f"resuming at step {step}", flush=True)
-    return step
+    return step, arrays
 
 
 def _examples(config: ConfigDict, source: Source, step: int, num_steps: int) -> Iterator[int]:
@@ -253,20 +278,12 @@ def _examples(config: ConfigDict, source: Source, step: int, num_steps: int) -> 
         yield from map(int, indices)
 
 
-def _final_metrics(workdir: Path, split: str, step: int) -> dict[str, float] | None:
+def _final_metrics(workdir: str, split: str, step: int) -> dict[str, float] | None:
     """Returns the metrics of the final split if a finished run has written them."""
-    for row in read_metrics(workdir / "metrics.jsonl"):
+    for row in read_metrics(files.join(workdir, "metrics.jsonl")):
         if row["split"] == split and row["step"] == step:
             return {k: v for k, v in row.items() if k not in ("step", "split")}
     return None
-
-
-def _save_model(model: keras.Model, path: Path) -> None:
-    """Saves the model for users; a file that is there stays until the new one is whole."""
-    partial = path.with_name("partial-model.keras")
-    model.save(partial)
-    write_atomically(path, partial.read_bytes())
-    partial.unlink()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from trainers.metrics import evaluation_sums
 from trainers.optimization import clip_by_global_norm
 
 # A generator is drawn from a few times a step at most; its counter goes up by one a
-# draw, so this many counts keep the streams of two steps or replicas apart.
+# draw, so this many counts keep the streams of two steps, replicas or parts apart.
 _DRAWS_PER_STEP = 64
 
 
@@ -21,7 +21,9 @@ class TrainStep:
 
     Each replica computes the sum of its losses over the **global** batch size, the
     gradients are summed over the replicas, clipped by their global norm and applied
-    once. Dropout masks are a function of (seed, step, replica).
+    once. With gradient accumulation a replica computes that sum over one micro-batch
+    after the other, which takes the memory of one; all else stays as it is. Dropout
+    masks are a function of (seed, step, replica, micro-batch).
 
     Args:
         model: The Keras model, built in the strategy's scope.
@@ -32,11 +34,14 @@ class TrainStep:
         normalization: Name of the input normalisation, done on the device.
         global_clipnorm: Largest gradient norm; None or 0 does not clip.
         seed: Seed of the dropout masks.
+        gradient_accumulation_steps: Micro-batches that each replica cuts its share of
+            the batch into.
         jit_compile: Whether loss and gradients are compiled by XLA, on one replica;
             TPUs always compile.
 
     Raises:
-        ConfigurationError: If `jit_compile` is asked for on several replicas.
+        ConfigurationError: If `jit_compile` is asked for on several replicas, or the
+            batch cannot be cut into micro-batches of equal size.
     """
 
     def __init__(
@@ -50,13 +55,16 @@ class TrainStep:
         normalization: str,
         global_clipnorm: float | None,
         seed: int,
+        gradient_accumulation_steps: int = 1,
         jit_compile: bool = False,
     ) -> None:
-        if jit_compile and strategy.num_replicas_in_sync > 1:
+        replicas = strategy.num_replicas_in_sync
+        check_batch_size(batch_size, replicas, gradient_accumulation_steps)
+        if jit_compile and replicas > 1:
             # Variables of several replicas do not go into a function compiled by XLA.
             raise ConfigurationError(
                 "jit_compile is for one replica. Received jit_compile=True on "
-                f"{strategy.num_replicas_in_sync} replicas. Set jit_compile=False."
+                f"{replicas} replicas. Set jit_compile=False."
             )
         self.model = model
         self.optimizer = optimizer
@@ -66,6 +74,7 @@ class TrainStep:
         self.normalization = normalization
         self.global_clipnorm = global_clipnorm
         self.seed = seed
+        self.gradient_accumulation_steps = gradient_accumulation_steps
         self._seed_states = seed_states(model)
         self._gradients = tf.function(
             self._replica_gradients, jit_compile=True if jit_compile else None
@@ -101,8 +110,9 @@ class TrainStep:
             batch, wait = self._next(iterator)
             step = first_step + offset
             parts = self.strategy.run(self._replica_step, args=(batch, step))
+            # Summed in the replicas already: all of them hold the same.
             parts = {
-                name: self.strategy.reduce(tf.distribute.ReduceOp.SUM, part, axis=None)
+                name: self.strategy.experimental_local_results(part)[0]
                 for name, part in parts.items()
             }
             parts["data_wait"] = wait
@@ -122,13 +132,38 @@ class TrainStep:
         context = tf.distribute.get_replica_context()
         replicas = context.num_replicas_in_sync
         replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
-        self._seed_generators(step * replicas + replica)
-        gradients, sums = self._gradients(batch["image"], batch["target"])
+        gradients, sums = self._accumulated_gradients(batch, step * replicas + replica)
         if replicas > 1:
-            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+            # In one call, which packs what is small into few messages.
+            gradients, sums = context.all_reduce(tf.distribute.ReduceOp.SUM, (gradients, sums))
         gradients, norm = clip_by_global_norm(gradients, self.global_clipnorm)
         self.optimizer.apply(gradients, self.model.trainable_variables)
-        return {**sums, "gradient_norm": norm / replicas}
+        return {**sums, "gradient_norm": norm}
+
+    def _accumulated_gradients(
+        self, batch: dict[str, tf.Tensor], stream: tf.Tensor
+    ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
+        """Returns gradients and sums of a replica's share of the batch.
+
+        Args:
+            batch: `image` and `target`.
+            stream: A number that no other replica or step has, for the random masks.
+        """
+        count = self.gradient_accumulation_steps
+        if count == 1:
+            self._seed_generators(stream)
+            return self._gradients(batch["image"], batch["target"])
+        images, targets = _cut(batch["image"], count), _cut(batch["target"], count)
+        variables = self.model.trainable_variables
+        gradients = [tf.zeros(variable.shape, variable.dtype) for variable in variables]
+        sums = {name: tf.constant(0.0) for name in ("loss", "correct", "num_examples")}
+        # A loop of the graph, unlike Python's, holds the activations of one part only.
+        for index in tf.range(count, dtype=tf.int64):
+            self._seed_generators(stream * count + index)
+            more, more_sums = self._gradients(images[index], targets[index])
+            gradients = [total + part for total, part in zip(gradients, more, strict=True)]
+            sums = {name: total + more_sums[name] for name, total in sums.items()}
+        return gradients, sums
 
     def _replica_gradients(
         self, images: tf.Tensor, targets: tf.Tensor
@@ -157,3 +192,25 @@ def seed_states(model: keras.Model) -> list[Any]:
         for variable in model.non_trainable_variables
         if variable.name == "seed_generator_state"
     ]
+
+
+def check_batch_size(batch_size: int, replicas: int, gradient_accumulation_steps: int) -> None:
+    """Checks that a global batch can be shared out evenly.
+
+    Raises:
+        ConfigurationError: If it cannot, with batch sizes near by that can.
+    """
+    shares = replicas * gradient_accumulation_steps
+    if batch_size % shares:
+        smaller = batch_size // shares * shares
+        cure = f"{smaller} or {smaller + shares}" if smaller else f"{shares}"
+        raise ConfigurationError(
+            f"batch_size: expected a multiple of {shares} (replicas: {replicas}, "
+            f"gradient_accumulation_steps: {gradient_accumulation_steps}), received "
+            f"{batch_size}; set batch_size to {cure}"
+        )
+
+
+def _cut(values: tf.Tensor, count: int) -> tf.Tensor:
+    """Returns (count, B / count, ...) of (B, ...)."""
+    return tf.reshape(values, (count, values.shape[0] // count, *values.shape[1:]))

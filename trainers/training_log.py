@@ -4,9 +4,15 @@ import math
 import time
 
 import keras
+import numpy as np
 
+from trainers.checkpoint_files import Arrays
 from trainers.errors import TrainingError
 from trainers.reporting import MetricsWriter
+
+# Sums that a training row is divided from; the other ones are of times.
+_SAVED_SUMS = ("loss", "correct", "num_examples", "gradient_norm")
+_PREFIX = "log/"
 
 
 class TrainingLog:
@@ -54,9 +60,10 @@ class TrainingLog:
         self._seconds += now - self._clock
         self._clock = now
         self._steps += num_steps
+        self._timed_steps += num_steps
         for name, value in sums.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
-        self.steps_per_second = self._steps / max(self._seconds, 1e-9)
+        self.steps_per_second = self._timed_steps / max(self._seconds, 1e-9)
         self.data_wait = self._sums["data_wait"] / max(self._seconds, 1e-9)
 
     def write(self, step: int) -> None:
@@ -73,6 +80,22 @@ class TrainingLog:
         self.writer.write(step, "train", metrics)
         self._reset()
 
+    def arrays(self) -> Arrays:
+        """Returns the sums of the interval so far, for a checkpoint; no times."""
+        sums = {name: np.array(self._sums.get(name, 0.0), np.float64) for name in _SAVED_SUMS}
+        named = {**sums, "steps": np.array(self._steps, np.int64)}
+        return {f"{_PREFIX}{name}": value for name, value in named.items()}
+
+    def load(self, arrays: Arrays) -> None:
+        """Goes on with the sums of a checkpoint, and leaves its other arrays alone.
+
+        The speed is measured anew.
+        """
+        self._reset()
+        for name in _SAVED_SUMS:
+            self._sums[name] = float(arrays.get(f"{_PREFIX}{name}", 0.0))
+        self._steps = int(arrays.get(f"{_PREFIX}steps", 0))
+
     def restart_clock(self) -> None:
         """Leaves out the time of an evaluation or a checkpoint."""
         self._clock = time.monotonic()
@@ -80,5 +103,6 @@ class TrainingLog:
     def _reset(self) -> None:
         self._sums: dict[str, float] = {}
         self._steps = 0
+        self._timed_steps = 0
         self._seconds = 0.0
         self._clock = time.monotonic()

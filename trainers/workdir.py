@@ -1,13 +1,15 @@
-"""The work directory: its configuration file and the rule for resuming."""
+"""The work directory: its configuration file, the rule for resuming, the final model."""
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import keras
 from ml_collections import ConfigDict
 
 from tokenlearner_keras.models.config import VisionTransformerConfig
-from trainers.checkpointing import write_atomically
+from trainers import files
 from trainers.durations import NAMES as DURATION_NAMES
 from trainers.durations import UNITS as DURATION_UNITS
 from trainers.errors import ConfigurationError
@@ -17,6 +19,7 @@ _FREE = {
     *(f"{name}_{unit}" for name in DURATION_NAMES for unit in DURATION_UNITS),
     "steps_per_loop",
     "keep_checkpoints",
+    "keep_best_metric",
     "data.data_dir",
     "demo.expected_accuracy",
     # Known only when the data are open; the data source is compared anyway.
@@ -28,17 +31,23 @@ def check_workdir(path: str | None, config: ConfigDict, model: VisionTransformer
     """Checks, without writing, that a work directory can take this configuration.
 
     Raises:
-        ConfigurationError: If no path is given, it is a file, or it holds a run of
-            another configuration; the keys that differ are named.
+        ConfigurationError: If no path is given, it is a file or on no known file system,
+            or it holds a run of another configuration; the keys that differ are named.
     """
     if not path:
         raise ConfigurationError(
             "Expected --workdir=DIR, where checkpoints and metrics go. Received none."
         )
-    workdir = Path(path)
-    if workdir.exists() and not workdir.is_dir():
+    try:
+        is_file = files.exists(path) and not files.is_directory(path)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--workdir={path} cannot be read: {error}. Give a local directory, or one on a "
+            "file system that TensorFlow knows and may read, such as gs://BUCKET/DIR."
+        ) from error
+    if is_file:
         raise ConfigurationError(f"--workdir={path} is a file. Choose a directory.")
-    _check_same_run(workdir / "config.json", config, model)
+    _check_same_run(path, config, model)
 
 
 def prepare_workdir(path: str, config: ConfigDict, model: VisionTransformerConfig) -> None:
@@ -47,15 +56,24 @@ def prepare_workdir(path: str, config: ConfigDict, model: VisionTransformerConfi
     Raises:
         ConfigurationError: If it cannot be written.
     """
-    workdir = Path(path)
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_atomically(workdir / "config.json", _to_json(config, model).encode())
+        files.make_directories(path)
+        payload = _to_json(config, model).encode()
+        files.write_atomically(files.join(path, "config.json"), payload)
     except OSError as error:
         raise ConfigurationError(
             f"The work directory {path!r} cannot be written: {error.strerror or error}. "
             "Choose another --workdir."
         ) from error
+
+
+def save_model(model: keras.Model, workdir: str) -> None:
+    """Saves `model.keras` for users; one that is there stays until the new one is whole."""
+    with tempfile.TemporaryDirectory() as folder:
+        # Keras writes by itself only to a local disk.
+        path = Path(folder) / "model.keras"
+        model.save(path)
+        files.write_atomically(files.join(workdir, path.name), path.read_bytes())
 
 
 def _to_json(config: ConfigDict, model: VisionTransformerConfig) -> str:
@@ -64,11 +82,12 @@ def _to_json(config: ConfigDict, model: VisionTransformerConfig) -> str:
     return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
 
-def _check_same_run(path: Path, config: ConfigDict, model: VisionTransformerConfig) -> None:
-    if not path.exists():
+def _check_same_run(workdir: str, config: ConfigDict, model: VisionTransformerConfig) -> None:
+    path = files.join(workdir, "config.json")
+    if not files.exists(path):
         return
     try:
-        before = _flatten(json.loads(path.read_text(encoding="utf-8")))
+        before = _flatten(json.loads(files.read(path)))
     except ValueError as error:
         raise ConfigurationError(
             f"{path} is damaged ({error}). Remove it to go on with the configuration of "
@@ -82,7 +101,7 @@ def _check_same_run(path: Path, config: ConfigDict, model: VisionTransformerConf
             f"{key}: {before.get(key)!r} there, {now.get(key)!r} here" for key in different[:5]
         )
         raise ConfigurationError(
-            f"{path.parent} holds a run of another configuration ({listed}). Use a new "
+            f"{workdir} holds a run of another configuration ({listed}). Use a new "
             "--workdir, or the same configuration to resume."
         )
 

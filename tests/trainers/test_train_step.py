@@ -1,4 +1,7 @@
-"""The maths of a step: on any number of replicas, and with dropout after a resume."""
+"""The maths of a step, its random masks, and what is compiled.
+
+That it is the same maths on any number of replicas is in test_replica_equality.py.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,118 +13,18 @@ import tensorflow as tf
 
 from tests.trainers.small_runs import assert_same_arrays
 from tests.trainers.small_runs import strategy_of
-from tokenlearner_keras import create_model
-from trainers.data.digits import digits_source
-from trainers.data.distributed import training_batches
-from trainers.data.preprocessing_config import PreprocessingConfig
+from tests.trainers.step_runs import BATCH
+from tests.trainers.step_runs import StepRun
+from tests.trainers.step_runs import linear
+from trainers import train_step
+from trainers.configuration import base_config
 from trainers.errors import ConfigurationError
-from trainers.losses import make_loss
-from trainers.optimization import AdamW
+from trainers.experiment import check_training
 from trainers.state import load_state
-from trainers.state import state_arrays
-from trainers.train_step import TrainStep
-
-BATCH = 16
-CLIPNORM = 0.3
-
-Arrays = dict[str, np.ndarray]
-
-
-class _Run:
-    """A model, its optimizer and its step on some replicas.
-
-    Args:
-        replicas: 1 or 2.
-        build: Makes the model; None: a small ViT.
-        use_ema: Whether averages of the weights are kept, with momentum 0.75.
-        clipnorm: As in the configuration.
-        seed: Of the masks.
-        jit_compile: As in the configuration.
-    """
-
-    def __init__(
-        self,
-        replicas: int,
-        build: Callable[[], keras.Model] | None = None,
-        *,
-        use_ema: bool = False,
-        clipnorm: float | None = CLIPNORM,
-        seed: int = 0,
-        jit_compile: bool = False,
-    ) -> None:
-        self.strategy = strategy_of(replicas)
-        keras.backend.clear_session()  # the names of the variables begin anew
-        keras.utils.set_random_seed(0)
-        with self.strategy.scope():
-            self.model = (build or _small_vit)()
-            # Some biases have a gradient of zero, but for rounding; a small epsilon
-            # would make steps of that.
-            self.optimizer = AdamW(
-                0.01, weight_decay=0.1, epsilon=1e-5, use_ema=use_ema, ema_momentum=0.75
-            )
-            self.optimizer.build(self.model.trainable_variables)
-        self.step = TrainStep(
-            model=self.model,
-            optimizer=self.optimizer,
-            loss=make_loss("softmax"),
-            strategy=self.strategy,
-            batch_size=BATCH,
-            normalization="unit",
-            global_clipnorm=clipnorm,
-            seed=seed,
-            jit_compile=jit_compile,
-        )
-
-    def batches(self, first_step: int) -> Any:
-        """Returns the batches from a step on."""
-        return training_batches(
-            digits_source("train"),
-            PreprocessingConfig((8, 8), crop="none", flip=False),
-            self.strategy,
-            batch_size=BATCH,
-            seed=0,
-            start_step=first_step,
-            mixup_alpha=0.0,
-        )
-
-    def train(self, first_step: int, num_steps: int) -> dict[str, float]:
-        """Trains and returns the sums of the steps."""
-        return self.step.run(self.batches(first_step), first_step, num_steps)
-
-    def state(self) -> Arrays:
-        """Returns weights and optimizer state."""
-        return state_arrays(self.model, self.optimizer)
-
-
-def _small_vit() -> keras.Model:
-    return create_model("vit_ti4_d1_tl2at0", 10, 8, width=16, num_heads=2, mlp_dim=32)
-
-
-def _linear(*layers: keras.layers.Layer) -> keras.Model:
-    ends = keras.layers.Flatten(), keras.layers.Dense(10)
-    return keras.Sequential([keras.Input((8, 8, 3)), ends[0], *layers, ends[1]])
-
-
-def test_the_same_maths_on_two_replicas() -> None:
-    runs = [_Run(replicas, use_ema=True) for replicas in (1, 2)]
-    before = runs[0].state()
-    first, later = zip(*((run.train(0, 4), run.train(4, 8)) for run in runs), strict=True)
-    for one, two in (first, later):
-        for name in ("loss", "gradient_norm", "correct", "num_examples"):
-            assert two[name] == pytest.approx(one[name], rel=1e-4), name
-    one, two = (run.state() for run in runs)
-    for name, value in one.items():
-        np.testing.assert_allclose(two[name], value, atol=1e-5, err_msg=name)
-    # The comparison says something only if clipping bit and the weights moved.
-    assert first[0]["gradient_norm"] / 4 > CLIPNORM
-    assert first[0]["num_examples"] == 4 * BATCH
-    assert later[0]["loss"] / 8 < 0.98 * first[0]["loss"] / 4
-    kernels = [name for name in before if name.startswith("model/")]
-    assert max(np.abs(one[name] - before[name]).max() for name in kernels) > 0.01
 
 
 def test_a_step_follows_the_gradient_of_the_mean_loss() -> None:
-    run = _Run(1, _linear, clipnorm=None)
+    run = StepRun(strategy_of(1), linear, clipnorm=None)
     batch = next(run.batches(0))
     with tf.GradientTape() as tape:
         logits = run.model(tf.cast(batch["image"], tf.float32) / 127.5 - 1)
@@ -131,12 +34,12 @@ def test_a_step_follows_the_gradient_of_the_mean_loss() -> None:
     sums = run.train(0, 1)
     assert sums["loss"] / BATCH == pytest.approx(float(loss), rel=1e-5)
     assert sums["gradient_norm"] == pytest.approx(float(tf.linalg.global_norm(gradients)), rel=1e-5)
-    first_moment = run.state()["optimizer/00002_sequential_dense_kernel_momentum"]
+    first_moment = run.state()["optimizer/00001_sequential_dense_kernel_momentum"]
     np.testing.assert_allclose(first_moment, 0.1 * gradients[0], rtol=1e-4, atol=1e-8)
 
 
 def test_averages_of_the_weights() -> None:
-    run = _Run(2, _linear, use_ema=True)
+    run = StepRun(strategy_of(2), linear, use_ema=True)
     averages: list[np.ndarray] = []
     for step in range(3):
         run.train(step, 1)
@@ -170,28 +73,41 @@ class _Masks(keras.layers.Layer):
         return np.float32(0)
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_masks_are_a_function_of_seed_step_and_replica(replicas: int) -> None:
+@pytest.mark.parametrize(("replicas", "accumulation"), [(1, 1), (2, 1), (1, 2), (2, 4)])
+def test_masks_are_a_function_of_seed_step_replica_and_micro_batch(
+    replicas: int, accumulation: int
+) -> None:
     seen: list[tuple[float, ...]] = []
+    count = replicas * accumulation
 
-    def masks(run: _Run, step: int) -> set[tuple[float, ...]]:
+    def make_run(seed: int) -> StepRun:
+        return StepRun(
+            strategy_of(replicas),
+            lambda: linear(_Masks(seen.append)),
+            seed=seed,
+            accumulation=accumulation,
+        )
+
+    def masks(run: StepRun, step: int) -> set[tuple[float, ...]]:
         seen.clear()
         run.train(step, 1)
-        assert len(seen) == replicas
+        assert len(seen) == count
         return set(seen)
 
-    run, again = (_Run(replicas, lambda: _linear(_Masks(seen.append))) for _ in range(2))
+    run, again, other = make_run(0), make_run(0), make_run(1)
     at_3, at_4 = masks(run, 3), masks(run, 4)
     assert all(set(mask) == {0.0, 2.0} for mask in at_3)
-    assert len(at_3 | at_4) == 2 * replicas
+    assert len(at_3 | at_4) == 2 * count
     assert masks(again, 4) == at_4
-    again.step = _Run(replicas, lambda: _linear(_Masks(seen.append)), seed=1).step
-    assert not masks(again, 4) & at_4
+    assert not masks(other, 4) & at_4
 
 
 def test_dropout_goes_on_after_a_resume_as_without() -> None:
+    def build() -> keras.Model:
+        return linear(keras.layers.Dropout(0.5))
+
     whole, resumed = (
-        _Run(2, lambda: _linear(keras.layers.Dropout(0.5)), use_ema=True) for _ in range(2)
+        StepRun(strategy_of(2), build, use_ema=True, accumulation=2) for _ in range(2)
     )
     whole.train(0, 2)
     middle = whole.state()
@@ -201,11 +117,55 @@ def test_dropout_goes_on_after_a_resume_as_without() -> None:
     assert_same_arrays(resumed.state(), whole.state())
 
 
-def test_compiled_by_xla_the_step_is_the_same() -> None:
-    plain, compiled = _Run(1), _Run(1, jit_compile=True)
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_compiled_by_xla_the_step_is_the_same(accumulation: int) -> None:
+    plain, compiled = (
+        StepRun(strategy_of(1), linear, jit_compile=jit_compile, accumulation=accumulation)
+        for jit_compile in (False, True)
+    )
     for run in (plain, compiled):
         run.train(0, 4)
     for name, value in plain.state().items():
         np.testing.assert_allclose(compiled.state()[name], value, atol=1e-5, err_msg=name)
     with pytest.raises(ConfigurationError, match="for one replica"):
-        _Run(2, jit_compile=True)
+        StepRun(strategy_of(2), linear, jit_compile=True)
+
+
+@pytest.mark.parametrize(("replicas", "accumulation"), [(1, 1), (2, 1), (2, 2)])
+def test_the_loop_is_traced_once_with_static_shapes_and_bytes(
+    monkeypatch: pytest.MonkeyPatch, replicas: int, accumulation: int
+) -> None:
+    traced = []
+
+    def normalize(images: tf.Tensor, kind: str) -> tf.Tensor:
+        traced.append((images.dtype, tuple(images.shape)))
+        return normalize_images(images, kind)
+
+    normalize_images = train_step.normalize
+    monkeypatch.setattr(train_step, "normalize", normalize)
+    run = StepRun(strategy_of(replicas), linear, accumulation=accumulation)
+    batches = run.batches(0)
+    sums = run.step.run(batches, 0, 3)
+    assert sums["num_examples"] == 3 * BATCH
+    part = (BATCH // replicas // accumulation, 8, 8, 3)
+    assert set(traced) == {(tf.uint8, part)}
+    # Blocks of another length, and batches after a resume, use what is there.
+    traced.clear()
+    run.step.run(batches, 3, 2)
+    run.train(7, 1)
+    assert not traced
+
+
+@pytest.mark.parametrize(
+    ("replicas", "accumulation", "cure"), [(1, 3, "15 or 18"), (2, 5, "10 or 20"), (1, 17, "17")]
+)
+def test_micro_batches_that_do_not_divide(replicas: int, accumulation: int, cure: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{accumulation}.*received 16; .* to {cure}$"):
+        StepRun(strategy_of(replicas), linear, accumulation=accumulation)
+
+
+def test_less_than_one_micro_batch() -> None:
+    config = base_config()
+    config.gradient_accumulation_steps, config.total_steps = 0, 1
+    with pytest.raises(ConfigurationError, match="gradient_accumulation_steps must be at least 1"):
+        check_training(config)

@@ -27,7 +27,7 @@ def training_batches(
     """
 
     def batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        return training_dataset(
+        dataset = training_dataset(
             source,
             preprocessing,
             batch_size=batch_size,
@@ -36,6 +36,10 @@ def training_batches(
             mixup_alpha=mixup_alpha,
             **_layout(context),
         )
+        # Several hosts would ask one another at each step whether there is a batch left,
+        # and lose its static shape, if this were not said.
+        endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+        return dataset.apply(endless)
 
     iterator: Iterator[Any] = iter(strategy.distribute_datasets_from_function(batches))
     return iterator

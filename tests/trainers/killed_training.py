@@ -1,0 +1,69 @@
+"""The trainer's command in a process that kills itself with SIGKILL.
+
+    python -m tests.trainers.killed_training POINT FLAGS…
+
+POINT is `steps:N`, a little after the N-th block of steps has begun; or
+`FUNCTION:NAME:N`, at the N-th call of a function of `trainers/files.py` whose path has
+NAME in it. A write is killed when it has written a half.
+"""
+
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+from trainers import cli
+from trainers import files
+from trainers import train
+from trainers.configuration import parse_config_flag
+from trainers.train_step import TrainStep
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _die_in_steps(number: int) -> None:
+    run = TrainStep.run
+    calls = []
+
+    def dying(self: TrainStep, *arguments: Any) -> dict[str, float]:
+        calls.append(arguments)
+        if len(calls) == number:
+            threading.Timer(0.001, _die).start()
+        return run(self, *arguments)
+
+    setattr(TrainStep, "run", dying)  # noqa: B010
+
+
+def _die_in_file(function: str, name: str, number: int) -> None:
+    original = getattr(files, function)
+    calls = []
+
+    def dying(path: Any, *rest: Any) -> None:
+        if name in os.path.basename(path):
+            calls.append(path)
+        if len(calls) == number:
+            for payload in rest:
+                if isinstance(payload, bytes):
+                    original(path, payload[: len(payload) // 2])
+            _die()
+        original(path, *rest)
+
+    setattr(files, function, dying)
+
+
+def main(point: str, arguments: list[str]) -> None:
+    """Prepares the kill and runs the command."""
+    kind, *name, number = point.split(":")
+    if kind == "steps":
+        _die_in_steps(int(number))
+    else:
+        _die_in_file(kind, *name, int(number))
+    sys.argv = ["train", *arguments]
+    cli.run(train.main, parse_config_flag)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])

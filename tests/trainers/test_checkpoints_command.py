@@ -1,0 +1,99 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl import flags
+
+from trainers import checkpoints
+from trainers import files
+from trainers.checkpoint_files import digest
+from trainers.checkpointing import CheckpointStore
+from trainers.errors import ConfigurationError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _arrays(value: float) -> dict[str, np.ndarray]:
+    return {"model/kernel": np.full((3, 4), value), "random/step": np.array(7)}
+
+
+def _list(monkeypatch: pytest.MonkeyPatch, workdir: str | None) -> None:
+    values = flags.FlagValues()
+    flags.DEFINE_string("workdir", workdir, "", flag_values=values)
+    values(["checkpoints"])
+    monkeypatch.setattr(checkpoints, "FLAGS", values)
+    checkpoints.main()
+
+
+def _lines(workdir: str) -> list[str]:
+    with CheckpointStore(files.join(workdir, "checkpoints"), 9) as store:
+        for step in (100000000, 20, 3):
+            store.save(step, _arrays(step))
+    return [f"{step} ok {digest(_arrays(step))}" for step in (3, 20, 100000000)]
+
+
+def test_one_line_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = _lines(str(tmp_path))
+    (tmp_path / "checkpoints" / ".partial-step_00000021").mkdir()
+    _list(monkeypatch, str(tmp_path))
+    output, errors = capsys.readouterr()
+    assert output.splitlines() == lines and not errors
+    # The bytes of the files do not matter, those of the arrays do.
+    path = tmp_path / "checkpoints" / "step_00000020"
+    (path / "manifest.json").write_text((path / "manifest.json").read_text().replace("\n", ""))
+    (path / "arrays.npz").touch()
+    (tmp_path / "checkpoints" / "step_00000003" / "arrays.npz").write_bytes(b"\n")
+    _list(monkeypatch, str(tmp_path))
+    output, errors = capsys.readouterr()
+    damaged, *others = output.splitlines()
+    assert others == lines[1:] and not errors
+    assert damaged.startswith("3 damaged ") and "bytes where" in damaged
+
+
+def test_on_another_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workdir = f"ram://{tmp_path.name}"
+    lines = _lines(workdir)
+    # Without its manifest, which is written last, a checkpoint does not exist there.
+    files.remove(files.join(workdir, "checkpoints", "step_00000020", "manifest.json"))
+    _list(monkeypatch, workdir)
+    assert capsys.readouterr().out.splitlines() == [lines[0], lines[2]]
+
+
+@pytest.mark.parametrize("workdir", [None, "", "nothing", "empty", "file"])
+def test_without_checkpoints(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    workdir: str | None,
+) -> None:
+    (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match="Expected --workdir=DIR"):
+        _list(monkeypatch, workdir)
+    assert not capsys.readouterr().out
+
+
+def test_as_a_process(tmp_path: Path) -> None:
+    lines = _lines(str(tmp_path))
+    command = [sys.executable, "-m", "trainers.checkpoints"]
+    done = subprocess.run(
+        [*command, f"--workdir={tmp_path}"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout.splitlines(), done.stderr) == (0, lines, "")
+    done = subprocess.run(
+        [*command, f"--workdir={tmp_path / 'none'}"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and not done.stdout
+    assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error: ")
+
+
+def test_it_starts_without_tensorflow() -> None:
+    script = "import sys, trainers.checkpoints; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0

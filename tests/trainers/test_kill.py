@@ -1,0 +1,194 @@
+"""A run that is killed, and started again, ends like one that was not."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from tests.trainers.small_runs import Trainer
+from tests.trainers.small_runs import assert_same_arrays
+from tests.trainers.small_runs import checkpoint_arrays
+from tests.trainers.small_runs import config_file
+from tests.trainers.small_runs import rows
+from trainers import files
+from trainers.checkpointing import CheckpointStore
+from trainers.errors import ConfigurationError
+from trainers.errors import Interrupted
+from trainers.evaluation import Evaluator
+from trainers.reporting import read_metrics
+from trainers.train_step import TrainStep
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: Rows over three steps and checkpoints after two: most kills come in the midst of a row.
+FLAGS = [
+    "--config.total_steps=10",
+    "--config.log_steps=3",
+    "--config.checkpoint_steps=2",
+    "--config.eval_steps=4",
+    "--config.keep_checkpoints=2",
+    "--config.keep_best_metric=accuracy",
+    "--config.data.final_split=test",
+    "--config.model.dropout=0.1",
+    "--config.data.mixup_alpha=0.3",
+    "--config.ema_decay=0.9",
+]
+#: What is not a function of the configuration.
+TIMES = ("steps_per_second", "images_per_second", "data_wait")
+
+
+def _without_times(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in found]
+
+
+def _start(module: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _listed(workdir: Path) -> list[str]:
+    process = _start("trainers.checkpoints", f"--workdir={workdir}")
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    return output.splitlines()
+
+
+#: Where to kill, one run after the other, and the newest checkpoint after it.
+KILLS = {
+    # The arrays of step 4, half written in the background.
+    "write:arrays.npz:2": {2},
+    # In the steps from 4 on, perhaps while the checkpoint of step 4 is being written.
+    "steps:3": {2, 4},
+    # All is done, but the model is only half there.
+    "write:model.keras:1": {10},
+}
+
+
+@pytest.mark.slow
+def test_killed_runs_end_like_one_that_was_not(tmp_path: Path) -> None:
+    flags = [f"--config={config_file(tmp_path)}", "--strategy=one_device", *FLAGS]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    never_killed = _start("trainers.train", *flags, f"--workdir={whole}")
+    for point, newest in KILLS.items():
+        process = _start("tests.trainers.killed_training", point, *flags, f"--workdir={killed}")
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == -signal.SIGKILL, errors
+        listed = _listed(killed)
+        assert all(line.split()[1] == "ok" for line in listed)
+        assert int(listed[-1].split()[0]) in newest
+        assert not (killed / "model.keras").exists()
+    process = _start("trainers.train", *flags, f"--workdir={killed}")
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0 and "resuming at step 10" in output, errors
+    _, errors = never_killed.communicate(timeout=300)
+    assert never_killed.returncode == 0, errors
+
+    assert _listed(killed) == _listed(whole)
+    assert _without_times(rows(killed)) == _without_times(rows(whole))
+    assert [row["step"] for row in rows(killed, "train")] == [3, 6, 9, 10]
+    models = [keras.saving.load_model(path / "model.keras") for path in (killed, whole)]
+    for left, right in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_array_equal(left, right)
+    assert {path.name for path in killed.iterdir()} == {path.name for path in whole.iterdir()}
+
+
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Trainer:
+    keras.backend.clear_session()
+    return Trainer(monkeypatch, tmp_path)
+
+
+class _Signals:
+    """Sends a signal to this process at the first call of a method in its second round."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, kind: type, method: str) -> None:
+        self.calls = 0
+        original = getattr(kind, method)
+
+        def call(instance: Any, *arguments: Any) -> Any:
+            self.calls += 1
+            if self.calls == 2:
+                signal.raise_signal(self.number)
+            return original(instance, *arguments)
+
+        self.number = signal.SIGTERM
+        monkeypatch.setattr(kind, method, call)
+
+
+@pytest.mark.parametrize(
+    ("number", "place", "step"),
+    [
+        (signal.SIGTERM, (TrainStep, "run"), 3),
+        (signal.SIGINT, (Evaluator, "evaluate"), 8),
+        # Step 4 is being saved already: the next block ends at 6.
+        (signal.SIGTERM, (CheckpointStore, "save"), 6),
+    ],
+)
+def test_a_signal_saves_once(
+    trainer: Trainer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    place: tuple[type, str],
+    step: int,
+) -> None:
+    saved = []
+    write = CheckpointStore._write
+
+    def spy(self: CheckpointStore, each: int, *arguments: Any) -> None:
+        saved.append(each)
+        write(self, each, *arguments)
+
+    monkeypatch.setattr(CheckpointStore, "_write", spy)
+    with monkeypatch.context() as patch:
+        _Signals(patch, *place).number = number
+        with pytest.raises(Interrupted, match="the same command goes on") as stopped:
+            trainer("stopped", *FLAGS)
+    assert stopped.value.signal_number == number
+    # It is on the disk when the process leaves, and no step was saved twice.
+    assert saved == sorted({*saved}) and saved[-1] == step
+    assert checkpoint_arrays(tmp_path / "stopped", step)["random/step"] == step
+    assert rows(tmp_path / "stopped")[-1]["step"] <= step
+
+
+@pytest.mark.slow
+def test_a_run_on_another_file_system(trainer: Trainer, tmp_path: Path) -> None:
+    remote = f"ram://{tmp_path.name}/run"
+    flags = [*FLAGS, f"--workdir={remote}"]
+    trainer("unused", *flags, "--config.total_steps=5")
+    # What a kill has left: arrays without their manifest, and a row too many.
+    checkpoints = files.join(remote, "checkpoints")
+    files.remove(files.join(checkpoints, "step_00000005", "manifest.json"))
+    files.append(files.join(remote, "metrics.jsonl"), b'{"step": 5, "split": "tr')
+    trainer("unused", *flags)
+    local = trainer("local", *FLAGS)
+    assert not (tmp_path / "unused").exists()
+
+    store = CheckpointStore(checkpoints, 9)
+    assert store.steps()[-2:] == [8, 10]
+    assert_same_arrays(store.load(10), checkpoint_arrays(local, 10))
+    found = read_metrics(files.join(remote, "metrics.jsonl"))
+    assert _without_times(found) == _without_times(rows(local))
+    names = {"checkpoints", "config.json", "metrics.jsonl", "model.keras", "tensorboard"}
+    assert set(files.list_names(remote)) == names
+    payload = files.read(files.join(remote, "model.keras"))
+    (tmp_path / "copy.keras").write_bytes(payload)
+    assert keras.saving.load_model(tmp_path / "copy.keras").count_params() > 0
+
+
+def test_an_unknown_best_metric_leaves_no_trace(trainer: Trainer, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="keep_best_metric must .* Received: 'acuracy'"):
+        trainer("wrong", "--config.keep_best_metric=acuracy")
+    assert not (tmp_path / "wrong").exists()

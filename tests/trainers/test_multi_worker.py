@@ -1,0 +1,216 @@
+"""Two worker processes on this machine: the maths, the files, signals and resuming."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import ExitStack
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.trainers.equality import CASES
+from tests.trainers.equality import assert_same_training
+from tests.trainers.equality import train_case
+from tests.trainers.small_runs import checkpoint_arrays
+from tests.trainers.small_runs import config_file
+from tests.trainers.small_runs import rows
+from tests.trainers.small_runs import strategy_of
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = pytest.mark.slow
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@contextmanager
+def _workers(commands: list[list[str]]) -> Iterator[list[subprocess.Popen[str]]]:
+    """Starts a worker for each command; none outlives the block."""
+    addresses = [f"127.0.0.1:{port}" for port in _free_ports(len(commands))]
+    workers = []
+    for index, command in enumerate(commands):
+        task = {"type": "worker", "index": index}
+        config = {"cluster": {"worker": addresses}, "task": task}
+        workers.append(
+            subprocess.Popen(
+                [sys.executable, "-m", *command],
+                cwd=ROOT,
+                env={
+                    **os.environ,
+                    "KERAS_BACKEND": "tensorflow",
+                    # All replicas of this test are CPUs.
+                    "CUDA_VISIBLE_DEVICES": "",
+                    "TF_CONFIG": json.dumps(config),
+                },
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    try:
+        yield workers
+    finally:
+        for worker in workers:
+            if worker.poll() is None:
+                worker.kill()
+            worker.communicate()
+
+
+def _ends(workers: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
+    """Returns status, output and errors of each worker."""
+    ends = [worker.communicate(timeout=300) for worker in workers]
+    return [(w.returncode, *texts) for w, texts in zip(workers, ends, strict=True)]
+
+
+def _train(workdir: Path, *flags: str) -> list[str]:
+    """Returns the command that trains the tiny experiment, dropout off."""
+    config = config_file(workdir.parent)
+    # Some gradients are zero but for rounding; a small epsilon would make steps of that.
+    fixed = [f"--config={config}", "--config.optimizer.epsilon=1e-5", f"--workdir={workdir}"]
+    return ["trainers.train", *fixed, *flags]
+
+
+def _wait_for(workers: list[subprocess.Popen[str]], condition: Callable[[], bool]) -> None:
+    while not condition():
+        assert all(worker.poll() is None for worker in workers)
+        time.sleep(0.1)
+
+
+def _train_on_one_host(workdir: Path, *flags: str) -> None:
+    command = [sys.executable, "-m", *_train(workdir, "--strategy=one_device", *flags)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+
+
+def test_two_workers_end_with_the_same_weights(tmp_path: Path) -> None:
+    outputs = [tmp_path / "first.npz", tmp_path / "second.npz"]
+    commands = [["tests.trainers.replica_process", str(output)] for output in outputs]
+    with _workers(commands) as workers:
+        for status, _, errors in _ends(workers):
+            assert status == 0, errors
+    first, second = map(np.load, outputs)
+    assert first["replicas"] == second["replicas"] == 2
+    for name in first:
+        assert first[name].tobytes() == second[name].tobytes(), name
+    for case in CASES:
+        one = train_case(strategy_of(1), case)
+        assert_same_training(one, {name: first[f"{case}:{name}"] for name in one})
+
+
+def test_a_run_on_two_hosts_goes_on_on_one(tmp_path: Path) -> None:
+    workdir, whole = tmp_path / "hosts", tmp_path / "whole"
+    flags = ["--config.total_steps=4", "--config.eval_steps=2", "--config.data.final_split=test"]
+    command = _train(workdir, "--strategy=multi_worker", *flags)
+    with _workers([command] * 2) as workers:
+        ends = _ends(workers)
+    for index, (status, output, errors) in enumerate(ends):
+        assert status == 0, errors
+        assert f"MultiWorkerMirroredStrategy, 2 replicas: host {index} of 2" in output
+        assert "finished" in output
+    # One of them has written, and each row once.
+    assert (workdir / "model.keras").is_file()
+    assert len(list((workdir / "tensorboard").iterdir())) == 1
+    assert [row["step"] for row in rows(workdir, "train")] == [1, 2, 3, 4]
+    assert [row["step"] for row in rows(workdir, "validation")] == [2, 4]
+    assert [row["num_examples"] for row in rows(workdir, "validation")] == [269, 269]
+
+    longer = [*flags, "--config.total_steps=6"]
+    _train_on_one_host(workdir, *longer)
+    _train_on_one_host(whole, *longer)
+    assert [row["step"] for row in rows(workdir, "train")] == [1, 2, 3, 4, 5, 6]
+    found, expected = (checkpoint_arrays(folder, 6) for folder in (workdir, whole))
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        if name.startswith(("model/", "optimizer/")):
+            np.testing.assert_allclose(found[name], value, atol=1e-5, rtol=0, err_msg=name)
+    for row, other in zip(rows(workdir, "train"), rows(whole, "train"), strict=True):
+        assert row["loss"] == pytest.approx(other["loss"], rel=1e-4)
+        assert row["accuracy"] == other["accuracy"]
+
+
+def test_a_signal_to_one_host_stops_both(tmp_path: Path) -> None:
+    workdir = tmp_path / "stopped"
+    flags = ["--config.total_steps=1000000", "--config.steps_per_loop=5", "--config.log_steps=5"]
+    command = _train(workdir, "--strategy=multi_worker", *flags)
+    with _workers([command] * 2) as workers:
+        _wait_for(workers, lambda: (workdir / "metrics.jsonl").exists() and len(rows(workdir)) > 1)
+        workers[1].send_signal(signal.SIGTERM)
+        ends = _ends(workers)
+    steps = {int(path.name.removeprefix("step_")) for path in (workdir / "checkpoints").iterdir()}
+    assert len(steps) == 1
+    for status, _, errors in ends:
+        assert status == 128 + signal.SIGTERM, errors
+        assert f"stopped by signal 15 at step {steps.copy().pop()}; the checkpoint" in errors
+        assert "Traceback" not in errors
+    # The hosts go on from there, together.
+    command = _train(workdir, "--strategy=multi_worker", f"--config.total_steps={max(steps) + 2}")
+    with _workers([command] * 2) as workers:
+        for status, output, errors in _ends(workers):
+            assert status == 0, errors
+            assert f"resuming at step {max(steps)}" in output
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_host_that_is_killed_ends_the_other(tmp_path: Path, victim: int) -> None:
+    workdir = tmp_path / "killed"
+    flags = ["--config.total_steps=1000000", "--config.steps_per_loop=5", "--config.log_steps=5"]
+    command = _train(workdir, "--strategy=multi_worker", *flags)
+    with _workers([command] * 2) as workers:
+        _wait_for(workers, lambda: (workdir / "metrics.jsonl").exists() and len(rows(workdir)) > 1)
+        workers[victim].kill()
+        status, _, errors = _ends(workers)[1 - victim]
+    assert status == 1
+    assert f"error: Host {1 - victim} of 2 has lost another one" in errors
+    assert "Traceback" not in errors
+
+
+def test_control_c_ends_a_host_that_waits_for_another(tmp_path: Path) -> None:
+    command = _train(tmp_path / "alone", "--strategy=multi_worker")
+    with _workers([command, ["json.tool", "--help"]]) as workers:
+        text = ""
+        while "waiting for the others" not in text:
+            assert workers[0].stderr is not None
+            text = workers[0].stderr.readline()
+            assert text
+        time.sleep(1)  # until it is inside of TensorFlow
+        workers[0].send_signal(signal.SIGINT)
+        assert workers[0].wait(timeout=60) == -signal.SIGINT
+    assert not (tmp_path / "alone").exists()
+
+
+@pytest.mark.parametrize(
+    ("folders", "flags", "message"),
+    [
+        (("same", "same"), ("--config.seed=0", "--config.seed=1"), "differ in the configuration"),
+        (("done", "empty"), ("", ""), r"differ in the step to go on from (host 0: 2, host 1: 0)"),
+    ],
+)
+def test_hosts_that_differ_are_refused(
+    tmp_path: Path, folders: tuple[str, str], flags: tuple[str, str], message: str
+) -> None:
+    if "done" in folders:
+        _train_on_one_host(tmp_path / "done", "--config.total_steps=2")
+    commands = [
+        _train(tmp_path / folder, "--strategy=auto", *filter(None, [flag]))
+        for folder, flag in zip(folders, flags, strict=True)
+    ]
+    with _workers(commands) as workers:
+        for status, _, errors in _ends(workers):
+            assert message in errors and "Start the same command on all" in errors
+            assert status == 2
+            assert "Traceback" not in errors
+    assert not (tmp_path / "empty").exists()
+    assert not (tmp_path / "same").exists()

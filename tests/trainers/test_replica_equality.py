@@ -1,0 +1,91 @@
+"""The same training ends with the same weights on any number of replicas.
+
+Two worker processes are in test_multi_worker.py.
+"""
+
+import functools
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.trainers.equality import CASES
+from tests.trainers.equality import assert_same_training
+from tests.trainers.equality import train_case
+from tests.trainers.small_runs import strategy_of
+from tests.trainers.step_runs import Arrays
+from tests.trainers.step_runs import StepRun
+from tests.trainers.step_runs import linear
+from trainers.state import load_state
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@functools.cache
+def on_one_replica(case: str) -> Arrays:
+    """Returns how a case ends on one replica."""
+    return train_case(strategy_of(1), case)
+
+
+@pytest.mark.parametrize(
+    "case", ["adamw", *(pytest.param(c, marks=pytest.mark.slow) for c in CASES if c != "adamw")]
+)
+def test_two_replicas(case: str) -> None:
+    assert_same_training(on_one_replica(case), train_case(strategy_of(2), case))
+
+
+@pytest.mark.slow
+def test_four_replicas(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.trainers.replica_process"]
+    subprocess.run([*command, str(tmp_path / "ends.npz"), "4"], cwd=ROOT, check=True)
+    ends = np.load(tmp_path / "ends.npz")
+    assert ends["replicas"] == 4
+    for case in CASES:
+        one = on_one_replica(case)
+        assert_same_training(one, {name: ends[f"{case}:{name}"] for name in one})
+
+
+@pytest.mark.slow
+def test_micro_batches_end_like_the_whole_batch() -> None:
+    whole, parts = on_one_replica("adamw"), on_one_replica("accumulation")
+    assert_same_training(whole, parts)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_quick_look_at_micro_batches(replicas: int) -> None:
+    whole, parts = (
+        StepRun(strategy_of(count), linear, accumulation=micro_batches, mixup_alpha=0.4)
+        for count, micro_batches in ((1, 1), (replicas, 4))
+    )
+    sums, sums_of_parts = (run.train(0, 5) for run in (whole, parts))
+    for name in ("loss", "correct", "num_examples", "gradient_norm"):
+        assert sums_of_parts[name] == pytest.approx(sums[name], rel=1e-5), name
+    for name, value in whole.state().items():
+        np.testing.assert_allclose(parts.state()[name], value, atol=1e-5, rtol=0, err_msg=name)
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_a_run_goes_on_with_other_replicas(before: int, after: int) -> None:
+    whole = StepRun(strategy_of(after), linear, mixup_alpha=0.4)
+    started, resumed = (
+        StepRun(strategy_of(replicas), linear, mixup_alpha=0.4) for replicas in (before, after)
+    )
+    whole.train(0, 3)
+    started.train(0, 3)
+    load_state(started.state(), resumed.model, resumed.optimizer)
+    expected, found = whole.train(3, 3), resumed.train(3, 3)
+    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    for name, value in whole.state().items():
+        np.testing.assert_allclose(resumed.state()[name], value, atol=1e-5, rtol=0, err_msg=name)
+
+
+@pytest.mark.parametrize("step", [0, 7])
+def test_replicas_share_the_batch_of_a_step(step: int) -> None:
+    one, two = (StepRun(strategy_of(replicas), linear, mixup_alpha=0.4) for replicas in (1, 2))
+    whole, shares = next(one.batches(step)), next(two.batches(step))
+    for name in ("image", "target"):
+        parts = two.strategy.experimental_local_results(shares[name])
+        assert len(parts) == 2
+        np.testing.assert_array_equal(np.concatenate(parts), whole[name])

@@ -1,0 +1,199 @@
+"""One checkpoint on disk, all or nothing.
+
+A checkpoint is a directory `step_00001000` with `arrays.npz` and `manifest.json`, which
+holds the size and the sha256 of the arrays' file. On a local disk it is written under
+another name, forced to disk and renamed. On an object store the manifest, written last and
+removed first, is the commit mark: a directory without one is no checkpoint there.
+"""
+
+import errno
+import hashlib
+import io
+import json
+import re
+import zipfile
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainers import files
+from trainers.errors import DataError
+from trainers.files import AnyPath
+
+Arrays = dict[str, NDArray[Any]]
+
+_ARRAYS = "arrays.npz"
+_MANIFEST = "manifest.json"
+_NAME = re.compile(r"step_(\d{8,})")
+# What a kill may leave behind, on a local disk.
+_UNFINISHED = ".partial-"
+_REMOVED = ".removed-"
+
+
+class DamagedCheckpointError(DataError):
+    """A checkpoint that is there and is not what was saved."""
+
+
+def checkpoint_path(directory: AnyPath, step: int) -> str:
+    """Returns where the checkpoint of a step is."""
+    return files.join(directory, f"step_{step:08d}")
+
+
+def checkpoint_steps(directory: AnyPath) -> list[int]:
+    """Returns the steps of all finished checkpoints, ascending, damaged or not."""
+    matches = [_NAME.fullmatch(name) for name in files.list_names(directory)]
+    steps = sorted(int(match[1]) for match in matches if match)
+    if not files.is_remote(directory):
+        return steps
+    return [step for step in steps if _is_committed(directory, step)]
+
+
+def write_checkpoint(
+    directory: AnyPath, step: int, arrays: Arrays, metrics: dict[str, float] | None = None
+) -> None:
+    """Writes a checkpoint; one of the same step, which must be damaged, is replaced.
+
+    Args:
+        directory: Holds the checkpoints; created when needed.
+        step: Steps done.
+        arrays: Everything that the next step reads.
+        metrics: Of an evaluation at that step; they go into the manifest.
+    """
+    final = checkpoint_path(directory, step)
+    payload = _to_bytes(arrays)
+    manifest = {
+        "step": step,
+        "file": _ARRAYS,
+        "bytes": len(payload),
+        "sha256": hashlib.sha256(payload).hexdigest(),
+        "metrics": metrics or {},
+    }
+    remove_leftovers(directory)
+    if files.is_remote(directory):
+        remove_checkpoint(directory, step)
+        _write_all(final, payload, manifest)
+        return
+    partial = _hidden(directory, _UNFINISHED, step)
+    _write_all(partial, payload, manifest)
+    files.force(partial)
+    remove_checkpoint(directory, step)
+    files.rename(partial, final)
+    files.force(directory)
+
+
+def read_checkpoint(directory: AnyPath, step: int) -> Arrays:
+    """Returns the arrays of a checkpoint.
+
+    Raises:
+        DamagedCheckpointError: If it is not what was saved; the message says why, in one
+            line.
+        OSError: If it cannot be read for another reason, such as a lost connection. It
+            may be whole: going on from an older one would be wrong.
+    """
+    path = checkpoint_path(directory, step)
+    manifest = read_manifest(directory, step)
+    payload = _read(path, _ARRAYS)
+    if len(payload) != manifest["bytes"]:
+        raise DamagedCheckpointError(f"{len(payload)} bytes where {manifest['bytes']} were saved")
+    if hashlib.sha256(payload).hexdigest() != manifest["sha256"]:
+        raise DamagedCheckpointError("its sha256 is not the one that was saved")
+    try:
+        with np.load(io.BytesIO(payload), allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    # What NumPy and zipfile raise for a file that is no archive of arrays.
+    except (AttributeError, EOFError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise DamagedCheckpointError(f"{_ARRAYS} holds no arrays: {_one_line(error)}") from error
+
+
+def read_manifest(directory: AnyPath, step: int) -> dict[str, Any]:
+    """Returns the manifest of a checkpoint: `step`, `bytes`, `sha256` and `metrics`.
+
+    Raises:
+        DamagedCheckpointError: If it is missing or garbled, or belongs to another step.
+    """
+    text = _read(checkpoint_path(directory, step), _MANIFEST)
+    try:
+        manifest = json.loads(text)
+        saved = manifest["step"]
+        manifest["bytes"], manifest["sha256"], manifest["metrics"].items()
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DamagedCheckpointError(f"{_MANIFEST} is garbled: {_one_line(error)}") from error
+    if saved != step:
+        raise DamagedCheckpointError(f"{_MANIFEST} is of step {saved}")
+    return dict(manifest)
+
+
+def remove_checkpoint(directory: AnyPath, step: int) -> None:
+    """Removes a checkpoint so that a kill leaves it whole or not at all."""
+    path = checkpoint_path(directory, step)
+    if files.is_remote(directory):
+        files.remove(files.join(path, _MANIFEST))
+    elif files.exists(path):
+        removed = _hidden(directory, _REMOVED, step)
+        files.rename(path, removed)
+        path = removed
+    files.remove(path)
+
+
+def remove_leftovers(directory: AnyPath) -> None:
+    """Removes what a run that was killed has left while it wrote or removed."""
+    remote = files.is_remote(directory)
+    for name in files.list_names(directory):
+        match = _NAME.fullmatch(name)
+        uncommitted = remote and match and not _is_committed(directory, int(match[1]))
+        if uncommitted or name.startswith((_UNFINISHED, _REMOVED)):
+            files.remove(files.join(directory, name))
+
+
+def digest(arrays: Arrays) -> str:
+    """Returns the sha256 over names, types, shapes and bytes of all arrays, by name."""
+    total = hashlib.sha256()
+    for name, value in sorted(arrays.items()):
+        header = json.dumps([name, value.dtype.str, value.shape])
+        total.update(f"{header}\n".encode())
+        total.update(value.tobytes())
+    return total.hexdigest()
+
+
+def _hidden(directory: AnyPath, prefix: str, step: int) -> str:
+    return files.join(directory, f"{prefix}step_{step:08d}")
+
+
+def _write_all(path: str, payload: bytes, manifest: dict[str, Any]) -> None:
+    files.make_directories(path)
+    files.write(files.join(path, _ARRAYS), payload)
+    text = json.dumps(manifest, indent=2)
+    files.write_atomically(files.join(path, _MANIFEST), text.encode())  # the last one
+
+
+def _is_committed(directory: AnyPath, step: int) -> bool:
+    return files.exists(files.join(checkpoint_path(directory, step), _MANIFEST))
+
+
+def _read(path: str, name: str) -> bytes:
+    try:
+        return files.read(files.join(path, name))
+    except FileNotFoundError as error:
+        raise DamagedCheckpointError(f"{name} is missing") from error
+    except (IsADirectoryError, NotADirectoryError) as error:
+        raise DamagedCheckpointError(f"{name} is no file") from error
+    except OSError as error:
+        if error.errno == errno.EIO:  # the disk has lost it
+            raise DamagedCheckpointError(f"{name} cannot be read: {error.strerror}") from error
+        raise
+
+
+def _to_bytes(arrays: Arrays) -> bytes:
+    for name, value in arrays.items():
+        if value.dtype.hasobject:  # would be pickled, and could not be loaded safely
+            raise TypeError(f"{name!r} holds Python objects and cannot be saved")
+    buffer = io.BytesIO()
+    named: dict[str, Any] = dict(sorted(arrays.items()))
+    # NumPy before 2.2 has no allow_pickle here: it would save it as an array.
+    np.savez(buffer, **named)
+    return buffer.getvalue()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

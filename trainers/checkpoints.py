@@ -1,0 +1,59 @@
+"""Lists the checkpoints of a work directory: `python -m trainers.checkpoints --workdir=DIR`.
+
+Prints one line a checkpoint, ascending: `STEP ok SHA256`, or `STEP damaged REASON`. The
+sha256 is over the names, types, shapes and bytes of all arrays: two runs of the same
+training that end with the same digest have the same weights, optimizer state, random
+numbers and sums to go on from, bit for bit.
+
+The exit status is 0 once all of them are listed, damaged or not: damage is a finding of
+this command, not its failure. A work directory without checkpoints is wrong usage.
+"""
+
+from absl import flags
+
+from trainers import cli
+from trainers import files
+from trainers.checkpoint_files import DamagedCheckpointError
+from trainers.checkpoint_files import checkpoint_steps
+from trainers.checkpoint_files import digest
+from trainers.checkpoint_files import read_checkpoint
+from trainers.errors import ConfigurationError
+
+FLAGS = flags.FLAGS
+
+
+def main() -> None:
+    """Prints the state of every checkpoint."""
+    directory, steps = _find(FLAGS.workdir)
+    for step in steps:
+        print(f"{step} {_state(directory, step)}", flush=True)
+
+
+def _find(workdir: str | None) -> tuple[str, list[int]]:
+    """Returns the directory of the checkpoints and their steps.
+
+    Raises:
+        ConfigurationError: If there are none.
+    """
+    if not workdir:
+        raise ConfigurationError("Expected --workdir=DIR of a training. Received none.")
+    directory = files.join(workdir, "checkpoints")
+    steps = checkpoint_steps(directory)
+    if not steps:
+        raise ConfigurationError(
+            "Expected --workdir=DIR of a training that has saved a checkpoint. Received "
+            f"{workdir!r}, where {directory!r} holds none."
+        )
+    return directory, steps
+
+
+def _state(directory: str, step: int) -> str:
+    try:
+        return f"ok {digest(read_checkpoint(directory, step))}"
+    except DamagedCheckpointError as error:
+        return f"damaged {error}"
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("workdir", None, "The work directory of a training.")
+    cli.run(main, cli.parse_known_flags)

@@ -1,0 +1,177 @@
+"""The files of a work directory, on a local disk or on any file system of TensorFlow.
+
+A path with a scheme, such as `gs://bucket/run`, goes through `tf.io.gfile`; every other one
+through Python itself. TensorFlow is imported only for a path that needs it. Join such
+paths with `join`: a `pathlib.Path` would merge their slashes.
+
+A file that must be whole is written under another name, forced to disk and renamed; an
+object store copies it then, and shows the copy when it is whole. Only a local directory can
+be renamed like that. Whatever fails is an `OSError`.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+AnyPath = str | Path
+
+_PARTIAL = ".partial-"
+
+
+def is_remote(path: AnyPath) -> bool:
+    """Whether a path belongs to a file system of TensorFlow: it has a scheme."""
+    return "://" in str(path)
+
+
+def join(path: AnyPath, *names: str) -> str:
+    """Returns the path of something inside of a directory."""
+    if is_remote(path):
+        return "/".join([str(path).rstrip("/"), *names])
+    return os.path.join(path, *names)
+
+
+def exists(path: AnyPath) -> bool:
+    """Whether there is a file or a directory."""
+    if is_remote(path):
+        with _as_os_error(path):
+            return bool(_gfile().exists(str(path)))
+    return os.path.exists(path)
+
+
+def is_directory(path: AnyPath) -> bool:
+    """Whether there is a directory; on an object store, anything below the path."""
+    if is_remote(path):
+        with _as_os_error(path):
+            return bool(_gfile().isdir(str(path)))
+    return os.path.isdir(path)
+
+
+def list_names(path: AnyPath) -> list[str]:
+    """Returns the names in a directory, sorted; none if there is no directory."""
+    if not is_directory(path):
+        return []
+    if is_remote(path):
+        with _as_os_error(path):
+            # Object stores end the names of directories with a slash.
+            return sorted(name.rstrip("/") for name in _gfile().listdir(str(path)))
+    return sorted(os.listdir(path))
+
+
+def make_directories(path: AnyPath) -> None:
+    """Creates a directory and those above it; one that is there stays."""
+    if is_remote(path):
+        with _as_os_error(path):
+            _gfile().makedirs(str(path))
+    else:
+        os.makedirs(path, exist_ok=True)
+
+
+def read(path: AnyPath) -> bytes:
+    """Returns the content of a file.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    if is_remote(path):
+        with _as_os_error(path), _gfile().GFile(str(path), "rb") as file:
+            return bytes(file.read())
+    return Path(path).read_bytes()
+
+
+def write(path: AnyPath, payload: bytes) -> None:
+    """Writes a file and forces it to disk; a kill may leave a part of it."""
+    if is_remote(path):
+        remove(path)  # ram:// would write behind the old content
+        with _as_os_error(path), _gfile().GFile(str(path), "wb") as file:
+            file.write(payload)
+        return
+    with open(path, "wb") as file:
+        file.write(payload)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_atomically(path: AnyPath, payload: bytes) -> None:
+    """Replaces a file as a whole: after a kill it is the old one or the new one."""
+    folder, name = os.path.split(path)
+    partial = os.path.join(folder, f"{_PARTIAL}{name}")
+    write(partial, payload)
+    rename(partial, path)
+    force(folder or os.curdir)
+
+
+def append(path: AnyPath, payload: bytes) -> None:
+    """Adds to the end of a file, and creates it when there is none.
+
+    The payload has left this process afterwards, so that a kill cannot take it back; `force`
+    protects it from a machine that stops.
+    """
+    if is_remote(path):
+        # An object cannot grow: it is written anew.
+        write_atomically(path, (read(path) if exists(path) else b"") + payload)
+        return
+    with open(path, "ab") as file:
+        file.write(payload)
+
+
+def rename(path: AnyPath, new: AnyPath) -> None:
+    """Renames a file, and replaces another one; or a directory, on a local disk."""
+    if is_remote(path):
+        with _as_os_error(path):
+            _gfile().rename(str(path), str(new), overwrite=True)
+    else:
+        os.replace(path, new)
+
+
+def force(path: AnyPath) -> None:
+    """Forces a local file, or the names in a local directory, to disk."""
+    # Windows cannot, and an object store keeps what it has taken.
+    if is_remote(path) or os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: AnyPath) -> None:
+    """Removes a file, or a directory with all that is in it; nothing there is no error."""
+    if not exists(path):
+        return
+    if is_remote(path):
+        with _as_os_error(path):
+            remove_any = _gfile().rmtree if _gfile().isdir(str(path)) else _gfile().remove
+            remove_any(str(path))
+    elif os.path.isdir(path):
+        shutil.rmtree(path)
+    else:
+        os.remove(path)
+
+
+def _gfile() -> Any:
+    import tensorflow as tf  # seconds: only where it is needed
+
+    return tf.io.gfile
+
+
+@contextlib.contextmanager
+def _as_os_error(path: AnyPath) -> Iterator[None]:
+    """Turns TensorFlow's errors into Python's."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.NotFoundError as error:
+        raise FileNotFoundError(f"There is no {path}.") from error
+    except tf.errors.PermissionDeniedError as error:
+        raise PermissionError(f"{path}: {_one_line(error.message)}") from error
+    except tf.errors.OpError as error:
+        raise OSError(f"{path}: {_one_line(error.message)}") from error
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

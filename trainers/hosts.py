@@ -1,0 +1,127 @@
+"""The processes that train together, and what they must agree on.
+
+Under `multi_worker` each machine runs the same program. All of them take part in every
+step and every evaluation; one of them, the chief, writes the work directory. Under all
+other strategies, TPU pods included, one process drives every device and is the chief.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import tensorflow as tf
+
+from trainers.errors import ConfigurationError
+from trainers.errors import TrainingError
+
+# What a step raises here when another process is gone.
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+)
+
+
+class Hosts:
+    """The hosts of a strategy.
+
+    Methods that talk to the other hosts must be called by all of them, in the same
+    order; with one host they return at once.
+
+    Args:
+        strategy: From `make_strategy`.
+
+    Attributes:
+        count: How many processes train together.
+        index: Which of them this is.
+        is_chief: Whether this one writes files.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy) -> None:
+        self.count, self.index = _place(strategy)
+        self.is_chief = self.index == 0
+
+        def gather(value: tf.Tensor) -> tf.Tensor:
+            return strategy.gather(strategy.run(tf.identity, args=(value,)), axis=0)
+
+        self._gather = tf.function(gather)
+
+    def output_directory(self, workdir: str) -> str:
+        """Returns where this host writes: the work directory, if it is the chief.
+
+        Args:
+            workdir: The work directory.
+
+        Returns:
+            `workdir` on the chief; elsewhere a directory that is gone when the process is.
+        """
+        if self.is_chief:
+            return workdir
+        self._scratch = tempfile.TemporaryDirectory(prefix="tokenlearner-host-")
+        return self._scratch.name
+
+    def all_values(self, value: int) -> list[int]:
+        """Returns the value that each host has called this with, host by host."""
+        if self.count == 1:
+            return [value]
+        values = self._gather(tf.constant([value], tf.int64)).numpy().tolist()
+        return list(values[:: len(values) // self.count])
+
+    def largest(self, value: int) -> int:
+        """Returns the largest of the hosts' values."""
+        return max(self.all_values(value))
+
+    def wait(self) -> None:
+        """Returns when all hosts have called it.
+
+        A process that leaves takes the others with it, so all wait for the chief's
+        last file.
+        """
+        self.all_values(0)
+
+    @contextmanager
+    def explain_losses(self) -> Iterator[None]:
+        """Replaces TensorFlow's error about a host that is gone by one line.
+
+        Raises:
+            TrainingError: If another host was lost inside of the block.
+        """
+        try:
+            yield
+        except _LOST as error:
+            if self.count == 1:
+                raise
+            raise TrainingError(
+                f"Host {self.index} of {self.count} has lost another one "
+                f"({type(error).__name__}). Start all of them again; they go on from the "
+                "last checkpoint."
+            ) from error
+
+    def check_same(self, what: str, value: int) -> None:
+        """Checks that all hosts have the same value.
+
+        Args:
+            what: Names it in the message.
+            value: This host's.
+
+        Raises:
+            ConfigurationError: On every host, if one has another value.
+        """
+        values = self.all_values(value)
+        if len(set(values)) > 1:
+            listed = ", ".join(f"host {index}: {each}" for index, each in enumerate(values))
+            raise ConfigurationError(
+                f"The hosts differ in {what} ({listed}). Start the same command on all of "
+                "them, with a --workdir that they share."
+            )
+
+
+def _place(strategy: tf.distribute.Strategy) -> tuple[int, int]:
+    """Returns the number of hosts and the place of this one, the chief's being 0."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return 1, 0
+    resolver = strategy.cluster_resolver
+    jobs = resolver.cluster_spec().as_dict()
+    before = len(jobs.get("chief", ())) if resolver.task_type == "worker" else 0
+    return sum(map(len, jobs.values())), before + int(resolver.task_id)
