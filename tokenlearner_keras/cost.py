@@ -20,6 +20,8 @@ from tokenlearner_keras.layers.token_learner import NUM_CONVOLUTIONS
 from tokenlearner_keras.layers.token_learner import TokenLearner
 from tokenlearner_keras.layers.token_learner_mha import TokenLearnerMHA
 from tokenlearner_keras.layers.token_learner_v11 import TokenLearnerV11
+from tokenlearner_keras.models.graph import graph_calls
+from tokenlearner_keras.models.graph import nested_graph
 
 # Operations an element in XLA's count of the unoptimised graph, by hand.
 LAYER_NORM_OPERATIONS = 8
@@ -86,8 +88,8 @@ def functional_graph(model: Any, purpose: str) -> keras.Model:
     Raises:
         ValueError: If there is none: a subclassed model, a Sequential without input.
     """
-    graph = getattr(model, "_functional", None) if isinstance(model, keras.Sequential) else model
-    if not isinstance(graph, keras.Model) or not hasattr(graph, "operations"):
+    graph = nested_graph(model)
+    if graph is None:
         raise ValueError(
             f"{purpose} reads the graph of a functional or Sequential model whose input is "
             f"known. Received: {model!r}. Begin a Sequential model with keras.Input; of a "
@@ -111,16 +113,12 @@ def _calls(
     model: keras.Model,
 ) -> Iterator[tuple[keras.layers.Layer, list[tuple[int, ...]], tuple[int, ...]]]:
     """Yields every layer call of a functional model with its shapes, batch apart."""
-    nodes = {id(node) for nodes in model._nodes_by_depth.values() for node in nodes}
-    for layer in model.operations:
-        for node in layer._inbound_nodes:
-            if id(node) not in nodes or not node.input_tensors:
-                continue
-            tensors = node.input_tensors
-            if isinstance(layer, keras.layers.MultiHeadAttention):
-                tensors = _query_value_key(layer, node)
-            shapes = [tuple(tensor.shape[1:]) for tensor in tensors]
-            yield layer, shapes, tuple(node.output_tensors[0].shape[1:])
+    for node in graph_calls(model):
+        layer, tensors = node.operation, node.input_tensors
+        if isinstance(layer, keras.layers.MultiHeadAttention):
+            tensors = _query_value_key(layer, node)
+        shapes = [tuple(tensor.shape[1:]) for tensor in tensors]
+        yield layer, shapes, tuple(node.output_tensors[0].shape[1:])
 
 
 def _query_value_key(layer: Any, node: Any) -> list[Any]:
