@@ -26,9 +26,10 @@ without_and_with_jit = pytest.mark.parametrize(
 )
 
 
-def quick_ones(names: Iterable[str], quick: Container[str]) -> list[Any]:
-    """Returns the names as parameters, slow ones marked."""
-    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
+def quick_ones(names: Iterable[str], quick: Container[str], *marks: Any) -> list[Any]:
+    """Returns the names as parameters, slow ones marked, with further marks."""
+    slow = [pytest.mark.slow, *marks]
+    return [pytest.param(name, marks=() if name in quick else slow) for name in names]
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:
@@ -50,8 +51,10 @@ def is_dead(layer: Any, variable: Any) -> bool:
     path = variable.path
     names = [each.name for each in getattr(layer, "layers", [])]
     fusers = [name for name in names if name.startswith("token_fuser")]
-    if "class_token" in names and fusers and path.startswith(f"{fusers[-1]}/"):
-        return True  # Only the class token is read after the last block; it bypasses the fuser.
+    if "class_token" in names and fusers:
+        # Only the class token is read after the last block; it bypasses the fuser.
+        if any(each is variable for each in layer.get_layer(fusers[-1]).weights):
+            return True
     if path.endswith("mixing/bias"):  # A constant on all channels, before a LayerNorm.
         return getattr(layer, "use_normalization", True)
     if path.endswith("token_masking/output/bias"):  # A constant on all positions, but

@@ -337,6 +337,10 @@ def test_layers_that_take_any_shape_pass() -> None:
     model = keras.Model(inputs, [folded, _Untraceable()(x), _Misstated()(x)])
     inserted = insert_token_learner(model, "here", tk.TokenLearnerV11(4))
     assert [tuple(x.shape) for x in inserted.output] == [(None, 16), (None, 4, 8), (None, 4, 9)]
+    # Failed traces leave nothing in the names of what is built next.
+    later = layers.Dense(2, name="later")
+    later.build((None, 8))
+    assert [variable.path for variable in later.weights] == ["later/kernel", "later/bias"]
 
 
 class _Untraceable(layers.Layer):

@@ -48,7 +48,7 @@ BRANCHES: dict[str, tuple[str, dict[str, Any]]] = {
     "sampled frames": ("vivit_ti4_d2_tl4at1", {"sample_frames": 2, "classifier": "gmp"}),
 }
 branches = pytest.mark.parametrize(
-    "branch", quick_ones(BRANCHES, ("v1.1",) if ON_JAX else BRANCHES)
+    "branch", quick_ones(BRANCHES, ("v1.1",) if ON_JAX else BRANCHES, pytest.mark.every_backend)
 )
 
 
@@ -80,6 +80,24 @@ def _distinct() -> list[tuple[str, int]]:
         config = dataclasses.replace(config, depth=min(config.depth, max(special) + 2))
         names.setdefault(config, (name, config.depth))
     return list(names.values())
+
+
+def _kinds() -> list[tuple[str, dict[str, Any]]]:
+    """Returns a listed name for every model that differs once its parts stand early on.
+
+    So the other backends train every name's parts in a few blocks.
+    """
+    kinds: dict[Any, tuple[str, dict[str, Any]]] = {}
+    for name, _ in _distinct():
+        config = model_config(name, **SMALL)
+        pooling = tuple((1 + index, size) for index, (_, size) in enumerate(config.pooling))
+        overrides = {
+            "depth": 3,
+            "pooling": pooling,
+            "token_learner_at": None if config.token_learner is None else 1,
+        }
+        kinds.setdefault(dataclasses.replace(config, **overrides), (name, overrides))
+    return list(kinds.values())
 
 
 @pytest.mark.parametrize("name", tk.list_models())
@@ -123,10 +141,21 @@ def test_a_model_trains(branch: str, jit_compile: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "depth"), _distinct())
 def test_a_listed_model_trains(name: str, depth: int) -> None:
-    model = _create(name, depth=depth)
+    _check_training(name, depth=depth)
+
+
+@pytest.mark.slow
+@pytest.mark.every_backend
+@pytest.mark.parametrize(("name", "overrides"), _kinds())
+def test_a_listed_kind_of_model_trains(name: str, overrides: dict[str, Any]) -> None:
+    _check_training(name, **overrides)
+
+
+def _check_training(name: str, **overrides: Any) -> None:
+    model = _create(name, **overrides)
     # A fuser's first steps are large and, after v1.0, the first tokens nearly equal.
     waken(model)
-    fit_three_steps(model, _loss(), _images(model), np.array([1, 3]), False)
+    fit_three_steps(model, _loss(), _images(model), np.array([1, 3]), jit_compile=ON_JAX)
 
 
 @branches
@@ -139,6 +168,15 @@ def test_a_model_in_bfloat16_is_near_float32(branch: str) -> None:
 @pytest.mark.parametrize(("name", "depth"), _distinct())
 def test_a_listed_model_in_bfloat16_is_near_float32(name: str, depth: int) -> None:
     _check_bfloat16(name, depth=depth)
+
+
+@pytest.mark.slow
+@pytest.mark.every_backend
+@pytest.mark.parametrize(("name", "overrides"), _kinds())
+def test_a_listed_kind_of_model_in_bfloat16_is_near_float32(
+    name: str, overrides: dict[str, Any]
+) -> None:
+    _check_bfloat16(name, **overrides)
 
 
 def _check_bfloat16(name: str, **overrides: Any) -> None:

@@ -63,7 +63,10 @@ class _Trial(keras.Operation):
             lambda x: next(rest) if isinstance(x, keras.KerasTensor) else x, self.arguments
         )
         try:
-            return self.operation(*args, **kwargs)
+            # TensorFlow refuses a scope like "_my_layer" unless there is one around it,
+            # and Keras then keeps its name for the variables of all later layers.
+            with keras.name_scope("trial"):
+                return self.operation(*args, **kwargs)
         except Exception as error:
             self.error = error
             raise
