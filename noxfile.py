@@ -1,14 +1,15 @@
 """The library's tests on every backend, each in an environment of its own: `make backends`.
 
 The environment of `make test` has the newest TensorFlow and the trainer in it; these have
-only what they name, which also shows that the library needs no other backend.
+only what they name, which also shows that the library needs no other backend. The trainer
+is tested here on the newest TensorFlow that has a build for TPUs.
 """
 
 import shutil
 
 import nox
 
-nox.options.sessions = ["tensorflow", "jax", "torch", "keras_hub"]
+nox.options.sessions = ["tensorflow", "trainer", "jax", "torch", "keras_hub", "tpu_check"]
 nox.options.default_venv_backend = "venv"
 
 #: `make test` runs on what is found first; these take the newest there is.
@@ -17,6 +18,7 @@ NEWEST_PYTHON = next((v for v in ("3.12", "3.11") if shutil.which(f"python{v}"))
 TORCH = "torch==2.13.0"
 OLDEST_TENSORFLOW = "tensorflow-cpu==2.19.*"
 LIBRARY_TESTS = "tests/tokenlearner_keras"
+TRAINER_TESTS = "tests/trainers"
 OTHER_BACKENDS = {
     "tensorflow": ("jax", "torch"),
     "jax": ("tensorflow", "torch"),
@@ -52,6 +54,16 @@ def tensorflow(session: nox.Session) -> None:
 
 
 @nox.session(python=NEWEST_PYTHON)
+def trainer(session: nox.Session) -> None:
+    """The trainer on the TensorFlow of Cloud TPUs: `tensorflow-tpu` ends at 2.19.1."""
+    session.install("--quiet", "--editable", ".[train,demo,test]", OLDEST_TENSORFLOW)
+    session.run(
+        "python", "-m", "pytest", "-n", "auto", "--maxprocesses=4", "-m", "not slow",
+        TRAINER_TESTS, *session.posargs,
+    )  # fmt: skip
+
+
+@nox.session(python=NEWEST_PYTHON)
 def jax(session: nox.Session) -> None:
     """The library on JAX, without TensorFlow."""
     _test_library(session, "jax", "jax")
@@ -69,5 +81,15 @@ def keras_hub(session: nox.Session) -> None:
     session.install("--quiet", "--editable", ".[test,keras-hub]")
     session.run(
         "python", "-m", "pytest", "tests/keras_hub", *session.posargs,
+        env={"KERAS_BACKEND": "tensorflow"},
+    )  # fmt: skip
+
+
+@nox.session(python=NEWEST_PYTHON)
+def tpu_check(session: nox.Session) -> None:
+    """The trainer's steps compiled for TPUs, which needs JAX beside TensorFlow."""
+    session.install("--quiet", "--editable", ".[tensorflow-cpu,train,tpu-check,demo,test]")
+    session.run(
+        "python", "-m", "pytest", "tests/trainers/test_tpu_check.py", *session.posargs,
         env={"KERAS_BACKEND": "tensorflow"},
     )  # fmt: skip

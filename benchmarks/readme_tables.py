@@ -15,6 +15,7 @@ from pathlib import Path
 from benchmarks.model_table import all_models
 from benchmarks.model_table import paper_models
 from benchmarks.model_table import readme_models
+from benchmarks.trainer_table import trainer_table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -57,6 +58,7 @@ DOCUMENTS: dict[str, Parts] = {
         "demo_accuracy": demo_accuracy,
         "demo_output": demo_output,
         "models": readme_models,
+        "trainer": trainer_table,
     },
     "docs/models.md": {"paper_models": paper_models, "all_models": all_models},
 }

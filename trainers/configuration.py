@@ -65,6 +65,8 @@ def base_config() -> ConfigDict:
     config.keep_checkpoints = 3
     # A metric such as "accuracy": the checkpoint best by it stays beside the newest.
     config.keep_best_metric = config_dict.placeholder(str)
+    # A work directory, .keras or .npz whose weights to start from: initialization.py.
+    config.init_from = config_dict.placeholder(str)
     config.model = _model_keys()
     # Fields of the model that are None on purpose; None elsewhere means its default.
     config.fields_set_to_none = ()
@@ -74,6 +76,8 @@ def base_config() -> ConfigDict:
             "data_dir": config_dict.placeholder(str),
             "train_split": "train",
             "eval_split": "validation",
+            # Further sets to evaluate beside eval_split: trainers/evaluation_sets.py.
+            "eval_sets": (),
             "final_split": config_dict.placeholder(str),
             "normalization": "unit",
             "mixup_alpha": 0.0,

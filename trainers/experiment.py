@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 import keras
+import tensorflow as tf
 from ml_collections import ConfigDict
 
 from tokenlearner_keras.models.config import VisionTransformerConfig
@@ -15,10 +16,12 @@ from trainers.configuration import model_fields
 from trainers.data.preprocessing_config import PreprocessingConfig
 from trainers.durations import duration_steps
 from trainers.errors import ConfigurationError
+from trainers.evaluation import Evaluator
 from trainers.losses import make_loss
 from trainers.optimization import exclude_from_decay
 from trainers.optimization import make_optimizer
 from trainers.optimization import make_schedule
+from trainers.train_step import TrainStep
 
 DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 
@@ -116,6 +119,67 @@ def make_model(
     exclude_from_decay(optimizer, built.trainable_variables, config.optimizer.weight_decay_mask)
     optimizer.build(built.trainable_variables)
     return built, optimizer
+
+
+def make_train_step(
+    config: ConfigDict,
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    strategy: tf.distribute.Strategy,
+) -> TrainStep:
+    """Returns the training step of a configuration.
+
+    Args:
+        config: The whole configuration.
+        model: From `make_model`.
+        optimizer: From `make_model`.
+        strategy: In whose scope they were built.
+
+    Raises:
+        ConfigurationError: If the strategy's replicas cannot share the batch.
+    """
+    return TrainStep(
+        model=model,
+        optimizer=optimizer,
+        loss=make_loss(config.loss, config.label_smoothing),
+        strategy=strategy,
+        batch_size=config.batch_size,
+        normalization=config.data.normalization,
+        global_clipnorm=config.optimizer.global_clipnorm,
+        seed=config.seed,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        jit_compile=config.jit_compile,
+    )
+
+
+def make_evaluator(
+    config: ConfigDict,
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    strategy: tf.distribute.Strategy,
+    preprocessing: PreprocessingConfig,
+    averages: bool = True,
+) -> Evaluator:
+    """Returns the evaluator of a configuration, whose loss is without label smoothing.
+
+    Args:
+        config: The whole configuration.
+        model: From `make_model`.
+        optimizer: From `make_model`.
+        strategy: In whose scope they were built.
+        preprocessing: From `make_preprocessing`.
+        averages: Whether moving averages of the weights are evaluated, if there are any.
+    """
+    return Evaluator(
+        model=model,
+        optimizer=optimizer,
+        loss=make_loss(config.loss),
+        strategy=strategy,
+        preprocessing=preprocessing,
+        batch_size=config.batch_size,
+        normalization=config.data.normalization,
+        averages=averages,
+    )
 
 
 def check_training(config: ConfigDict) -> None:

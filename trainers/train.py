@@ -3,7 +3,8 @@
 The same command run again resumes. The rule of resuming:
 
 1. The newest valid checkpoint of the work directory gives weights, optimizer and step, and
-   the sums of the training row that was being filled.
+   the sums of the training row that was being filled. Without one, `init_from` gives the
+   weights if it is set.
 2. Rows of metrics.jsonl after that step are dropped.
 3. The data goes on at that step: its order is a function of the seed and the step.
 4. Dropout masks are a function of the seed and the step, so nothing else is needed.
@@ -14,53 +15,57 @@ apart. A run made longer evaluates its final split again, at its end.
 
 import zlib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import partial
 
 import keras
 from absl import flags
 from ml_collections import ConfigDict
 
-from tokenlearner_keras import count_macs
 from trainers import cli
 from trainers import files
-from trainers.best_checkpoint import check_best_metric
 from trainers.checkpoint_files import Arrays
 from trainers.checkpointing import CheckpointStore
 from trainers.configuration import parse_config_flag
 from trainers.data.distributed import training_batches
 from trainers.data.failures import explain_data_failures
-from trainers.data.normalization import check_normalization
 from trainers.data.pipeline import examples_at_step
 from trainers.data.sources import Source
-from trainers.data.sources import check_source
 from trainers.data.sources import make_source
 from trainers.distribution import STRATEGIES
 from trainers.distribution import describe_strategy
 from trainers.distribution import make_strategy
+from trainers.dry_run import failures_are_findings
+from trainers.dry_run import print_memory
+from trainers.dry_run import run_one_step_each
 from trainers.errors import ConfigurationError
 from trainers.errors import Interrupted
-from trainers.evaluation import Evaluator
 from trainers.evaluation import averaged_weights
+from trainers.evaluation_sets import configured_sets
 from trainers.experiment import check_optimizer
-from trainers.experiment import check_training
 from trainers.experiment import make_durations
+from trainers.experiment import make_evaluator
 from trainers.experiment import make_model
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
+from trainers.experiment import make_train_step
 from trainers.experiment import show_warnings_plainly
 from trainers.hosts import Hosts
-from trainers.losses import make_loss
+from trainers.initialization import initialize
+from trainers.profiling import StepProfiler
+from trainers.profiling import parse_profile_steps
 from trainers.reporting import MetricsWriter
 from trainers.reporting import ProgressLine
 from trainers.reporting import format_metrics
 from trainers.reporting import read_metrics
 from trainers.reporting import say_to_stderr
+from trainers.run_checks import check_configuration
+from trainers.run_checks import describe_data
+from trainers.run_checks import describe_model
 from trainers.signals import StopRequest
 from trainers.state import load_state
 from trainers.state import training_arrays
-from trainers.train_step import TrainStep
 from trainers.training_log import TrainingLog
-from trainers.workdir import check_workdir
 from trainers.workdir import prepare_workdir
 from trainers.workdir import save_model
 
@@ -71,14 +76,23 @@ flags.DEFINE_string("tpu", None, "'local' on a TPU VM, or the name of a TPU.")
 flags.DEFINE_integer(
     "virtual_devices", None, "Cut the CPU into that many devices, to rehearse replicas."
 )
+flags.DEFINE_bool("dry_run", False, "Check all, run one step of each kind, write nothing.")
+flags.DEFINE_string("profile_steps", None, "A:B writes a TensorBoard profile of these steps.")
 
 
 def main() -> None:
+    """Trains; or, in a dry run, finds what a training would fail with."""
+    with failures_are_findings() if FLAGS.dry_run else nullcontext():
+        train()
+
+
+def train() -> None:
     """Trains, evaluates and saves; every stage is named once, in order."""
     show_warnings_plainly()
     stop = StopRequest().install()
     config = FLAGS.config
-    _check(config)
+    check_configuration(config, FLAGS.workdir)
+    profile_steps = parse_profile_steps(FLAGS.profile_steps)
 
     # ------------------------------------------------------------------ devices
     strategy = make_strategy(FLAGS.strategy, FLAGS.tpu, FLAGS.virtual_devices)
@@ -89,18 +103,21 @@ def main() -> None:
 
     # --------------------------------------------------------------------- data
     train_source = _source(config, config.data.train_split)
-    eval_source = _source(config, config.data.eval_split)
+    eval_sources = {
+        each.name: each.open(train_source.num_classes) for each in configured_sets(config.data)
+    }
+    main_set = next(iter(eval_sources))  # the best checkpoint is best by this one
     final_split = config.data.final_split
     final_source = _source(config, final_split) if final_split else None
     schedule = make_durations(config, train_source.num_examples)
-    print(_describe_data(train_source, eval_source, schedule.total), flush=True)
+    print(describe_data(train_source, eval_sources, schedule.total), flush=True)
 
     # -------------------------------------------------------- model and optimizer
     model_config = make_model_config(config, train_source.num_classes)
     preprocessing = make_preprocessing(config, model_config.image_size)
     with strategy.scope():
         model, optimizer = make_model(config, model_config, schedule)
-    print(_describe_model(model), flush=True)
+    print(describe_model(model), flush=True)
 
     # ------------------------------------------------------------------- resume
     workdir = FLAGS.workdir
@@ -112,6 +129,8 @@ def main() -> None:
     )
     step, saved = _resume(store, model, optimizer, schedule.total)
     hosts.check_same("the step to go on from", step)
+    if not saved and config.init_from:
+        print(f"{config.init_from}: {initialize(model, config.init_from)}", flush=True)
 
     # ----------------------------------------------------------------- training
     batches = training_batches(
@@ -123,37 +142,29 @@ def main() -> None:
         start_step=step,
         mixup_alpha=config.data.mixup_alpha,
     )
-    train_step = TrainStep(
-        model=model,
-        optimizer=optimizer,
-        loss=make_loss(config.loss, config.label_smoothing),
-        strategy=strategy,
-        batch_size=config.batch_size,
-        normalization=config.data.normalization,
-        global_clipnorm=config.optimizer.global_clipnorm,
-        seed=config.seed,
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
-        jit_compile=config.jit_compile,
-    )
-    evaluator = Evaluator(
-        model=model,
-        optimizer=optimizer,
-        loss=make_loss(config.loss),
-        strategy=strategy,
-        preprocessing=preprocessing,
-        batch_size=config.batch_size,
-        normalization=config.data.normalization,
-    )
-    # Everything has been checked: from here on the directory belongs to this run.
+    train_step = make_train_step(config, model, optimizer, strategy)
+    evaluator = make_evaluator(config, model, optimizer, strategy, preprocessing)
     output = hosts.output_directory(workdir)
+    profiler = StepProfiler(output, profile_steps, schedule.total)
+    if FLAGS.dry_run:
+        sources = {**eval_sources, **({final_split: final_source} if final_source else {})}
+        with explain_data_failures(train_source, partial(_examples, config, train_source, step, 1)):
+            run_one_step_each(train_step, evaluator, batches, step, sources)
+        main_source = eval_sources[main_set]
+        print_memory(config, model_config, preprocessing, strategy, train_source, main_source)
+        print("dry run: everything fits together; nothing was written", flush=True)
+        return
+    # Everything has been checked: from here on the directory belongs to this run.
     prepare_workdir(output, config, model_config)
     writer = MetricsWriter(output, step)
     progress = ProgressLine(schedule.total, step, config.batch_size)
-    with progress, stop.deferred(), store, hosts.explain_losses():
+    with progress, stop.deferred(), store, hosts.explain_losses(), profiler:
         log = TrainingLog(writer, optimizer, config.batch_size)
         log.load(saved)
         while step < schedule.total:
+            profiler.update(step)
             num_steps = schedule.steps_to_event(step, config.steps_per_loop)
+            num_steps = profiler.limit(step, num_steps)
             with explain_data_failures(
                 train_source, partial(_examples, config, train_source, step, num_steps)
             ):
@@ -164,9 +175,12 @@ def main() -> None:
                 log.write(step)
             metrics = None
             if schedule.due(step, schedule.evaluate):
-                metrics = evaluator.evaluate(eval_source)
-                writer.write(step, eval_source.split, metrics)
-                progress.say(f"step {step}: {eval_source.split} {format_metrics(metrics)}")
+                results = {}
+                for name, source in eval_sources.items():
+                    results[name] = evaluator.evaluate(source)
+                    writer.write(step, name, results[name])
+                    progress.say(f"step {step}: {name} {format_metrics(results[name])}")
+                metrics = results[main_set]
                 log.restart_clock()
             stopped = hosts.largest(stop.signal_number or 0)
             best = hosts.is_chief and metrics is not None and store.is_best(step, metrics)
@@ -202,42 +216,8 @@ def main() -> None:
     print(f"finished: {workdir}", flush=True)
 
 
-def _check(config: ConfigDict) -> None:
-    """Checks what no stage checks before heavy work begins."""
-    if keras.backend.backend() != "tensorflow":
-        raise ConfigurationError(
-            "The trainer runs on Keras' TensorFlow backend. Received KERAS_BACKEND="
-            f"{keras.backend.backend()}. Unset it, or set it to tensorflow."
-        )
-    check_training(config)
-    check_best_metric(config.keep_best_metric)
-    # Only the data knows the number of classes; any will do here.
-    model_config = make_model_config(config, 2)
-    make_preprocessing(config, model_config.image_size)
-    check_normalization(config.data.normalization)
-    for split in ("train_split", "eval_split", "final_split"):
-        if config.data[split]:
-            check_source(config.data.source, config.data[split])
-    check_workdir(FLAGS.workdir, config, model_config)
-
-
 def _source(config: ConfigDict, split: str) -> Source:
     return make_source(config.data.source, split, config.data.data_dir)
-
-
-def _describe_data(train: Source, evaluation: Source, total_steps: int) -> str:
-    return (
-        f"{train.name}: {train.num_examples} examples to train on, "
-        f"{evaluation.num_examples} in {evaluation.split}, {train.num_classes} classes, "
-        f"{total_steps} steps"
-    )
-
-
-def _describe_model(model: keras.Model) -> str:
-    return (
-        f"{model.name}: {model.count_params():,} parameters, "
-        f"{count_macs(model) / 1e6:.1f} million MACs an image"
-    )
 
 
 def _resume(

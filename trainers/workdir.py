@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from tokenlearner_keras.models.config import VisionTransformerConfig
 from trainers import files
+from trainers.configuration import complete_config
 from trainers.durations import NAMES as DURATION_NAMES
 from trainers.durations import UNITS as DURATION_UNITS
 from trainers.errors import ConfigurationError
@@ -21,6 +22,7 @@ _FREE = {
     "keep_checkpoints",
     "keep_best_metric",
     "data.data_dir",
+    "data.eval_sets",
     "demo.expected_accuracy",
     # Known only when the data are open; the data source is compared anyway.
     "resolved_model.num_classes",
@@ -64,6 +66,30 @@ def prepare_workdir(path: str, config: ConfigDict, model: VisionTransformerConfi
         raise ConfigurationError(
             f"The work directory {path!r} cannot be written: {error.strerror or error}. "
             "Choose another --workdir."
+        ) from error
+
+
+def read_configuration(path: str | None) -> tuple[ConfigDict, VisionTransformerConfig]:
+    """Returns the configuration of the run in a work directory, and that of its model.
+
+    Raises:
+        ConfigurationError: If there is no run, or its `config.json` is damaged.
+    """
+    if not path:
+        raise ConfigurationError("Expected --workdir=DIR of a training. Received none.")
+    name = files.join(path, "config.json")
+    if not files.exists(name):
+        raise ConfigurationError(
+            f"Expected --workdir=DIR of a training. Received {path!r}, where there is no "
+            "config.json. Train first: python -m trainers.train --config=FILE --workdir=DIR"
+        )
+    try:
+        values = json.loads(files.read(name))
+        model = VisionTransformerConfig.from_dict(values.pop("resolved_model"))
+        return complete_config(ConfigDict(values)), model
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"{name} is damaged ({error}). Run the training command again: it writes a new one."
         ) from error
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from trainers.metrics import confusion_counts
 from trainers.metrics import evaluation_sums
 from trainers.metrics import metrics_of
 
@@ -57,3 +58,25 @@ def test_padding_does_not_count_whatever_it_holds() -> None:
         "loss": 1.0,
         "num_examples": 2,
     }
+
+
+def test_any_of_several_classes_is_right_and_none_is_left_out() -> None:
+    logits = tf.constant([[3.0, 1, 0], [0, 1, 2], [1, 2, 0], [1, 1, 1]])
+    labels = tf.constant([[1, 1, 0], [1, 1, 0], [0, 0, 0], [0, 1, 1]])
+    sums = evaluation_sums(logits, labels, tf.constant([1.0, 2, 4, 8]), tf.ones(4))
+    assert {name: float(value) for name, value in sums.items()} == {
+        "correct": 1,
+        "top5_correct": 3,
+        "loss": 11,
+        "num_examples": 3,
+    }
+
+
+def test_confusion_agrees_with_the_accuracy() -> None:
+    nan = float("nan")
+    logits = tf.constant([[3.0, 1, 0], [1, 1, 0], [0, nan, 0], [0, 5, 1], [0, 0, 9]])
+    labels, mask = tf.constant([0, 0, 2, 2, 2], tf.int64), tf.constant([1.0, 1, 1, 1, 0])
+    counts = confusion_counts(logits, labels, mask).numpy()
+    np.testing.assert_array_equal(counts, [[1, 1, 0], [0, 0, 0], [0, 2, 0]])
+    sums = evaluation_sums(logits, labels, tf.zeros(5), mask)
+    assert counts.trace() == sums["correct"] and counts.sum() == sums["num_examples"]

@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+from keras import ops
 
 from tokenlearner_keras.layers.attention import MultiHeadAttention
 from tokenlearner_keras.layers.checks import check_positive_integer
@@ -10,6 +11,7 @@ from tokenlearner_keras.layers.checks import check_rate
 from tokenlearner_keras.layers.constants import LAYER_NORM_EPSILON
 from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
 from tokenlearner_keras.layers.mlp import MlpBlock
+from tokenlearner_keras.layers.rematerialization import rematerialize
 from tokenlearner_keras.layers.stochastic_depth import StochasticDepth
 
 
@@ -23,6 +25,9 @@ class EncoderBlock(keras.layers.Layer):
         dropout: Rate in [0, 1) after the attention and inside the MLP.
         attention_dropout: Rate in [0, 1) on the attention weights.
         stochastic_depth: Rate in [0, 1) of dropping each residual branch.
+        remat: Whether training computes the block's activations a second time in the
+            backward pass: it keeps those of one block at a time, and takes the time of
+            another forward pass. Outputs and gradients stay as they are.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Input and output shape: `(batch, tokens, channels)`.
@@ -43,6 +48,7 @@ class EncoderBlock(keras.layers.Layer):
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
         stochastic_depth: float = 0.0,
+        remat: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -51,6 +57,9 @@ class EncoderBlock(keras.layers.Layer):
         self.dropout = check_rate(dropout, "dropout")
         self.attention_dropout = check_rate(attention_dropout, "attention_dropout")
         self.stochastic_depth = check_rate(stochastic_depth, "stochastic_depth")
+        self.remat = remat
+        if remat:
+            self.autocast = False  # the layers inside cast the weights, each its own way
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         policy = self.dtype_policy
@@ -77,6 +86,14 @@ class EncoderBlock(keras.layers.Layer):
             depth.build(input_shape)
 
     def call(self, x: Any, training: bool | None = None) -> Any:
+        if not self.remat:
+            return self._encode(x, training)
+        x = ops.cast(x, self.compute_dtype)
+        if not training:
+            return self._encode(x, training)
+        return rematerialize(self, lambda inputs: self._encode(inputs, training), x)
+
+    def _encode(self, x: Any, training: bool | None) -> Any:
         attended = self.attention(self.attention_norm(x), training=training)
         attended = self.residual_dropout(attended, training=training)
         x = x + self.attention_depth(attended, training=training)
@@ -94,4 +111,5 @@ class EncoderBlock(keras.layers.Layer):
             "dropout": self.dropout,
             "attention_dropout": self.attention_dropout,
             "stochastic_depth": self.stochastic_depth,
+            "remat": self.remat,
         }

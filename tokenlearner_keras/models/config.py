@@ -66,6 +66,8 @@ class VisionTransformerConfig:
         fuser_mixing: `"frame"` (the reference) or `"video"` (the paper).
         pooling: Baselines: `((block, grid), ...)`, average pooling to a grid (an
             integer or `(height, width)`) before that block.
+        remat: Whether the encoder blocks compute their activations a second time in the
+            backward pass instead of keeping them: less memory, more time.
 
     Raises:
         ValueError: If a value is out of range or two values do not fit, with the
@@ -101,6 +103,7 @@ class VisionTransformerConfig:
     fuser_mixing: str = "frame"
     pooling: tuple[tuple[int, tuple[int, int]], ...] = ()
     tubelet_inflation: str | None = None
+    remat: bool = False
 
     def __post_init__(self) -> None:
         self._normalise_pairs()
@@ -111,7 +114,8 @@ class VisionTransformerConfig:
                 object.__setattr__(self, name, number)
         for name in ("dropout", "attention_dropout", "stochastic_depth"):
             object.__setattr__(self, name, check_rate(getattr(self, name), name))
-        for name, kind in (("token_fuser", bool), ("head_bias", numbers.Real)):
+        kinds = {"token_fuser": bool, "remat": bool, "head_bias": numbers.Real}
+        for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
                 raise ValueError(
                     f"`{name}` must be {'True or False' if kind is bool else 'a number'}. "

@@ -164,6 +164,7 @@ def _encoder_block(index: int, config: VisionTransformerConfig) -> EncoderBlock:
         dropout=config.dropout,
         attention_dropout=config.attention_dropout,
         stochastic_depth=config.stochastic_depth * index / max(config.depth - 1, 1),
+        remat=config.remat,
         name=f"encoder_block_{index}",
     )
 

@@ -3,6 +3,8 @@
     python -m trainers.train --config=trainers/configs/digits.py --workdir=DIR
 
 1,797 real 8x8 digits, shown at 16x16 pixels; 16 tokens, 4 of them learned.
+Hardware: any CPU.
+Expected result: test accuracy of one run 0.852 (validation 0.926).
 """
 
 from ml_collections import ConfigDict

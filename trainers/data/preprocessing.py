@@ -15,7 +15,7 @@ from trainers.data.decoding import decode_window
 from trainers.data.preprocessing_config import PreprocessingConfig
 from trainers.data.randaugment import randaugment
 
-__all__ = ["PreprocessingConfig", "evaluation_example", "train_example"]
+__all__ = ["PreprocessingConfig", "evaluation_example", "inception_window", "train_example"]
 
 # Numbers folded into the seed of an example, so that no two draws share a stream.
 _INCEPTION_STREAM = 1
@@ -83,7 +83,7 @@ def _cropped(
 
     def choose(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
         if config.crop == "inception":
-            return _inception_window(height, width, seed, config)
+            return inception_window(height, width, seed, config)
         size = _fitted_size(height, width, config, config.small_crop_fraction)
         free = tf.cast(tf.stack([height, width]) - size + 1, tf.float32)
         begin = tf.cast(tf.stack([shift_y, shift_x]) * free, tf.int32)
@@ -92,9 +92,20 @@ def _cropped(
     return decode_window(example, choose)
 
 
-def _inception_window(
+def inception_window(
     height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor, config: PreprocessingConfig
 ) -> tf.Tensor:
+    """Return the window that `train_example` cuts out for `crop="inception"`.
+
+    Args:
+        height: of the image, int32 ().
+        width: of the image, int32 ().
+        seed: of the example, int32 or int64 (2,).
+        config: gives the areas and aspect ratios to draw from.
+
+    Returns:
+        int32 (4,): top, left, height, width.
+    """
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
         image_size=tf.stack([height, width, 3]),
         bounding_boxes=tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),

@@ -9,6 +9,8 @@ import tensorflow as tf
 from trainers.errors import ConfigurationError
 
 SPLITS = ("train", "validation", "test")
+# Of TFDS sources: also what `trainers/data/tfds_splits.py` sets aside for validation.
+TFDS_SPLITS = (*SPLITS, "whole_train")
 
 
 class Source(Protocol):
@@ -54,7 +56,7 @@ def make_source(name: str, split: str, data_dir: str | None) -> Source:
     Args:
         name: `freedoom_objects`, `digits`, `elpv`, `folder` or
             `tfds:NAME[/CONFIG][:VERSION]`.
-        split: "train", "validation" or "test".
+        split: "train", "validation" or "test", of `tfds` also "whole_train".
         data_dir: where `folder` and `tfds` look; the others ignore it.
 
     Returns:
@@ -82,10 +84,11 @@ def check_source(name: str, split: str) -> None:
     Raises:
         ConfigurationError: unknown name or split, with the nearest one.
     """
-    if split not in SPLITS:
+    splits = TFDS_SPLITS if name.startswith("tfds:") else SPLITS
+    if split not in splits:
         raise ConfigurationError(
-            f"Unknown split {split!r}: expected one of {', '.join(SPLITS)}."
-            + nearest(split, SPLITS)
+            f"Unknown split {split!r}: expected one of {', '.join(splits)}."
+            + nearest(split, splits)
         )
     if name == "folder" or name.startswith("tfds:"):
         return

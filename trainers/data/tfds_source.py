@@ -1,6 +1,8 @@
 """Data sets prepared by TensorFlow Datasets, read record by record.
 
-Which records make up a split is told in `trainers/data/tfds_splits.py`.
+The label is the feature `label`, one class; or, of ImageNet-ReaL, `real_label`, any number
+of classes that are right. Which records make up a split is told in
+`trainers/data/tfds_splits.py`.
 """
 
 import os
@@ -12,6 +14,7 @@ import tensorflow as tf
 
 from trainers.data.array_record_files import ArrayRecordFiles
 from trainers.data.record_index import RecordFiles
+from trainers.data.tfds_splits import RecordRange
 from trainers.data.tfds_splits import plan_splits
 from trainers.errors import ConfigurationError
 
@@ -19,6 +22,7 @@ PREPARE = (
     'Prepare it with: python -c "import tensorflow_datasets as tfds; tfds.builder('
     '{arguments}).download_and_prepare()"'
 )
+_SEVERAL_LABELS = "real_label"
 
 
 class _Records(Protocol):
@@ -32,7 +36,7 @@ class TfdsSource:
 
     Args:
         dataset: "NAME[/CONFIG][:VERSION]", as for `tfds.builder`.
-        split: "train", "validation" or "test".
+        split: one of `trainers.data.sources.TFDS_SPLITS`.
         data_dir: the folder of all prepared sets; None for TFDS's own default.
 
     Raises:
@@ -46,7 +50,9 @@ class TfdsSource:
         self.split = split
         builder = _open_builder(dataset, data_dir)
         self._features = _image_and_label(builder.info.features, self.name)
-        label = self._features["label"]
+        self._label = "label" if "label" in self._features else _SEVERAL_LABELS
+        label = self._features[self._label]
+        label = label.feature if self._label == _SEVERAL_LABELS else label
         self.class_names = tuple(label.names or map(str, range(label.num_classes)))
         sizes = {
             name: info.num_examples
@@ -54,7 +60,7 @@ class TfdsSource:
             if info.num_examples
         }
         plan = plan_splits(sizes, "test" in sizes and self._is_labelled(builder))
-        chosen = plan[split]
+        chosen = plan.get(split, RecordRange(split, 0, 0))
         self._start = chosen.start
         self.num_examples = chosen.stop - chosen.start
         if not self.num_examples:
@@ -79,8 +85,15 @@ class TfdsSource:
         return {
             "encoded": example["image"],
             "identity": tf.ensure_shape(identity, []),
-            "label": tf.cast(example["label"], tf.int64),
+            "label": self._label_of(example),
         }
+
+    def _label_of(self, example: dict[str, Any]) -> tf.Tensor:
+        label = tf.cast(example[self._label], tf.int64)
+        if self._label == "label":
+            return label
+        chosen = tf.one_hot(label, self.num_classes, on_value=True, off_value=False)
+        return tf.cast(tf.reduce_any(chosen, axis=0), tf.int64)
 
     def _read(self, index: np.int64) -> tuple[bytes, bytes]:
         if not 0 <= index < self.num_examples:
@@ -98,7 +111,7 @@ class TfdsSource:
     def _is_labelled(self, builder: Any) -> bool:
         # Sets with a secret test set (ImageNet) store -1 there.
         first = _open_records(builder, "test").read(0)
-        return int(self._parse(tf.constant(first))["label"]) >= 0
+        return bool(tf.reduce_all(self._parse(tf.constant(first))[self._label] >= 0))
 
 
 def _open_builder(dataset: str, data_dir: str | None) -> Any:
@@ -141,13 +154,13 @@ def _image_and_label(features: Any, name: str) -> Any:
     import tensorflow_datasets as tfds
 
     image = features["image"] if "image" in features else None
-    label = features["label"] if "label" in features else None
-    if (
-        isinstance(image, tfds.features.Image)
-        and np.dtype(image.np_dtype) == np.uint8
-        and isinstance(label, tfds.features.ClassLabel)
-    ):
-        return tfds.features.FeaturesDict({"image": image, "label": label})
+    if isinstance(image, tfds.features.Image) and np.dtype(image.np_dtype) == np.uint8:
+        label = features["label"] if "label" in features else None
+        if isinstance(label, tfds.features.ClassLabel):
+            return tfds.features.FeaturesDict({"image": image, "label": label})
+        label = features[_SEVERAL_LABELS] if _SEVERAL_LABELS in features else None
+        if isinstance(getattr(label, "feature", None), tfds.features.ClassLabel):
+            return tfds.features.FeaturesDict({"image": image, _SEVERAL_LABELS: label})
     found = ", ".join(f"{key}: {type(value).__name__}" for key, value in features.items())
     raise ConfigurationError(
         f"{name} must have the features 'image' (Image of uint8) and 'label' "

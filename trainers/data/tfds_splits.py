@@ -24,7 +24,7 @@ class RecordRange:
 
 
 def plan_splits(sizes: Mapping[str, int], test_has_labels: bool) -> dict[str, RecordRange]:
-    """Maps our three splits to TFDS's.
+    """Maps our splits to TFDS's.
 
     | TFDS has                | train       | validation  | test       |
     |-------------------------|-------------|-------------|------------|
@@ -32,27 +32,46 @@ def plan_splits(sizes: Mapping[str, int], test_has_labels: bool) -> dict[str, Re
     | train, test             | first 90 %  | last 10 %   | test       |
     | train, validation       | the rest    | last part   | validation |
     | train                   | first 80 %  | next 10 %   | last 10 %  |
+    | validation or test only |             |             | that one   |
 
-    A test split without labels (ImageNet's) counts as missing. The "last part" is 1 %
-    of a train split of 100,000 examples or more, else 10 %: what is reported as the
-    test result must not be what the model was chosen on.
+    "whole_train" is all of TFDS's train split, whatever of it is "validation" above: for
+    recipes that were published so. A test split without labels (ImageNet's) counts as
+    missing. The "last part" is 1 % of a train split of 100,000 examples or more, else
+    10 %: what is reported as the test result must not be what the model was chosen on.
 
     Args:
         sizes: number of records of each TFDS split.
         test_has_labels: whether the records of "test" can be scored.
 
     Returns:
-        The ranges of "train", "validation" and "test".
+        The ranges of "train", "validation", "test" and "whole_train", or of "test" alone.
 
     Raises:
-        ConfigurationError: there is no train split.
+        ConfigurationError: there is none of the splits train, validation and test.
     """
-    if not sizes.get("train"):
-        raise ConfigurationError(
-            f"The data set needs a split 'train', received {', '.join(sizes)}."
-        )
-    count = sizes["train"]
     whole = {name: RecordRange(name, 0, size) for name, size in sizes.items()}
+    if not sizes.get("train"):
+        return _plan_without_train(whole, test_has_labels)
+    return {**_plan_with_train(sizes, whole, test_has_labels), "whole_train": whole["train"]}
+
+
+def _plan_without_train(
+    whole: Mapping[str, RecordRange], test_has_labels: bool
+) -> dict[str, RecordRange]:
+    # Sets made to test with, such as ImageNet-V2.
+    for name in ("test", "validation"):
+        if name in whole and (name != "test" or test_has_labels):
+            return {"test": whole[name]}
+    raise ConfigurationError(
+        "The data set needs a split 'train', 'validation' or 'test' with labels, received "
+        f"{', '.join(whole)}."
+    )
+
+
+def _plan_with_train(
+    sizes: Mapping[str, int], whole: Mapping[str, RecordRange], test_has_labels: bool
+) -> dict[str, RecordRange]:
+    count = sizes["train"]
     if "test" in sizes and test_has_labels:
         if "validation" in sizes:
             return {name: whole[name] for name in ("train", "validation", "test")}

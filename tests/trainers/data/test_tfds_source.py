@@ -163,6 +163,23 @@ def test_plan(sizes: dict[str, int], labelled: bool, expected: list[tuple[str, i
     assert [plan[split] for split in SPLITS] == [RecordRange(*e) for e in expected]
 
 
-def test_plan_without_train() -> None:
-    with pytest.raises(ConfigurationError, match="received test"):
-        plan_splits({"test": 8}, True)
+def test_whole_train_holds_what_is_kept_for_validation() -> None:
+    plan = plan_splits({"train": 100, "validation": 9}, False)
+    assert plan["whole_train"] == RecordRange("train", 0, 100)
+
+
+@pytest.mark.parametrize("name", ["validation", "test"])
+def test_plan_of_a_set_to_test_with(name: str) -> None:
+    assert plan_splits({name: 8}, True) == {"test": RecordRange(name, 0, 8)}
+
+
+def test_plan_without_labels() -> None:
+    with pytest.raises(ConfigurationError, match="received test, extra"):
+        plan_splits({"test": 8, "extra": 7}, False)
+
+
+def test_a_set_to_test_with_has_no_train_split(tmp_path: Path) -> None:
+    data_dir = prepare(tmp_path, counts={"test": 6})
+    assert TfdsSource("squares", "test", data_dir).num_examples == 6
+    with pytest.raises(ConfigurationError, match=r"too small for a train split.*6 test"):
+        TfdsSource("squares", "train", data_dir)

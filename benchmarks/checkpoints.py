@@ -1,0 +1,160 @@
+"""How long a checkpoint holds up the training.
+
+    python -m benchmarks.checkpoints [--model=vit_b16_tl8at6] [--turns=7]
+
+A turn is some training steps of a model at a small image size, so that its weights are at
+full size and its steps are short, which is the hard case. In turns:
+
+- without: the steps alone;
+- asynchronous: a checkpoint as `trainers.train` saves it, then the steps, then what is left
+  of its writing, as if the next checkpoint were due;
+- waiting: a checkpoint, and the steps only when it is on the disk.
+
+Writes `results/checkpoints.csv`. `stall_seconds` is the median time that the loop stands
+still in `save`; `wall_ratio` is a turn's time over that without checkpoints, on a machine
+whose cores also do the training.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import app
+from absl import flags
+from ml_collections import ConfigDict
+
+from benchmarks.measuring import environment
+from benchmarks.measuring import interleaved
+from benchmarks.measuring import summary
+from benchmarks.measuring import write_csv
+from trainers.checkpoint_files import read_checkpoint
+from trainers.checkpointing import CheckpointStore
+from trainers.configuration import complete_config
+from trainers.experiment import Schedule
+from trainers.experiment import make_model
+from trainers.experiment import make_model_config
+from trainers.losses import make_loss
+from trainers.state import state_arrays
+from trainers.train_step import TrainStep
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("model", "vit_b16_tl8at6", "Name of the model.")
+flags.DEFINE_integer("image_size", 64, "Side of the images in pixels.")
+flags.DEFINE_integer("batch_size", 8, "Images a step.")
+flags.DEFINE_integer("steps", 20, "Steps a turn.", lower_bound=1)
+flags.DEFINE_integer("turns", 7, "Turns that count.", lower_bound=1)
+
+NUM_CLASSES = 1000
+
+
+def main(argv: list[str]) -> None:
+    """Times and writes the CSV."""
+    del argv
+    training = _Training()
+    with tempfile.TemporaryDirectory() as folder:
+        saving = _Saving(training, folder)
+        arms: dict[str, Callable[[], None]] = {
+            "without": training.run,
+            "asynchronous": saving.beside,
+            "waiting": saving.before,
+        }
+        times = interleaved(arms, FLAGS.turns)
+        saving.check_newest()
+    rows = []
+    for name in arms:
+        stalls = saving.stalls.get(name, [0.0])
+        rows.append(
+            {
+                "model": FLAGS.model,
+                "megabytes": round(saving.size / 1e6, 1),
+                "steps": FLAGS.steps,
+                "arm": name,
+                # The first turn does not count.
+                "stall_seconds": round(statistics.median(stalls[1:] or stalls), 4),
+                **summary(times[name], times["without"]),
+                **environment("tensorflow", "keras"),
+            }
+        )
+        print(rows[-1], flush=True)
+    print(write_csv("checkpoints", rows))
+
+
+class _Training:
+    """The trainer's compiled loop on images that are in memory."""
+
+    def __init__(self) -> None:
+        config = complete_config(ConfigDict({"model": _model_section()}))
+        model_config = make_model_config(config, NUM_CLASSES)
+        schedule = Schedule(total=10**6, warmup=0, log=1, evaluate=0, checkpoint=0)
+        self.model, self.optimizer = make_model(config, model_config, schedule)
+        self.step = 0
+        self.train_step = TrainStep(
+            model=self.model,
+            optimizer=self.optimizer,
+            loss=make_loss(config.loss),
+            strategy=tf.distribute.get_strategy(),
+            batch_size=FLAGS.batch_size,
+            normalization=config.data.normalization,
+            global_clipnorm=1.0,
+            seed=0,
+        )
+        random = np.random.default_rng(0)
+        shape = (FLAGS.batch_size, FLAGS.image_size, FLAGS.image_size, 3)
+        labels = random.integers(NUM_CLASSES, size=FLAGS.batch_size)
+        batch = {
+            "image": random.integers(256, size=shape, dtype=np.uint8),
+            "target": keras.utils.to_categorical(labels, NUM_CLASSES).astype("float32"),
+        }
+        self.batches = iter(tf.data.Dataset.from_tensors(batch).repeat())
+
+    def run(self) -> None:
+        """Trains for a turn's steps."""
+        self.train_step.run(self.batches, self.step, FLAGS.steps)
+        self.step += FLAGS.steps
+
+
+class _Saving:
+    """Checkpoints of a training, and how long each held it up."""
+
+    def __init__(self, training: _Training, folder: str) -> None:
+        self.training = training
+        self.folder = folder
+        self.store = CheckpointStore(folder, keep=1)
+        self.stalls: dict[str, list[float]] = {"asynchronous": [], "waiting": []}
+        self.size = 0
+
+    def beside(self) -> None:
+        """Writes the checkpoint while the steps run."""
+        self._save("asynchronous", wait=False)
+        self.training.run()
+        self.store.wait()
+
+    def before(self) -> None:
+        """Writes the checkpoint, then runs the steps."""
+        self._save("waiting", wait=True)
+        self.training.run()
+
+    def check_newest(self) -> None:
+        """Reads the newest checkpoint back: what was timed has been written."""
+        read_checkpoint(self.folder, max(self.store.steps()))
+
+    def _save(self, arm: str, wait: bool) -> None:
+        begin = time.perf_counter()
+        arrays = state_arrays(self.training.model, self.training.optimizer)
+        self.store.save(self.training.step, arrays)
+        if wait:
+            self.store.wait()
+        self.stalls[arm].append(time.perf_counter() - begin)
+        self.size = sum(array.nbytes for array in arrays.values())
+
+
+def _model_section() -> dict[str, object]:
+    return {"name": FLAGS.model, "image_size": FLAGS.image_size}
+
+
+if __name__ == "__main__":
+    app.run(main)

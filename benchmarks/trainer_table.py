@@ -1,0 +1,76 @@
+"""The README's table of what the trainer costs and survives, from the committed results."""
+
+import csv
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+Row = dict[str, str]
+
+
+def trainer_table() -> str:
+    """Returns one line a measurement: what, result, goal, command."""
+    lines = ["| measured | result | goal | command |", "|---|---|---|---|"]
+    lines += [*_loop(), *_pipeline(), _checkpoint(), _kills()]
+    return "\n".join(lines)
+
+
+def _rows(name: str) -> list[Row]:
+    with open(RESULTS / f"{name}.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _loop() -> list[str]:
+    lines = []
+    rows = _rows("training")
+    for config in dict.fromkeys(row["config"] for row in rows):
+        arms = {row["arm"]: row for row in rows if row["config"] == config}
+        trainer, fit = arms["trainer"], arms["fit"]
+        step = 1000 * float(arms["bare"]["wall_seconds"]) / int(trainer["steps"])
+        lines.append(
+            f"| time of a step in the trainer's loop, with data and metrics, over that of a bare "
+            f"compiled step of {step:.0f} ms (`{Path(config).stem}`) | {_ratio(trainer)}; "
+            f"`model.fit`: {_ratio(fit)} | 1.03 | `python -m benchmarks.training` |"
+        )
+    return lines
+
+
+def _pipeline() -> list[str]:
+    lines = []
+    rows = _rows("pipeline")
+    for interpolation in dict.fromkeys(row["interpolation"] for row in rows):
+        arms = {row["arm"]: row for row in rows if row["interpolation"] == interpolation}
+        decode, pipeline = (float(arms[arm]["images_per_second"]) for arm in ("decode", "pipeline"))
+        resized = float(arms["resize"]["images_per_second"])
+        lines.append(
+            f"| images/s of the input pipeline ({interpolation}) over bare JPEG decoding of the "
+            f"same windows | {pipeline:.0f} / {decode:.0f} = {pipeline / decode:.2f}; over "
+            f"decoding and resizing: {pipeline / resized:.2f} | 0.9 "
+            "| `python -m benchmarks.pipeline` |"
+        )
+    return lines
+
+
+def _checkpoint() -> str:
+    arms = {row["arm"]: row for row in _rows("checkpoints")}
+    mine, waiting = arms["asynchronous"], arms["waiting"]
+    return (
+        f"| time the loop stands still for a checkpoint of {float(mine['megabytes']):,.0f} MB "
+        f"(`{mine['model']}` with AdamW) | {float(mine['stall_seconds']):.2f} s; written before "
+        f"going on: {float(waiting['stall_seconds']):.2f} s | – | "
+        "`python -m benchmarks.checkpoints` |"
+    )
+
+
+def _kills() -> str:
+    rows = _rows("kills")
+    kills = sum(int(row["kills"]) for row in rows)
+    same = [row["same_arrays"] == row["same_rows"] == "True" for row in rows]
+    return (
+        f"| runs killed by SIGKILL {kills} times in all at random moments that end with the "
+        f"checksums and rows of one never killed | {sum(same)} of {len(rows)} | all | "
+        "`python -m benchmarks.kills` |"
+    )
+
+
+def _ratio(row: Row) -> str:
+    return f"{float(row['wall_ratio']):.2f} ({row['wall_ratio_quarters']})"

@@ -1,0 +1,204 @@
+"""The command that evaluates a checkpoint, inside this process and as one."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import pytest
+from absl import flags
+
+from tests.trainers.small_runs import Trainer
+from tests.trainers.small_runs import rows
+from tests.trainers.small_runs import strategy_of
+from trainers import evaluate
+from trainers.errors import ConfigurationError
+from trainers.errors import DataError
+from trainers.reporting import format_metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+SETS = "('held_out=digits:test',)"
+
+Evaluate = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with moving averages, two evaluation sets and two checkpoints."""
+    keras.backend.clear_session()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        return Trainer(monkeypatch, tmp_path_factory.mktemp("trained"))(
+            "run",
+            "--config.ema_decay=0.5",
+            "--config.eval_steps=2",
+            "--config.checkpoint_steps=2",
+            f"--config.data.eval_sets={SETS}",
+        )
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, workdir: Path, tmp_path: Path) -> Evaluate:
+    """Runs the command; returns where its report is, if it was asked for."""
+
+    def run(*arguments: str, replicas: int = 1) -> Path:
+        values = flags.FlagValues()
+        evaluate.define_flags(values)
+        values(["evaluate", f"--workdir={workdir}", *arguments])
+        with monkeypatch.context() as patch:
+            patch.setattr(evaluate, "FLAGS", values)
+            patch.setattr(evaluate, "make_strategy", lambda *_: strategy_of(replicas))
+            evaluate.main()
+        return tmp_path / "report.json"
+
+    return run
+
+
+def _sets(path: Path) -> dict[str, dict[str, Any]]:
+    return json.loads(path.read_text())["sets"]
+
+
+def _row(workdir: Path, split: str, step: int) -> dict[str, Any]:
+    (row,) = [row for row in rows(workdir, split) if row["step"] == step]
+    return {name: value for name, value in row.items() if name not in ("step", "split")}
+
+
+def test_training_writes_a_row_for_each_set(workdir: Path) -> None:
+    for split, count in {"validation": 269, "held_out": 270}.items():
+        found = rows(workdir, split)
+        assert [row["step"] for row in found] == [2, 4]
+        for row in found:
+            assert {"accuracy", "loss"} <= row.keys() and row["num_examples"] == count
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_it_finds_what_the_training_wrote(
+    command: Evaluate,
+    workdir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    step: int,
+) -> None:
+    before = sorted(path for path in workdir.rglob("*"))
+    # The last step is the newest checkpoint, which is the one without a flag.
+    which = [] if step == 4 else [f"--checkpoint={step}"]
+    report = command(*which, f"--report={tmp_path / 'report.json'}")
+    capsys.readouterr()
+    sets = _sets(report)
+    assert list(sets) == ["validation", "held_out"]
+    for name, values in sets.items():
+        assert values["metrics"] == _row(workdir, name, step)
+    command(*which)
+    lines = capsys.readouterr().out.splitlines()
+    for name in sets:
+        assert f"{name}: {format_metrics(_row(workdir, name, step))}" in lines
+    assert sorted(path for path in workdir.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("batch_size", "replicas"), [(7, 1), (300, 1), (10, 2)])
+def test_batch_size_and_replicas_do_not_matter(
+    command: Evaluate, workdir: Path, tmp_path: Path, batch_size: int, replicas: int
+) -> None:
+    flag = f"--report={tmp_path / 'report.json'}"
+    sets = _sets(command(f"--batch_size={batch_size}", flag, replicas=replicas))
+    for name, values in sets.items():
+        row = _row(workdir, name, 4)
+        assert values["metrics"]["num_examples"] == row["num_examples"]
+        assert values["metrics"] == pytest.approx(row, abs=1e-6)
+
+
+def test_averages_and_raw_weights(command: Evaluate, workdir: Path, tmp_path: Path) -> None:
+    flag = f"--report={tmp_path / 'report.json'}"
+    losses = {}
+    for weights in ("ema", "raw"):
+        report = json.loads(command(f"--weights={weights}", flag).read_text())
+        assert report["weights"] == weights and report["step"] == 4
+        losses[weights] = report["sets"]["validation"]["metrics"]["loss"]
+    assert losses["ema"] == _row(workdir, "validation", 4)["loss"]
+    assert abs(losses["ema"] - losses["raw"]) > 1e-4
+
+
+def test_the_report_adds_up(command: Evaluate, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    flag = f"--report={tmp_path / 'report.json'}"
+    (values,) = _sets(command("--split=test", flag)).values()
+    matrix, metrics = values["confusion_matrix"], values["metrics"]
+    assert sum(map(sum, matrix)) == metrics["num_examples"] == 270
+    right = sum(matrix[label][label] for label in range(10))
+    assert right / 270 == pytest.approx(metrics["accuracy"])
+    assert len(values["classes"]) == len(values["class_names"]) == 10
+    for label, results in enumerate(values["classes"].values()):
+        assert results["support"] == sum(matrix[label])
+        if results["support"]:
+            assert results["recall"] == pytest.approx(matrix[label][label] / results["support"])
+
+
+def test_sets_by_flag(command: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
+    command("--eval_sets=test,all=digits:train")
+    lines = [line for line in capsys.readouterr().out.splitlines() if "examples" in line]
+    assert [line.split(":")[0] for line in lines] == ["test", "all"]
+    assert lines[1].endswith("num examples 1258")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--checkpoint=3"], "no checkpoint of step 3. It has: 2, 4"),
+        (["--split=tset"], "Did you mean 'test'"),
+        (["--split=test", "--eval_sets=test"], "one of --split and --eval_sets"),
+        (["--eval_sets=digit:test"], "Did you mean 'digits'"),
+        (["--eval_sets=test,test"], "different names"),
+        (["--batch_size=0"], "--batch_size"),
+        (["--workdir="], "Received none"),
+        (["--workdir=nowhere"], "no config.json"),
+        (["--report=."], "is a directory"),
+    ],
+)
+def test_wrong_usage(command: Evaluate, arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        command(*arguments)
+
+
+def test_a_batch_that_the_replicas_cannot_share(command: Evaluate) -> None:
+    with pytest.raises(ConfigurationError, match="set batch_size to 30 or 32"):
+        command("--batch_size=31", replicas=2)
+
+
+def test_a_damaged_checkpoint(
+    command: Evaluate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    workdir = Trainer(monkeypatch, tmp_path)("plain", "--config.total_steps=1")
+    with pytest.raises(ConfigurationError, match="--weights=ema needs"):
+        command(f"--workdir={workdir}", "--weights=ema")
+    (workdir / "checkpoints" / "step_00000001" / "arrays.npz").write_bytes(b"\n")
+    with pytest.raises(DataError, match="is damaged"):
+        command(f"--workdir={workdir}", "--checkpoint=1")
+    with pytest.raises(ConfigurationError, match="a valid checkpoint"):
+        command(f"--workdir={workdir}")
+    (workdir / "config.json").write_text("{")
+    with pytest.raises(ConfigurationError, match="is damaged"):
+        command(f"--workdir={workdir}")
+
+
+def test_other_classes_are_refused(command: Evaluate, tmp_path: Path) -> None:
+    (tmp_path / "test" / "only").mkdir(parents=True)
+    (tmp_path / "train" / "only").mkdir(parents=True)
+    with pytest.raises(ConfigurationError):
+        command(f"--eval_sets=folder:test@{tmp_path}")
+
+
+@pytest.mark.slow
+def test_as_a_process(workdir: Path) -> None:
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "trainers.evaluate", *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    done = run(f"--workdir={workdir}", "--split=test", "--virtual_devices=4")
+    assert done.returncode == 0, done.stderr
+    assert "4 replicas" in done.stdout and "num examples 270" in done.stdout
+    wrong = run(f"--workdir={workdir}", "--checkpoint=9")
+    assert wrong.returncode == 2 and not wrong.stdout
+    (line,) = [line for line in wrong.stderr.splitlines() if line.startswith("error: ")]
+    assert "It has: 2, 4" in line and "Traceback" not in wrong.stderr

@@ -1,0 +1,145 @@
+"""Training from the weights of another model."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import tokenlearner_keras as tk
+from tests.trainers.small_runs import TINY_MODEL
+from tests.trainers.small_runs import Trainer
+from tests.trainers.small_runs import checkpoint_arrays
+from trainers.errors import ConfigurationError
+from trainers.initialization import check_init_from
+from trainers.initialization import initialize
+
+CHECKPOINT = Path(__file__).parents[1] / "goldens" / "augreg_checkpoint.npz"
+TABLE = "position_embedding/table"
+KERNEL = "encoder_block_0/mlp/hidden/kernel"
+
+
+def _model(seed: int, **fields: Any) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    return tk.create_model(**{**TINY_MODEL, "num_classes": 10, **fields})
+
+
+def _weights(model: keras.Model) -> dict[str, np.ndarray]:
+    return {variable.path: variable.numpy() for variable in model.trainable_variables}
+
+
+def _saved(folder: Path, **fields: Any) -> tuple[str, dict[str, np.ndarray]]:
+    """Saves a model whose weights are all its own; returns the file and the weights."""
+    model = _model(1, **fields)
+    for variable in model.trainable_variables:
+        variable.assign_add(keras.random.normal(variable.shape, seed=3))
+    model.save(folder / "model.keras")
+    return str(folder / "model.keras"), _weights(model)
+
+
+def test_the_same_model(tmp_path: Path) -> None:
+    path, expected = _saved(tmp_path)
+    for start in (path, str(tmp_path)):  # the file, and its work directory
+        model = _model(2)
+        report = initialize(model, start)
+        assert report.is_exact and set(report.loaded) == expected.keys()
+        for name, value in _weights(model).items():
+            np.testing.assert_array_equal(value, expected[name], name)
+
+
+def test_another_size_and_other_classes(tmp_path: Path) -> None:
+    path, source = _saved(tmp_path)
+    model = _model(2, image_size=16, num_classes=4)
+    before = _weights(model)
+    report = initialize(model, path)
+    after = _weights(model)
+    (table,) = report.resized
+    assert source[table].shape == (1, 4, 16) and after[table].shape == (1, 16, 16)
+    # The corners of the grid keep their values.
+    corners = after[table].reshape(4, 4, 16)[::3, ::3].reshape(4, 16)
+    np.testing.assert_allclose(corners, source[table][0], atol=1e-6)
+    assert report.skipped == ("head/bias", "head/kernel")
+    np.testing.assert_array_equal(after["head/kernel"], before["head/kernel"])
+    np.testing.assert_array_equal(after[KERNEL], source[KERNEL])
+    assert not (report.missing or report.left_over)
+
+
+def test_a_new_token_learner_starts_fresh(tmp_path: Path) -> None:
+    path, source = _saved(tmp_path, name="vit_ti4_d1")
+    model = _model(2)
+    before = _weights(model)
+    report = initialize(model, path)
+    assert report.missing and all(name.startswith("token_learner_0/") for name in report.missing)
+    for name in report.missing:
+        np.testing.assert_array_equal(_weights(model)[name], before[name])
+    np.testing.assert_array_equal(_weights(model)[KERNEL], source[KERNEL])
+
+
+def test_a_public_checkpoint() -> None:
+    model = tk.build_model(
+        tk.VisionTransformerConfig(
+            image_size=(48, 48),
+            patch_size=(8, 8),
+            width=24,
+            depth=3,
+            num_heads=3,
+            mlp_dim=48,
+            num_classes=5,
+            classifier="token",
+        )
+    )
+    report = initialize(model, str(CHECKPOINT))
+    assert any("pos_embedding" in name for name in report.resized)
+    assert set(report.skipped) == {"head/bias", "head/kernel"}
+    with np.load(CHECKPOINT) as file:
+        np.testing.assert_allclose(
+            model.get_layer("embedding").get_weights()[0].ravel(), file["embedding/kernel"].ravel()
+        )
+
+
+def test_what_cannot_be_a_start(tmp_path: Path) -> None:
+    check_init_from(None)
+    (tmp_path / "run").mkdir()
+    for path, message in (
+        (tmp_path / "run", "has no model.keras"),
+        (tmp_path / "none.keras", "no such file"),
+        (tmp_path / "weights.h5", "expected a work directory"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            check_init_from(str(path))
+
+
+@pytest.mark.parametrize("kind", ["wider.keras", "damaged.keras", "damaged.npz", "other.npz"])
+def test_another_model_changes_nothing(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / kind
+    if kind == "wider.keras":
+        _model(1, width=32).save(path)
+    elif kind == "other.npz":
+        path.write_bytes(CHECKPOINT.read_bytes())
+    else:
+        path.write_bytes(b"PK no archive")
+    model = _model(2)
+    before = _weights(model)
+    with pytest.raises(ConfigurationError, match=f"init_from={path}") as failure:
+        initialize(model, str(path))
+    assert "\n" not in str(failure.value)
+    for name, value in _weights(model).items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_a_training_starts_there_and_resumes_without(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keras.backend.clear_session()
+    trainer = Trainer(monkeypatch, tmp_path)
+    path, expected = _saved(tmp_path)
+    flags = [f"--config.init_from={path}", "--config.optimizer.learning_rate=0.0"]
+    workdir = trainer("run", *flags, "--config.total_steps=1")
+    assert "parameters loaded as they are" in capsys.readouterr().out
+    arrays = checkpoint_arrays(workdir, 1)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(arrays[f"model/{name}"], value, name)
+    # It goes on from its own checkpoint, not from the start again.
+    trainer("run", *flags, "--config.total_steps=2")
+    assert "parameters loaded as they are" not in capsys.readouterr().out

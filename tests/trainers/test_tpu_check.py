@@ -1,0 +1,228 @@
+"""The check on a TPU that is not there; what needs its compiler is skipped without it."""
+
+import dataclasses
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from ml_collections import ConfigDict
+
+from tests.trainers.small_runs import config_file
+from tests.trainers.small_runs import parse
+from trainers import tpu_compiler
+from trainers import train_step
+from trainers.errors import ConfigurationError
+from trainers.errors import TrainingError
+from trainers.tpu_advice import MemoryUse
+from trainers.tpu_advice import advice
+from trainers.tpu_advice import smallest_micro_batches
+from trainers.tpu_advice import smallest_slice
+from trainers.tpu_classes import described_classes
+from trainers.tpu_compiler import TpuCompiler
+from trainers.tpu_lowering import StepLowering
+from trainers.tpu_topology import GENERATIONS
+from trainers.tpu_topology import GIB
+from trainers.tpu_topology import parse_topology
+from trainers.tpu_topology import slices
+
+ROOT = Path(__file__).resolve().parents[2]
+
+needs_compiler = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("jax", "libtpu")),
+    reason="needs jax and libtpu, the extra tpu-check",
+)
+
+
+def _config(folder: Path, *overrides: str) -> ConfigDict:
+    return parse(f"--config={config_file(folder)}", *overrides).config
+
+
+def _run(*arguments: str) -> tuple[int, list[str], str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "trainers.tpu_check", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stdout.splitlines(), done.stderr
+
+
+def _use(needed: float, name: str = "v5e:2x2") -> MemoryUse:
+    """4 GiB stay as they are, one of them for the gradient; the rest is of 64 examples a chip."""
+    topology = parse_topology(name)
+    batch_size = 64 * topology.chips
+    return MemoryUse(topology, batch_size, 1, int(needed * GIB), 4 * GIB, GIB, remat=False)
+
+
+# ---------------------------------------------------------------------- topologies
+def test_chips_of_a_slice() -> None:
+    chips = {"v5e:1x1": 1, "v5e:2x2": 4, "v6e:16x16": 256, "v4:2x2x1": 4, "v5p:2x2x2": 8}
+    assert {name: parse_topology(name).chips for name in chips} == chips
+    assert parse_topology("v5p:2x2x2").name == "v5p:2x2x2"
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_slices_ascend(generation: str) -> None:
+    chips = [topology.chips for topology in slices(GENERATIONS[generation])]
+    assert chips == sorted(set(chips))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "v4, v5e, v5p, v6e"),
+        ("v5e", "a colon and a shape"),
+        ("v9:2x2", "Received: 'v9:2x2'"),
+        ("v5e:2x", "a colon and a shape"),
+        ("v5e:2x3", r"Did you mean v5e:2x\d"),
+        ("v5p:2x2", "the slices of v5p are 2x2x1, 2x2x2"),
+    ],
+)
+def test_wrong_slices_name_the_right_ones(name: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        parse_topology(name)
+
+
+# -------------------------------------------------------------------------- advice
+def test_the_smallest_slice_that_should_fit() -> None:
+    # 2 GiB of examples on each of 4 chips: on one chip 8, and 4 that stay.
+    assert smallest_slice(_use(6)) == parse_topology("v5e:1x1")
+    assert smallest_slice(_use(10)) == parse_topology("v5e:2x2")
+    # 36 on a chip: 18 on each of 8, still too much, and 9 on each of 16.
+    assert smallest_slice(_use(40)) == parse_topology("v5e:4x4")
+    # As many chips as there are examples would be needed, or the state alone is too much.
+    assert smallest_slice(_use(4000)) is None
+    assert smallest_slice(dataclasses.replace(_use(40), fixed=16 * GIB)) is None
+
+
+def test_a_slice_that_cannot_share_the_batch_is_no_advice() -> None:
+    use = dataclasses.replace(_use(40), batch_size=8)
+    assert smallest_slice(use) is None
+
+
+def test_the_micro_batches_that_should_fit() -> None:
+    assert smallest_micro_batches(_use(18)) == 2
+    # Half of 22 would fit beside the 4 that stay, but adding gradients up takes 1 more.
+    assert smallest_micro_batches(_use(26)) == 4
+    twice = dataclasses.replace(_use(26), micro_batches=2)
+    assert smallest_micro_batches(twice) == 4
+    assert smallest_micro_batches(dataclasses.replace(_use(26), batch_size=4)) is None
+
+
+def test_advice_names_flags() -> None:
+    line = advice(_use(40))
+    assert "40.00 GiB" in line and "15.75 GiB" in line and "\n" not in line
+    assert "--topology=v5e:4x4" in line and "--config.gradient_accumulation_steps=4" in line
+    assert "--config.model.remat=True" in line and "--config.batch_size" in line
+    assert "remat" not in advice(dataclasses.replace(_use(40), remat=True))
+    assert "--topology" not in advice(_use(4000))
+
+
+# ------------------------------------------------------------------------ lowering
+def test_both_steps_are_lowered(tmp_path: Path) -> None:
+    lowering = StepLowering(_config(tmp_path), 10, chips=4)
+    assert lowering.examples == 8
+    # AdamW: the weights and two averages of them in float32, a step and a rate.
+    state = lowering.state_bytes
+    assert 3 * lowering.gradient_bytes < state < 3 * lowering.gradient_bytes + 100
+    for program in (lowering.train(), lowering.evaluate()):
+        assert program.startswith(b"ML\xefR")  # MLIR's bytecode
+
+
+def test_operations_without_a_kernel_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def host_only(images: tf.Tensor, kind: str) -> tf.Tensor:
+        del kind
+        values = tf.numpy_function(lambda x: x.astype("float32"), [images], tf.float32)
+        return tf.ensure_shape(values, images.shape)
+
+    monkeypatch.setattr(train_step, "normalize", host_only)
+    with pytest.raises(
+        TrainingError, match="train step does not compile: XLA has no kernel for PyFunc"
+    ) as caught:
+        StepLowering(_config(tmp_path), 10, chips=1).train()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_batch_that_cannot_be_shared_out(tmp_path: Path) -> None:
+    config = _config(tmp_path, "--config.gradient_accumulation_steps=3")
+    with pytest.raises(ConfigurationError, match="expected a multiple of 12"):
+        StepLowering(config, 10, chips=4)
+
+
+# ------------------------------------------------------------------------- classes
+def test_classes_of_data_that_are_not_here() -> None:
+    assert described_classes("tfds:cifar10") == 10
+    assert described_classes("tfds:no_such_set") is None
+    assert described_classes("folder") is None
+
+
+# ------------------------------------------------------------------------ compiler
+@pytest.mark.parametrize("name", ["jax", "libtpu"])
+def test_without_its_packages_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")  # taken back after the test
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'tokenlearner-keras\[tpu-check\]'"):
+        TpuCompiler(parse_topology("v5e:2x2"))
+
+
+def test_what_libtpu_says_of_a_program_that_is_too_large() -> None:
+    messages = {
+        "E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory required for HLO "
+        "temporaries (22.50G) exceeds available HBM (15.75G).": int(22.5 * GIB),
+        "Ran out of memory in memory space hbm. Used 1.5T of 15.75G hbm.": 1536 * GIB,
+    }
+    for message, needed in messages.items():
+        assert tpu_compiler._memory_needed("train", RuntimeError(message)) == needed
+    with pytest.raises(TrainingError, match="eval step does not compile.*no such thing"):
+        tpu_compiler._memory_needed("eval", RuntimeError("no such thing\nmore"))
+
+
+# ------------------------------------------------------------------------- command
+@pytest.mark.slow
+def test_wrong_usage(tmp_path: Path) -> None:
+    config = f"--config={config_file(tmp_path)}"
+    for argument in ("--topology=v5e:3x3", "--num_classes=0", "--config.batch_size=0"):
+        status, output, errors = _run(config, argument)
+        lines = [line for line in errors.splitlines() if line.startswith("error: ")]
+        assert (status, output, len(lines)) == (2, [], 1), errors
+        assert "Traceback" not in errors
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", ["v5e:2x2", "v4:2x2x1"])
+def test_a_small_configuration_fits(tmp_path: Path, topology: str) -> None:
+    status, output, errors = _run(
+        f"--config={config_file(tmp_path)}",
+        f"--topology={topology}",
+        "--num_classes=10",
+        "--config.ema_decay=0.9",
+        "--config.model.dropout=0.1",
+        "--config.dtype_policy=mixed_bfloat16",
+    )
+    assert status == 0, errors
+    description, compiler, train, evaluation, verdict = output
+    assert "8 examples a step" in description and "libtpu" in compiler
+    assert train.startswith("train step: 0.0") and "GFLOP" in train
+    assert evaluation.startswith("eval step: 0.0") and "GFLOP" in evaluation
+    assert verdict.startswith(f"fits: {topology}")
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_batch_that_is_too_large_leaves_with_status_1(tmp_path: Path) -> None:
+    status, output, errors = _run(
+        f"--config={config_file(tmp_path)}", "--num_classes=10", f"--config.batch_size={2**24}"
+    )
+    assert status == 1, errors
+    assert "refused as too large" in output[2] and "fits" not in output[-1]
+    (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert "v5e:2x2: a step needs" in line and "gradient_accumulation_steps" in line
+    assert "Traceback" not in errors

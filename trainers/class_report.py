@@ -1,0 +1,78 @@
+"""Results by class, written as JSON."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainers import files
+from trainers.errors import ConfigurationError
+
+
+def check_report(path: str | None) -> None:
+    """Checks before the evaluation that a report can be made; without a path nothing.
+
+    Raises:
+        ConfigurationError: If scikit-learn is missing, or the path is no good.
+    """
+    if not path:
+        return
+    try:
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        raise ConfigurationError(
+            "--report needs scikit-learn: pip install scikit-learn. Without --report the "
+            "overall metrics are printed."
+        ) from error
+    if files.is_directory(path):
+        raise ConfigurationError(f"--report={path} is a directory. Give a file, such as r.json.")
+
+
+def class_report(confusion: NDArray[np.int64], class_names: Sequence[str]) -> dict[str, Any]:
+    """Returns precision, recall, F1 and support of each class, averages, and the counts.
+
+    Args:
+        confusion: `(K, K)`, the right class first, then the predicted one.
+        class_names: K names.
+
+    Returns:
+        `classes` by name, `averages` (`macro avg`, `weighted avg`), `class_names` in order
+        and `confusion_matrix` as lists. A ratio without examples is 0.
+    """
+    from sklearn.metrics import classification_report
+
+    right, predicted = np.nonzero(confusion)
+    # Two classes may share a name (ImageNet has such): the number tells them apart.
+    labels = range(len(class_names))
+    found = classification_report(
+        right,
+        predicted,
+        labels=list(labels),
+        target_names=[f"{label} {class_names[label]}" for label in labels],
+        sample_weight=confusion[right, predicted],
+        output_dict=True,
+        zero_division=0,
+    )
+    averages = {name: found.pop(name) for name in ("macro avg", "weighted avg")}
+    classes = {
+        name: {**values, "support": int(values["support"])}
+        for name, values in found.items()
+        if isinstance(values, dict)  # accuracy is a number
+    }
+    return {
+        "classes": classes,
+        "averages": averages,
+        "class_names": list(class_names),
+        "confusion_matrix": confusion.tolist(),
+    }
+
+
+def write_report(path: str, report: dict[str, Any]) -> None:
+    """Writes a report; a file that is there stays until the new one is whole.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    files.write_atomically(path, (json.dumps(report, indent=2) + "\n").encode())

@@ -1,0 +1,158 @@
+"""`--dry_run`: all checks, one training step and one evaluation step, and nothing written."""
+
+import math
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import tensorflow as tf
+from ml_collections import ConfigDict
+
+from tokenlearner_keras import VisionTransformerConfig
+from trainers.data.pipeline import evaluation_dataset
+from trainers.data.pipeline import training_dataset
+from trainers.data.preprocessing_config import PreprocessingConfig
+from trainers.data.sources import Source
+from trainers.errors import ConfigurationError
+from trainers.errors import DataError
+from trainers.errors import TrainingError
+from trainers.evaluation import Evaluator
+from trainers.experiment import Schedule
+from trainers.experiment import make_evaluator
+from trainers.experiment import make_model
+from trainers.experiment import make_train_step
+from trainers.reporting import format_metrics
+from trainers.step_memory import StepMemory
+from trainers.step_memory import compiled_memory
+from trainers.train_step import TrainStep
+
+_FINDINGS = (DataError, TrainingError, OSError, tf.errors.OpError)
+
+
+@contextmanager
+def failures_are_findings() -> Iterator[None]:
+    """Turns what a training would fail with later into wrong configuration, status 2.
+
+    Raises:
+        ConfigurationError: For any failure of the data, the steps or the files.
+    """
+    try:
+        yield
+    except _FINDINGS as error:
+        lines = str(error).strip().splitlines()
+        raise ConfigurationError(lines[0] if lines else type(error).__name__) from error
+
+
+def run_one_step_each(
+    train_step: TrainStep,
+    evaluator: Evaluator,
+    batches: Iterator[Any],
+    step: int,
+    sources: Mapping[str, Source],
+) -> None:
+    """Runs one training step and one evaluation step a source, and prints what they give.
+
+    Args:
+        train_step: Of the training.
+        evaluator: Of the training.
+        batches: Of the training.
+        step: Steps done.
+        sources: All that a training evaluates, by name.
+
+    Raises:
+        TrainingError: If the loss or the gradient is not finite.
+    """
+    sums = train_step.run(batches, step, 1)
+    loss, norm = sums["loss"] / sums["num_examples"], sums["gradient_norm"]
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise TrainingError(
+            f"The first step already diverges: loss {loss}, gradient norm {norm}. Check the "
+            "data, data.normalization and optimizer.learning_rate."
+        )
+    print(f"one training step: loss {loss:.4g}, gradient norm {norm:.4g}", flush=True)
+    for name, source in sources.items():
+        metrics = evaluator.evaluate(source, num_batches=1)
+        print(f"one batch of {name}: {format_metrics(metrics)}", flush=True)
+
+
+def print_memory(
+    config: ConfigDict,
+    model_config: VisionTransformerConfig,
+    preprocessing: PreprocessingConfig,
+    strategy: tf.distribute.Strategy,
+    train_source: Source,
+    eval_source: Source,
+) -> None:
+    """Prints the memory of a replica's training step and evaluation step.
+
+    The steps are compiled by XLA for one replica with its share of the batch, in a model
+    and an optimizer of their own; the all-reduce is left out, for a replica that is alone
+    has none.
+
+    Args:
+        config: The whole configuration.
+        model_config: From `make_model_config`.
+        preprocessing: From `make_preprocessing`.
+        strategy: Of the training.
+        train_source: What is trained on.
+        eval_source: What is evaluated.
+    """
+    replicas = strategy.num_replicas_in_sync
+    alone = tf.distribute.OneDeviceStrategy(strategy.extended.worker_devices[0])
+    with alone.scope():
+        # Durations are numbers in the program, and change nothing else of it.
+        model, optimizer = make_model(config, model_config, Schedule(1, 0, 1, 0, 0))
+    share = {"batch_size": config.batch_size, "replicas_per_host": replicas}
+    train_data = training_dataset(train_source, preprocessing, seed=config.seed, **share)
+    eval_data = evaluation_dataset(eval_source, preprocessing, **share)
+    train_step = make_train_step(config, model, optimizer, alone)
+    evaluator = make_evaluator(config, model, optimizer, alone, preprocessing)
+    print(
+        f"weights: {_megabytes(map(_bytes, model.variables))}, optimizer: "
+        f"{_megabytes(map(_bytes, optimizer.variables))}",
+        flush=True,
+    )
+    number = tf.TensorSpec((), tf.int64)
+    memories = {
+        "training step": _memory(alone, train_step._replica_step, train_data, number),
+        "evaluation step": _memory(alone, evaluator._replica_step, eval_data),
+    }
+    for name, memory in memories.items():
+        print(f"memory of a replica's {name}: {_describe(memory)}", flush=True)
+
+
+def _memory(
+    strategy: tf.distribute.Strategy,
+    replica_step: Any,
+    dataset: tf.data.Dataset,
+    *further: tf.TensorSpec,
+) -> StepMemory | None:
+    names, specifications = zip(*dataset.element_spec.items(), strict=True)
+
+    def step(*values: tf.Tensor) -> Any:
+        batch = dict(zip(names, values[: len(names)], strict=True))
+        return strategy.run(replica_step, args=(batch, *values[len(names) :]))
+
+    return compiled_memory(step, *specifications, *further)
+
+
+def _describe(memory: StepMemory | None) -> str:
+    if memory is None:
+        return "not available on this backend (for TPUs: python -m trainers.tpu_check)"
+    parts = {
+        "weights, optimizer and batch": memory.arguments,
+        "activations, gradients and scratch": memory.temporaries,
+        "results and constants": memory.results + memory.constants,
+    }
+    listed = ", ".join(f"{name} {_megabytes([size])}" for name, size in parts.items())
+    return f"{_megabytes([memory.total])} as compiled by XLA ({listed})"
+
+
+def _bytes(variable: Any) -> int:
+    return int(math.prod(variable.shape)) * int(tf.as_dtype(variable.dtype).size)
+
+
+def _megabytes(sizes: Iterable[int]) -> str:
+    return f"{sum(sizes) / 2**20:.1f} MiB"

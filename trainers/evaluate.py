@@ -1,0 +1,165 @@
+"""Evaluates a checkpoint: `python -m trainers.evaluate --workdir=DIR`.
+
+Prints one line an evaluation set: those that the training evaluates, or those of --split
+or --eval_sets (the forms are in trainers/evaluation_sets.py). Every example counts once,
+whatever the batch size and the number of replicas and hosts. With the training's batch
+size and devices, the figures are those that the training wrote for the same step.
+
+Nothing in the work directory is changed; --report=FILE.json writes the metrics, the
+results of each class and the confusion matrix.
+"""
+
+import keras
+from absl import flags
+from ml_collections import ConfigDict
+
+from trainers import cli
+from trainers import files
+from trainers.checkpoint_files import Arrays
+from trainers.checkpointing import CheckpointStore
+from trainers.class_report import check_report
+from trainers.class_report import class_report
+from trainers.class_report import write_report
+from trainers.distribution import STRATEGIES
+from trainers.distribution import describe_strategy
+from trainers.distribution import make_strategy
+from trainers.errors import ConfigurationError
+from trainers.evaluation import has_several_labels
+from trainers.evaluation_sets import EvaluationSet
+from trainers.evaluation_sets import configured_sets
+from trainers.evaluation_sets import parse_sets
+from trainers.experiment import Schedule
+from trainers.experiment import make_evaluator
+from trainers.experiment import make_model
+from trainers.experiment import make_preprocessing
+from trainers.experiment import show_warnings_plainly
+from trainers.hosts import Hosts
+from trainers.reporting import format_metrics
+from trainers.reporting import say_to_stderr
+from trainers.state import load_state
+from trainers.workdir import read_configuration
+
+FLAGS = flags.FLAGS
+WEIGHTS = ("ema", "raw")
+
+
+def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
+    """Defines the flags of this command."""
+    values = {"flag_values": flag_values}
+    flags.DEFINE_string("workdir", None, "The work directory of a training.", **values)
+    flags.DEFINE_integer("checkpoint", None, "Step; the newest valid one if not given.", **values)
+    flags.DEFINE_string("split", None, "Evaluates this split of the training's data.", **values)
+    flags.DEFINE_string("eval_sets", None, "Evaluates these sets, with commas between.", **values)
+    flags.DEFINE_enum(
+        "weights", None, WEIGHTS, "Moving averages (if there are any) or the weights.", **values
+    )
+    flags.DEFINE_integer("batch_size", None, "Global; the training's if not given.", **values)
+    flags.DEFINE_string("report", None, "JSON file for results by class.", **values)
+    flags.DEFINE_enum("strategy", "auto", STRATEGIES, "How to distribute the work.", **values)
+    flags.DEFINE_string("tpu", None, "'local' on a TPU VM, or the name of a TPU.", **values)
+    flags.DEFINE_integer(
+        "virtual_devices", None, "Cut the CPU into that many devices, to rehearse.", **values
+    )
+
+
+def main() -> None:
+    """Loads a checkpoint and evaluates it; every stage is named once, in order."""
+    show_warnings_plainly()
+    config, model_config = read_configuration(FLAGS.workdir)
+    sets = _chosen_sets(config)
+    averages = _choose_weights(config)
+    _choose_batch_size(config)
+    check_report(FLAGS.report)
+
+    # ----------------------------------------------------- checkpoint and devices
+    step, arrays = _load(FLAGS.workdir)
+    strategy = make_strategy(FLAGS.strategy, FLAGS.tpu, FLAGS.virtual_devices)
+    print(describe_strategy(strategy), flush=True)
+    hosts = Hosts(strategy)
+    hosts.check_same("the checkpoint to evaluate", step)
+
+    # ------------------------------------------------------------ data and model
+    sources = {each.name: each.open(model_config.num_classes) for each in sets}
+    with strategy.scope():
+        # Of the durations nothing but the learning rate depends, and no step is taken.
+        model, optimizer = make_model(config, model_config, Schedule(1, 0, 1, 0, 0))
+    load_state(arrays, model, optimizer)
+    preprocessing = make_preprocessing(config, model_config.image_size)
+    evaluator = make_evaluator(config, model, optimizer, strategy, preprocessing, averages)
+    print(f"{_describe_model(model)}, step {step}, {_describe_weights(averages)}", flush=True)
+
+    # ---------------------------------------------------------------- evaluation
+    results = {}
+    for name, source in sources.items():
+        if FLAGS.report and not has_several_labels(source):
+            metrics, confusion = evaluator.evaluate_by_class(source)
+            results[name] = {"metrics": metrics, **class_report(confusion, source.class_names)}
+        else:
+            metrics = evaluator.evaluate(source)
+            results[name] = {"metrics": metrics}
+        print(f"{name}: {format_metrics(metrics)}", flush=True)
+    if FLAGS.report and hosts.is_chief:
+        weights = "ema" if averages else "raw"
+        write_report(FLAGS.report, {"step": step, "weights": weights, "sets": results})
+        print(f"report: {FLAGS.report}", flush=True)
+    hosts.wait()
+
+
+def _chosen_sets(config: ConfigDict) -> list[EvaluationSet]:
+    if FLAGS.split and FLAGS.eval_sets:
+        raise ConfigurationError(
+            f"Expected one of --split and --eval_sets. Received --split={FLAGS.split} and "
+            f"--eval_sets={FLAGS.eval_sets}."
+        )
+    chosen = FLAGS.split or FLAGS.eval_sets
+    return parse_sets([chosen], config.data) if chosen else configured_sets(config.data)
+
+
+def _choose_weights(config: ConfigDict) -> bool:
+    """Returns whether moving averages of the weights are evaluated."""
+    if FLAGS.weights == "ema" and config.ema_decay is None:
+        raise ConfigurationError(
+            "--weights=ema needs a training with moving averages. Received one with "
+            "ema_decay=None. Use --weights=raw, or leave it out."
+        )
+    return config.ema_decay is not None and FLAGS.weights != "raw"
+
+
+def _choose_batch_size(config: ConfigDict) -> None:
+    if FLAGS.batch_size is None:
+        return
+    if FLAGS.batch_size < 1:
+        raise ConfigurationError(f"--batch_size must be at least 1. Received: {FLAGS.batch_size}.")
+    config.batch_size = FLAGS.batch_size
+
+
+def _load(workdir: str) -> tuple[int, Arrays]:
+    """Returns step and arrays of the checkpoint that the flags ask for.
+
+    Raises:
+        ConfigurationError: If there is none; the message says which there are.
+        DataError: If the one asked for is damaged.
+    """
+    with CheckpointStore(files.join(workdir, "checkpoints"), 1, say_to_stderr) as store:
+        if FLAGS.checkpoint is not None:
+            return FLAGS.checkpoint, store.load(FLAGS.checkpoint)
+        found = store.load_newest()
+    if found is None:
+        raise ConfigurationError(
+            f"Expected --workdir=DIR with a valid checkpoint. Received {workdir!r}, which has "
+            "none. Run the training command again; it saves one at its end."
+        )
+    return found
+
+
+def _describe_model(model: keras.Model) -> str:
+    return f"{model.name}: {model.count_params():,} parameters"
+
+
+def _describe_weights(averages: bool) -> str:
+    return "moving averages of the weights" if averages else "weights as trained"
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main, cli.parse_known_flags)

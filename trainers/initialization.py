@@ -1,0 +1,129 @@
+"""Where a training starts from: weights of another model, by `init_from`."""
+
+import tempfile
+from pathlib import Path
+
+import keras
+
+from tokenlearner_keras import LoadReport
+from tokenlearner_keras import load_npz
+from tokenlearner_keras import resize_model
+from trainers import files
+from trainers.errors import ConfigurationError
+
+_HEADS = ("pre_logits/", "head/")
+_SHOWN_PROBLEMS = 5
+
+
+def check_init_from(path: str | None) -> None:
+    """Checks, without reading it, that `init_from` is something to start from.
+
+    Args:
+        path: A work directory, a `.keras` file or a public ViT's `.npz`; None is fine.
+
+    Raises:
+        ConfigurationError: If there is none of these.
+    """
+    if path is not None:
+        _weights_file(path)
+
+
+def initialize(model: keras.Model, path: str) -> LoadReport:
+    """Gives a model the weights of another one, as far as both have them.
+
+    Positions are resized to the model's grid, and a head for other classes stays fresh. Of
+    a work directory it is the finished model, which holds the averaged weights if there
+    are any.
+
+    Args:
+        model: The model; unchanged if an error is raised.
+        path: As for `check_init_from`.
+
+    Returns:
+        What became of each parameter.
+
+    Raises:
+        ConfigurationError: If there is no such file, it is damaged, or of another model.
+    """
+    file = _weights_file(path)
+    load = load_npz if file.endswith(".npz") else _load_keras
+    try:
+        if not files.is_remote(file):
+            return load(model, file)
+        with tempfile.TemporaryDirectory() as folder:
+            # Keras and NumPy read only local files.
+            local = Path(folder) / file.rpartition("/")[2]
+            local.write_bytes(files.read(file))
+            return load(model, str(local))
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())  # it may list parameters, a line each
+        raise ConfigurationError(f"init_from={path}: {reason}") from error
+
+
+def _weights_file(path: str) -> str:
+    """Returns the file that `init_from` stands for."""
+    if files.is_directory(path):
+        file = files.join(path, "model.keras")
+        if files.exists(file):
+            return file
+        raise ConfigurationError(
+            f"init_from={path} has no model.keras: expected the work directory of a finished "
+            "training. Let it finish, or give a .keras file."
+        )
+    if not path.endswith((".keras", ".npz")):
+        raise ConfigurationError(
+            "init_from: expected a work directory, a .keras file or a .npz of a public Vision "
+            f"Transformer. Received {path!r}."
+        )
+    if not files.exists(path):
+        raise ConfigurationError(f"init_from={path}: there is no such file.")
+    return path
+
+
+def _load_keras(model: keras.Model, path: str) -> LoadReport:
+    """Copies the weights of a saved model by name."""
+    source = keras.saving.load_model(path, compile=False)
+    before = _parameters(source)
+    if source.input_shape[1:-1] != model.input_shape[1:-1]:
+        source = resize_model(source, model.input_shape[-3:-1])
+    after, targets = _parameters(source), _parameters(model)
+    common = after.keys() & targets.keys()
+    if not common:
+        raise ValueError(f"it holds another kind of model, {source.name!r}, with other layers")
+    different = {name for name in common if after[name].shape != targets[name].shape}
+    skipped = {name for name in different if name.startswith(_HEADS)}
+    # The bias of a head goes with its kernel.
+    skipped |= {name for name in common if _layer(name) in map(_layer, skipped)}
+    _check_shapes(after, targets, different - skipped)
+    for name in common - skipped:
+        targets[name].assign(after[name].numpy())
+    resized = {name for name in common if before[name].shape != after[name].shape}
+    return LoadReport(
+        loaded=tuple(sorted(common - skipped - resized)),
+        resized=tuple(sorted(resized - skipped)),
+        skipped=tuple(sorted(skipped)),
+        missing=tuple(sorted(targets.keys() - common)),
+        left_over=tuple(sorted(after.keys() - common)),
+    )
+
+
+def _parameters(model: keras.Model) -> dict[str, keras.Variable]:
+    return {each.path: each for each in model.weights if each.name != "seed_generator_state"}
+
+
+def _layer(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def _check_shapes(
+    sources: dict[str, keras.Variable], targets: dict[str, keras.Variable], different: set[str]
+) -> None:
+    if different:
+        listed = "; ".join(
+            f"{name}: {tuple(sources[name].shape)} there, {tuple(targets[name].shape)} here"
+            for name in sorted(different)[:_SHOWN_PROBLEMS]
+        )
+        raise ValueError(
+            f"it holds another model; {len(different)} parameters have other shapes ({listed}). "
+            "Choose a model of the same width, patches and tokens."
+        )

@@ -1,0 +1,89 @@
+"""What to change when a step does not fit, and how small a slice would do.
+
+All of it is an estimate: weights, optimizer state and gradients stay as they are, and what
+is left of the memory grows with the examples that a chip has at a time.
+"""
+
+import dataclasses
+
+from trainers.tpu_topology import GIB
+from trainers.tpu_topology import Topology
+from trainers.tpu_topology import slices
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryUse:
+    """The memory of the larger step, compiled for a slice.
+
+    Attributes:
+        topology: The slice.
+        batch_size: Global batch size.
+        micro_batches: Into which each chip cuts its share (`gradient_accumulation_steps`).
+        needed: Bytes on a chip.
+        fixed: Bytes of it that no smaller batch saves.
+        gradient: Bytes of one gradient, which adding up over micro-batches takes besides.
+        remat: Whether the blocks compute their activations a second time already.
+    """
+
+    topology: Topology
+    batch_size: int
+    micro_batches: int
+    needed: int
+    fixed: int
+    gradient: int
+    remat: bool
+
+    @property
+    def fits(self) -> bool:
+        """Whether a chip has that much."""
+        return self.needed <= self.topology.generation.available
+
+
+def smallest_slice(use: MemoryUse) -> Topology | None:
+    """Returns the smallest slice of the same chips that should fit; None if none does."""
+    for candidate in slices(use.topology.generation):
+        shares = candidate.chips * use.micro_batches
+        growth = use.topology.chips / candidate.chips
+        if use.batch_size % shares == 0 and _fits(use, growth):
+            return candidate
+    return None
+
+
+def smallest_micro_batches(use: MemoryUse) -> int | None:
+    """Returns the `gradient_accumulation_steps` that should fit on the same slice."""
+    count = use.micro_batches * 2
+    while use.batch_size % (use.topology.chips * count) == 0:
+        more = use.gradient if use.micro_batches == 1 else 0
+        if _fits(use, use.micro_batches / count, more):
+            return count
+        count *= 2
+    return None
+
+
+def advice(use: MemoryUse) -> str:
+    """Returns in one line what may help a configuration that does not fit."""
+    cures = []
+    larger, count = smallest_slice(use), smallest_micro_batches(use)
+    if larger is not None and larger != use.topology:
+        cures.append(f"--topology={larger.name}")
+    if count is not None:
+        cures.append(f"--config.gradient_accumulation_steps={count}")
+    if not use.remat:
+        cures.append("--config.model.remat=True")
+    cures.append("a smaller --config.batch_size")
+    available = use.topology.generation.available
+    return (
+        f"{use.topology.name}: a step needs {gib(use.needed)} on a chip, where a program may "
+        f"take {gib(available)}. By estimate one of these helps: {', '.join(cures)}."
+    )
+
+
+def gib(size: int) -> str:
+    """Returns a number of bytes in GiB."""
+    return f"{size / GIB:.2f} GiB" if size >= GIB / 10 else f"{size / GIB:.4f} GiB"
+
+
+def _fits(use: MemoryUse, growth: float, more: int = 0) -> bool:
+    """Whether it fits if a chip has `growth` times the examples, and `more` bytes besides."""
+    moving = max(use.needed - use.fixed, 0)
+    return use.fixed + more + moving * growth <= use.topology.generation.available

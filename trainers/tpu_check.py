@@ -1,0 +1,178 @@
+"""Checks a configuration on a TPU that is not there: `python -m trainers.tpu_check`.
+
+    python -m trainers.tpu_check --config=FILE [--topology=v5e:2x2] [--config.key=value]
+
+Lowers the very train and eval steps of the trainer, as one replica runs them on its share
+of the batch, and compiles them with libtpu for a chip of the slice, on any Linux machine
+(the extra `tpu-check`). Nothing is run. For each step it prints the memory that it needs on
+a chip against what a program may take there, its floating-point operations, and how long it
+took to compile.
+
+Not included: the all-reduce of the gradients between the chips, time, and the devices of
+several hosts. docs/tpu.md says more.
+
+Exit status: 0 both steps compile and fit, 1 one of them does not, 2 wrong usage or
+configuration.
+"""
+
+import time
+from collections.abc import Callable
+
+import keras
+from absl import flags
+from ml_collections import ConfigDict
+
+from trainers import cli
+from trainers.configuration import parse_config_flag
+from trainers.data.normalization import check_normalization
+from trainers.data.sources import make_source
+from trainers.errors import ConfigurationError
+from trainers.errors import TrainingError
+from trainers.experiment import check_training
+from trainers.experiment import make_model_config
+from trainers.experiment import make_preprocessing
+from trainers.experiment import show_warnings_plainly
+from trainers.reporting import say_to_stderr
+from trainers.tpu_advice import MemoryUse
+from trainers.tpu_advice import advice
+from trainers.tpu_advice import gib
+from trainers.tpu_advice import smallest_slice
+from trainers.tpu_classes import described_classes
+from trainers.tpu_compiler import TpuCompiler
+from trainers.tpu_lowering import StepLowering
+from trainers.tpu_topology import Topology
+from trainers.tpu_topology import parse_topology
+
+FLAGS = flags.FLAGS
+
+
+def main() -> None:
+    """Compiles both steps, reports on each, and fails if one does not fit."""
+    show_warnings_plainly()
+    config = FLAGS.config
+    topology = parse_topology(FLAGS.topology)
+    _check(config)
+    compiler = TpuCompiler(topology)
+
+    # ----------------------------------------------------------- model and steps
+    lowering = StepLowering(config, _num_classes(config), topology.chips)
+    print(_describe(config, topology, lowering), flush=True)
+    print(f"compiler: {compiler.versions}; {_included(config)}", flush=True)
+
+    # ------------------------------------------------------------------- compile
+    train = _compile("train", lowering.train, compiler, topology)
+    # What the optimizer keeps stays on the chip while the model is evaluated.
+    kept = lowering.optimizer_bytes
+    evaluation = _compile("eval", lowering.evaluate, compiler, topology, kept)
+
+    # ------------------------------------------------------------------- verdict
+    use = MemoryUse(
+        topology=topology,
+        batch_size=config.batch_size,
+        micro_batches=config.gradient_accumulation_steps,
+        needed=max(train, evaluation),
+        fixed=lowering.state_bytes + lowering.gradient_bytes,
+        gradient=lowering.gradient_bytes,
+        remat=bool(config.model.remat),
+    )
+    if not use.fits:
+        raise TrainingError(advice(use))
+    smallest = smallest_slice(use)
+    hint = f"; by estimate the smallest that does is {smallest.name}" if smallest else ""
+    print(f"fits: {topology.name}{hint}", flush=True)
+
+
+def _check(config: ConfigDict) -> None:
+    """Checks what no stage checks before heavy work begins."""
+    if keras.backend.backend() != "tensorflow":
+        raise ConfigurationError(
+            "The trainer runs on Keras' TensorFlow backend. Received KERAS_BACKEND="
+            f"{keras.backend.backend()}. Unset it, or set it to tensorflow."
+        )
+    check_training(config)
+    # The model is built later; any number of classes will do to check the rest of it.
+    model_config = make_model_config(config, 2)
+    make_preprocessing(config, model_config.image_size)
+    check_normalization(config.data.normalization)
+    if FLAGS.num_classes is not None and FLAGS.num_classes < 1:
+        raise ConfigurationError(
+            f"--num_classes must be at least 1. Received: {FLAGS.num_classes}."
+        )
+
+
+def _num_classes(config: ConfigDict) -> int:
+    """Returns the classes that the flag names, else those of the data.
+
+    Raises:
+        ConfigurationError: If the data are not there, and nothing else knows.
+    """
+    if FLAGS.num_classes is not None:
+        return int(FLAGS.num_classes)
+    data = config.data
+    try:
+        return make_source(data.source, data.train_split, data.data_dir).num_classes
+    except ConfigurationError as error:
+        described = described_classes(data.source)
+        if described is None:
+            message = str(error).rstrip(".")
+            raise ConfigurationError(f"{message}. Or pass --num_classes=N.") from error
+        return described
+
+
+def _compile(
+    name: str,
+    lower: Callable[[], bytes],
+    compiler: TpuCompiler,
+    topology: Topology,
+    kept: int = 0,
+) -> int:
+    """Lowers and compiles a step and prints a line about it.
+
+    Args:
+        name: "train" or "eval".
+        lower: Returns the program.
+        compiler: Compiles it.
+        topology: The slice.
+        kept: Bytes on the chip that are no part of the program.
+
+    Returns:
+        The bytes that it needs on a chip.
+    """
+    say_to_stderr(f"compiling the {name} step; a large model takes many minutes")
+    start = time.monotonic()
+    program = lower()
+    lowered = time.monotonic()
+    compiled = compiler.compile(name, program)
+    seconds = time.monotonic() - lowered
+    needed, available = compiled.memory + kept, topology.generation.available
+    parts = [f"{gib(needed)} of {gib(available)} HBM ({needed / available:.1%})"]
+    if compiled.flops is None:
+        parts.append(f"refused as too large after {seconds:.0f} s")
+    else:
+        parts.append(f"{compiled.flops / 1e9:.2f} GFLOP")
+        parts.append(f"lowered in {lowered - start:.0f} s, compiled in {seconds:.0f} s")
+    print(f"{name} step: {', '.join(parts)}", flush=True)
+    return needed
+
+
+def _describe(config: ConfigDict, topology: Topology, lowering: StepLowering) -> str:
+    generation = topology.generation
+    return (
+        f"{config.model.name}, {config.dtype_policy}: batch {config.batch_size} on "
+        f"{topology.name}, chips: {topology.chips}, each with {generation.memory} GB and "
+        f"{lowering.examples} examples a step; weights and optimizer "
+        f"{gib(lowering.state_bytes)} on each"
+    )
+
+
+def _included(config: ConfigDict) -> str:
+    """Says what the figures leave out."""
+    left_out = "not included: the all-reduce of the gradients"
+    count = config.gradient_accumulation_steps
+    return left_out if count == 1 else f"{left_out}, the flops of all but one of {count} parts"
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("topology", "v5e:2x2", "The TPU slice to compile for.")
+    flags.DEFINE_integer("num_classes", None, "Classes of the data; None: open it and see.")
+    cli.run(main, parse_config_flag)

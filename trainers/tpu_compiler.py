@@ -1,0 +1,184 @@
+"""The TPU's own compiler, on a machine without a TPU.
+
+jax and libtpu (the extra `tpu-check`) are used for nothing but this: jax opens libtpu's
+compiler for a slice that is only described, and the program from TensorFlow is given to it.
+"""
+
+import dataclasses
+import importlib.metadata
+import os
+import re
+from importlib import import_module
+from typing import Any
+
+from trainers.errors import ConfigurationError
+from trainers.errors import TrainingError
+from trainers.tpu_topology import Topology
+
+_MISSING = (
+    "trainers.tpu_check needs the packages jax and libtpu, whose compiler it uses ({reason}). "
+    "Install them with: pip install 'tokenlearner-keras[tpu-check]' (Linux only)"
+)
+
+# "… the total memory required for HLO temporaries (22.50G) exceeds available HBM (15.75G)"
+# and "Used 22.50G of 15.75G hbm".
+_TOO_LARGE = (
+    re.compile(r"\(([\d.]+)([KMGT]?)\) exceeds available HBM"),
+    re.compile(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm"),
+)
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What the compiler says of a program.
+
+    Attributes:
+        memory: Bytes of HBM while it runs: arguments, results that take no argument's
+            place, temporaries and code. Where it does not fit, what it would need.
+        flops: Floating-point operations of one run, the body of a loop counted once; None
+            if the program does not fit.
+    """
+
+    memory: int
+    flops: float | None
+
+
+class TpuCompiler:
+    """Compiles programs for one chip of a slice.
+
+    Args:
+        topology: The slice.
+
+    Raises:
+        ConfigurationError: If jax or libtpu is missing, or knows no such slice.
+    """
+
+    def __init__(self, topology: Topology) -> None:
+        self._jax = _import_jax()
+        self._device = self._describe(topology)
+
+    @property
+    def versions(self) -> str:
+        """The versions of the two packages, for the record."""
+        names = ("jax", "libtpu")
+        return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+
+    def compile(self, name: str, program: bytes) -> Compiled:
+        """Compiles a program for one chip.
+
+        Args:
+            name: Of the step, for messages.
+            program: StableHLO, serialised.
+
+        Raises:
+            TrainingError: If the compiler refuses it, other than for its size.
+        """
+        # Below jax's public interface, hence the exact version in the extra.
+        compiler = import_module("jax._src.compiler")
+        device_list = import_module("jaxlib._jax").DeviceList
+        ir = import_module("jax.extend.mlir.ir")
+        mlir = import_module("jax.interpreters.mlir")
+        with mlir.make_ir_context():
+            module = ir.Module.parse(program)
+            _remove_copies(module, ir)
+            client = self._device.client
+            options = compiler.get_compile_options(
+                num_replicas=1,
+                num_partitions=1,
+                device_assignment=[[self._device.id]],
+                backend=client,
+            )
+            try:
+                executable = client.compile(module, device_list((self._device,)), options)
+            except self._jax.errors.JaxRuntimeError as error:
+                return Compiled(_memory_needed(name, error), None)
+        return Compiled(_memory(executable.get_compiled_memory_stats()), _flops(executable))
+
+    def _describe(self, topology: Topology) -> Any:
+        topologies = import_module("jax.experimental.topologies")
+        config = topology.generation.chip_config
+        options = {"chip_config_name": config} if config else {}
+        try:
+            described = topologies.get_topology_desc(topology.name, "tpu", **options)
+        except (RuntimeError, ValueError) as error:
+            raise ConfigurationError(
+                f"libtpu cannot describe --topology={topology.name} ({_first_line(error)})."
+            ) from error
+        if len(described.devices) != topology.chips:
+            raise ConfigurationError(
+                f"--topology={topology.name}: expected {topology.chips} devices, one a chip. "
+                f"This libtpu describes {len(described.devices)}; install the version that "
+                "the extra tpu-check names."
+            )
+        return described.devices[0]
+
+
+def _import_jax() -> Any:
+    # Read once, at the import: no TPU is looked for, on this machine or by the network.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_PROCESS_BOUNDS", "1,1,1")
+    os.environ.setdefault("TPU_CHIPS_PER_PROCESS_BOUNDS", "1,1,1")
+    # The lock of libtpu is for chips; two of these may compile side by side.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    try:
+        import_module("libtpu")  # the compiler; jax finds it by this package
+        return import_module("jax")
+    except ImportError as error:
+        raise ConfigurationError(_MISSING.format(reason=_first_line(error))) from error
+
+
+def _remove_copies(module: Any, ir: Any) -> None:
+    """Takes out the copies that TensorFlow puts before its results.
+
+    libtpu does not know the operation (`mhlo.copy`, from TensorFlow 2.20 on), and it does
+    nothing to the numbers.
+    """
+    copies = []
+
+    def collect(operation: Any) -> Any:
+        if operation.name == "mhlo.copy":
+            copies.append(operation)
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(collect)
+    for copy in copies:
+        copy.results[0].replace_all_uses_with(copy.operands[0])
+        copy.erase()
+
+
+def _memory(statistics: Any) -> int:
+    return int(
+        statistics.argument_size_in_bytes
+        + statistics.output_size_in_bytes
+        - statistics.alias_size_in_bytes
+        + statistics.temp_size_in_bytes
+        + statistics.generated_code_size_in_bytes
+    )
+
+
+def _flops(executable: Any) -> float:
+    analysis = executable.cost_analysis()
+    return float((analysis[0] if isinstance(analysis, list) else analysis)["flops"])
+
+
+def _memory_needed(name: str, error: Exception) -> int:
+    """Returns the bytes that a program which is too large would need.
+
+    Raises:
+        TrainingError: If the error is another.
+    """
+    for pattern in _TOO_LARGE:
+        found = pattern.search(str(error))
+        if found:
+            return int(float(found[1]) * _UNITS[found[2]])
+    raise TrainingError(
+        f"The {name} step does not compile: libtpu refuses it ({_first_line(error)})."
+    ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else repr(error)

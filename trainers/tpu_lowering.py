@@ -1,0 +1,124 @@
+"""The train and eval steps of a configuration as StableHLO programs for one chip."""
+
+import math
+import re
+from typing import Any
+
+import tensorflow as tf
+from ml_collections import ConfigDict
+
+from trainers.errors import TrainingError
+from trainers.experiment import Schedule
+from trainers.experiment import make_evaluator
+from trainers.experiment import make_model
+from trainers.experiment import make_model_config
+from trainers.experiment import make_preprocessing
+from trainers.experiment import make_train_step
+from trainers.train_step import check_batch_size
+
+_NO_KERNEL = re.compile(r"(\w+) \(No registered")
+
+
+class StepLowering:
+    """Builds model, optimizer and both steps, and lowers the steps without running them.
+
+    What is lowered is the step that a replica of the trainer runs, on its share of the
+    batch and with the loss divided by the whole batch. Only the all-reduce is left out:
+    a replica that is alone has none.
+
+    Args:
+        config: The whole configuration.
+        num_classes: Classes of the data.
+        chips: Replicas that share the batch.
+
+    Attributes:
+        examples: Examples of a chip in a step.
+        state_bytes: Size of weights and optimizer state.
+        optimizer_bytes: Size of the optimizer state alone.
+        gradient_bytes: Size of a gradient of all weights.
+
+    Raises:
+        ConfigurationError: If a value is out of range, or the batch cannot be shared out.
+    """
+
+    def __init__(self, config: ConfigDict, num_classes: int, chips: int) -> None:
+        check_batch_size(config.batch_size, chips, config.gradient_accumulation_steps)
+        model_config = make_model_config(config, num_classes)
+        preprocessing = make_preprocessing(config, model_config.image_size)
+        self._strategy = tf.distribute.OneDeviceStrategy("CPU:0")
+        with self._strategy.scope():
+            # Durations are numbers in the program, and change nothing else of it.
+            schedule = Schedule(total=1, warmup=0, log=1, evaluate=0, checkpoint=0)
+            model, optimizer = make_model(config, model_config, schedule)
+        self._train_step = make_train_step(config, model, optimizer, self._strategy)
+        self._evaluator = make_evaluator(config, model, optimizer, self._strategy, preprocessing)
+        self.examples = config.batch_size // chips
+        self.gradient_bytes = sum(map(_bytes, model.trainable_variables))
+        self.optimizer_bytes = sum(map(_bytes, optimizer.variables))
+        self.state_bytes = self.optimizer_bytes + sum(map(_bytes, model.variables))
+        self._batch = {
+            "image": tf.TensorSpec((self.examples, *model_config.image_size, 3), tf.uint8),
+            "target": tf.TensorSpec((self.examples, num_classes), tf.float32),
+        }
+
+    def train(self) -> bytes:
+        """Returns the train step, serialised.
+
+        Raises:
+            TrainingError: If XLA has no kernel for an operation.
+        """
+
+        def step(image: tf.Tensor, target: tf.Tensor, number: tf.Tensor) -> Any:
+            batch = {"image": image, "target": target}
+            return self._strategy.run(self._train_step._replica_step, args=(batch, number))
+
+        number = tf.TensorSpec((), tf.int64)
+        return _lower("train", step, self._batch["image"], self._batch["target"], number)
+
+    def evaluate(self) -> bytes:
+        """Returns the eval step, serialised.
+
+        Raises:
+            TrainingError: If XLA has no kernel for an operation.
+        """
+        batch = {
+            **self._batch,
+            "label": tf.TensorSpec((self.examples,), tf.int64),
+            "mask": tf.TensorSpec((self.examples,), tf.float32),
+        }
+
+        def step(*values: tf.Tensor) -> Any:
+            parts = dict(zip(batch, values, strict=True))
+            return self._strategy.run(self._evaluator._replica_step, args=(parts,))
+
+        return _lower("eval", step, *batch.values())
+
+
+def _lower(name: str, step: Any, *specs: tf.TensorSpec) -> bytes:
+    """Returns a function as StableHLO bytecode.
+
+    Variables become arguments and results, aliased where the step updates them. The
+    platform is the CPU's: TensorFlow takes no variables for a TPU that is not there.
+    """
+    compiled = tf.function(step, jit_compile=True)
+    lower = compiled.experimental_get_compiler_ir(*specs)
+    try:
+        program = lower(stage="stablehlo_serialized", platform_name="CPU")
+    # What XLA says arrives as the one or the other.
+    except (ValueError, tf.errors.OpError) as error:
+        raise TrainingError(
+            f"The {name} step does not compile: {_reason(str(error))}. Replace the operation, "
+            "or move it to the input pipeline."
+        ) from error
+    return bytes(program)
+
+
+def _reason(message: str) -> str:
+    names = dict.fromkeys(_NO_KERNEL.findall(message))
+    if names:
+        return f"XLA has no kernel for {', '.join(names)}"
+    return f"XLA says: {message.strip().splitlines()[0].rstrip('.')}"
+
+
+def _bytes(variable: Any) -> int:
+    return int(math.prod(variable.shape)) * int(tf.as_dtype(variable.dtype).size)

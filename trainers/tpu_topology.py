@@ -1,0 +1,101 @@
+"""TPU slices by name, such as v5e:2x2, and the memory of their chips."""
+
+import dataclasses
+import difflib
+import math
+import re
+
+from trainers.errors import ConfigurationError
+
+GIB = 2**30
+
+_FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_CUBIC = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """A kind of chip.
+
+    Attributes:
+        name: As in front of the colon.
+        memory: High-bandwidth memory of a chip, in GB, as the maker states it.
+        available: What one program may take of it, in bytes.
+        shapes: Slices that can be had, ascending.
+        chip_config: How the compiler is asked for one replica a chip; None: the default.
+    """
+
+    name: str
+    memory: int
+    available: int
+    shapes: tuple[str, ...]
+    chip_config: str | None = None
+
+
+# memory: https://cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e. available: the
+# limit, in GiB, that libtpu 0.0.52 names when it refuses a program as too large.
+GENERATIONS = {
+    generation.name: generation
+    for generation in (
+        # Without this setting the compiler takes the two cores of a v4 chip for two
+        # devices of half the memory; a TensorFlow replica has both.
+        Generation("v4", 32, int(30.75 * GIB), _CUBIC, "megacore"),
+        Generation("v5e", 16, int(15.75 * GIB), _FLAT),
+        Generation("v5p", 95, int(95.73 * GIB), _CUBIC),
+        Generation("v6e", 32, int(31.24 * GIB), _FLAT),
+    )
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """A slice: chips of one generation, one replica each.
+
+    Attributes:
+        generation: Of its chips.
+        shape: Chips along each axis, such as "2x2".
+    """
+
+    generation: Generation
+    shape: str
+
+    @property
+    def name(self) -> str:
+        """The name that `parse_topology` reads."""
+        return f"{self.generation.name}:{self.shape}"
+
+    @property
+    def chips(self) -> int:
+        """How many chips there are."""
+        return math.prod(map(int, self.shape.split("x")))
+
+
+def parse_topology(name: str) -> Topology:
+    """Reads the name of a slice.
+
+    Args:
+        name: Generation and shape, such as "v5e:2x2" or "v5p:2x2x1".
+
+    Raises:
+        ConfigurationError: If there is no such slice, with those that there are.
+    """
+    matched = re.fullmatch(r"(\w+):(\d+(?:x\d+)+)", name)
+    if not matched or matched[1] not in GENERATIONS:
+        raise ConfigurationError(
+            f"--topology must be one of {', '.join(GENERATIONS)}, a colon and a shape, such "
+            f"as v5e:2x2 or v5p:2x2x1. Received: {name!r}."
+        )
+    generation = GENERATIONS[matched[1]]
+    if matched[2] not in generation.shapes:
+        near = difflib.get_close_matches(matched[2], generation.shapes, n=1)
+        hint = f" Did you mean {generation.name}:{near[0]}?" if near else ""
+        raise ConfigurationError(
+            f"--topology: the slices of {generation.name} are {', '.join(generation.shapes)}. "
+            f"Received: {name!r}.{hint}"
+        )
+    return Topology(generation, matched[2])
+
+
+def slices(generation: Generation) -> list[Topology]:
+    """Returns the slices of a generation, ascending."""
+    return [Topology(generation, shape) for shape in generation.shapes]
