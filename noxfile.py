@@ -17,6 +17,8 @@ NEWEST_PYTHON = next((v for v in ("3.12", "3.11") if shutil.which(f"python{v}"))
 #: The release that is tested; PyTorch's other builds come from its own index.
 TORCH = "torch==2.13.0"
 OLDEST_TENSORFLOW = "tensorflow-cpu==2.19.*"
+# What the extra `tpu` takes, too: later ones need a newer protobuf than this TensorFlow.
+METADATA = "tensorflow-metadata==1.17.3"
 LIBRARY_TESTS = "tests/tokenlearner_keras"
 TRAINER_TESTS = "tests/trainers"
 OTHER_BACKENDS = {
@@ -56,7 +58,9 @@ def tensorflow(session: nox.Session) -> None:
 @nox.session(python=NEWEST_PYTHON)
 def trainer(session: nox.Session) -> None:
     """The trainer on the TensorFlow of Cloud TPUs: `tensorflow-tpu` ends at 2.19.1."""
-    session.install("--quiet", "--editable", ".[train,demo,test]", OLDEST_TENSORFLOW)
+    session.install(
+        "--quiet", "--editable", ".[train,demo,test]", OLDEST_TENSORFLOW, METADATA
+    )  # fmt: skip
     session.run(
         "python", "-m", "pytest", "-n", "auto", "--maxprocesses=4", "-m", "not slow",
         TRAINER_TESTS, *session.posargs,

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from trainers.data.array_record_files import ArrayRecordFiles
 from trainers.data.record_index import RecordFiles
+from trainers.data.tfds_package import import_tfds
 from trainers.data.tfds_splits import RecordRange
 from trainers.data.tfds_splits import plan_splits
 from trainers.errors import ConfigurationError
@@ -115,14 +116,7 @@ class TfdsSource:
 
 
 def _open_builder(dataset: str, data_dir: str | None) -> Any:
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ConfigurationError(
-            "data.source=tfds:… needs the package tensorflow-datasets, which could "
-            f"not be imported ({error}). Install it with: "
-            "pip install tensorflow-datasets"
-        ) from error
+    tfds = import_tfds()
     if not dataset:
         raise ConfigurationError(
             "data.source=tfds: lacks a name: expected tfds:NAME[/CONFIG][:VERSION], "
