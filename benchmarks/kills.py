@@ -93,6 +93,10 @@ class _Notes:
         """Returns the kills of a run, or of all."""
         return [end for end in self.ends if end["phase"] and run in (None, end["run"])]
 
+    def has_trained(self, run: int) -> bool:
+        """Whether a run has been killed with its last checkpoint written."""
+        return any(end["newest"] == TOTAL_STEPS for end in self.kills(run))
+
     def has_finished(self, run: int) -> bool:
         """Whether a run has come to its end."""
         return any(end["run"] == run and not end["phase"] for end in self.ends)
@@ -113,7 +117,8 @@ def _train_and_kill(workdir: Path, run: int, notes: _Notes) -> None:
         process = _train(workdir)
         phase = None
         try:
-            if number < FLAGS.kills:
+            # Once killed after its last step it may end, or it would never come that far.
+            if number < FLAGS.kills and not notes.has_trained(run):
                 phase = _kill_at_random(process, workdir, generator)
             status = process.wait()
         finally:
