@@ -1,6 +1,6 @@
 """How long a checkpoint holds up the training.
 
-    python -m benchmarks.checkpoints [--model=vit_b16_tl8at6] [--turns=7]
+    python -m benchmarks.checkpoints [--model=vit_b16_tl8at6] [--turns=5]
 
 A turn is some training steps of a model at a small image size, so that its weights are at
 full size and its steps are short, which is the hard case. In turns:
@@ -45,8 +45,8 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "vit_b16_tl8at6", "Name of the model.")
 flags.DEFINE_integer("image_size", 64, "Side of the images in pixels.")
 flags.DEFINE_integer("batch_size", 8, "Images a step.")
-flags.DEFINE_integer("steps", 20, "Steps a turn.", lower_bound=1)
-flags.DEFINE_integer("turns", 7, "Turns that count.", lower_bound=1)
+flags.DEFINE_integer("steps", 10, "Steps a turn.", lower_bound=1)
+flags.DEFINE_integer("turns", 5, "Turns that count.", lower_bound=1)
 
 NUM_CLASSES = 1000
 

@@ -9,6 +9,9 @@ Three ways to train the same model on the same data for the same number of steps
   metrics.jsonl, as `trainers.train` does it;
 - fit: `model.fit` on the batches of the same pipeline, with its default settings.
 
+The pipelines of the latter two fill their buffers while another arm runs, which is a few of
+a turn's batches.
+
 Before anything is timed, each trains on the same few batches and all must end with the
 same weights. Writes `results/training.csv`: seconds a turn and the ratio to bare.
 """
