@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 from ml_collections import ConfigDict
 
+from trainers.data.batch_size import check_batch_size
 from trainers.errors import TrainingError
 from trainers.experiment import Schedule
 from trainers.experiment import make_evaluator
@@ -14,7 +15,6 @@ from trainers.experiment import make_model
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
 from trainers.experiment import make_train_step
-from trainers.train_step import check_batch_size
 
 _NO_KERNEL = re.compile(r"(\w+) \(No registered")
 
@@ -42,7 +42,10 @@ class StepLowering:
     """
 
     def __init__(self, config: ConfigDict, num_classes: int, chips: int) -> None:
-        check_batch_size(config.batch_size, chips, config.gradient_accumulation_steps)
+        accumulation = config.gradient_accumulation_steps
+        check_batch_size(
+            config.batch_size, {"chips": chips, "gradient_accumulation_steps": accumulation}
+        )
         model_config = make_model_config(config, num_classes)
         preprocessing = make_preprocessing(config, model_config.image_size)
         self._strategy = tf.distribute.OneDeviceStrategy("CPU:0")

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from trainers.data.batch_size import check_batch_size
 from trainers.data.normalization import normalize
 from trainers.errors import ConfigurationError
 from trainers.losses import Loss
@@ -59,7 +60,10 @@ class TrainStep:
         jit_compile: bool = False,
     ) -> None:
         replicas = strategy.num_replicas_in_sync
-        check_batch_size(batch_size, replicas, gradient_accumulation_steps)
+        check_batch_size(
+            batch_size,
+            {"replicas": replicas, "gradient_accumulation_steps": gradient_accumulation_steps},
+        )
         if jit_compile and replicas > 1:
             # Variables of several replicas do not go into a function compiled by XLA.
             raise ConfigurationError(
@@ -192,23 +196,6 @@ def seed_states(model: keras.Model) -> list[Any]:
         for variable in model.non_trainable_variables
         if variable.name == "seed_generator_state"
     ]
-
-
-def check_batch_size(batch_size: int, replicas: int, gradient_accumulation_steps: int) -> None:
-    """Checks that a global batch can be shared out evenly.
-
-    Raises:
-        ConfigurationError: If it cannot, with batch sizes near by that can.
-    """
-    shares = replicas * gradient_accumulation_steps
-    if batch_size % shares:
-        smaller = batch_size // shares * shares
-        cure = f"{smaller} or {smaller + shares}" if smaller else f"{shares}"
-        raise ConfigurationError(
-            f"batch_size: expected a multiple of {shares} (replicas: {replicas}, "
-            f"gradient_accumulation_steps: {gradient_accumulation_steps}), received "
-            f"{batch_size}; set batch_size to {cure}"
-        )
 
 
 def _cut(values: tf.Tensor, count: int) -> tf.Tensor:

@@ -1,24 +1,45 @@
 """Mixup: training on blends of two images and of their targets."""
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 
-def mixup(
-    images: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor, alpha: float
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Blend each example with the next one of the batch.
+def mixing_weights(batch_size: int, seed: tf.Tensor, alpha: float) -> tf.Tensor:
+    """Draw the share that each example of a batch keeps.
 
-    The order of a training batch is random already, so that the next example is as
-    good as a random partner; and it is never the example itself, unless it is alone.
+    Args:
+        batch_size: of the global batch, so that each host can take its part of the same
+            numbers.
+        seed: stateless seed, integer (2,); the same seed gives the same weights.
+        alpha: the weights are drawn from Beta(alpha, alpha).
+
+    Returns:
+        float32 (batch_size,), in [0, 1].
+    """
+    # Beta(a, a) = X / (X + Y) for two independent Gamma(a) numbers; in float64
+    # because a small alpha makes both underflow in float32.
+    gammas = tf.random.stateless_gamma((2, batch_size), seed, alpha=alpha, dtype=tf.float64)
+    weights = tf.math.divide_no_nan(gammas[0], gammas[0] + gammas[1])
+    return tf.cast(weights, tf.float32)
+
+
+def mixup(images: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Blend the examples of a batch in pairs: the first with the second, and so on.
+
+    The order of a training batch is random already, so that a neighbour is as good as a
+    random partner. Pairs stay together when a batch is cut into parts of an even size, so
+    the parts may be blended apart. The last of an odd number is blended with the one
+    before it; one alone stays as it is.
 
     The blend is rounded back to bytes, because images cross to the device as uint8:
     an error of at most 0.5 / 255 of the range. Targets are blended in float32.
 
     Args:
-        images: uint8 (batch, height, width, 3).
+        images: uint8 (batch, height, width, 3), of a known batch size.
         targets: float32 (batch, num_classes).
-        seed: stateless seed, integer (2,); the same seed gives the same blend.
-        alpha: the weight of each example is drawn from Beta(alpha, alpha).
+        weights: float32 (batch,), the share that each example keeps; see
+            `mixing_weights`.
 
     Returns:
         Blended images and targets, of the shapes and types of the arguments. Where
@@ -27,23 +48,19 @@ def mixup(
     Reference:
         Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018.
     """
-    weights = _beta_weights(tf.shape(images)[:1], seed, alpha)
-    mixed_targets = _blend(targets, weights[:, tf.newaxis])
+    partners = _partners(images.shape[0])
+    mixed_targets = _blend(targets, partners, weights[:, tf.newaxis])
     pixels = tf.cast(images, tf.float32)
-    mixed_pixels = _blend(pixels, weights[:, tf.newaxis, tf.newaxis, tf.newaxis])
+    mixed_pixels = _blend(pixels, partners, weights[:, tf.newaxis, tf.newaxis, tf.newaxis])
     return tf.cast(tf.round(mixed_pixels), tf.uint8), mixed_targets
 
 
-def _beta_weights(shape: tf.Tensor, seed: tf.Tensor, alpha: float) -> tf.Tensor:
-    # Beta(a, a) = X / (X + Y) for two independent Gamma(a) numbers; in float64
-    # because a small alpha makes both underflow in float32.
-    gammas = tf.random.stateless_gamma(
-        tf.concat([[2], shape], axis=0), seed, alpha=alpha, dtype=tf.float64
-    )
-    weights = tf.math.divide_no_nan(gammas[0], gammas[0] + gammas[1])
-    return tf.cast(weights, tf.float32)
+def _partners(batch_size: int) -> npt.NDArray[np.int64]:
+    partners: npt.NDArray[np.int64] = np.arange(batch_size) ^ 1
+    if batch_size % 2:
+        partners[-1] = max(batch_size - 2, 0)
+    return partners
 
 
-def _blend(values: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    partners = tf.roll(values, shift=-1, axis=0)
-    return weights * values + (1.0 - weights) * partners
+def _blend(values: tf.Tensor, partners: npt.NDArray[np.int64], weights: tf.Tensor) -> tf.Tensor:
+    return weights * values + (1.0 - weights) * tf.gather(values, partners)

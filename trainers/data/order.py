@@ -80,9 +80,9 @@ def augmentation_seeds(indices: tf.Tensor, epochs: tf.Tensor, seed: int) -> tf.T
     return tf.stack([mixed_words(seed, _AUGMENTATION_STREAM, epochs), indices], axis=1)
 
 
-def batch_seed(step: tf.Tensor, host_index: int, seed: int) -> tf.Tensor:
-    """Return the stateless seed, int64 (2,), of what is drawn for a whole batch."""
-    return tf.stack([mixed_words(seed, _BATCH_STREAM, host_index), step])
+def batch_seed(step: tf.Tensor, seed: int) -> tf.Tensor:
+    """Return the stateless seed, int64 (2,), of what is drawn for a whole global batch."""
+    return tf.stack([mixed_words(seed, _BATCH_STREAM), step])
 
 
 def examples_at_step(

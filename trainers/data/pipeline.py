@@ -4,6 +4,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from trainers.data.batch_size import check_batch_size
+from trainers.data.mixing import mixing_weights
 from trainers.data.mixing import mixup
 from trainers.data.order import augmentation_seeds
 from trainers.data.order import batch_seed
@@ -37,9 +39,9 @@ def training_dataset(
     """Return the endless training batches of one host, from one step on.
 
     Starting at step k gives the very bytes that a run from step 0 gives from k on.
-    The batch of a host is formed and mixed first and then cut into the batches of
-    its replicas, so that their number does not change what a step sees. The number
-    of hosts changes the partners of mixup, which stay on their host, nothing else.
+    Neither the number of hosts nor that of replicas changes what a step sees: the
+    batch of a host is formed and mixed first and then cut into those of its replicas,
+    and the pairs of mixup never have their halves on two hosts.
 
     Args:
         source: the examples.
@@ -65,6 +67,12 @@ def training_dataset(
     _check_at_least("start_step", start_step, 0)
     _check_at_least("mixup_alpha", mixup_alpha, 0)
     host_batch = batch_size // num_hosts
+    if mixup_alpha > 0 and num_hosts > 1 and host_batch % 2:
+        raise ConfigurationError(
+            "batch_size: mixup blends pairs of a host's examples, so with several hosts each "
+            f"needs an even number of them. Received {host_batch} for each of {num_hosts} "
+            f"hosts; set batch_size to a multiple of {2 * num_hosts}"
+        )
 
     def addresses(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         positions = step_positions(step, batch_size, num_hosts, host_index)
@@ -79,8 +87,9 @@ def training_dataset(
     def finish(step: tf.Tensor, batch: Element) -> Element:
         images, targets = batch["image"], _targets(batch["label"], source.num_classes)
         if mixup_alpha > 0:
-            mixing_seed = batch_seed(step, host_index, seed)
-            images, targets = mixup(images, targets, mixing_seed, mixup_alpha)
+            weights = mixing_weights(batch_size, batch_seed(step, seed), mixup_alpha)
+            weights = weights[host_index * host_batch :][:host_batch]
+            images, targets = mixup(images, targets, weights)
         return {"image": images, "target": targets}
 
     steps = tf.data.Dataset.counter(start_step)
@@ -218,15 +227,7 @@ def _check_layout(
         raise ConfigurationError(
             f"host_index: expected 0 to {num_hosts - 1}, received {host_index}"
         )
-    replicas = num_hosts * replicas_per_host
-    if batch_size % replicas:
-        smaller = batch_size // replicas * replicas
-        cure = f"{smaller} or {smaller + replicas}" if smaller else f"{replicas}"
-        raise ConfigurationError(
-            f"batch_size: expected a multiple of {replicas} (hosts: {num_hosts}, "
-            f"replicas on each: {replicas_per_host}), received {batch_size}; "
-            f"set batch_size to {cure}"
-        )
+    check_batch_size(batch_size, {"hosts": num_hosts, "replicas on each": replicas_per_host})
 
 
 def _check_at_least(name: str, value: float, smallest: int) -> None:

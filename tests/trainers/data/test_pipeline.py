@@ -97,20 +97,31 @@ def test_replicas_do_not_change_the_global_batch(replicas: int) -> None:
         _assert_same([joined], [whole[step]])
 
 
-def test_hosts_share_the_global_batch() -> None:
+@pytest.mark.parametrize("hosts", [2, 3])
+def test_hosts_do_not_change_the_global_batch(hosts: int) -> None:
     source = ArraySource(11)
-    arguments: dict[str, Any] = {"batch_size": 6, "seed": 3}
+    arguments: dict[str, Any] = {"batch_size": 12, "seed": 3, "mixup_alpha": 0.4}
     whole = _batches(training_dataset(source, AUGMENTED, **arguments), 4)
-    hosts = [
+    parts = [
         _batches(
-            training_dataset(source, AUGMENTED, **arguments, num_hosts=3, host_index=host),
+            training_dataset(source, AUGMENTED, **arguments, num_hosts=hosts, host_index=host),
             4,
         )
-        for host in range(3)
+        for host in range(hosts)
     ]
     for step in range(4):
-        joined = np.concatenate([batches[step]["image"] for batches in hosts])
-        np.testing.assert_array_equal(joined, whole[step]["image"])
+        joined = {
+            name: np.concatenate([batches[step][name] for batches in parts])
+            for name in ("image", "target")
+        }
+        _assert_same([joined], [whole[step]])
+
+
+def test_mixup_on_several_hosts_needs_whole_pairs() -> None:
+    arguments: dict[str, Any] = {"batch_size": 6, "seed": 0, "num_hosts": 2}
+    training_dataset(ArraySource(4), PLAIN, **arguments)
+    with pytest.raises(ConfigurationError, match="multiple of 4"):
+        training_dataset(ArraySource(4), PLAIN, **arguments, mixup_alpha=0.1)
 
 
 def test_mixup_blends_targets() -> None:
