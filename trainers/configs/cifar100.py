@@ -7,36 +7,17 @@ Hardware: one GPU, or a v5e:1x1 TPU (--strategy=tpu --tpu=local); on a CPU it ta
 Data: TFDS cifar100; the last tenth of the train split is kept to choose by, and the test split is
 evaluated once, at the end.
 Expected result: unknown; not measured by us.
+
+The settings are those of `cifar10.py`.
 """
 
 from ml_collections import ConfigDict
 
+from trainers.configs import cifar10
+
 
 def get_config() -> ConfigDict:
     """Returns the keys that differ from trainers/configuration.py."""
-    config = ConfigDict()
-    config.batch_size = 256
-    config.total_epochs = 200.0
-    config.warmup_percent = 5.0
-    config.eval_percent = 5.0
-    config.checkpoint_percent = 2.0
-    config.label_smoothing = 0.1
-    config.model = {
-        "name": "vit_ti4_d9_tl8at2",
-        "image_size": 32,
-        "width": 192,
-        "num_heads": 3,
-        "mlp_dim": 768,
-        "stochastic_depth": 0.1,
-    }
-    config.data = {"source": "tfds:cifar100", "final_split": "test", "mixup_alpha": 0.2}
-    config.augmentation = {
-        "crop": "pad",
-        "padding": 4,
-        "flip": True,
-        "randaugment_layers": 1,
-        "randaugment_magnitude": 10.0,
-        "eval_crop_fraction": 1.0,
-    }
-    config.optimizer = {"learning_rate": 1e-3, "weight_decay": 0.05}
+    config = cifar10.get_config()
+    config.data.source = "tfds:cifar100"
     return config

@@ -19,41 +19,14 @@ this size, and with blocks that compute their activations twice to fit into memo
 
 from ml_collections import ConfigDict
 
+from trainers.configs import imagenet_finetune_384
+
 
 def get_config() -> ConfigDict:
     """Returns the keys that differ from trainers/configuration.py."""
-    config = ConfigDict()
-    config.batch_size = 512
-    config.total_steps = 20_000
-    config.warmup_steps = 500
-    config.log_steps = 100
-    config.eval_steps = 2_000
-    config.checkpoint_steps = 1_000
-    config.dtype_policy = "mixed_bfloat16"
+    config = imagenet_finetune_384.get_config()
     config.ema_decay = 0.9999
-    config.model = {
-        "name": "vit_l16_tl16at12_v10",
-        "image_size": 512,
-        "classifier": "token",  # as the public weights
-        "remat": True,
-    }
-    config.data = {
-        "source": "tfds:imagenet2012",
-        "train_split": "whole_train",
-        "eval_split": "test",  # TFDS's validation split: the test set has no labels
-        "eval_sets": (
-            "real=tfds:imagenet2012_real:test",
-            "v2=tfds:imagenet_v2/matched-frequency:test",
-        ),
-        "normalization": "unit",
-    }
-    config.augmentation = {"crop": "inception", "flip": True, "eval_crop_fraction": 1.0}
-    config.optimizer = {
-        "name": "sgd",
-        "learning_rate": 0.03,
-        "schedule": "cosine",
-        "momentum": 0.9,
-        "weight_decay": 0.0,
-        "global_clipnorm": 1.0,
-    }
+    config.model.name = "vit_l16_tl16at12_v10"
+    config.model.image_size = 512
+    config.model.remat = True
     return config
