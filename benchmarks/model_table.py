@@ -38,13 +38,13 @@ def paper_models() -> str:
 
 
 def all_models() -> str:
-    """Returns a table of every listed name at its default input."""
+    """Returns a table of every listed Transformer at its default input."""
     header = (
         "| name | input | tokens in the blocks | parameters, M | GMACs | GFLOPS, paper's way |\n"
         "|---|---|---|---|---|---|"
     )
     with without_weights():
-        return "\n".join([header, *(_line(name, 224) for name in tk.list_models())])
+        return "\n".join([header, *(_line(name, 224) for name in tk.list_models("vi*"))])
 
 
 def _paper_table(rows: list[dict[str, str]]) -> str:

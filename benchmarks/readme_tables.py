@@ -16,6 +16,8 @@ from benchmarks.model_table import all_models
 from benchmarks.model_table import paper_models
 from benchmarks.model_table import readme_models
 from benchmarks.trainer_table import trainer_table
+from benchmarks.video_table import video_models
+from benchmarks.video_table import video_modules
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -61,6 +63,7 @@ DOCUMENTS: dict[str, Parts] = {
         "trainer": trainer_table,
     },
     "docs/models.md": {"paper_models": paper_models, "all_models": all_models},
+    "docs/video_models.md": {"video_modules": video_modules, "video_models": video_models},
 }
 
 

@@ -14,6 +14,7 @@ from tokenlearner_keras.models.model_names import list_models
 from tokenlearner_keras.models.resize import resize_model
 from tokenlearner_keras.models.vision_transformer import build_model
 from tokenlearner_keras.models.vision_transformer_model import VisionTransformer
+from tokenlearner_keras.models.x2plus1d_config import X2Plus1DConfig
 from tokenlearner_keras.version import __version__
 from tokenlearner_keras.visualize import plot_attention_maps
 from tokenlearner_keras.weights.augreg import load_npz
@@ -30,6 +31,7 @@ __all__ = [
     "TokenLearnerV11",
     "VisionTransformer",
     "VisionTransformerConfig",
+    "X2Plus1DConfig",
     "__version__",
     "attention_maps",
     "build_model",

@@ -12,14 +12,15 @@ import keras
 from tokenlearner_keras.layers.attention_pooling import AttentionPooling
 from tokenlearner_keras.layers.class_token import ClassToken
 from tokenlearner_keras.layers.encoder_block import EncoderBlock
+from tokenlearner_keras.layers.grid_attention import GridAttention
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
 from tokenlearner_keras.layers.stochastic_depth import StochasticDepth
 from tokenlearner_keras.layers.token_fuser import TokenFuser
-from tokenlearner_keras.layers.token_learner import NUM_CONVOLUTIONS
 from tokenlearner_keras.layers.token_learner import TokenLearner
 from tokenlearner_keras.layers.token_learner_mha import TokenLearnerMHA
 from tokenlearner_keras.layers.token_learner_v11 import TokenLearnerV11
+from tokenlearner_keras.layers.vector_transformer import VectorTransformer
 from tokenlearner_keras.models.graph import graph_calls
 from tokenlearner_keras.models.graph import nested_graph
 
@@ -224,6 +225,26 @@ def _encoder_block(
     return norms + attention + _mlp(tokens, width, layer.mlp_dim, width)
 
 
+def _vector_transformer(
+    layer: VectorTransformer, shapes: list[tuple[int, ...]], output: tuple[int, ...]
+) -> Cost:
+    tokens, width = output
+    norm = Cost(0, LAYER_NORM_OPERATIONS * tokens * width)
+    return norm + _attention(tokens, tokens, width, layer.num_heads or width)
+
+
+def _grid_attention(
+    layer: GridAttention, shapes: list[tuple[int, ...]], output: tuple[int, ...]
+) -> Cost:
+    frames, height, width, channels = output
+    sizes = {"space_time": output[:-1], "space": (height, width), "time": (frames,)}
+    positions, keys = _positions(output), math.prod(sizes[layer.axes])
+    projections = positions * channels * (2 * layer.key_width + channels)
+    products = positions * keys * (layer.key_width + channels)
+    softmax = SOFTMAX_OPERATIONS * layer.num_heads * positions * keys
+    return Cost(projections + products, softmax)
+
+
 def _attention_pooling(
     layer: AttentionPooling, shapes: list[tuple[int, ...]], output: tuple[int, ...]
 ) -> Cost:
@@ -237,7 +258,7 @@ def _token_learner(
     layer: TokenLearner, shapes: list[tuple[int, ...]], output: tuple[int, ...]
 ) -> Cost:
     positions, width, tokens = _positions(shapes[0]), shapes[0][-1], layer.num_tokens
-    inner = NUM_CONVOLUTIONS - 1
+    inner = layer.num_convolutions - 1
     convolutions = 9 * tokens * (width + inner * tokens)
     gelu = GELU_OPERATIONS * inner * tokens
     norm = LAYER_NORM_OPERATIONS * width
@@ -286,6 +307,8 @@ _LayerCost = Callable[[Any, list[tuple[int, ...]], tuple[int, ...]], Cost]
 _COSTS: dict[Any, _LayerCost] = {
     PatchEmbedding: _patch_embedding,
     EncoderBlock: _encoder_block,
+    GridAttention: _grid_attention,
+    VectorTransformer: _vector_transformer,
     AttentionPooling: _attention_pooling,
     TokenLearner: _token_learner,
     TokenLearnerV11: _token_learner_v11,

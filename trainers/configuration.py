@@ -15,6 +15,7 @@ from ml_collections import config_flags
 from tokenlearner_keras import VisionTransformerConfig
 from trainers.cli import parse_known_flags
 from trainers.data.preprocessing_config import PreprocessingConfig
+from trainers.data.records_config import RecordsConfig
 from trainers.durations import NAMES as DURATION_NAMES
 from trainers.durations import UNITS as DURATION_UNITS
 from trainers.errors import ConfigurationError
@@ -81,6 +82,17 @@ def base_config() -> ConfigDict:
             "final_split": config_dict.placeholder(str),
             "normalization": "unit",
             "mixup_alpha": 0.0,
+            # Examples that cannot be read and are passed over: data/bad_examples.py.
+            "max_bad_examples": 0,
+        }
+    )
+    # How data.source=records is read.
+    config.records = ConfigDict(
+        {
+            "image_key": RecordsConfig.image_key,
+            "label_key": RecordsConfig.label_key,
+            "num_classes": config_dict.placeholder(int),
+            "multi_label": config_dict.placeholder(bool),
         }
     )
     config.augmentation = _augmentation_keys()

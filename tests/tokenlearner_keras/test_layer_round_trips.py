@@ -21,11 +21,13 @@ from tests.tokenlearner_keras.round_trips import waken
 from tests.tokenlearner_keras.round_trips import without_and_with_jit
 from tokenlearner_keras.layers.attention import MultiHeadAttention
 from tokenlearner_keras.layers.attention_pooling import AttentionPooling
+from tokenlearner_keras.layers.batch_normalization import BatchNormalization
 from tokenlearner_keras.layers.class_token import ClassToken
 from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
 from tokenlearner_keras.layers.encoder_block import EncoderBlock
 from tokenlearner_keras.layers.fold_grid import FoldGrid
 from tokenlearner_keras.layers.frame_sampling import FrameSampling
+from tokenlearner_keras.layers.grid_attention import GridAttention
 from tokenlearner_keras.layers.grid_pooling import GridPooling
 from tokenlearner_keras.layers.mlp import MlpBlock
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
@@ -35,6 +37,7 @@ from tokenlearner_keras.layers.stochastic_depth import StochasticDepth
 from tokenlearner_keras.layers.token_learner_mha import TokenLearnerMHA
 from tokenlearner_keras.layers.token_pooling import TokenPooling
 from tokenlearner_keras.layers.tubelet_inflation import InflatedKernel
+from tokenlearner_keras.layers.vector_transformer import VectorTransformer
 
 SEQUENCE, GRID, VIDEO = (16, 8), (4, 4, 8), (3, 4, 4, 8)
 Shapes = tuple[tuple[int, ...], ...]
@@ -42,6 +45,10 @@ Shapes = tuple[tuple[int, ...], ...]
 LAYERS: dict[str, tuple[Callable[..., keras.layers.Layer], Shapes]] = {
     "v1.0": (lambda **k: tk.TokenLearner(3, **k), (VIDEO,)),
     "v1.0 mean": (lambda **k: tk.TokenLearner(3, "mean", (2, 8), **k), (SEQUENCE,)),
+    "v1.0, one convolution": (
+        lambda **k: tk.TokenLearner(3, num_convolutions=1, **k),
+        (VIDEO,),
+    ),
     "v1.1": (lambda **k: tk.TokenLearnerV11(3, 5, 0.1, **k), (GRID,)),
     "mha": (lambda **k: TokenLearnerMHA(3, 2, 0.1, **k), (VIDEO,)),
     "fuser": (lambda **k: tk.TokenFuser(5, dropout=0.1, **k), ((3, 8), GRID)),
@@ -67,6 +74,13 @@ LAYERS: dict[str, tuple[Callable[..., keras.layers.Layer], Shapes]] = {
     },
     "grid pooling": (lambda **k: GridPooling((2, 3), **k), (VIDEO,)),
     "frame sampling": (lambda **k: FrameSampling(2, **k), (VIDEO,)),
+    "batch norm": (lambda **k: BatchNormalization(0.8, 1e-4, **k), (VIDEO,)),
+    **{
+        axes: (lambda axes=axes, **k: GridAttention(axes, 2, 6, **k), (VIDEO,))
+        for axes in ("space_time", "space", "time")
+    },
+    "vector transformer": (lambda **k: VectorTransformer(**k), (SEQUENCE,)),
+    "transformer of heads": (lambda **k: VectorTransformer(2, **k), (SEQUENCE,)),
     "fold": (lambda **k: FoldGrid((2, 8), **k), (SEQUENCE,)),
     "part": (lambda **k: SequencePart(1, 5, **k), (SEQUENCE,)),
     "stochastic depth": (lambda **k: StochasticDepth(0.2, 7, **k), (GRID,)),

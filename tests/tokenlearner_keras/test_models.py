@@ -185,6 +185,7 @@ def test_all_listed_names_are_understood() -> None:
     for name in names:
         config = model_config(name)
         assert (config.num_frames is None) == name.startswith("vit_")
+    assert {name.split("_")[0] for name in names} == {"vit", "vivit", "x2plus1d"}
 
 
 def test_list_models_takes_a_pattern() -> None:
@@ -213,7 +214,7 @@ def test_wrong_calls() -> None:
         tk.create_model("vit_ti8", num_frames=4)
     with pytest.raises(ValueError, match="Did you mean 'dropout'"):
         tk.create_model("vit_ti8", dropuot=0.1)
-    with pytest.raises(ValueError, match="expects a tk.VisionTransformerConfig"):
+    with pytest.raises(ValueError, match="expects a tk.VisionTransformerConfig or"):
         tk.build_model({"width": 8})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"in \[0, 12\)"):
         tk.create_model("vit_b16_tl8at12")

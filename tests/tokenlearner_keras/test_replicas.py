@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
+from tokenlearner_keras.layers.batch_normalization import BatchNormalization
 from tokenlearner_keras.layers.token_learner_mha import TokenLearnerMHA
 
 if keras.backend.backend() != "tensorflow":
@@ -29,7 +30,7 @@ def other_process() -> Iterator[Executor]:
         yield executor
 
 
-@pytest.mark.parametrize("name", ["v1.0", "v1.1", "mha", "fuser"])
+@pytest.mark.parametrize("name", ["v1.0", "v1.1", "mha", "fuser", "batch norm"])
 def test_two_replicas_train_as_one_device(name: str, other_process: Executor) -> None:
     results = other_process.submit(_train_both, name).result(timeout=120)
     assert np.all(np.isfinite(results["loss"])) and results["loss"][-1] < results["loss"][0]
@@ -90,8 +91,11 @@ def _learned(x: Any, name: str) -> Any:
         return tk.TokenLearner(3)(x)
     if name == "mha":
         return TokenLearnerMHA(3, 2)(x)
+    if name == "batch norm":
+        # Each replica has four of the eight examples; the statistics must be of all.
+        x = BatchNormalization()(x)
     tokens = tk.TokenLearnerV11(3, 5)(x)
-    if name == "v1.1":
+    if name in ("v1.1", "batch norm"):
         return tokens
     return keras.layers.Add()([tk.TokenFuser(5)(tokens, x), x])
 

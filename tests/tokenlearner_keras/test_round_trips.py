@@ -1,4 +1,4 @@
-"""Models of every kind and every listed name: config, files, training, gradients."""
+"""Transformers of every kind and listed name: config, files, training, gradients."""
 
 import dataclasses
 import json
@@ -74,7 +74,7 @@ def _distinct() -> list[tuple[str, int]]:
     width, patches and number of tokens are the same for all.
     """
     names: dict[Any, tuple[str, int]] = {}
-    for name in tk.list_models():
+    for name in tk.list_models("vi*"):
         config = model_config(name, **SMALL)
         special = [config.token_learner_block or 0, *(block for block, _ in config.pooling)]
         config = dataclasses.replace(config, depth=min(config.depth, max(special) + 2))
@@ -100,7 +100,7 @@ def _kinds() -> list[tuple[str, dict[str, Any]]]:
     return list(kinds.values())
 
 
-@pytest.mark.parametrize("name", tk.list_models())
+@pytest.mark.parametrize("name", tk.list_models("vi*"))
 @pytest.mark.filterwarnings("ignore:image_size")
 def test_the_configuration_of_a_listed_model_comes_back(name: str) -> None:
     for overrides in ({}, SMALL):
@@ -118,7 +118,8 @@ def test_a_model_comes_back_from_its_files(branch: str, tmp_path: Path) -> None:
 
 def _distinct_at_own_depth() -> list[str]:
     """Returns a listed name for every model that differs once narrow, with small patches."""
-    return list({model_config(name, **SMALL): name for name in reversed(tk.list_models())}.values())
+    names = reversed(tk.list_models("vi*"))
+    return list({model_config(name, **SMALL): name for name in names}.values())
 
 
 QUICK_NAMES = ("vit_b16", "vit_b16_tl16at3", "vit_b16_tl16at6_v10_fuser_linear")

@@ -36,3 +36,11 @@ def check_grid(value: Any, name: str) -> tuple[int, int]:
         check_positive_integer(value[0], f"{name}[0]"),
         check_positive_integer(value[1], f"{name}[1]"),
     )
+
+
+def check_size(value: Any, name: str) -> tuple[int, int]:
+    """Returns an int as a square, and a pair of integers as (height, width)."""
+    if isinstance(value, (list, tuple)):
+        return check_grid(value, name)
+    side = check_positive_integer(value, name)
+    return (side, side)

@@ -8,6 +8,7 @@ from keras import ops
 
 from tokenlearner_keras.layers.checks import check_choice
 from tokenlearner_keras.layers.checks import check_grid
+from tokenlearner_keras.layers.checks import check_positive_integer
 from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
 from tokenlearner_keras.layers.mlp import gelu
 from tokenlearner_keras.layers.positions import PositionShape
@@ -21,7 +22,7 @@ class TokenLearner(WeightedSumTokenLearner):
     """TokenLearner v1.0, the module of the paper's experiments.
 
     Each of the S tokens is a sum over all positions of the input, weighted by a
-    spatial map in (0, 1) that four 3x3 convolutions and a sigmoid compute from the
+    spatial map in (0, 1) that 3x3 convolutions and a sigmoid compute from the
     normalised input: `z[s] = sum_n sigmoid(a[s, n]) * x[n]`. The values are the raw,
     un-normalised input.
 
@@ -31,6 +32,8 @@ class TokenLearner(WeightedSumTokenLearner):
             (the paper's text). They differ by the number of positions.
         grid_size: `(height, width)` of the grid for inputs of rank 3. None takes a
             square grid.
+        num_convolutions: Convolutions that compute the maps, GELU between them: the
+            reference's four; 1 in the paper's convolutional video models.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -70,15 +73,17 @@ class TokenLearner(WeightedSumTokenLearner):
         num_tokens: int = 8,
         pooling: str = "sum",
         grid_size: tuple[int, int] | None = None,
+        num_convolutions: int = NUM_CONVOLUTIONS,
         **kwargs: Any,
     ) -> None:
         super().__init__(num_tokens, **kwargs)
         self.pooling = check_choice(pooling, ("sum", "mean"), "pooling")
         self.grid_size = None if grid_size is None else check_grid(grid_size, "grid_size")
+        self.num_convolutions = check_positive_integer(num_convolutions, "num_convolutions")
 
     def _build_attention(self, channels: int) -> None:
         self.convolutions = []
-        for index in range(NUM_CONVOLUTIONS):
+        for index in range(self.num_convolutions):
             convolution = keras.layers.Conv2D(
                 self.num_tokens,
                 kernel_size=3,
@@ -107,7 +112,7 @@ class TokenLearner(WeightedSumTokenLearner):
                 # A convolution reads its neighbours, so padding is zeroed each time.
                 x = ops.where(mask, x, ops.zeros_like(x))
             x = convolution(x)  # (B*T, H, W, S)
-            if index < NUM_CONVOLUTIONS - 1:
+            if index < self.num_convolutions - 1:
                 x = gelu(x)
         logits = ops.reshape(x, (ops.shape(x)[0], -1, self.num_tokens))  # (B*T, N, S)
         return ops.sigmoid(ops.cast(logits, self._accumulation_dtype))
@@ -157,4 +162,5 @@ class TokenLearner(WeightedSumTokenLearner):
             **super().get_config(),
             "pooling": self.pooling,
             "grid_size": self.grid_size,
+            "num_convolutions": self.num_convolutions,
         }

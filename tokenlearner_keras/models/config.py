@@ -1,7 +1,6 @@
 """The configuration of a (video) Vision Transformer with or without TokenLearner."""
 
 import dataclasses
-import difflib
 import math
 import numbers
 import operator
@@ -10,10 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from tokenlearner_keras.layers.checks import check_choice
-from tokenlearner_keras.layers.checks import check_grid
 from tokenlearner_keras.layers.checks import check_positive_integer
 from tokenlearner_keras.layers.checks import check_rate
+from tokenlearner_keras.layers.checks import check_size
 from tokenlearner_keras.layers.tubelet_inflation import METHODS
+from tokenlearner_keras.models.config_fields import check_fields
 
 CLASSIFIERS = ("gap", "gmp", "gsp", "token", "map", None)
 _POSITIVE = ("tubelet_size", "width", "depth", "num_heads", "mlp_dim", "num_tokens", "num_classes")
@@ -138,10 +138,11 @@ class VisionTransformerConfig:
     def _normalise_pairs(self) -> None:
         """Accepts an int for a square and lists (from JSON) for tuples."""
         for name in ("image_size", "patch_size"):
-            object.__setattr__(self, name, _pair(getattr(self, name), name))
+            object.__setattr__(self, name, check_size(getattr(self, name), name))
         try:
             pooling = tuple(
-                (operator.index(block), _pair(grid, "pooling grid")) for block, grid in self.pooling
+                (operator.index(block), check_size(grid, "pooling grid"))
+                for block, grid in self.pooling
             )
         except (TypeError, ValueError) as error:
             raise ValueError(
@@ -287,21 +288,5 @@ class VisionTransformerConfig:
         Raises:
             ValueError: If a key is unknown, with the nearest known one.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
-        for key in values:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise ValueError(
-                    f"VisionTransformerConfig has no field {key!r}.{hint} Known: "
-                    f"{', '.join(known)}."
-                )
+        check_fields(cls, values)
         return cls(**values)
-
-
-def _pair(value: Any, name: str) -> tuple[int, int]:
-    """Returns an int as a square, and a pair of integers as it is."""
-    if isinstance(value, (list, tuple)):
-        return check_grid(value, name)
-    side = check_positive_integer(value, name)
-    return (side, side)

@@ -126,7 +126,7 @@ def _insert(
             inner = _insert(inner, path[1:], request, found, inner.name)
             operations = {id(node.operation): inner}
         outputs = rewired_outputs(graph, checked_call, tensors, operations)
-        kind = VisionTransformer if isinstance(model, VisionTransformer) else keras.Model
+        kind = type(model) if isinstance(model, VisionTransformer) else keras.Model
         return kind(graph.input, outputs, name=name)
 
 

@@ -8,6 +8,9 @@ from typing import Any
 from tokenlearner_keras.models.config import VisionTransformerConfig
 from tokenlearner_keras.models.vision_transformer import build_model
 from tokenlearner_keras.models.vision_transformer_model import VisionTransformer
+from tokenlearner_keras.models.x2plus1d_config import X2Plus1DConfig
+
+ModelConfig = VisionTransformerConfig | X2Plus1DConfig
 
 #: Width, heads, MLP width and depth of each size.
 SIZES: dict[str, dict[str, int]] = {
@@ -16,6 +19,11 @@ SIZES: dict[str, dict[str, int]] = {
     "b": {"width": 768, "num_heads": 12, "mlp_dim": 3072, "depth": 12},
     "l": {"width": 1024, "num_heads": 16, "mlp_dim": 4096, "depth": 24},
     "h": {"width": 1280, "num_heads": 16, "mlp_dim": 5120, "depth": 32},
+}
+#: The convolutional video models: names in full, and the fields they stand for.
+CONVOLUTIONAL: dict[str, dict[str, Any]] = {
+    "x2plus1d_m": {},
+    "x2plus1d_m_tokenlearner": {"module": "conv2d_token_learner"},
 }
 DEFAULT_IMAGE_SIZE = 224
 DEFAULT_NUM_FRAMES = 32
@@ -76,7 +84,8 @@ def _with_v10(names: tuple[str, ...]) -> tuple[str, ...]:
     return (*names, *v10)
 
 
-_NAMES = tuple(sorted((*_with_v10((*_IMAGE_NAMES, *_VIDEO_NAMES)), *_POOLING_NAMES)))
+_TRANSFORMERS = (*_with_v10((*_IMAGE_NAMES, *_VIDEO_NAMES)), *_POOLING_NAMES)
+_NAMES = tuple(sorted((*_TRANSFORMERS, *CONVOLUTIONAL)))
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -88,11 +97,13 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def parse_model_name(name: str) -> dict[str, Any]:
-    """Returns the `VisionTransformerConfig` fields that a model name stands for.
+    """Returns the configuration's fields that a model name stands for.
 
     Raises:
         ValueError: If the name does not follow the grammar, with the nearest names.
     """
+    if name in CONVOLUTIONAL:
+        return dict(CONVOLUTIONAL[name])
     match = _PATTERN.fullmatch(name) if isinstance(name, str) else None
     if match is None or (match["family"] == "vit" and match["tubelet"]):
         written = re.sub(r"[^a-z0-9_]", "", str(name).lower())
@@ -102,7 +113,8 @@ def parse_model_name(name: str) -> dict[str, Any]:
             f"Unknown model name {name!r}.{hint} A name is vit_ or vivit_, a size (ti, s,"
             " b, l, h), the patch, for video x and the tubelet, then _dDEPTH, "
             "_tlTOKENSatBLOCK with _v10, _fuser and _linear after it, and _poolGRIDat"
-            "BLOCK, such as vit_b16_tl8at6; tk.list_models() lists well-known ones."
+            "BLOCK, such as vit_b16_tl8at6, or x2plus1d_m, x2plus1d_m_tokenlearner; "
+            "tk.list_models() lists well-known ones."
         )
     fields: dict[str, Any] = dict(SIZES[match["size"]])
     fields["patch_size"] = (int(match["patch"]),) * 2
@@ -125,21 +137,27 @@ def parse_model_name(name: str) -> dict[str, Any]:
     return fields
 
 
+def config_class(name: str) -> type[VisionTransformerConfig] | type[X2Plus1DConfig]:
+    """Returns the class of the configuration that a model name stands for."""
+    return X2Plus1DConfig if name in CONVOLUTIONAL else VisionTransformerConfig
+
+
 def model_config(
     name: str,
     num_classes: int = 1000,
     image_size: int | tuple[int, int] | None = None,
     num_frames: int | None = None,
     **overrides: Any,
-) -> VisionTransformerConfig:
+) -> ModelConfig:
     """Returns the configuration that `create_model` builds.
 
     Args:
         name: A model name, see `create_model`.
         num_classes: Number of logits.
         image_size: Pixels, an integer or `(height, width)`. None: 224.
-        num_frames: Frames of a video model. None: 32.
-        **overrides: Any field of `VisionTransformerConfig`.
+        num_frames: Frames of a video model. None: 32, in a convolutional one 64.
+        **overrides: Any field of `VisionTransformerConfig` or, for a convolutional video
+            model, of `X2Plus1DConfig`.
 
     Raises:
         ValueError: If the name or a field is wrong.
@@ -148,14 +166,14 @@ def model_config(
     fields["num_classes"] = num_classes
     fields["image_size"] = DEFAULT_IMAGE_SIZE if image_size is None else image_size
     if num_frames is not None:
-        if "num_frames" not in fields:
+        if "num_frames" not in fields and name not in CONVOLUTIONAL:
             raise ValueError(
                 f"{name!r} is an image model and takes no num_frames. Received: "
-                f"{num_frames}. Video models are named vivit_…."
+                f"{num_frames}. Video models are named vivit_… or x2plus1d_…."
             )
         fields["num_frames"] = num_frames
     fields.update(overrides)
-    return VisionTransformerConfig.from_dict(fields)
+    return config_class(name).from_dict(fields)
 
 
 def create_model(
@@ -173,12 +191,14 @@ def create_model(
             `_v10` (default v1.1), `_fuser`, `_linear` after it for the paper's linear
             mask, and pooling baselines `_pool8at9_pool2at18` (to an 8x8 grid before
             block 9, to 2x2 before block 18). `vit_b16_d21_tl16at10` has 21 blocks and
-            16 tokens from block 10 on.
+            16 tokens from block 10 on. Or `x2plus1d_m`, a convolutional video model, and
+            `x2plus1d_m_tokenlearner`.
         num_classes: Number of logits.
         image_size: Pixels, an integer or `(height, width)`. None: 224. Grids are
             floored.
-        num_frames: Frames of a video model. None: 32.
-        **overrides: Any field of `VisionTransformerConfig`.
+        num_frames: Frames of a video model. None: 32, in a convolutional one 64.
+        **overrides: Any field of `VisionTransformerConfig` or, for a convolutional video
+            model, of `X2Plus1DConfig`.
 
     Returns:
         A functional Keras model, see `build_model`.

@@ -14,6 +14,7 @@ from tokenlearner_keras.layers.grid_pooling import GridPooling
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
 from tokenlearner_keras.layers.token_fuser import TokenFuser
+from tokenlearner_keras.models.x2plus1d_model import X2Plus1D
 from tokenlearner_keras.weights.resize import resize_positions
 
 
@@ -25,8 +26,8 @@ def resize_model(
     """Returns a new model with the same weights for images or videos of another size.
 
     The table of positions is interpolated to the new grid (linearly, the corners kept);
-    every other weight is copied. The given model stays as it is. A compiled model gives a
-    compiled model with a fresh optimizer.
+    every other weight is copied. A convolutional video model has no table. The given model
+    stays as it is. A compiled model gives a compiled model with a fresh optimizer.
 
     Args:
         model: A model of `tk.build_model` or `tk.create_model`, also one loaded from a
@@ -50,11 +51,13 @@ def resize_model(
         `projects/baselines/vit.py` interpolates the same way (`scipy.ndimage.zoom`).
     """
     graph = functional_graph(model, "resize_model")
-    positions = _only(graph, PositionEmbedding)
+    positions = None if isinstance(graph, X2Plus1D) else _only(graph, PositionEmbedding)
     _check_fusers(graph, num_frames)
     shape = _new_input_shape(graph, image_size, num_frames)
-    grid = _new_grid(graph, positions, shape)
-    grids = _grids_to_change(graph, positions.grid, grid)
+    grids: dict[str, tuple[int, ...]] = {}
+    if positions is not None:
+        grid = _new_grid(graph, positions, shape)
+        grids = _grids_to_change(graph, positions.grid, grid)
 
     def clone(layer: Any) -> Any:
         config = layer.get_config()
@@ -67,7 +70,7 @@ def resize_model(
     structured = keras.tree.pack_sequence_as(graph.input, [inputs])
     try:
         resized = keras.models.clone_model(graph, structured, clone_function=clone)
-        _copy_weights(graph, resized, positions.name)
+        _copy_weights(graph, resized, None if positions is None else positions.name)
     except ValueError as error:
         raise ValueError(
             f"Model {model.name!r} cannot be resized to inputs of shape {shape}: {error}"
@@ -155,7 +158,7 @@ def _grids_to_change(
     return grids
 
 
-def _copy_weights(model: keras.Model, resized: keras.Model, table: str) -> None:
+def _copy_weights(model: keras.Model, resized: keras.Model, table: str | None) -> None:
     for layer in model.layers:
         weights = layer.get_weights()
         target = resized.get_layer(layer.name)

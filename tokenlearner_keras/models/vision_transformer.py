@@ -21,15 +21,18 @@ from tokenlearner_keras.layers.token_learner_v11 import TokenLearnerV11
 from tokenlearner_keras.layers.token_pooling import TokenPooling
 from tokenlearner_keras.models.config import VisionTransformerConfig
 from tokenlearner_keras.models.vision_transformer_model import VisionTransformer
+from tokenlearner_keras.models.x2plus1d import build_x2plus1d
+from tokenlearner_keras.models.x2plus1d_config import X2Plus1DConfig
 
 
 def build_model(
-    config: VisionTransformerConfig, name: str = "vision_transformer"
+    config: VisionTransformerConfig | X2Plus1DConfig, name: str = "vision_transformer"
 ) -> VisionTransformer:
     """Builds the model that a configuration describes, with fresh weights.
 
     Args:
-        config: The configuration.
+        config: The configuration, of a Vision Transformer or of a convolutional video
+            model, for which see `build_x2plus1d`.
         name: Name of the Keras model.
 
     Returns:
@@ -41,9 +44,11 @@ def build_model(
     Reference:
         scenic `projects/token_learner/model.py`, `TokenLearnerViT`.
     """
+    if isinstance(config, X2Plus1DConfig):
+        return build_x2plus1d(config, name)
     if not isinstance(config, VisionTransformerConfig):
         raise ValueError(
-            "build_model expects a tk.VisionTransformerConfig. Received: "
+            "build_model expects a tk.VisionTransformerConfig or a tk.X2Plus1DConfig. Received: "
             f"{config!r}. A dictionary becomes one by "
             "VisionTransformerConfig.from_dict."
         )

@@ -88,9 +88,11 @@ def _examine(source: Source, index: int) -> DataError | None:
             return error  # raised inside tf.numpy_function; it names the file itself
         except (tf.errors.OpError, OSError, ValueError) as error:
             return DataError(
-                f"cannot read {record}: {_reason(error)}; "
+                f"cannot read {_named_record(source, index, record)}: {_reason(error)}; "
                 "restore the file or remove it from the data set"
             )
+        if "video" in example or "frames" in example:
+            return _examine_video(example, record)
         try:
             decode_image(example)
         except tf.errors.OpError as error:
@@ -99,6 +101,37 @@ def _examine(source: Source, index: int) -> DataError | None:
                 f"{_reason(error)}; remove or replace the file"
             )
     return None
+
+
+def _examine_video(example: dict[str, tf.Tensor], record: str) -> DataError | None:
+    video = f"video {_identity(example)} ({record})"
+    frames = example["video"] if "video" in example else example["frames"]
+    if len(frames) == 0:
+        return DataError(f"{video} holds no frames: expected at least one; remove the video")
+    if "video" in example:
+        return None  # decoded by `load`
+    sizes = []
+    for number, encoded in enumerate(frames):
+        frame = f"frame {number}, counted from 0, of {video}"
+        try:
+            height, width, _ = decode_image({"encoded": encoded}).shape
+        except tf.errors.OpError as error:
+            return DataError(
+                f"cannot decode {frame}: {_reason(error)}; remove or replace the video"
+            )
+        sizes.append(f"{height}x{width}")
+        if sizes[-1] != sizes[0]:
+            return DataError(
+                f"{frame}: expected the height and width of frame 0, {sizes[0]}, received "
+                f"{sizes[-1]}; remove or replace the video"
+            )
+    return None
+
+
+def _named_record(source: Source, index: int, record: str) -> str:
+    """Return a record that `load` cannot read, with its file if the source names it."""
+    identity = getattr(source, "identity", None)
+    return f"{identity(index)} ({record})" if identity else record
 
 
 def _identity(example: dict[str, tf.Tensor]) -> str:

@@ -8,29 +8,20 @@ Rendered from `freedoom2.wad`, Copyright (c) 2001-2018 Contributors to the Freed
 project, 3-clause BSD licence, by the engine in the package `vizdoom` (MIT licence).
 """
 
-import importlib.metadata
-import sys
-import tempfile
-import time
-import zipfile
 from pathlib import Path
 
-import numpy as np
-
-from trainers.data.cache import cache_directory
-from trainers.data.cache import exclusive
-from trainers.data.cache import is_intact
-from trainers.data.cache import replaced_file
-from trainers.data.cache import write_checksum
+from trainers.data.freedoom_engine import engine_version
+from trainers.data.freedoom_engine import import_vizdoom
 from trainers.data.freedoom_options import FreedoomOptions
 from trainers.data.freedoom_renderer import RenderedImages
 from trainers.data.freedoom_renderer import split_jobs
-from trainers.data.freedoom_scene import import_vizdoom
-from trainers.data.worker_processes import Job
-from trainers.data.worker_processes import default_workers
-from trainers.data.worker_processes import run_jobs
+from trainers.data.rendered_arrays import cached_arrays
+from trainers.data.rendered_arrays import render_jobs
+from trainers.data.rendered_arrays import rendered_path
 from trainers.errors import ConfigurationError
-from trainers.errors import DataError
+
+NAME = "freedoom_objects"
+KEYS = ("images", "labels", "masks")
 
 
 def load_freedoom_objects(
@@ -56,17 +47,15 @@ def load_freedoom_objects(
     options = options or FreedoomOptions()
     if split not in options.splits:
         raise ConfigurationError(
-            f"freedoom_objects has the splits {sorted(options.splits)}, received {split!r}."
+            f"{NAME} has the splits {sorted(options.splits)}, received {split!r}."
         )
-    path = cache_path(split, options)
-    loaded = _load(path)
-    if loaded is None:
-        # Of two processes that start together one renders and the other one waits.
-        with exclusive(path.with_suffix(".lock")):
-            loaded = _load(path)
-            if loaded is None:
-                loaded = _render_into(path, split, options, workers)
-    return loaded
+    arrays = cached_arrays(
+        cache_path(split, options),
+        KEYS,
+        "images",
+        lambda: vars(render_split(split, options, workers)),
+    )
+    return RenderedImages(**arrays)
 
 
 def cache_path(split: str, options: FreedoomOptions) -> Path:
@@ -82,12 +71,7 @@ def cache_path(split: str, options: FreedoomOptions) -> Path:
     Raises:
         ConfigurationError: `vizdoom` is not installed.
     """
-    try:
-        version = importlib.metadata.version("vizdoom")
-    except importlib.metadata.PackageNotFoundError:
-        version = str(import_vizdoom().__version__)
-    fingerprint = options.fingerprint(split, version)
-    return cache_directory() / "freedoom_objects" / f"{split}-{fingerprint}.npz"
+    return rendered_path(NAME, split, options.fingerprint(split, engine_version()))
 
 
 def render_split(
@@ -108,64 +92,7 @@ def render_split(
         DataError: a worker failed.
     """
     import_vizdoom()
-    with tempfile.TemporaryDirectory(prefix="tokenlearner-") as directory:
-        jobs, outputs = [], []
-        for job in split_jobs(options, split):
-            output = Path(directory) / f"{job.map_name}.npz"
-            arguments = (job.to_json(), str(output))
-            module = "trainers.data.freedoom_renderer"
-            jobs.append(Job(job.map_name, module, arguments))
-            outputs.append(output)
-        description = f"Rendering freedoom_objects, {split} maps"
-        run_jobs(jobs, description, workers or default_workers())
-        parts = [_read(output) for output in outputs]
-    return RenderedImages(
-        images=np.concatenate([part.images for part in parts]),
-        labels=np.concatenate([part.labels for part in parts]),
-        masks=np.concatenate([part.masks for part in parts]),
-    )
-
-
-def _render_into(
-    path: Path, split: str, options: FreedoomOptions, workers: int | None
-) -> RenderedImages:
-    start = time.monotonic()
-    rendered = render_split(split, options, workers)
-    if not len(rendered.labels):
-        raise DataError(f"Rendering the split {split!r} gave no image: {options}.")
-    _save(path, rendered)
-    seconds = time.monotonic() - start
-    _say(f"{len(rendered.labels)} images in {seconds:.0f} s, kept in {path}")
-    return rendered
-
-
-def _save(path: Path, rendered: RenderedImages) -> None:
-    with replaced_file(path) as temporary, temporary.open("wb") as stream:
-        np.savez(
-            stream,
-            images=rendered.images,
-            labels=rendered.labels,
-            masks=rendered.masks,
-        )
-    write_checksum(path)
-
-
-def _load(path: Path) -> RenderedImages | None:
-    if not path.exists():
-        return None
-    if is_intact(path):
-        try:
-            return _read(path)
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile):
-            pass  # the digest agrees with a file that was never good
-    _say(f"The cached file {path} is damaged; it is rendered again.")
-    return None
-
-
-def _read(path: Path) -> RenderedImages:
-    with np.load(path, allow_pickle=False) as arrays:
-        return RenderedImages(arrays["images"], arrays["labels"], arrays["masks"])
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    jobs = {job.map_name: job.to_json() for job in split_jobs(options, split)}
+    description = f"Rendering {NAME}, {split} maps"
+    arrays = render_jobs(jobs, "trainers.data.freedoom_renderer", description, workers)
+    return RenderedImages(**arrays)

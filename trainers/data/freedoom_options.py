@@ -5,6 +5,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from dataclasses import field
+from typing import Any
 
 # Part of the cache key: raise it with every change that alters a rendered byte.
 RENDERER_VERSION = 1
@@ -46,6 +47,19 @@ def map_names(first: int, last: int) -> tuple[str, ...]:
         Names such as "MAP01".
     """
     return tuple(f"MAP{number:02d}" for number in range(first, last + 1))
+
+
+def fingerprint(facts: dict[str, Any]) -> str:
+    """Hashes the facts that decide the bytes of a rendered file.
+
+    Args:
+        facts: all that JSON can write.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    text = json.dumps(facts, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -106,5 +120,4 @@ class FreedoomOptions:
         facts["engine_version"] = engine_version
         facts["renderer_version"] = RENDERER_VERSION
         facts["class_names"] = CLASS_NAMES
-        text = json.dumps(facts, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return fingerprint(facts)

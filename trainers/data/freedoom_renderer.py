@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainers.data.crop import square_crop
+from trainers.data.freedoom_engine import engine_seed
 from trainers.data.freedoom_options import CLASS_NAMES
 from trainers.data.freedoom_options import FreedoomOptions
 from trainers.data.freedoom_scene import FRAME_HEIGHT
@@ -24,6 +25,7 @@ from trainers.data.freedoom_scene import FRAME_WIDTH
 from trainers.data.freedoom_scene import FreedoomScene
 from trainers.data.freedoom_scene import MapObject
 from trainers.data.freedoom_scene import View
+from trainers.data.rendered_arrays import save_arrays
 
 SMALLEST_SIDE = 10  # pixels of the frame; below it nobody can tell the object
 SMALLEST_AREA = 100  # visible pixels
@@ -132,7 +134,7 @@ def render_map(job: RenderJob) -> RenderedImages:
     """
     map_number = int(job.map_name.removeprefix("MAP"))
     rng = np.random.default_rng([job.seed, map_number])
-    scene = FreedoomScene(job.map_name, seed=(job.seed * 100 + map_number) % 2**31)
+    scene = FreedoomScene(job.map_name, seed=engine_seed(job.seed, map_number))
     images: list[NDArray[np.uint8]] = []
     masks: list[NDArray[np.bool_]] = []
     labels: list[int] = []
@@ -209,13 +211,7 @@ def main(arguments: list[str]) -> None:
         arguments: the job as JSON, and the name of the file to write.
     """
     rendered = render_map(RenderJob.from_json(arguments[0]))
-    with Path(arguments[1]).open("wb") as stream:
-        np.savez(
-            stream,
-            images=rendered.images,
-            labels=rendered.labels,
-            masks=rendered.masks,
-        )
+    save_arrays(Path(arguments[1]), vars(rendered))
 
 
 if __name__ == "__main__":

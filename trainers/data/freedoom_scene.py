@@ -2,21 +2,21 @@
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.errors import ConfigurationError
+from trainers.data.freedoom_engine import IDLE_TICS
+from trainers.data.freedoom_engine import POWER_UP_DISTANCE
+from trainers.data.freedoom_engine import POWER_UPS
+from trainers.data.freedoom_engine import import_vizdoom
+from trainers.data.freedoom_engine import is_inverted
+from trainers.data.freedoom_engine import new_game
 
 FRAME_WIDTH = 320
 FRAME_HEIGHT = 240
-# Standing on these inverts, tints or brightens the whole picture for half a minute.
-POWER_UPS = ("InvulnerabilitySphere", "Infrared", "RadSuit", "Berserk", "BlurSphere")
-POWER_UP_DISTANCE = 64.0  # map units; an item is picked up within about 36
 CHEATS = ("god", "notarget", "freeze", "noclip")
-IDLE_TICS = 20  # after a new episode, until doors, lifts and the camera rest
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,9 @@ class FreedoomScene:
 
     def __init__(self, map_name: str, seed: int) -> None:
         self._vizdoom = import_vizdoom()
-        self._game = self._new_game(map_name, seed)
+        buttons, variables = ("TURN_LEFT_RIGHT_DELTA",), ("ANGLE",)
+        self._game = new_game(map_name, seed, "RES_320X240", buttons, variables)
+        self._game.set_labels_buffer_enabled(True)
         self._game.init()
         self.objects: list[MapObject] = []
         self.restart()
@@ -107,7 +109,7 @@ class FreedoomScene:
             return None
         self._look(target, round(x), round(y), turn)
         state = self._game.get_state()
-        if state is None or _is_inverted(state.screen_buffer):
+        if state is None or is_inverted(state.screen_buffer):
             self.restart()
             return None
         for label in state.labels:
@@ -132,61 +134,6 @@ class FreedoomScene:
     def _advance(self, to_the_right: float, tics: int, draw: bool) -> None:
         self._game.set_action([to_the_right])
         self._game.advance_action(tics, draw)
-
-    def _new_game(self, map_name: str, seed: int) -> Any:
-        vizdoom = self._vizdoom
-        game = vizdoom.DoomGame()
-        game.set_doom_config_path(str(Path("engine.ini").absolute()))
-        game.set_doom_game_path(str(Path(vizdoom.__file__).parent / "freedoom2.wad"))
-        game.set_doom_scenario_path("")
-        game.set_doom_map(map_name)
-        game.set_seed(seed)
-        game.set_episode_timeout(10**8)
-        game.set_window_visible(False)
-        game.set_screen_resolution(vizdoom.ScreenResolution.RES_320X240)
-        game.set_screen_format(vizdoom.ScreenFormat.RGB24)
-        for hide in (
-            game.set_render_hud,
-            game.set_render_weapon,
-            game.set_render_crosshair,
-            game.set_render_messages,
-            game.set_render_screen_flashes,
-        ):
-            hide(False)
-        game.set_labels_buffer_enabled(True)
-        game.set_objects_info_enabled(True)
-        game.set_available_buttons([vizdoom.Button.TURN_LEFT_RIGHT_DELTA])
-        variable = vizdoom.GameVariable
-        game.set_available_game_variables([variable.ANGLE])
-        game.add_game_args("+sv_cheats 1 +freelook 1 +cl_showsecretmessage 0")
-        return game
-
-
-def import_vizdoom() -> Any:
-    """Imports the engine.
-
-    Returns:
-        The module `vizdoom`.
-
-    Raises:
-        ConfigurationError: it is not installed.
-    """
-    try:
-        import vizdoom
-    except ImportError as error:
-        raise ConfigurationError(
-            "The Freedoom data are rendered by the package 'vizdoom', which could not "
-            f"be imported ({error}). Install it with: "
-            "pip install tokenlearner-keras[demo]"
-        ) from error
-    return vizdoom
-
-
-def _is_inverted(frame: NDArray[np.uint8]) -> bool:
-    # Under invulnerability the engine draws a negative in pure grey. Every eighth
-    # pixel is enough: a picture of the game without any colour does not occur.
-    sample = frame[::8, ::8].astype(np.int16)
-    return bool((sample.max(axis=2) == sample.min(axis=2)).all()) and sample.mean() > 12
 
 
 def _view_of(label: Any, state: Any) -> View | None:

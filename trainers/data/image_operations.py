@@ -3,6 +3,10 @@
 Every operation takes an image (uint8, (height, width, 3)), a strength (0 to 1, known
 when the graph is built) and a sign (float32 scalar tensor, -1 or 1; ignored by
 operations without a direction) and returns an image of the same shape and type.
+
+A clip (uint8, (frames, height, width, 3)) is treated as one: what moves pixels moves
+those of each frame alike, and what measures an image first measures all frames together,
+so that pixels that are equal in two frames stay equal.
 """
 
 import math
@@ -34,8 +38,8 @@ def autocontrast(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tenso
     """Stretch each channel to the full range."""
     del strength, sign
     pixels = tf.cast(image, tf.float32)
-    low = tf.reduce_min(pixels, axis=(0, 1))
-    high = tf.reduce_max(pixels, axis=(0, 1))
+    low = tf.reduce_min(pixels, axis=_positions(image))
+    high = tf.reduce_max(pixels, axis=_positions(image))
     stretched = (pixels - low) * (255.0 / tf.maximum(high - low, 1.0))
     return _to_bytes(tf.where(high > low, stretched, pixels))
 
@@ -47,7 +51,7 @@ def equalize(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
     codes = tf.cast(image, tf.int32) + tf.constant([0, 256, 512])
     counts = tf.math.bincount(tf.reshape(codes, [-1]), minlength=768, maxlength=768)
     counts = tf.reshape(counts, (3, 256))
-    brightest = tf.reduce_max(image, axis=(0, 1))
+    brightest = tf.reduce_max(image, axis=_positions(image))
     last_count = tf.gather(counts, tf.cast(brightest, tf.int32), batch_dims=1)
     step = (tf.reduce_sum(counts, axis=1) - last_count) // 255
     step = step[:, tf.newaxis]  # (3, 1)
@@ -74,12 +78,12 @@ def solarize(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
 
 def color(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
     """Move away from, or towards, the grey image."""
-    return _enhance(image, _grey(image), strength, sign)
+    return _enhance(image, grey(image), strength, sign)
 
 
 def contrast(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
     """Move away from, or towards, the mean grey."""
-    return _enhance(image, tf.reduce_mean(_grey(image)), strength, sign)
+    return _enhance(image, tf.reduce_mean(grey(image)), strength, sign)
 
 
 def brightness(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
@@ -89,12 +93,13 @@ def brightness(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
 
 def sharpness(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
     """Move away from, or towards, the smoothed image; the border stays."""
-    pixels = tf.cast(image, tf.float32)
+    frames = tf.cast(_frames(image), tf.float32)
     kernel = tf.constant(_SMOOTHING)[:, :, tf.newaxis, tf.newaxis] / 13.0
     kernel = tf.tile(kernel, (1, 1, 3, 1))
-    smooth = tf.nn.depthwise_conv2d(pixels[tf.newaxis], kernel, (1, 1, 1, 1), "VALID")
-    change = smooth[0] - pixels[1:-1, 1:-1]
-    smooth_image = pixels + tf.pad(change, ((1, 1), (1, 1), (0, 0)))
+    smooth = tf.nn.depthwise_conv2d(frames, kernel, (1, 1, 1, 1), "VALID")
+    change = smooth - frames[:, 1:-1, 1:-1]
+    smooth_frames = frames + tf.pad(change, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    smooth_image = tf.reshape(smooth_frames, tf.shape(image))
     return _enhance(image, smooth_image, strength, sign)
 
 
@@ -117,14 +122,14 @@ def shear_y(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
 def translate_x(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
     """Shift to the left or right."""
     share = sign * (strength * _MAX_TRANSLATION)
-    width = tf.cast(tf.shape(image)[1], tf.float32)
+    width = tf.cast(tf.shape(image)[-2], tf.float32)
     return _transform(image, shift_x=tf.round(share * width))
 
 
 def translate_y(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
     """Shift up or down."""
     share = sign * (strength * _MAX_TRANSLATION)
-    height = tf.cast(tf.shape(image)[0], tf.float32)
+    height = tf.cast(tf.shape(image)[-3], tf.float32)
     return _transform(image, shift_y=tf.round(share * height))
 
 
@@ -146,13 +151,26 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
+def grey(image: tf.Tensor) -> tf.Tensor:
+    """Return the brightness of each pixel, float32 of the shape of the image but for one
+    channel.
+    """
+    weighted = tf.cast(image, tf.float32) * tf.constant(_LUMA)
+    return tf.reduce_sum(weighted, axis=-1, keepdims=True)
+
+
+def _positions(image: tf.Tensor) -> tuple[int, ...]:
+    """Return all axes but that of the channels."""
+    return tuple(range(len(image.shape) - 1))
+
+
+def _frames(image: tf.Tensor) -> tf.Tensor:
+    """Return (frames, height, width, 3) of a clip, or of an image as its only frame."""
+    return image[tf.newaxis] if len(image.shape) == 3 else image
+
+
 def _to_bytes(pixels: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.clip_by_value(tf.round(pixels), 0.0, 255.0), tf.uint8)
-
-
-def _grey(image: tf.Tensor) -> tf.Tensor:
-    weighted = tf.cast(image, tf.float32) * tf.constant(_LUMA)
-    return tf.reduce_sum(weighted, axis=-1, keepdims=True)  # (H, W, 1)
 
 
 def _enhance(image: tf.Tensor, plain: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
@@ -174,7 +192,7 @@ def _transform(
     At (x, y), measured from the centre, the result shows the pixel of the image at
     (scale x + x_by_y y + shift_x, y_by_x x + scale y + shift_y).
     """
-    size = tf.shape(image)[:2]
+    size = tf.shape(image)[-3:-1]
     centre = (tf.cast(size, tf.float32) - 1.0) / 2.0
     centre_y, centre_x = centre[0], centre[1]
     offset_x = centre_x - scale * centre_x - x_by_y * centre_y + shift_x
@@ -182,11 +200,11 @@ def _transform(
     numbers = (scale, x_by_y, offset_x, y_by_x, scale, offset_y, 0.0, 0.0)
     matrix = tf.stack([tf.cast(number, tf.float32) for number in numbers])
     result = tf.raw_ops.ImageProjectiveTransformV3(
-        images=image[tf.newaxis],
+        images=_frames(image),
         transforms=matrix[tf.newaxis],
         output_shape=size,
         fill_value=_FILL,
         interpolation="BILINEAR",
         fill_mode="CONSTANT",
     )
-    return tf.ensure_shape(result[0], image.shape)
+    return tf.ensure_shape(tf.reshape(result, tf.shape(image)), image.shape)

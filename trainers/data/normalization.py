@@ -18,16 +18,33 @@ _STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "zero_one": ((0.0,), (255.0,)),
 }
 
-NORMALIZATIONS = tuple(sorted(_STATISTICS))
+#: Each clip by its own statistics.
+_CLIP = "clip"
+
+NORMALIZATIONS = tuple(sorted((*_STATISTICS, _CLIP)))
+
+# The epsilon of "clip", in units of a byte: below it, all that is left is noise.
+_SMALLEST_DEVIATION = 1.0
 
 
-def check_normalization(kind: str) -> None:
+def check_normalization(kind: str, *, clips: bool | None = None) -> None:
     """Refuse an unknown kind of normalisation before any work starts.
 
+    Args:
+        kind: see `normalize`.
+        clips: whether clips are normalised, or images; None if it is not known yet.
+
     Raises:
-        ConfigurationError: if `kind` is not one of `NORMALIZATIONS`.
+        ConfigurationError: if `kind` is not one of `NORMALIZATIONS`, or is "clip" for
+            images.
     """
-    if kind not in _STATISTICS:
+    if kind == _CLIP and clips is False:
+        others = ", ".join(sorted(_STATISTICS))
+        raise ConfigurationError(
+            f"data.normalization: expected one of {others} for images, received {kind!r}, "
+            "which is for the clips of a model with num_frames; correct the configuration"
+        )
+    if kind not in NORMALIZATIONS:
         raise ConfigurationError(
             f"data.normalization: expected one of {', '.join(NORMALIZATIONS)}, "
             f"received {kind!r}; correct the configuration"
@@ -40,15 +57,40 @@ def normalize(images: tf.Tensor, kind: str) -> tf.Tensor:
     Args:
         images: uint8 (..., 3), values 0 to 255.
         kind: "imagenet" (mean 0 and deviation 1 over ImageNet, each channel),
-            "unit" (-1 to 1) or "zero_one" (0 to 1).
+            "unit" (-1 to 1), "zero_one" (0 to 1) or "clip" (mean 0 and deviation 1 over
+            the time, height, width and channels of each clip; a deviation below 1 / 255
+            of the range counts as that, so a clip of one colour becomes zeros). "clip"
+            takes batches of clips, (..., batch, frames, height, width, 3).
 
     Returns:
         float32 of the same shape.
 
     Raises:
-        ConfigurationError: if `kind` is unknown.
+        ConfigurationError: if `kind` is unknown, or is "clip" for a batch of images.
     """
-    check_normalization(kind)
+    # One clip alone cannot be told from a batch of images.
+    check_normalization(kind, clips=len(images.shape) >= 5)
+    if kind == _CLIP:
+        return _normalize_clips(images)
     mean, deviation = _STATISTICS[kind]
     centred = tf.cast(images, tf.float32) - tf.constant(mean, tf.float32)
     return centred / tf.constant(deviation, tf.float32)
+
+
+def _normalize_clips(clips: tf.Tensor) -> tf.Tensor:
+    # Near zero from the start, the sums keep their digits.
+    pixels = tf.cast(clips, tf.float32) - 127.5
+    centred = pixels - _clip_mean(pixels)
+    deviation = tf.sqrt(_clip_mean(tf.square(centred)))
+    return centred / tf.maximum(deviation, _SMALLEST_DEVIATION)
+
+
+def _clip_mean(values: tf.Tensor) -> tf.Tensor:
+    """Return float32 (..., 1, 1, 1, 1), the mean of each clip.
+
+    The mean of the means of equal parts: XLA adds up a long axis one by one, and the
+    millions of values of a clip would be lost in a float32 sum.
+    """
+    for axis in (-1, -2, -3, -4):
+        values = tf.reduce_mean(values, axis=axis, keepdims=True)
+    return values

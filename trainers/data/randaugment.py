@@ -1,4 +1,4 @@
-"""RandAugment: a few random operations of one common strength on each image.
+"""RandAugment: a few random operations of one common strength on each image or clip.
 
 Pure TensorFlow operations on uint8, with all randomness from a given seed. They run
 on the host: the geometric ones have no kernel for accelerators.
@@ -18,8 +18,10 @@ FULL_MAGNITUDE = 30.0
 def randaugment(image: tf.Tensor, seed: tf.Tensor, layers: int, magnitude: float) -> tf.Tensor:
     """Apply `layers` operations, each drawn from all with equal chance.
 
+    The frames of a clip all get the same operations, in the same direction.
+
     Args:
-        image: uint8 (height, width, 3).
+        image: uint8 (height, width, 3), or a clip (frames, height, width, 3).
         seed: stateless seed, integer (2,); the same seed gives the same bytes.
         layers: number of operations one after another, 0 or more.
         magnitude: common strength, 0 to 30. (Where a scale of 0 to 10 is used, as
@@ -58,7 +60,7 @@ def apply_operation(
 
     Args:
         name: a key of `OPERATIONS`.
-        image: uint8 (height, width, 3).
+        image: uint8 (height, width, 3), or a clip (frames, height, width, 3).
         magnitude: strength, 0 to 30.
         sign: -1 or 1, the direction of operations that have one.
 
@@ -77,18 +79,23 @@ def apply_operation(
     return OPERATIONS[name](image, magnitude / FULL_MAGNITUDE, sign)
 
 
-def check_randaugment(layers: int, magnitude: float) -> None:
+def check_randaugment(layers: int, magnitude: float, section: str = "augmentation") -> None:
     """Refuse settings that are out of range.
+
+    Args:
+        layers: number of operations.
+        magnitude: their strength.
+        section: of the configuration, which holds both.
 
     Raises:
         ConfigurationError: if `layers` or `magnitude` is out of range.
     """
     if layers < 0:
         raise ConfigurationError(
-            f"augmentation.randaugment_layers: expected 0 (off) or more, received {layers}"
+            f"{section}.randaugment_layers: expected 0 (off) or more, received {layers}"
         )
     if not 0 <= magnitude <= FULL_MAGNITUDE:
         raise ConfigurationError(
-            f"augmentation.randaugment_magnitude: expected 0 to {FULL_MAGNITUDE:g}, received "
+            f"{section}.randaugment_magnitude: expected 0 to {FULL_MAGNITUDE:g}, received "
             f"{magnitude}; multiply by 3 if it comes from a scale of 0 to 10"
         )

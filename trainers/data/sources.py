@@ -6,17 +6,21 @@ from typing import Protocol
 
 import tensorflow as tf
 
+from trainers.data.records_config import RecordsConfig
 from trainers.errors import ConfigurationError
 
 SPLITS = ("train", "validation", "test")
 # Of TFDS sources: also what `trainers/data/tfds_splits.py` sets aside for validation.
 TFDS_SPLITS = (*SPLITS, "whole_train")
+_IN_A_FOLDER = ("folder", "video_folder", "records")
 
 
 class Source(Protocol):
-    """Labelled images, addressed by number.
+    """Labelled images or videos, addressed by number.
 
-    A source decides neither order nor shuffling: whoever reads it names the index.
+    A source decides neither order nor shuffling: whoever reads it names the index. It may
+    have a method `identity(index)`, which names file and record in messages, for what
+    `load` itself cannot read.
 
     Attributes:
         name: as in `data.source`.
@@ -46,18 +50,25 @@ class Source(Protocol):
             "encoded": () string, the bytes of a JPEG, PNG or BMP file, together with
             "identity": () string, which names the file or record in messages. A label may
             also be a (num_classes,) vector of zeros and ones, for several labels at once.
+            Of videos, in place of the image: "video": (frames, height, width, 3) uint8, or
+            "frames": (frames,) string, an encoded image each, together with "identity".
+            The number of frames may differ from video to video.
         """
         ...
 
 
-def make_source(name: str, split: str, data_dir: str | None) -> Source:
-    """Opens a source of images.
+def make_source(
+    name: str, split: str, data_dir: str | None, records: RecordsConfig | None = None
+) -> Source:
+    """Opens a source of images or videos.
 
     Args:
-        name: `freedoom_objects`, `digits`, `elpv`, `folder` or
-            `tfds:NAME[/CONFIG][:VERSION]`.
+        name: `freedoom_objects`, `digits`, `elpv`, `folder`, `video_folder`, `records`
+            or `tfds:NAME[/CONFIG][:VERSION]`.
         split: "train", "validation" or "test", of `tfds` also "whole_train".
-        data_dir: where `folder` and `tfds` look; the others ignore it.
+        data_dir: where `folder`, `video_folder`, `records` and `tfds` look; the others
+            ignore it.
+        records: how `records` is read; the others ignore it.
 
     Returns:
         The source.
@@ -75,6 +86,14 @@ def make_source(name: str, split: str, data_dir: str | None) -> Source:
         from trainers.data.image_folder import ImageFolderSource
 
         return ImageFolderSource(data_dir, split)
+    if name == "video_folder":
+        from trainers.data.video_folder import VideoFolderSource
+
+        return VideoFolderSource(data_dir, split)
+    if name == "records":
+        from trainers.data.video_records import VideoRecordsSource
+
+        return VideoRecordsSource(data_dir, split, records)
     return _BUILT_IN[name](split)
 
 
@@ -90,10 +109,10 @@ def check_source(name: str, split: str) -> None:
             f"Unknown split {split!r}: expected one of {', '.join(splits)}."
             + nearest(split, splits)
         )
-    if name == "folder" or name.startswith("tfds:"):
+    if name in _IN_A_FOLDER or name.startswith("tfds:"):
         return
     if name not in _BUILT_IN:
-        names = (*_BUILT_IN, "folder", "tfds:NAME")
+        names = (*_BUILT_IN, *_IN_A_FOLDER, "tfds:NAME")
         raise ConfigurationError(
             f"Unknown data.source {name!r}: expected one of {', '.join(names)}."
             + nearest(name, names)
@@ -123,6 +142,19 @@ def _freedoom_objects(split: str) -> Source:
     return InMemorySource("freedoom_objects", split, rendered.images, rendered.labels, CLASS_NAMES)
 
 
+def _freedoom_motion(split: str) -> Source:
+    from trainers.data.freedoom_motion import freedoom_motion_source
+
+    return freedoom_motion_source(split)
+
+
+def _freedoom_multilabel(split: str) -> Source:
+    from trainers.data.freedoom_motion import freedoom_motion_source
+    from trainers.data.freedoom_motion_options import MotionOptions
+
+    return freedoom_motion_source(split, MotionOptions(several_labels=True))
+
+
 def _digits(split: str) -> Source:
     from trainers.data.digits import digits_source
 
@@ -137,6 +169,8 @@ def _elpv(split: str) -> Source:
 
 _BUILT_IN: dict[str, Callable[[str], Source]] = {
     "freedoom_objects": _freedoom_objects,
+    "freedoom_motion": _freedoom_motion,
+    "freedoom_multilabel": _freedoom_multilabel,
     "digits": _digits,
     "elpv": _elpv,
 }

@@ -12,13 +12,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from trainers.data.progress import progress_bar
 from trainers.errors import DataError
 
 MAXIMUM_WORKERS = 8
@@ -75,7 +74,7 @@ def run_jobs(jobs: Sequence[Job], description: str, workers: int) -> None:
     running: list[_RunningJob] = []
     with (
         tempfile.TemporaryDirectory(prefix="tokenlearner-") as scratch,
-        _progress(description, len(jobs)) as advance,
+        progress_bar(description, len(jobs)) as advance,
     ):
         try:
             while waiting or running:
@@ -140,52 +139,3 @@ def _check(worker: _RunningJob) -> None:
         f"{worker.process.returncode}, expected 0. The end of its output:\n"
         f"{text[-2000:] or '(nothing)'}"
     )
-
-
-@contextlib.contextmanager
-def _progress(description: str, total: int) -> Iterator[Callable[[], None]]:
-    """Shows a bar on a terminal, a line about every ten seconds elsewhere."""
-    try:
-        from rich.console import Console
-        from rich.progress import MofNCompleteColumn
-        from rich.progress import Progress
-        from rich.progress import TimeElapsedColumn
-    except ImportError:
-        yield _PlainLines(description, total).advance
-        return
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _PlainLines(description, total).advance
-        return
-    columns = (
-        *Progress.get_default_columns(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(description, total=total)
-        yield lambda: progress.advance(task)
-
-
-class _PlainLines:
-    """Progress for logs: few lines, each complete."""
-
-    seconds_between_lines = 10.0
-
-    def __init__(self, description: str, total: int) -> None:
-        self._description = description
-        self._total = total
-        self._done = 0
-        self._last_line = time.monotonic()
-        self._write()
-
-    def advance(self) -> None:
-        self._done += 1
-        waited = time.monotonic() - self._last_line
-        if self._done == self._total or waited >= self.seconds_between_lines:
-            self._write()
-
-    def _write(self) -> None:
-        self._last_line = time.monotonic()
-        line = f"{self._description}: {self._done} of {self._total}"
-        print(line, file=sys.stderr, flush=True)

@@ -106,3 +106,43 @@ def test_wrong_settings(layers: int, magnitude: float) -> None:
 def test_unknown_operation() -> None:
     with pytest.raises(ConfigurationError, match="autocontrast"):
         apply_operation("swirl", tf.constant(photograph()), 1.0)
+
+
+def _clip() -> np.ndarray:
+    """Return frames of different brightness, which measure differently one by one."""
+    picture = photograph(20, 24)
+    return np.stack([picture // 4, picture // 2, 255 - picture, picture])
+
+
+MEASURED = ("autocontrast", "equalize", "contrast")
+
+
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name not in MEASURED])
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_every_frame_of_a_clip_gets_the_same_operation(name: str, sign: float) -> None:
+    clip = _clip()
+    result = apply_operation(name, tf.constant(clip), 20.0, sign)
+    expected = [apply_operation(name, tf.constant(frame), 20.0, sign) for frame in clip]
+    np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("name", MEASURED)
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_a_clip_is_measured_as_one(name: str, sign: float) -> None:
+    clip = _clip()
+    tall = tf.constant(clip.reshape(-1, 24, 3))  # all frames in one image
+    result = apply_operation(name, tf.constant(clip), 20.0, sign).numpy()
+    expected = apply_operation(name, tall, 20.0, sign).numpy().reshape(clip.shape)
+    np.testing.assert_array_equal(result, expected)
+    frame = apply_operation(name, tf.constant(clip[0]), 20.0, sign)
+    assert not np.array_equal(result[0], frame)
+
+
+def test_a_still_clip_is_augmented_like_its_frame() -> None:
+    image = photograph()
+    clip = tf.constant(np.stack([image] * 3))
+    augment = tf.function(lambda frames, seed: randaugment(frames, seed, 2, 20.0))
+    for number in range(12):
+        seed = tf.constant([1, number])
+        result = augment(clip, seed).numpy()
+        np.testing.assert_array_equal(result, [augment(tf.constant(image), seed)] * 3)

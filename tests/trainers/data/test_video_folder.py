@@ -1,0 +1,57 @@
+"""Video files in class folders, decoded whenever they are wanted."""
+
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from trainers.data.failures import explain_data_failures
+from trainers.data.sources import SPLITS
+from trainers.data.sources import make_source
+from trainers.errors import ConfigurationError
+from trainers.errors import DataError
+
+pytest.importorskip("av")
+
+from tests.trainers.data.tiny_videos import frame_numbers  # noqa: E402
+from tests.trainers.data.tiny_videos import write_video  # noqa: E402
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for split in ("train", "val", "test"):
+        write_video(tmp_path / split / "run" / "b.mp4", 6)
+        write_video(tmp_path / split / "jump" / "a.avi", 1, size=(48, 32))
+    return tmp_path
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_videos_of_different_length_and_size(folder: Path, split: str) -> None:
+    source = make_source("video_folder", split, str(folder))
+    assert source.num_examples == 2
+    assert source.class_names == ("jump", "run")
+    dataset = tf.data.Dataset.range(2).map(source.load, num_parallel_calls=2)
+    assert dataset.element_spec["video"] == tf.TensorSpec((None, None, None, 3), tf.uint8)
+    jump, run = dataset.as_numpy_iterator()
+    assert (jump["label"], run["label"]) == (0, 1)
+    assert jump["video"].shape == (1, 48, 32, 3)
+    assert frame_numbers(list(run["video"])) == [0, 1, 2, 3, 4, 5]
+    assert run["identity"].decode().endswith("run/b.mp4")
+
+
+def test_damaged_file_is_named(folder: Path) -> None:
+    (folder / "train" / "run" / "b.mp4").write_bytes(b"nothing")
+    source = make_source("video_folder", "train", str(folder))
+    with (
+        pytest.raises(DataError, match=r"train/run/b\.mp4: Invalid data"),
+        explain_data_failures(source, lambda: range(2)),
+    ):
+        list(tf.data.Dataset.range(2).map(source.load))
+
+
+def test_layout_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"data.source=video_folder.*CLASS/\*\.\{mp4,"):
+        make_source("video_folder", "train", None)
+    (tmp_path / "train" / "run").mkdir(parents=True)
+    with pytest.raises(ConfigurationError, match=r"run has no video files.*\.mp4, \.avi"):
+        make_source("video_folder", "train", str(tmp_path))

@@ -1,0 +1,128 @@
+"""Self-attention between the positions of a video: all of them, of a frame, or in time."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from tokenlearner_keras.layers.checks import check_choice
+from tokenlearner_keras.layers.checks import check_positive_integer
+from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.precision import accumulation_dtype
+
+#: Which positions attend to each other.
+ATTENTION_AXES = ("space_time", "space", "time")
+
+
+@keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
+class GridAttention(keras.layers.Layer):
+    """Multi-head attention on a grid of positions, with narrow queries and keys.
+
+    Queries and keys have `key_width` channels in all heads together, values those of the
+    input; there are no biases and no projection of the output. That is the form whose
+    parameters and cost are those of the paper's ablation of video modules. The softmax is
+    float32 under mixed precision.
+
+    Args:
+        axes: `"space_time"` lets all positions attend to each other, `"space"` those of a
+            frame, `"time"` those at one place in all frames.
+        num_heads: Number of heads; must divide `key_width` and the channels.
+        key_width: Channels of the queries and of the keys.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Input and output shape: `(batch, time, height, width, channels)`; the channels known.
+
+    Raises:
+        ValueError: If an argument is out of range, the heads do not divide a width, or
+            the input has another rank.
+
+    Reference:
+        Ryoo et al. 2021, arXiv 2106.11297, tables 11 and 12.
+    """
+
+    def __init__(
+        self,
+        axes: str = "space_time",
+        num_heads: int = 8,
+        key_width: int = 128,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.axes = check_choice(axes, ATTENTION_AXES, "axes")
+        self.num_heads = check_positive_integer(num_heads, "num_heads")
+        self.key_width = check_positive_integer(key_width, "key_width")
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self._check_shape(input_shape)
+        channels = input_shape[-1]
+        widths = {"query": self.key_width, "key": self.key_width, "value": channels}
+        for name, width in widths.items():
+            layer = keras.layers.Dense(
+                width,
+                use_bias=False,
+                kernel_initializer="glorot_uniform",
+                dtype=self.dtype_policy,
+                name=name,
+            )
+            layer.build((None, None, channels))
+            setattr(self, f"{name}_layer", layer)
+
+    def call(self, x: Any) -> Any:
+        dimensions = ops.shape(x)
+        queries, keys, values = (
+            self._split_heads(self._fold(layer(x)))  # (B', N, heads, dim)
+            for layer in (self.query_layer, self.key_layer, self.value_layer)
+        )
+        queries = queries * (self.key_width // self.num_heads) ** -0.5
+        logits = ops.einsum("bnhd,bmhd->bhnm", queries, keys)
+        logits = ops.cast(logits, accumulation_dtype(self.compute_dtype))
+        weights = ops.cast(ops.softmax(logits, axis=-1), self.compute_dtype)
+        return self._unfold(ops.einsum("bhnm,bmhd->bnhd", weights, values), dimensions)
+
+    def _fold(self, x: Any) -> Any:
+        """Returns (B', N, C): positions that attend to each other in one sequence."""
+        _, frames, height, width, channels = ops.shape(x)
+        if self.axes == "space_time":
+            return ops.reshape(x, (-1, frames * height * width, channels))
+        if self.axes == "space":
+            return ops.reshape(x, (-1, height * width, channels))
+        x = ops.transpose(x, (0, 2, 3, 1, 4))  # (B, H, W, T, C)
+        return ops.reshape(x, (-1, frames, channels))
+
+    def _unfold(self, x: Any, dimensions: tuple[Any, ...]) -> Any:
+        """Undoes `_fold`, and joins the heads."""
+        if self.axes != "time":
+            return ops.reshape(x, dimensions)
+        batch, frames, height, width, channels = dimensions
+        x = ops.reshape(x, (batch, height, width, frames, channels))
+        return ops.transpose(x, (0, 3, 1, 2, 4))  # (B, T, H, W, C)
+
+    def _split_heads(self, x: Any) -> Any:
+        dimensions = ops.shape(x)
+        dim = dimensions[-1] // self.num_heads
+        return ops.reshape(x, (*dimensions[:-1], self.num_heads, dim))
+
+    def _check_shape(self, shape: Any) -> None:
+        shape = tuple(shape)
+        if len(shape) != 5 or shape[-1] is None:
+            raise ValueError(
+                f"GridAttention '{self.name}' expects (batch, time, height, width, channels), "
+                f"the channels known. Received shape {shape}."
+            )
+        if shape[-1] % self.num_heads or self.key_width % self.num_heads:
+            raise ValueError(
+                "`num_heads` must divide `key_width` and the channels. Received num_heads="
+                f"{self.num_heads}, key_width={self.key_width} and {shape[-1]} channels."
+            )
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        self._check_shape(input_shape)
+        return tuple(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "axes": self.axes,
+            "num_heads": self.num_heads,
+            "key_width": self.key_width,
+        }

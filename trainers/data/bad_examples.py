@@ -1,0 +1,253 @@
+"""Going on without the examples that cannot be read, up to a limit the user sets.
+
+Without a limit the first bad example stops the run; `trainers.data.failures` names it.
+With one, in training the next good example in the order of the indices stands in for a
+bad one, under the seed of the place it takes; in evaluation a bad one is left out, and
+`num_examples` says so. Which example is bad is found while reading it, from the bytes
+alone. So a batch is still a function of (seed, step) and of the files: a run that was
+killed and goes on sees what one that was not killed sees, with nothing to save.
+
+A decoder fails only on the frames it decodes, so an example may be bad in one epoch, and
+good in another that shows other frames of it.
+
+Bad examples are counted once each, in a file if there is one: what an earlier run of the
+same training has met counts for the limit, too. Batches are prepared ahead, so the count
+may include examples of steps that are still to come. Each host counts its own.
+"""
+
+import json
+import threading
+from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from trainers import files
+from trainers.data.failures import describe_data_failure
+from trainers.data.sources import Source
+from trainers.errors import ConfigurationError
+from trainers.errors import DataError
+
+Element = dict[str, Any]
+#: From the index of an example, () int64, and whatever goes with it, to an element.
+Load = Callable[..., Element]
+
+_OFFSET = "offset to the example that stands in"
+
+
+class BadExamples:
+    """Counts the bad examples of a source, and lets others stand in for them.
+
+    Args:
+        source: what is read.
+        limit: how many different bad examples to go on without; 0 stops at the first,
+            and changes nothing in the pipeline.
+        path: a file to remember them in, one JSON object a line; None forgets them with
+            the process.
+        say: told of each bad example once.
+
+    Raises:
+        ConfigurationError: `limit` is below 0.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        limit: int,
+        path: str | None = None,
+        say: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        check_limit(limit)
+        self.source = source
+        self.limit = limit
+        self._path = path
+        self._say = say
+        self._lock = threading.Lock()
+        self._failure: DataError | None = None
+        self._reasons = _read(path, _name(source)) if path else {}
+
+    @property
+    def count(self) -> int:
+        """How many different bad examples have been met."""
+        return len(self._reasons)
+
+    @property
+    def reasons(self) -> dict[int, str]:
+        """What is wrong with each, by index."""
+        return dict(sorted(self._reasons.items()))
+
+    def replacing(self, load: Load) -> Load:
+        """Returns a `load` for training: a good example stands in for a bad one.
+
+        Args:
+            load: from the index of an example, and its seed or anything else, to an
+                element; every tensor of it depends on its arguments alone.
+
+        Returns:
+            A function of the same arguments for `tf.data.Dataset.map`. It fails if more
+            than `limit` examples are bad; see `explain`.
+        """
+        if not self.limit:
+            return load
+
+        def load_good(index: tf.Tensor, *rest: tf.Tensor) -> Element:
+            def attempt(offset: tf.Tensor) -> Element:
+                place = (index + offset) % self.source.num_examples
+                return {**load(place, *rest), _OFFSET: offset}
+
+            # A dataset of its own, because no other operation survives an error.
+            attempts = tf.data.Dataset.range(self._max_attempts).map(attempt).ignore_errors()
+            return self._noted(_first(attempts), index, self._note_replaced)
+
+        return load_good
+
+    def leaving_out(self, load: Load) -> Load:
+        """Returns a `load` for evaluation: a bad example becomes padding.
+
+        Args:
+            load: from the index of an example to an element with its "mask", () float32.
+
+        Returns:
+            A function of the same arguments for `tf.data.Dataset.map`. The element of a
+            bad example is zero, its mask too, and its "index", if it has one, is -1.
+        """
+        if not self.limit:
+            return load
+
+        def load_or_pad(index: tf.Tensor, *rest: tf.Tensor) -> Element:
+            attempt = tf.data.Dataset.from_tensors(index).map(
+                lambda place: {**load(place, *rest), _OFFSET: tf.constant(0, tf.int64)}
+            )
+            element = _first(attempt.ignore_errors())
+            if "index" in element:
+                is_bad = element[_OFFSET] < 0
+                element["index"] = tf.where(is_bad, tf.constant(-1, tf.int64), element["index"])
+            return self._noted(element, index, self._note_left_out)
+
+        return load_or_pad
+
+    @contextmanager
+    def explain(self) -> Iterator[None]:
+        """Replaces the input pipeline's error by the one that stopped it here.
+
+        It goes around the steps, inside of `explain_data_failures`, which would name any
+        bad example of the step.
+
+        Raises:
+            DataError: if there are more bad examples than allowed.
+        """
+        try:
+            yield
+        except tf.errors.OpError as error:
+            if self._failure is None:
+                raise
+            raise self._failure from error
+
+    def report(self) -> str:
+        """Returns one line for the end of a run, or "" if all was well."""
+        if not self._reasons:
+            return ""
+        listed = "; ".join(list(self.reasons.values())[:3])
+        more = f"; and {self.count - 3} more" if self.count > 3 else ""
+        return (
+            f"{_name(self.source)}: {self.count} of {self.source.num_examples} examples cannot be "
+            f"read, {self.limit} are allowed (data.max_bad_examples): {listed}{more}"
+        )
+
+    @property
+    def _max_attempts(self) -> int:
+        return min(self.limit + 1, self.source.num_examples)
+
+    def _noted(self, element: Element, index: tf.Tensor, note: Callable[..., np.int64]) -> Element:
+        """Calls `note` with index and offset, unless the example itself was good."""
+        offset = element.pop(_OFFSET)
+
+        def call() -> tf.Tensor:
+            return tf.ensure_shape(tf.numpy_function(note, [index, offset], tf.int64), ())
+
+        noted = tf.cond(tf.equal(offset, 0), lambda: tf.constant(0, tf.int64), call)
+        with tf.control_dependencies([noted]):
+            return {name: tf.identity(value) for name, value in element.items()}
+
+    def _note_replaced(self, index: np.int64, offset: np.int64) -> np.int64:
+        attempts = self._max_attempts if offset < 0 else int(offset)
+        for each in range(attempts):
+            self._add((int(index) + each) % self.source.num_examples)
+        if offset < 0:
+            raise self._stop(f"no example of {_name(self.source)} can be read")
+        return offset
+
+    def _note_left_out(self, index: np.int64, offset: np.int64) -> np.int64:
+        self._add(int(index))
+        return offset
+
+    def _add(self, index: int) -> None:
+        with self._lock:
+            if index not in self._reasons:
+                reason = self._reason(index)
+                self._reasons[index] = reason
+                row = {"source": _name(self.source), "index": index, "reason": reason}
+                if self._path:
+                    files.append(self._path, (json.dumps(row) + "\n").encode())
+                self._say(f"bad example {self.count} of {self.limit} allowed: {reason}")
+            if self.count > self.limit:
+                raise self._stop(
+                    f"{self.count} examples of {_name(self.source)} cannot be read, more than "
+                    f"data.max_bad_examples={self.limit}. The last: {self._reasons[index]}"
+                )
+
+    def _reason(self, index: int) -> str:
+        error = tf.errors.InvalidArgumentError(None, None, "")
+        found = describe_data_failure(error, self.source, [index])
+        if found is None:
+            # A fault of the program, or of a network for a moment: not one to pass over.
+            raise self._stop(
+                f"example {index} of {_name(self.source)} failed, but can be read. Start the same "
+                "command again; with data.max_bad_examples=0 the error itself is shown"
+            )
+        return str(found)
+
+    def _stop(self, message: str) -> DataError:
+        self._failure = self._failure or DataError(message)
+        return self._failure
+
+
+def check_limit(limit: int) -> None:
+    """Checks `data.max_bad_examples`.
+
+    Raises:
+        ConfigurationError: it is below 0.
+    """
+    if limit < 0:
+        raise ConfigurationError(
+            f"data.max_bad_examples: expected 0 or more, received {limit}; 0 stops at the "
+            "first example that cannot be read"
+        )
+
+
+def _first(examples: tf.data.Dataset) -> Element:
+    """Returns the first element; without one, zeros with the offset -1."""
+    spec = examples.element_spec
+    zeros = {name: tf.zeros(part.shape, part.dtype) for name, part in spec.items()}
+    nothing = tf.data.Dataset.from_tensors({**zeros, _OFFSET: tf.constant(-1, tf.int64)})
+    element: Element = examples.concatenate(nothing).take(1).get_single_element()
+    return element
+
+
+def _name(source: Source) -> str:
+    return f"{source.name}/{source.split}"
+
+
+def _read(path: str, name: str) -> dict[int, str]:
+    if not files.exists(path):
+        return {}
+    rows = []
+    for line in files.read(path).splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue  # a kill has cut the last line; the example will be met again
+    return {int(row["index"]): str(row["reason"]) for row in rows if row["source"] == name}

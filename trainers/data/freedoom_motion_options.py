@@ -1,0 +1,135 @@
+"""What the ego-motion clips consist of: motions, classes, maps and rendering options."""
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from dataclasses import field
+
+from trainers.data.freedoom_options import fingerprint
+from trainers.data.freedoom_options import map_names
+from trainers.errors import ConfigurationError
+
+# Part of the cache key: raise it with every change that alters a rendered byte.
+RENDERER_VERSION = 1
+
+# Four axes, and of each the motion that the engine counts as negative and the other one.
+AXES = (
+    ("backward", "forward"),
+    ("strafe_left", "strafe_right"),
+    ("turn_left", "turn_right"),
+    ("look_down", "look_up"),
+)
+# The order gives the label numbers.
+MOTION_NAMES = (
+    "forward",
+    "backward",
+    "strafe_left",
+    "strafe_right",
+    "turn_left",
+    "turn_right",
+    "look_up",
+    "look_down",
+)
+CLASS_NAMES = ("still", *MOTION_NAMES)
+
+
+@dataclass(frozen=True)
+class MotionSplit:
+    """The maps of one split.
+
+    Attributes:
+        maps: of `freedoom2.wad`; no map belongs to two splits.
+        clips_per_map: of every map the same number.
+    """
+
+    maps: tuple[str, ...]
+    clips_per_map: int
+
+
+@dataclass(frozen=True)
+class MotionOptions:
+    """Everything that decides the bytes of the rendered clips.
+
+    Attributes:
+        several_labels: any set of motions at once, labelled by a vector, instead of one
+            motion or none, labelled by a number.
+        seed: of places, directions, speeds and the engine.
+        num_frames: of a clip.
+        tics_per_frame: engine steps from frame to frame, 35 a second.
+        tics_before: steps of the motion before the first frame, so that it is already
+            under way there.
+        image_size: side of the frames, in pixels.
+        walk_speed: least and greatest push forward, back or aside; a whole number that the
+            engine takes for a thirty-second of a map unit a tic, a tic.
+        turn_speed: least and greatest, in degrees a tic.
+        look_speed: least and greatest, in degrees a tic.
+        pitch: in the middle of a clip the camera looks up or down at most so far, in degrees.
+        attempts_per_clip: places tried before the map is given up, which is an error.
+        splits: the three splits by name.
+
+    Raises:
+        ConfigurationError: a split whose classes cannot have equally many clips.
+    """
+
+    several_labels: bool = False
+    seed: int = 0
+    num_frames: int = 16
+    tics_per_frame: int = 2
+    tics_before: int = 6
+    image_size: int = 64
+    walk_speed: tuple[int, int] = (11, 21)
+    turn_speed: tuple[float, float] = (1.3, 2.6)
+    look_speed: tuple[float, float] = (0.5, 0.9)
+    pitch: float = 8.0
+    attempts_per_clip: int = 200
+    splits: dict[str, MotionSplit] = field(
+        default_factory=lambda: {
+            "train": MotionSplit(map_names(1, 20), 108),
+            "validation": MotionSplit(map_names(21, 24), 108),
+            "test": MotionSplit(map_names(25, 32), 72),
+        }
+    )
+
+    def __post_init__(self) -> None:
+        for name, split in self.splits.items():
+            if not self.several_labels and split.clips_per_map % len(CLASS_NAMES):
+                raise ConfigurationError(
+                    f"clips_per_map of the split {name!r}: expected a multiple of "
+                    f"{len(CLASS_NAMES)}, the number of classes, received {split.clips_per_map}."
+                )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, in the order of the labels."""
+        return MOTION_NAMES if self.several_labels else CLASS_NAMES
+
+    def fingerprint(self, split: str, engine_version: str) -> str:
+        """Hashes everything that decides the bytes of one split.
+
+        Args:
+            split: a key of `splits`.
+            engine_version: of the package `vizdoom`.
+
+        Returns:
+            16 hexadecimal digits.
+        """
+        facts = dataclasses.asdict(self)
+        facts["splits"] = facts["splits"][split]
+        facts["engine_version"] = engine_version
+        facts["renderer_version"] = RENDERER_VERSION
+        facts["class_names"] = self.class_names
+        return fingerprint(facts)
+
+
+@functools.cache
+def direction_of(motion: str) -> tuple[int, int]:
+    """Finds the axis of a motion and its sign there.
+
+    Args:
+        motion: one of `MOTION_NAMES`.
+
+    Returns:
+        Axis, 0 to 3, and -1 or 1.
+    """
+    axis = next(number for number, pair in enumerate(AXES) if motion in pair)
+    return axis, 1 if motion == AXES[axis][1] else -1

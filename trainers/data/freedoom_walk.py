@@ -1,0 +1,227 @@
+"""A player in a Freedoom map who stands somewhere and then moves: a short film of it."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainers.data.freedoom_engine import IDLE_TICS
+from trainers.data.freedoom_engine import POWER_UP_DISTANCE
+from trainers.data.freedoom_engine import POWER_UPS
+from trainers.data.freedoom_engine import is_inverted
+from trainers.data.freedoom_engine import new_game
+
+FRAME_WIDTH = 160
+FRAME_HEIGHT = 120
+# The square in the middle of the picture then shows 90 degrees both ways.
+FIELD_OF_VIEW = math.degrees(2.0 * math.atan(FRAME_WIDTH / FRAME_HEIGHT))
+FIELD_OF_VIEW_TICS = 20  # until the engine has widened the picture
+BUTTONS = (
+    "MOVE_FORWARD_BACKWARD_DELTA",
+    "MOVE_LEFT_RIGHT_DELTA",
+    "TURN_LEFT_RIGHT_DELTA",
+    "LOOK_UP_DOWN_DELTA",
+)
+VARIABLES = (
+    "POSITION_X",
+    "POSITION_Y",
+    "ANGLE",
+    "PITCH",
+    "POSITION_Z",
+    "VELOCITY_X",
+    "VELOCITY_Y",
+    "VELOCITY_Z",
+)
+HEIGHT = 4  # the first four variables are the pose
+REST = slice(5, 8)  # the velocities
+CHEATS = ("god", "notarget")
+# How the engine moves a player on plain ground.
+PUSH = 1.0 / 32.0  # map units a tic, a tic, for one unit of a walking button
+FRICTION = 0.90625  # what remains of the velocity after a tic
+# How far the engine may be from the computed path; it rounds angles to 1/65536 turn.
+POSITION_TOLERANCE = 1.0  # map units
+ANGLE_TOLERANCE = 0.5  # degrees
+REST_TICS = 7  # between two looks at whether the player stands still
+LONGEST_REST = 10  # looks
+
+
+def expected_path(
+    start: NDArray[np.float64], action: NDArray[np.float64], tics: int
+) -> NDArray[np.float64]:
+    """Computes where an action leads a player who stood still, with nothing in the way.
+
+    Args:
+        start: (4,) east and north in map units, angle and pitch in degrees; the angle
+            grows to the left, the pitch downwards.
+        action: (4,) push forward and to the right, turn to the right and upwards in
+            degrees, all for one tic.
+        tics: number of steps.
+
+    Returns:
+        (tics, 4) the pose after each tic.
+    """
+    poses = np.empty((tics, 4))
+    position, velocity = start[:2].astype(np.float64), np.zeros(2)
+    angle, pitch = float(start[2]), float(start[3])
+    for tic in range(tics):
+        angle -= action[2]
+        pitch -= action[3]
+        ahead = np.array([math.cos(math.radians(angle)), math.sin(math.radians(angle))])
+        right = np.array([ahead[1], -ahead[0]])
+        velocity += PUSH * (action[0] * ahead + action[1] * right)
+        position += velocity
+        velocity *= FRICTION
+        poses[tic] = (*position, angle, pitch)
+    return poses
+
+
+class FreedoomWalk:
+    """One map of `freedoom2.wad` with a player for whom walls are walls.
+
+    The working directory must belong to this process: the engine writes into it.
+
+    Args:
+        map_name: "MAP01" to "MAP32".
+        seed: of the engine's own random numbers, 0 to 2**31 - 1.
+
+    Attributes:
+        places: (count, 2) float64, where the player can stand, in map units.
+
+    Raises:
+        ConfigurationError: the package `vizdoom` is not installed.
+    """
+
+    def __init__(self, map_name: str, seed: int) -> None:
+        self._game = new_game(map_name, seed, "RES_160X120", BUTTONS, VARIABLES)
+        self._game.init()
+        self.restart()
+        self.places = self._places()
+
+    def restart(self) -> None:
+        """Begins the map again."""
+        self._game.new_episode()
+        for cheat in CHEATS:
+            self._game.send_game_command(cheat)
+        self._game.send_game_command("movebob 0")
+        self._advance((0.0, 0.0, 0.0, 0.0), IDLE_TICS)
+        self._game.send_game_command(f"fov {FIELD_OF_VIEW:.2f}")
+        self._advance((0.0, 0.0, 0.0, 0.0), FIELD_OF_VIEW_TICS)
+
+    def stand(self, place: NDArray[np.float64], angle: float, pitch: float) -> bool:
+        """Puts the player somewhere and waits until nothing moves the player any more.
+
+        Args:
+            place: (2,) one of `places`.
+            angle: where to look, in degrees.
+            pitch: how far down to look, in degrees.
+
+        Returns:
+            False if the player cannot stand there.
+        """
+        self._game.send_game_command(f"warp {place[0]:.0f} {place[1]:.0f}")
+        state = self._settled()
+        if state is None or math.hypot(*(state[:2] - place)) > POWER_UP_DISTANCE:
+            return False
+        to_the_right = (state[2] - angle + 180.0) % 360.0 - 180.0
+        self._advance((0.0, 0.0, to_the_right, state[3] - pitch), 1)
+        return True
+
+    def film(
+        self, action: NDArray[np.float64], num_frames: int, tics_per_frame: int, tics_before: int
+    ) -> NDArray[np.uint8] | None:
+        """Moves the player and films what the player sees.
+
+        Args:
+            action: (4,) push forward and to the right, turn to the right and upwards in
+                degrees, all for one tic; the pushes are whole numbers.
+            num_frames: of the film.
+            tics_per_frame: steps from frame to frame.
+            tics_before: steps before the first frame.
+
+        Returns:
+            (num_frames, 120, 160, 3) uint8, or None unless the engine's own position,
+            angle and pitch followed the computed path from the first step to the last.
+        """
+        start = self._variables()
+        if start is None:
+            return None
+        tics = tics_before + (num_frames - 1) * tics_per_frame
+        path = expected_path(start[:4], action, max(tics, 1))
+        frames = []
+        for number in range(num_frames):
+            steps = tics_per_frame if number else tics_before
+            if steps:
+                self._advance(tuple(action), steps)
+            state = self._variables()
+            done = tics_before + number * tics_per_frame
+            expected = path[done - 1] if done else start[:4]
+            if state is None or not _agree(state, expected, start, action):
+                return None
+            frames.append(self._game.get_state().screen_buffer.copy())
+        if is_inverted(frames[-1]):
+            self.restart()
+            return None
+        return np.stack(frames)
+
+    def close(self) -> None:
+        """Ends the engine's process."""
+        self._game.close()
+
+    def _places(self) -> NDArray[np.float64]:
+        things = self._game.get_state().objects
+        power_ups = [thing for thing in things if thing.name in POWER_UPS]
+        places = [
+            (round(thing.position_x), round(thing.position_y))
+            for thing in things
+            if all(_distance(thing, other) >= POWER_UP_DISTANCE for other in power_ups)
+        ]
+        return np.array(places, np.float64)
+
+    def _settled(self) -> NDArray[np.float64] | None:
+        """Waits for the end of sliding and falling; None if there is no end."""
+        previous = None
+        for _ in range(LONGEST_REST):
+            self._advance((0.0, 0.0, 0.0, 0.0), REST_TICS)
+            state = self._variables()
+            if state is None:
+                return None
+            unmoved = previous is not None and previous[HEIGHT] == state[HEIGHT]
+            if unmoved and not state[REST].any():
+                return state
+            previous = state
+        return None
+
+    def _variables(self) -> NDArray[np.float64] | None:
+        """Reads the engine's variables; begins again after the end of the map."""
+        if self._game.is_episode_finished():
+            self.restart()
+            return None
+        names = self._game.get_available_game_variables()
+        return np.array([self._game.get_game_variable(name) for name in names])
+
+    def _advance(self, action: tuple[float, ...], tics: int) -> None:
+        self._game.set_action([float(value) for value in action])
+        # Without a new picture the variables stay old too; only the last tic makes one.
+        self._game.advance_action(tics, True)
+
+
+def _agree(
+    state: NDArray[np.float64],
+    expected: NDArray[np.float64],
+    start: NDArray[np.float64],
+    action: NDArray[np.float64],
+) -> bool:
+    if not action.any():
+        # A clip of nothing is a clip of nothing: not even a lift moves the player.
+        return bool((state[: HEIGHT + 1] == start[: HEIGHT + 1]).all())
+    difference = state[:4] - expected
+    turned = (difference[2:] + 180.0) % 360.0 - 180.0
+    return bool(
+        math.hypot(*difference[:2]) <= POSITION_TOLERANCE
+        and (np.abs(turned) <= ANGLE_TOLERANCE).all()
+    )
+
+
+def _distance(thing: Any, other: Any) -> float:
+    return math.hypot(thing.position_x - other.position_x, thing.position_y - other.position_y)

@@ -1,0 +1,87 @@
+"""A source whose videos all lie in memory."""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+
+class InMemoryVideoSource:
+    """Labelled videos of one size from arrays.
+
+    Args:
+        name: of the source, for messages.
+        split: "train", "validation" or "test".
+        videos: (count, frames, height, width, 3) uint8.
+        labels: (count,) whole numbers, positions in `class_names`, or, for several labels
+            at once, (count, classes) floating-point zeros and ones.
+        class_names: of all classes, also of those that this split lacks.
+
+    Raises:
+        ValueError: wrong shapes, dtypes or labels.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        videos: NDArray[np.uint8],
+        labels: NDArray[Any],
+        class_names: tuple[str, ...],
+    ) -> None:
+        _check(videos, labels, len(class_names))
+        self.name = name
+        self.split = split
+        self.num_examples = len(labels)
+        self.class_names = tuple(class_names)
+        # Eager tensors are captured by reference by the function that calls `load`;
+        # as constants they would be copied into its graph, which ends at 2 GB.
+        dtype = np.int64 if labels.ndim == 1 else np.float32
+        with tf.device("CPU"):
+            self._videos = tf.convert_to_tensor(videos)
+            self._labels = tf.convert_to_tensor(labels.astype(dtype))
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+    def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Reads one example; see `trainers.data.sources.Source`."""
+        return {
+            "video": tf.gather(self._videos, index),
+            "label": tf.gather(self._labels, index),
+        }
+
+
+def _check(videos: NDArray[np.uint8], labels: NDArray[Any], num_classes: int) -> None:
+    if videos.dtype != np.uint8 or videos.ndim != 5 or videos.shape[-1] != 3:
+        raise ValueError(
+            "videos must be uint8 of shape (count, frames, height, width, 3), received "
+            f"{videos.dtype} of shape {videos.shape}."
+        )
+    if not len(videos):
+        raise ValueError("At least one video is needed, received none.")
+    if labels.ndim == 2:
+        _check_several(labels, (len(videos), num_classes))
+        return
+    if labels.shape != videos.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"labels must be whole numbers of shape ({len(videos)},), one a video, or zeros "
+            f"and ones of shape ({len(videos)}, {num_classes}), received {labels.dtype} of "
+            f"shape {labels.shape}."
+        )
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(
+            f"labels must lie in 0 to {num_classes - 1} for {num_classes} class "
+            f"names, received {labels.min()} to {labels.max()}."
+        )
+
+
+def _check_several(labels: NDArray[Any], shape: tuple[int, int]) -> None:
+    if labels.shape != shape or not np.isin(labels, (0, 1)).all():
+        raise ValueError(
+            f"labels of several classes must be zeros and ones of shape {shape}, received "
+            f"{labels.dtype} of shape {labels.shape} from {labels.min()} to {labels.max()}."
+        )

@@ -1,0 +1,176 @@
+"""The small files beside TFRecords of videos: names of the shards, classes, labels.
+
+    DIR/dataset.json                          number of classes; one label or several
+    DIR/labels.txt                            a class a line, in the order of the numbers
+    DIR/train.tfrecord-00000-of-00004 …       any number of shards a split
+
+The first two are the same for all splits, so that a number means the same class in each.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trainers import files
+from trainers.errors import ConfigurationError
+
+DESCRIPTION = "dataset.json"
+LABELS = "labels.txt"
+_LABELS_JSON = "labels.json"
+_SHARD = re.compile(r"(?P<split>\w+)(\.tfrecord)?-(?P<number>\d{5,})-of-(?P<count>\d{5,})")
+_SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
+SHARD_LAYOUT = "Expected data_dir/SPLIT.tfrecord-00000-of-00004 and so on, or SPLIT-00000-of-00004."
+
+
+@dataclass(frozen=True)
+class Description:
+    """What holds for all splits of a data set.
+
+    Attributes:
+        num_classes: number of classes.
+        multi_label: whether a video may have several labels, or none.
+    """
+
+    num_classes: int
+    multi_label: bool
+
+
+def shard_name(split: str, number: int, count: int) -> str:
+    """Returns the name of a shard's file, as DMVR and `trainers.make_video_records` write it."""
+    return f"{split}.tfrecord-{number:05d}-of-{count:05d}"
+
+
+def find_shards(data_dir: str, split: str) -> list[str]:
+    """Finds the files of a split.
+
+    Args:
+        data_dir: the folder.
+        split: "train", "validation" (whose files may be called "val") or "test".
+
+    Returns:
+        The paths, in the order of their numbers.
+
+    Raises:
+        ConfigurationError: there are none, some are missing, or there are two sets of them.
+    """
+    found: dict[tuple[str, int], dict[int, str]] = {}
+    for name in files.list_names(data_dir):
+        match = _SHARD.fullmatch(name)
+        if match and match["split"] in _SPLIT_NAMES[split]:
+            group = found.setdefault((name[: match.start("number")], int(match["count"])), {})
+            group[int(match["number"])] = name
+    if len(found) != 1:
+        sets = ", ".join(f"{stem}*-of-{count:05d}" for stem, count in sorted(found))
+        raise ConfigurationError(
+            f"{data_dir} must hold one set of TFRecord files for the split {split!r}, found "
+            f"{sets or 'none'}. {SHARD_LAYOUT}"
+        )
+    ((_, count), shards), *_ = found.items()
+    missing = sorted(set(range(count)) - set(shards))
+    if missing:
+        raise ConfigurationError(
+            f"{data_dir} lacks {len(missing)} of {count} files of the split {split!r}, the "
+            f"first is number {missing[0]:05d}. Copy the rest, or let the conversion end: "
+            "the same command again goes on."
+        )
+    return [files.join(data_dir, shards[number]) for number in range(count)]
+
+
+def read_description(data_dir: str) -> Description | None:
+    """Reads `dataset.json`.
+
+    Returns:
+        What it says, or None if there is none.
+
+    Raises:
+        ConfigurationError: it is damaged.
+    """
+    path = files.join(data_dir, DESCRIPTION)
+    content = _read_json(path)
+    if content is None:
+        return None
+    try:
+        return Description(int(content["num_classes"]), bool(content["multi_label"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f'{path} must hold {{"multi_label": false, "num_classes": 400}} or the like, '
+            f"received {json.dumps(content)[:200]}. Correct or remove it."
+        ) from error
+
+
+def write_description(data_dir: str, description: Description) -> None:
+    """Writes `dataset.json`."""
+    content = {"multi_label": description.multi_label, "num_classes": description.num_classes}
+    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+    files.write_atomically(files.join(data_dir, DESCRIPTION), text.encode())
+
+
+def read_labels(data_dir: str) -> tuple[str, ...] | None:
+    """Reads the label map of a data set: `labels.txt`, or `labels.json`.
+
+    The latter is a list of names, or an object from names to numbers.
+
+    Returns:
+        The names in the order of their numbers, or None if there is no label map.
+
+    Raises:
+        ConfigurationError: it is damaged.
+    """
+    path = files.join(data_dir, LABELS)
+    if files.exists(path):
+        return read_label_file(path)
+    path = files.join(data_dir, _LABELS_JSON)
+    content = _read_json(path)
+    if content is None:
+        return None
+    if isinstance(content, dict) and sorted(content.values()) == list(range(len(content))):
+        content = sorted(content, key=lambda name: int(content[name]))
+    if not isinstance(content, list):
+        raise ConfigurationError(
+            f"{path} must be a list of class names, or an object from names to 0, 1, …; "
+            f"received {json.dumps(content)[:200]}. Correct or remove it."
+        )
+    return _checked([str(name) for name in content], path)
+
+
+def read_label_file(path: str) -> tuple[str, ...]:
+    """Reads a text file of class names, one a line; the first is class 0.
+
+    Raises:
+        ConfigurationError: a line is empty, or two are the same.
+    """
+    try:
+        lines = files.read(path).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} must be text in UTF-8: {error}.") from error
+    return _checked([line.strip() for line in lines], path)
+
+
+def write_labels(data_dir: str, labels: Sequence[str]) -> None:
+    """Writes `labels.txt`."""
+    text = "".join(f"{label}\n" for label in labels)
+    files.write_atomically(files.join(data_dir, LABELS), text.encode())
+
+
+def _checked(labels: list[str], path: str) -> tuple[str, ...]:
+    for number, label in enumerate(labels):
+        if not label or label in labels[:number]:
+            problem = f"names {label!r} again" if label else "is empty"
+            raise ConfigurationError(
+                f"{path}: line {number + 1} {problem}; expected a name a class, each once. "
+                "Correct the file."
+            )
+    if not labels:
+        raise ConfigurationError(f"{path} is empty; expected a name a class.")
+    return tuple(labels)
+
+
+def _read_json(path: str) -> Any:
+    if not files.exists(path):
+        return None
+    try:
+        return json.loads(files.read(path))
+    except ValueError as error:
+        raise ConfigurationError(f"{path} is no JSON: {error}. Correct or remove it.") from error

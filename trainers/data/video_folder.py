@@ -1,0 +1,68 @@
+"""Video files in folders, one folder a class; the layout is in `trainers/data/class_folders.py`.
+
+A file is decoded anew whenever it is wanted, and as a whole: the time of all its frames
+for a clip of some, and the memory of all its frames at `MIN_SIDE` pixels, for each file
+that is decoded at the same moment. That is fine for trying things out, and for
+evaluation. To train for long, convert the files once: `python -m trainers.make_video_records`
+does so with the same frame rate and size, and then only wanted frames are decoded.
+"""
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from trainers.data.class_folders import find_class_folders
+from trainers.data.video_files import EXTENSIONS
+from trainers.data.video_files import import_av
+from trainers.data.video_files import read_frames
+
+
+class VideoFolderSource:
+    """Labelled video files on a local file system, at 25 frames a second.
+
+    Args:
+        data_dir: the folder.
+        split: "train", "validation" or "test".
+
+    Raises:
+        ConfigurationError: a folder is missing, empty or of another layout, or PyAV is
+            not installed.
+    """
+
+    def __init__(self, data_dir: str | None, split: str) -> None:
+        import_av()
+        self.name = "video_folder"
+        self.split = split
+
+        found = find_class_folders(
+            data_dir, split, source=self.name, kind="video", extensions=EXTENSIONS
+        )
+        self.class_names = found.class_names
+        self.num_examples = len(found.paths)
+        self._found = found
+        with tf.device("CPU"):
+            self._labels = tf.constant(found.labels, tf.int64)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+    def identity(self, index: int) -> str:
+        """Names a video for messages: its file."""
+        return self._found.paths[index]
+
+    def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Reads one example; see `trainers.data.sources.Source`."""
+        video, identity = tf.numpy_function(
+            self._read, [index], [tf.uint8, tf.string], stateful=False
+        )
+        return {
+            "video": tf.ensure_shape(video, (None, None, None, 3)),
+            "identity": tf.ensure_shape(identity, []),
+            "label": tf.gather(self._labels, index),
+        }
+
+    def _read(self, index: np.int64) -> tuple[NDArray[np.uint8], bytes]:
+        path = self.identity(int(index))
+        return np.stack(list(read_frames(path))), path.encode()

@@ -1,0 +1,128 @@
+"""A CSV file of labelled parts of video files.
+
+    path,start,end,label
+    videos/a.mp4,0,9.5,archery
+    videos/b.mp4,,,running;throwing
+
+Times are in seconds; empty ones mean the whole file, as do missing columns. A path that
+is not absolute starts at the folder of the CSV file. A semicolon separates labels.
+"""
+
+import csv
+import io
+import math
+import os
+from dataclasses import dataclass
+
+from trainers import files
+from trainers.errors import ConfigurationError
+
+_COLUMNS = {
+    "path": ("path", "video_path"),
+    "start": ("start",),
+    "end": ("end",),
+    "labels": ("label", "labels"),
+}
+_HEADER = "Expected a first line path,start,end,label; start and end may be left out."
+
+
+@dataclass(frozen=True)
+class VideoRow:
+    """One part of a video file.
+
+    Attributes:
+        number: of the line in the CSV file, whose header is line 1.
+        name: the path as it is written there.
+        path: the file.
+        start: seconds, None for the beginning.
+        end: seconds, None for the end.
+        labels: names of the classes, each once.
+        problem: what is wrong with the row, "" if nothing is.
+    """
+
+    number: int
+    name: str
+    path: str
+    start: float | None
+    end: float | None
+    labels: tuple[str, ...]
+    problem: str = ""
+
+
+def read_video_list(path: str) -> list[VideoRow]:
+    """Reads a CSV file; rows with mistakes are returned with their `problem`.
+
+    Raises:
+        ConfigurationError: there is no such file, or it is no such list.
+    """
+    try:
+        text = files.read(path).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"--csv={path} cannot be read: {error}. It must be a text file in UTF-8."
+        ) from error
+    reader = csv.reader(io.StringIO(text))
+    columns = _columns(path, next(reader, []))
+    folder = os.path.dirname(path)
+    rows = []
+    for cells in reader:
+        if any(cell.strip() for cell in cells):
+            rows.append(_row(reader.line_num, cells, columns, folder))
+    if not rows:
+        raise ConfigurationError(f"--csv={path} names no video. {_HEADER}")
+    return rows
+
+
+def _columns(path: str, header: list[str]) -> dict[str, int]:
+    """Finds the place of each column."""
+    names = [name.strip().lower() for name in header]
+    places: dict[str, int] = {}
+    for place, name in enumerate(names):
+        meaning = next((key for key, known in _COLUMNS.items() if name in known), None)
+        if meaning is None or meaning in places:
+            problem = "is there twice" if meaning else "is unknown"
+            raise ConfigurationError(f"--csv={path}: the column {name!r} {problem}. {_HEADER}")
+        places[meaning] = place
+    missing = [name for name in ("path", "labels") if name not in places]
+    if missing:
+        raise ConfigurationError(f"--csv={path} lacks the column {missing[0]!r}. {_HEADER}")
+    return places
+
+
+def _row(number: int, cells: list[str], columns: dict[str, int], folder: str) -> VideoRow:
+    cell = {name: cells[place].strip() for name, place in columns.items() if place < len(cells)}
+    problems = []
+    if len(cells) != len(columns):
+        problems.append(f"{len(cells)} cells, expected {len(columns)}")
+    start, problem = _seconds("start", cell.get("start", ""))
+    problems.append(problem)
+    end, problem = _seconds("end", cell.get("end", ""))
+    problems.append(problem)
+    if end is not None and end <= (start or 0.0):
+        problems.append(f"the end, {end:g} s, is not after the start, {start or 0.0:g} s")
+    name = cell.get("path", "")
+    if not name:
+        problems.append("the path is empty")
+    labels = [label.strip() for label in cell.get("labels", "").split(";")]
+    return VideoRow(
+        number=number,
+        name=name,
+        path=name if files.is_remote(name) else os.path.join(folder, name),
+        start=start,
+        end=end,
+        labels=tuple(dict.fromkeys(label for label in labels if label)),
+        problem=next((problem for problem in problems if problem), ""),
+    )
+
+
+def _seconds(name: str, text: str) -> tuple[float | None, str]:
+    """Returns the number, and what is wrong with it."""
+    if not text:
+        return None, ""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        return None, f"the {name} {text!r} is no number of seconds"
+    return value, ""

@@ -1,0 +1,213 @@
+"""From a video to clips of fixed size: frames, crops, flips and augmentation.
+
+What is drawn for a clip is drawn once and holds for all its frames. Clips stay uint8:
+they cross to the device as bytes and are normalised there. All randomness is drawn from
+the seed that is passed in, so the same seed gives the same bytes, in any order and in any
+number of parallel calls.
+"""
+
+import tensorflow as tf
+
+from trainers.data.clip_sampling import middle_frames
+from trainers.data.clip_sampling import order_frames
+from trainers.data.clip_sampling import training_frames
+from trainers.data.clip_sampling import view_frames
+from trainers.data.color_jitter import color_drop
+from trainers.data.color_jitter import color_jitter
+from trainers.data.decoding import Example
+from trainers.data.randaugment import randaugment
+from trainers.data.video_decoding import decode_frames
+from trainers.data.video_decoding import video_length
+from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
+
+__all__ = ["VideoPreprocessingConfig", "evaluation_clip", "evaluation_views", "train_clip"]
+
+# Numbers folded into the seed of an example, so that no two draws share a stream.
+_ORDER_STREAM = 1
+_RANDAUGMENT_STREAM = 2
+_COLOR_JITTER_STREAM = 3
+_COLOR_DROP_STREAM = 4
+
+_LARGEST_INT64 = 2**63 - 1
+
+
+def train_clip(example: Example, seed: tf.Tensor, config: VideoPreprocessingConfig) -> tf.Tensor:
+    """Take, resize, cut, flip and augment one training clip.
+
+    Args:
+        example: of a source of videos.
+        seed: stateless seed, int32 or int64 (2,).
+        config: what to do.
+
+    Returns:
+        uint8 (frames, height, width, 3) of `config.num_frames` and `config.image_size`.
+    """
+    # One draw for all: each random operation costs as much as moving a small image.
+    draws = tf.random.stateless_uniform((6,), seed, alg="philox")
+    start, scale_y, scale_x, shift_y, shift_x, flip = tf.unstack(draws)
+    indices = training_frames(video_length(example), config.num_frames, config.stride, start)
+    indices = order_frames(indices, config.frame_order, _stream(seed, _ORDER_STREAM))
+    frames, places = _resized_frames(example, indices, config, (scale_y, scale_x))
+    begins = tf.cast(_free_space(frames, config) + 1, tf.float32)
+    begin = tf.cast(tf.stack([shift_y, shift_x]) * begins, tf.int32)
+    clip = tf.gather(_window(frames, begin, config), places)
+    clip = tf.ensure_shape(clip, (config.num_frames, *config.image_size, 3))
+    if config.flip:
+        clip = tf.cond(flip < 0.5, lambda: tf.reverse(clip, [2]), lambda: tf.identity(clip))
+    return _augmented(clip, seed, config)
+
+
+def evaluation_clip(
+    example: Example, config: VideoPreprocessingConfig, seed: tf.Tensor | None = None
+) -> tf.Tensor:
+    """Cut the centre out of the clip in the middle of one evaluation example.
+
+    Args:
+        example: of a source of videos.
+        config: what to do.
+        seed: stateless seed of the "shuffled" order, int32 or int64 (2,); without one
+            it is computed from the content of the video. Nothing else is random.
+
+    Returns:
+        uint8 (frames, height, width, 3) of `config.num_frames` and `config.image_size`.
+    """
+    indices = middle_frames(video_length(example), config.num_frames, config.stride)
+    indices = _evaluation_order(example, indices, config, seed)
+    frames, places = _resized_frames(example, indices, config)
+    centre = (_free_space(frames, config) + 1) // 2
+    clip = tf.gather(_window(frames, centre, config), places)
+    return tf.ensure_shape(clip, (config.num_frames, *config.image_size, 3))
+
+
+def evaluation_views(
+    example: Example, config: VideoPreprocessingConfig, seed: tf.Tensor | None = None
+) -> tf.Tensor:
+    """Cut all views of one test example.
+
+    Three windows lie at the start, the centre and the end of the side that is longer than
+    the window by more: left to right where both are equal. The centre of an odd number
+    of free pixels is rounded up, to the right and down, as in `evaluation_clip`. Each
+    frame is decoded and resized once, however many views show it.
+
+    Args:
+        example: of a source of videos.
+        config: what to do.
+        seed: see `evaluation_clip`; each clip has an order of its own.
+
+    Returns:
+        uint8 (views, frames, height, width, 3) of `config.num_views`. All clips of the
+        first window come first, from the start of the video to its end, then all of the
+        second: view `window * temporal_views + clip`.
+    """
+    length = video_length(example)
+    indices = view_frames(length, config.num_frames, config.stride, config.temporal_views)
+    indices = _evaluation_order(example, indices, config, seed)
+    frames, places = _resized_frames(example, indices, config)
+    views = [
+        tf.gather(_window(frames, begin, config), places)
+        for begin in _window_begins(frames, config)
+    ]
+    views = tf.concat(views, axis=0)  # (windows * clips, frames, height, width, 3)
+    return tf.ensure_shape(views, (config.num_views, config.num_frames, *config.image_size, 3))
+
+
+def _evaluation_order(
+    example: Example,
+    indices: tf.Tensor,
+    config: VideoPreprocessingConfig,
+    seed: tf.Tensor | None,
+) -> tf.Tensor:
+    if config.frame_order == "shuffled" and seed is None:
+        seed = _content_seed(example)
+    return order_frames(indices, config.frame_order, seed)
+
+
+def _content_seed(example: Example) -> tf.Tensor:
+    """Return a stateless seed, int64 (2,), that only the frames of a video decide on."""
+    if "frames" in example:
+        words = tf.strings.to_hash_bucket_fast(example["frames"], _LARGEST_INT64)
+    else:
+        words = tf.bitcast(tf.fingerprint(example["video"]), tf.int64)  # a word a frame
+    return tf.stack([tf.reduce_sum(words), tf.constant(_ORDER_STREAM, tf.int64)])
+
+
+def _resized_frames(
+    example: Example,
+    indices: tf.Tensor,
+    config: VideoPreprocessingConfig,
+    scale_draws: tuple[tf.Tensor, tf.Tensor] | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decode and resize each frame once, whatever repeats or shares it.
+
+    Returns:
+        The frames, (n, height, width, 3), not yet rounded to bytes, and where to look
+        them up: int32 of the shape of `indices`.
+    """
+    distinct, places = tf.unique(tf.reshape(indices, [-1]))
+    frames = decode_frames(example, distinct)
+    shape = tf.shape(frames)
+    size = _resized_size(shape[1], shape[2], config, scale_draws)
+    # Without antialiasing, as in the published recipes.
+    frames = tf.image.resize(frames, size, method=config.interpolation, antialias=False)
+    return frames, tf.reshape(places, indices.shape)
+
+
+def _resized_size(
+    height: tf.Tensor,
+    width: tf.Tensor,
+    config: VideoPreprocessingConfig,
+    scale_draws: tuple[tf.Tensor, tf.Tensor] | None,
+) -> tf.Tensor:
+    """Return int32 (2,), the height and width that frames are resized to."""
+    size = tf.cast(tf.stack([height, width]), tf.float64)
+    size = size * config.min_resize / tf.reduce_min(size)
+    if scale_draws is not None and config.scale_jitter is not None:
+        smallest, largest = config.scale_jitter
+        draws = tf.cast(tf.stack(scale_draws), tf.float64)
+        size *= smallest + (largest - smallest) * draws
+    missing = tf.reduce_max(tf.constant(config.image_size, tf.float64) / size)
+    size *= tf.maximum(missing, 1.0)
+    # Rounded down, but not from just below the whole number that is meant.
+    return tf.maximum(tf.cast(size + 1e-6, tf.int32), config.image_size)
+
+
+def _free_space(frames: tf.Tensor, config: VideoPreprocessingConfig) -> tf.Tensor:
+    """Return int32 (2,), the rows and columns that a window leaves out."""
+    return tf.shape(frames)[1:3] - tf.constant(config.image_size)
+
+
+def _window_begins(frames: tf.Tensor, config: VideoPreprocessingConfig) -> list[tf.Tensor]:
+    """Return the first row and column of each window of a test, int32 (2,) each."""
+    free = _free_space(frames, config)
+    centre = (free + 1) // 2
+    if config.spatial_views == 1:
+        return [centre]
+    moves = tf.where(free[1] >= free[0], [False, True], [True, False])
+    return [tf.where(moves, 0, centre), centre, tf.where(moves, free, centre)]
+
+
+def _window(frames: tf.Tensor, begin: tf.Tensor, config: VideoPreprocessingConfig) -> tf.Tensor:
+    """Cut the same window out of all frames, and round it to bytes."""
+    height, width = config.image_size
+    pixels = frames[:, begin[0] : begin[0] + height, begin[1] : begin[1] + width]
+    pixels = tf.round(tf.cast(pixels, tf.float32))
+    return tf.cast(tf.clip_by_value(pixels, 0.0, 255.0), tf.uint8)
+
+
+def _augmented(clip: tf.Tensor, seed: tf.Tensor, config: VideoPreprocessingConfig) -> tf.Tensor:
+    if config.randaugment_layers > 0:
+        clip = randaugment(
+            clip,
+            _stream(seed, _RANDAUGMENT_STREAM),
+            config.randaugment_layers,
+            config.randaugment_magnitude,
+        )
+    if config.color_jitter > 0:
+        clip = color_jitter(clip, _stream(seed, _COLOR_JITTER_STREAM), config.color_jitter)
+    if config.color_drop > 0:
+        clip = color_drop(clip, _stream(seed, _COLOR_DROP_STREAM), config.color_drop)
+    return clip
+
+
+def _stream(seed: tf.Tensor, number: int) -> tf.Tensor:
+    return tf.random.experimental.stateless_fold_in(seed, number)

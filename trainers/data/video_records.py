@@ -1,0 +1,163 @@
+"""Videos in TFRecord files: an example is a list of encoded frames with its labels.
+
+The records are `tf.train.SequenceExample`s as DMVR writes them: a feature list with one
+encoded image a frame, a context feature with the number of the class, or of several.
+`trainers.make_video_records` makes them. The files are described in
+`trainers/data/video_dataset_files.py`.
+"""
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+
+from trainers import files
+from trainers.data.record_index import RecordFiles
+from trainers.data.records_config import RecordsConfig
+from trainers.data.video_dataset_files import SHARD_LAYOUT
+from trainers.data.video_dataset_files import Description
+from trainers.data.video_dataset_files import find_shards
+from trainers.data.video_dataset_files import read_description
+from trainers.data.video_dataset_files import read_labels
+from trainers.errors import ConfigurationError
+from trainers.errors import DataError
+
+
+class VideoRecordsSource:
+    """Labelled videos in TFRecord files, local or on a file system that TensorFlow reads.
+
+    The place of each record is found once, by reading the headers of all files, and
+    cached. Frames stay encoded: whoever reads decides which of them to decode.
+
+    Args:
+        data_dir: the folder of the files.
+        split: "train", "validation" or "test".
+        config: names of the features, and what the labels are.
+
+    Raises:
+        ConfigurationError: files are missing, are no such records, or contradict the
+            configuration.
+        DataError: a file is damaged.
+    """
+
+    def __init__(
+        self, data_dir: str | None, split: str, config: RecordsConfig | None = None
+    ) -> None:
+        if not data_dir or not files.is_directory(data_dir):
+            raise ConfigurationError(
+                "data.source=records needs data.data_dir, a folder of TFRecord files. Received "
+                f"{data_dir!r}. {SHARD_LAYOUT}"
+            )
+        self.name = "records"
+        self.split = split
+        self.config = config or RecordsConfig()
+        labels = read_labels(data_dir)
+        description = _describe(data_dir, self.config, labels)
+        self.multi_label = description.multi_label
+        self.class_names = labels or tuple(map(str, range(description.num_classes)))
+        self._records = RecordFiles(find_shards(data_dir, split))
+        self.num_examples = len(self._records)
+        if not self.num_examples:
+            raise ConfigurationError(f"The {split} split in {data_dir} has no records.")
+        self._check_first_record()
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+    def identity(self, index: int) -> str:
+        """Names a record for messages: its file and its number there."""
+        return self._records.identity(index)
+
+    def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Reads one example; see `trainers.data.sources.Source`."""
+        serialized, identity = tf.numpy_function(
+            self._read, [index], [tf.string, tf.string], stateful=False
+        )
+        context, lists = tf.io.parse_single_sequence_example(
+            tf.ensure_shape(serialized, []),
+            context_features={self.config.label_key: tf.io.VarLenFeature(tf.int64)},
+            sequence_features={self.config.image_key: tf.io.FixedLenSequenceFeature([], tf.string)},
+        )
+        frames = lists[self.config.image_key]
+        labels = context[self.config.label_key].values
+        with tf.control_dependencies(self._checks(frames, labels)):
+            return {
+                "frames": tf.identity(frames),  # (T,)
+                "identity": tf.ensure_shape(identity, []),
+                "label": self._label(labels),
+            }
+
+    def _label(self, labels: tf.Tensor) -> tf.Tensor:
+        if not self.multi_label:
+            return tf.reshape(labels, [])
+        chosen = tf.one_hot(labels, self.num_classes, on_value=True, off_value=False)
+        # A label that is given twice is one label.
+        return tf.cast(tf.reduce_any(chosen, axis=0), tf.float32)
+
+    def _checks(self, frames: tf.Tensor, labels: tf.Tensor) -> list[tf.Operation]:
+        count = self.num_classes
+        checks = [
+            tf.debugging.assert_greater(tf.size(frames), 0, "the record has no frames"),
+            tf.debugging.assert_equal(
+                tf.reduce_all((labels >= 0) & (labels < count)),
+                True,
+                f"a label is outside of 0 to {count - 1}, for {count} classes",
+            ),
+        ]
+        if not self.multi_label:
+            message = "one label was expected, for several set records.multi_label=True"
+            checks.append(tf.debugging.assert_equal(tf.size(labels), 1, message))
+        # In a graph an assertion is an operation to wait for; eagerly it is None.
+        return [check for check in checks if check is not None]
+
+    def _read(self, index: np.int64) -> tuple[bytes, bytes]:
+        number = int(index)
+        return self._records.read(number), self._records.identity(number).encode()
+
+    def _check_first_record(self) -> None:
+        """Compares the keys with those of the first record, whose others the message lists."""
+        name = self.identity(0)
+        example = tf.train.SequenceExample()
+        try:
+            example.ParseFromString(self._records.read(0))
+        except DecodeError as error:
+            raise DataError(
+                f"{name} is no tf.train.SequenceExample ({error}). Make the records with "
+                "python -m trainers.make_video_records."
+            ) from error
+        for key, kind, found in (
+            ("image_key", "feature list", example.feature_lists.feature_list),
+            ("label_key", "context feature", example.context.feature),
+        ):
+            wanted = getattr(self.config, key)
+            if wanted not in found:
+                raise ConfigurationError(
+                    f"{name} has no {kind} {wanted!r} (records.{key}); it has "
+                    f"{', '.join(sorted(found)) or 'none'}. Set records.{key} to one of these."
+                )
+
+
+def _describe(data_dir: str, config: RecordsConfig, labels: tuple[str, ...] | None) -> Description:
+    """Puts together what the files and the configuration say.
+
+    Raises:
+        ConfigurationError: they contradict one another, or none says how many classes.
+    """
+    written = read_description(data_dir)
+    counts = {
+        "dataset.json": written.num_classes if written else None,
+        "the label map": len(labels) if labels else None,
+        "records.num_classes": config.num_classes,
+    }
+    known = {place: count for place, count in counts.items() if count is not None}
+    if len(set(known.values())) != 1:
+        received = ", ".join(f"{count} in {place}" for place, count in known.items())
+        raise ConfigurationError(
+            f"{data_dir}: expected one number of classes, in dataset.json, labels.txt or "
+            f"records.num_classes. Received {received or 'none'}."
+        )
+    multi_label = config.multi_label
+    if multi_label is None:
+        multi_label = written is not None and written.multi_label
+    return Description(next(iter(known.values())), multi_label)

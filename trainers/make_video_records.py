@@ -1,0 +1,188 @@
+"""Makes TFRecords of videos, one split a run:
+
+    python -m trainers.make_video_records --csv=FILE --output=DIR --shards=N [--split=train]
+
+The CSV file names parts of video files with their labels, see `trainers/data/video_list.py`:
+
+    path,start,end,label
+    videos/a.mp4,0,9.5,archery
+    videos/b.mp4,,,running;throwing
+
+The first run makes the label map of the output folder, `labels.txt`, out of all labels of
+its list, or out of --labels. Every further split (--split=validation, --split=test) must
+do with it: so a number means the same class in all of them. `dataset.json` says how many
+classes there are and whether a video may have several: set --multi_label if the first list
+happens to have one label in each row.
+
+Train on the result by --config.data.source=records --config.data.data_dir=DIR. The same
+command run again goes on where it was killed, or does nothing if all is done. The
+exit status is 0 when the split is complete, rows left out by --skip_bad notwithstanding.
+"""
+
+import dataclasses
+
+from absl import flags
+
+from trainers import cli
+from trainers import files
+from trainers.data.progress import progress_bar
+from trainers.data.sources import check_source
+from trainers.data.video_conversion import Conversion
+from trainers.data.video_conversion import ConversionOptions
+from trainers.data.video_dataset_files import LABELS
+from trainers.data.video_dataset_files import Description
+from trainers.data.video_dataset_files import read_description
+from trainers.data.video_dataset_files import read_label_file
+from trainers.data.video_dataset_files import read_labels
+from trainers.data.video_dataset_files import write_description
+from trainers.data.video_dataset_files import write_labels
+from trainers.data.video_files import FRAMES_PER_SECOND
+from trainers.data.video_files import MIN_SIDE
+from trainers.data.video_files import import_av
+from trainers.data.video_list import VideoRow
+from trainers.data.video_list import read_video_list
+from trainers.data.worker_processes import default_workers
+from trainers.errors import ConfigurationError
+from trainers.errors import DataError
+from trainers.errors import Interrupted
+from trainers.signals import StopRequest
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """Defines the command's flags."""
+    flags.DEFINE_string("csv", None, "A CSV file: path,start,end,label.")
+    flags.DEFINE_string("output", None, "The folder of the records; made if necessary.")
+    flags.DEFINE_integer("shards", None, "Files of the split; 100 MB to 1 GB each are handy.")
+    flags.DEFINE_string("split", "train", "train, validation or test.")
+    flags.DEFINE_float("frames_per_second", FRAMES_PER_SECOND, "Frames taken from a second.")
+    flags.DEFINE_integer("min_side", MIN_SIDE, "Pixels of the shorter side; never enlarged.")
+    flags.DEFINE_integer("jpeg_quality", 95, "1 to 100.")
+    flags.DEFINE_string("labels", None, "A text file with a class a line, for the first run.")
+    flags.DEFINE_bool("multi_label", None, "Videos may have several labels, or none.")
+    flags.DEFINE_bool("skip_bad", False, "Leave out rows that cannot be read; list them.")
+    flags.DEFINE_integer("workers", default_workers(), "Shards written at the same time.")
+
+
+def main() -> None:
+    """Converts one split; every stage is named once, in order."""
+    StopRequest().install()
+    options = _check_flags()
+    import_av()
+    rows = read_video_list(FLAGS.csv)
+
+    # ----------------------------------------------------------- labels of all splits
+    labels = _label_map(rows)
+    multi_label = _is_multi_label(rows)
+    _check_labels(rows, labels, multi_label)
+    files.make_directories(FLAGS.output)
+    conversion = Conversion(
+        FLAGS.csv,
+        _with_missing_labels(rows, multi_label),
+        {label: number for number, label in enumerate(labels)},
+        FLAGS.output,
+        FLAGS.split,
+        options,
+        FLAGS.skip_bad,
+    )
+    write_labels(FLAGS.output, labels)
+    write_description(FLAGS.output, Description(len(labels), multi_label))
+
+    # ------------------------------------------------------------------------- videos
+    try:
+        with progress_bar(FLAGS.split, len(rows), conversion.rows_done) as advance:
+            conversion.run(FLAGS.workers, advance)
+    except Interrupted as error:
+        raise Interrupted(
+            f"stopped by signal {error.signal_number}; the same command goes on after the last "
+            "file that was finished",
+            error.signal_number,
+        ) from error
+    for number, reason in conversion.skipped:
+        print(f"left out row {number}: {reason}")
+    print(
+        f"{FLAGS.split}: {conversion.num_examples} videos of {len(labels)} classes in "
+        f"{options.num_shards} files, {len(conversion.skipped)} rows left out: {FLAGS.output}",
+        flush=True,
+    )
+
+
+def _check_flags() -> ConversionOptions:
+    for name in ("csv", "output", "shards"):
+        if FLAGS[name].value in (None, ""):
+            raise ConfigurationError(
+                "Expected --csv=FILE --output=DIR --shards=N. Received no --" + name + "."
+            )
+    check_source("records", FLAGS.split)
+    if FLAGS.workers < 1:
+        raise ConfigurationError(f"--workers: expected 1 or more, received {FLAGS.workers}.")
+    return ConversionOptions(
+        FLAGS.shards, FLAGS.frames_per_second, FLAGS.min_side, FLAGS.jpeg_quality
+    )
+
+
+def _label_map(rows: list[VideoRow]) -> tuple[str, ...]:
+    """Returns the names of the classes: of the folder, of --labels, or of the list."""
+    written = read_labels(FLAGS.output)
+    given = read_label_file(FLAGS.labels) if FLAGS.labels else None
+    if written and given and written != given:
+        raise ConfigurationError(
+            f"--labels={FLAGS.labels} differs from {files.join(FLAGS.output, LABELS)}, which "
+            "an earlier split was made with. Leave --labels out, or use another --output."
+        )
+    known = written or given
+    if known:
+        return known
+    names = {label for row in rows for label in row.labels}
+    if not names:
+        raise ConfigurationError(f"--csv={FLAGS.csv} has no labels. Name one in each row.")
+    # Numbers stand in the order of counting.
+    return tuple(sorted(names, key=lambda name: (not name.isdecimal(), name.zfill(20), name)))
+
+
+def _is_multi_label(rows: list[VideoRow]) -> bool:
+    written = read_description(FLAGS.output)
+    if written is None:
+        several = any(len(row.labels) > 1 for row in rows)
+        return several if FLAGS.multi_label is None else FLAGS.multi_label
+    if FLAGS.multi_label not in (None, written.multi_label):
+        raise ConfigurationError(
+            f"--multi_label={FLAGS.multi_label} differs from {FLAGS.output}/dataset.json, which "
+            "an earlier split was made with. Leave it out, or use another --output."
+        )
+    return written.multi_label
+
+
+def _check_labels(rows: list[VideoRow], labels: tuple[str, ...], multi_label: bool) -> None:
+    """Checks what --skip_bad does not pass over: it would be a mistake in the whole list."""
+    known = set(labels)
+    for row in rows:
+        for label in row.labels:
+            if label not in known:
+                raise DataError(
+                    f"{FLAGS.csv}, row {row.number}: the label {label!r} is not among the "
+                    f"{len(labels)} of the label map. Correct the row, or convert anew with "
+                    "--labels=FILE that names the classes of all splits."
+                )
+        if len(row.labels) > 1 and not multi_label:
+            raise DataError(
+                f"{FLAGS.csv}, row {row.number}: {len(row.labels)} labels, but the data set has "
+                "one a video. Correct the row, or convert all splits anew with --multi_label."
+            )
+
+
+def _with_missing_labels(rows: list[VideoRow], multi_label: bool) -> list[VideoRow]:
+    """Marks rows without a label as bad, where each video must have one."""
+    if multi_label:
+        return rows
+    missing = "no label"
+    return [
+        row if row.labels or row.problem else dataclasses.replace(row, problem=missing)
+        for row in rows
+    ]
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main, cli.parse_known_flags)
