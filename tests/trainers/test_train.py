@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -16,12 +15,6 @@ from trainers.errors import ConfigurationError
 from trainers.errors import DataError
 from trainers.errors import TrainingError
 from trainers.evaluation import Evaluator
-
-
-@pytest.fixture
-def trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Trainer:
-    keras.backend.clear_session()
-    return Trainer(monkeypatch, tmp_path)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ test. So a file keeps its split when others come or go, or the folder moves.
 """
 
 import hashlib
+import os
 
 import tensorflow as tf
 
@@ -35,21 +36,27 @@ class ImageFolderSource:
     Args:
         data_dir: the folder of the layout above.
         split: "train", "validation" or "test".
+        class_names: the classes in the order of their labels; None: the folders of the
+            train split, or of the only one, sorted.
 
     Raises:
-        ConfigurationError: a folder is missing, empty or of another layout.
+        ConfigurationError: a folder is missing, empty or of another layout, or holds a
+            class that is not among `class_names`.
     """
 
-    def __init__(self, data_dir: str | None, split: str) -> None:
+    def __init__(
+        self, data_dir: str | None, split: str, class_names: tuple[str, ...] | None = None
+    ) -> None:
         if not data_dir:
             raise ConfigurationError(
                 f"data.source=folder needs data.data_dir, received {data_dir!r}. " + LAYOUT
             )
+        data_dir = os.path.expanduser(data_dir)
         if not tf.io.gfile.isdir(data_dir):
             raise ConfigurationError(f"data.data_dir={data_dir!r} is not a folder. {LAYOUT}")
         self.name = "folder"
         self.split = split
-        self.class_names, files = _find_files(data_dir, split)
+        self.class_names, files = _find_files(data_dir, split, class_names)
         self.num_examples = len(files)
         numbers = {name: number for number, name in enumerate(self.class_names)}
         with tf.device("CPU"):
@@ -90,26 +97,23 @@ def split_of_file(class_name: str, file_name: str) -> str:
     return "test"
 
 
-def _find_files(data_dir: str, split: str) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
+def _find_files(
+    data_dir: str, split: str, class_names: tuple[str, ...] | None
+) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
     """Lists the classes, and the files of a split as (path, class name)."""
     folders = _folders(data_dir)
     if any(name in folders for names in SPLIT_FOLDERS.values() for name in names):
-        train = _split_folder(data_dir, "train", folders)
-        class_names = _class_names(train)
         folder = _split_folder(data_dir, split, folders)
         own_names = _class_names(folder)
-        unknown = sorted(set(own_names) - set(class_names))
-        if unknown:
-            raise ConfigurationError(
-                f"{folder} has classes that {train} lacks: {', '.join(unknown)}. "
-                "Labels are numbered by the train split: add the folders there, or "
-                "remove them here."
-            )
-        return class_names, _list_classes(folder, own_names)
-    class_names = _class_names(data_dir)
+        known = class_names or _class_names(_split_folder(data_dir, "train", folders))
+        _check_known(folder, own_names, known)
+        return known, _list_classes(folder, own_names)
+    own_names = _class_names(data_dir)
+    known = class_names or own_names
+    _check_known(data_dir, own_names, known)
     files = [
         (path, name)
-        for path, name in _list_classes(data_dir, class_names)
+        for path, name in _list_classes(data_dir, own_names)
         if split_of_file(name, path.rpartition("/")[2]) == split
     ]
     if not files:
@@ -117,7 +121,17 @@ def _find_files(data_dir: str, split: str) -> tuple[tuple[str, ...], list[tuple[
             f"Of the few files in {data_dir} none falls into the split {split!r} "
             f"when split 80/10/10. Make split folders instead. {LAYOUT}"
         )
-    return class_names, files
+    return known, files
+
+
+def _check_known(folder: str, own_names: tuple[str, ...], known: tuple[str, ...]) -> None:
+    unknown = sorted(set(own_names) - set(known))
+    if unknown:
+        raise ConfigurationError(
+            f"{folder} has classes that the training's data lack: {', '.join(unknown)}. "
+            "Labels are numbered by the classes of the train split: add the folders there, "
+            "or remove them here."
+        )
 
 
 def _split_folder(data_dir: str, split: str, folders: list[str]) -> str:

@@ -1,12 +1,12 @@
 """The data sources by name, and what all of them promise."""
 
-import difflib
 from collections.abc import Callable
 from typing import Protocol
 
 import tensorflow as tf
 
 from trainers.errors import ConfigurationError
+from trainers.misspelling import did_you_mean
 
 SPLITS = ("train", "validation", "test")
 # Of TFDS sources: also what `trainers/data/tfds_splits.py` sets aside for validation.
@@ -50,7 +50,9 @@ class Source(Protocol):
         ...
 
 
-def make_source(name: str, split: str, data_dir: str | None) -> Source:
+def make_source(
+    name: str, split: str, data_dir: str | None, class_names: tuple[str, ...] | None = None
+) -> Source:
     """Opens a source of images.
 
     Args:
@@ -58,6 +60,8 @@ def make_source(name: str, split: str, data_dir: str | None) -> Source:
             `tfds:NAME[/CONFIG][:VERSION]`.
         split: "train", "validation" or "test", of `tfds` also "whole_train".
         data_dir: where `folder` and `tfds` look; the others ignore it.
+        class_names: by which `folder` numbers its labels, so that it need not hold every
+            class; None: by its own train split. The others ignore it.
 
     Returns:
         The source.
@@ -74,8 +78,13 @@ def make_source(name: str, split: str, data_dir: str | None) -> Source:
     if name == "folder":
         from trainers.data.image_folder import ImageFolderSource
 
-        return ImageFolderSource(data_dir, split)
+        return ImageFolderSource(data_dir, split, class_names)
     return _BUILT_IN[name](split)
+
+
+def reads_directory(name: str) -> bool:
+    """Whether a source of this name reads files from `data_dir`."""
+    return name == "folder" or name.startswith("tfds:")
 
 
 def check_source(name: str, split: str) -> None:
@@ -88,30 +97,16 @@ def check_source(name: str, split: str) -> None:
     if split not in splits:
         raise ConfigurationError(
             f"Unknown split {split!r}: expected one of {', '.join(splits)}."
-            + nearest(split, splits)
+            + did_you_mean(split, splits)
         )
-    if name == "folder" or name.startswith("tfds:"):
+    if reads_directory(name):
         return
     if name not in _BUILT_IN:
         names = (*_BUILT_IN, "folder", "tfds:NAME")
         raise ConfigurationError(
             f"Unknown data.source {name!r}: expected one of {', '.join(names)}."
-            + nearest(name, names)
+            + did_you_mean(name, names)
         )
-
-
-def nearest(received: str, names: tuple[str, ...]) -> str:
-    """Guesses what a misspelt name was meant to be.
-
-    Args:
-        received: what was given.
-        names: what would have been right.
-
-    Returns:
-        " Did you mean …?", or "" if nothing is near.
-    """
-    matches = difflib.get_close_matches(received, names, n=1, cutoff=0.5)
-    return f" Did you mean {matches[0]!r}?" if matches else ""
 
 
 def _freedoom_objects(split: str) -> Source:
