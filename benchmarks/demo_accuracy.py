@@ -7,17 +7,16 @@ Trains trainers/configs/demo.py and its plain ViT twin one after the other and w
 an interrupted benchmark goes on where it stopped. About forty minutes on two cores.
 """
 
-import csv
-import os
-import platform
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from absl import app
 from absl import flags
+
+from benchmarks.measuring import environment
+from benchmarks.measuring import write_csv
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", "workdir/benchmarks", "Where the runs go.")
@@ -25,7 +24,6 @@ flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds to train with.")
 
 CONFIG = "trainers/configs/demo.py"
 MODELS = {"TokenLearner": "vit_ti8_d4_tl8at1", "plain ViT": "vit_ti8_d4"}
-RESULTS = Path(__file__).parent / "results" / "demo_accuracy.csv"
 
 
 def main(argv: list[str]) -> None:
@@ -38,10 +36,7 @@ def main(argv: list[str]) -> None:
             _train(name, seed, workdir)
             rows.append(_row(label, name, int(seed), workdir))
             print(rows[-1], flush=True)
-    with open(RESULTS, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    print(write_csv("demo_accuracy", rows))
 
 
 def _train(name: str, seed: str, workdir: Path) -> None:
@@ -71,9 +66,7 @@ def _row(label: str, name: str, seed: int, workdir: Path) -> dict[str, Any]:
         "macs": tk.count_macs(model),
         "parameters": model.count_params(),
         "steps": last["test"]["step"],
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "tensorflow": _tensorflow_version(),
-        "keras": version("keras"),
+        **environment("tensorflow", "keras"),
     }
 
 
@@ -91,12 +84,6 @@ def _mass_on_object(model: Any) -> float | str:
     test = load_freedoom_objects("test")
     maps = tk.attention_maps(model, np.asarray(normalize(test.images, "unit")))
     return round(float(mass_inside(next(iter(maps.values())), test.masks).mean()), 3)
-
-
-def _tensorflow_version() -> str:
-    import tensorflow as tf
-
-    return str(tf.__version__)
 
 
 if __name__ == "__main__":

@@ -11,22 +11,20 @@ of the first one, times apart. Writes `results/kills.csv`, a line a run; the exi
 goes on where it stopped. A kill takes about 15 seconds on two idle cores.
 """
 
-import csv
 import json
-import os
-import platform
 import random
 import signal
 import subprocess
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from absl import app
 from absl import flags
 
+from benchmarks.measuring import environment
+from benchmarks.measuring import write_csv
 from trainers.reporting import read_metrics
 
 FLAGS = flags.FLAGS
@@ -50,7 +48,6 @@ CONFIG = [
 #: How often, and how many seconds after its beginning at the latest, each phase is hit.
 PHASES = {"starting": (0.2, 10.0), "training": (0.6, 3.0), "ending": (0.2, 1.5)}
 TIMES = {"steps_per_second", "images_per_second", "data_wait"}
-RESULTS = Path(__file__).parent / "results" / "kills.csv"
 
 
 def main(argv: list[str]) -> None:
@@ -67,7 +64,7 @@ def main(argv: list[str]) -> None:
         _train_and_kill(workdir / f"run_{run:03d}", run, notes)
         rows.append(_compare(workdir / f"run_{run:03d}", reference, notes.kills(run)))
         print(rows[-1], flush=True)
-        _write(rows)
+        write_csv("kills", rows)
     sys.exit(not all(row["same_arrays"] and row["same_rows"] for row in rows))
 
 
@@ -185,28 +182,13 @@ def _compare(workdir: Path, reference: Path, kills: list[dict[str, Any]]) -> dic
         "same_arrays": lines == _checkpoints(reference),
         "same_rows": _rows(workdir) == _rows(reference),
         "sha256": lines[-1].split()[2],
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "tensorflow": _tensorflow_version(),
-        "keras": version("keras"),
+        **environment("tensorflow", "keras"),
     }
 
 
 def _rows(workdir: Path) -> list[dict[str, Any]]:
     rows = read_metrics(workdir / "metrics.jsonl")
     return [{name: row[name] for name in row.keys() - TIMES} for row in rows]
-
-
-def _tensorflow_version() -> str:
-    import tensorflow as tf
-
-    return str(tf.__version__)
-
-
-def _write(rows: list[dict[str, Any]]) -> None:
-    with open(RESULTS, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

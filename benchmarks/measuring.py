@@ -1,4 +1,4 @@
-"""Timing of several ways to do the same work, side by side, and their CSV."""
+"""Timing of several ways to do the same work, side by side, and the CSV files of results."""
 
 import csv
 import os
@@ -82,11 +82,21 @@ def _version(package: str) -> str:
     return "none"
 
 
+def read_csv(name: str) -> list[dict[str, str]]:
+    """Returns the rows of `benchmarks/results/NAME.csv`."""
+    with open(_csv_path(name), newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def write_csv(name: str, rows: list[dict[str, Any]]) -> Path:
     """Writes rows of equal keys to `benchmarks/results/NAME.csv` and returns the path."""
-    path = RESULTS / f"{name}.csv"
+    path = _csv_path(name)
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     return path
+
+
+def _csv_path(name: str) -> Path:
+    return RESULTS / f"{name}.csv"

@@ -5,13 +5,14 @@
 differs.
 """
 
-import csv
 import re
 import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.measuring import RESULTS
+from benchmarks.measuring import read_csv
 from benchmarks.model_table import all_models
 from benchmarks.model_table import paper_models
 from benchmarks.model_table import readme_models
@@ -20,13 +21,11 @@ from benchmarks.video_table import video_models
 from benchmarks.video_table import video_modules
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 
 
 def demo_accuracy() -> str:
     """Returns test accuracy over seeds, MACs and parameters of the demo's two models."""
-    with open(RESULTS / "demo_accuracy.csv", newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv("demo_accuracy")
     lines = [
         "| model | test accuracy, mean of seeds | lowest to highest | million MACs "
         "| attention on the object, by seed |",

@@ -17,7 +17,9 @@ same weights. Writes `results/training.csv`: seconds a turn and the ratio to bar
 """
 
 import tempfile
-from collections.abc import Callable
+from abc import ABC
+from abc import abstractmethod
+from functools import partial
 from typing import Any
 
 import keras
@@ -41,10 +43,10 @@ from trainers.experiment import make_durations
 from trainers.experiment import make_model
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
+from trainers.experiment import make_train_step
 from trainers.losses import make_loss
 from trainers.optimization import clip_by_global_norm
 from trainers.reporting import MetricsWriter
-from trainers.train_step import TrainStep
 from trainers.training_log import TrainingLog
 
 FLAGS = flags.FLAGS
@@ -65,11 +67,10 @@ def main(argv: list[str]) -> None:
     rows = []
     for path in FLAGS.configs:
         config = complete_config(load_config_file(path))
-        _compare({name: make(config) for name, make in ARMS.items()})
+        _compare(config)
         arms = {name: make(config) for name, make in ARMS.items()}
         times = interleaved(
-            {name: lambda arm=arm: arm.train(FLAGS.steps) for name, arm in arms.items()},  # type: ignore[misc]
-            FLAGS.turns,
+            {name: partial(arm.train, FLAGS.steps) for name, arm in arms.items()}, FLAGS.turns
         )
         for name in arms:
             rows.append(
@@ -87,7 +88,7 @@ def main(argv: list[str]) -> None:
     print(write_csv("training", rows))
 
 
-class _Arm:
+class _Arm(ABC):
     """A model of its own, its optimizer and the data, from a configuration."""
 
     def __init__(self, config: ConfigDict) -> None:
@@ -110,9 +111,9 @@ class _Arm:
             mixup_alpha=self.config.data.mixup_alpha,
         )
 
+    @abstractmethod
     def train(self, num_steps: int) -> None:
         """Trains for some steps."""
-        raise NotImplementedError
 
 
 class _Bare(_Arm):
@@ -159,16 +160,7 @@ class _Trainer(_Arm):
             start_step=0,
             mixup_alpha=config.data.mixup_alpha,
         )
-        self.train_step = TrainStep(
-            model=self.model,
-            optimizer=self.optimizer,
-            loss=self.loss,
-            strategy=strategy,
-            batch_size=config.batch_size,
-            normalization=config.data.normalization,
-            global_clipnorm=config.optimizer.global_clipnorm,
-            seed=config.seed,
-        )
+        self.train_step = make_train_step(config, self.model, self.optimizer, strategy)
         self.folder = tempfile.TemporaryDirectory()
         self.writer = MetricsWriter(self.folder.name, 0)
         self.log = TrainingLog(self.writer, self.optimizer, config.batch_size)
@@ -201,25 +193,28 @@ class _Fit(_Arm):
         return normalize(batch["image"], self.config.data.normalization), batch["target"]
 
 
-ARMS: dict[str, Callable[[ConfigDict], Any]] = {"bare": _Bare, "trainer": _Trainer, "fit": _Fit}
+ARMS: dict[str, type[_Arm]] = {"bare": _Bare, "trainer": _Trainer, "fit": _Fit}
 
 
-def _compare(arms: dict[str, Any]) -> None:
-    """Trains all arms on the same batches and compares their weights.
+def _compare(config: ConfigDict) -> None:
+    """Trains all arms on the same batches and compares their weights with the bare step's.
 
     Raises:
         SystemExit: If they differ.
     """
-    before = [variable.numpy() for variable in arms["bare"].model.trainable_variables]
-    arms["bare"].train_on(list(arms["bare"].data().take(_COMPARED_STEPS)))
-    arms["trainer"].train(_COMPARED_STEPS)
-    arms["fit"].train(_COMPARED_STEPS)
-    expected = arms["bare"].model.get_weights()
+    bare = _Bare(config)
+    before = [variable.numpy() for variable in bare.model.trainable_variables]
+    bare.train_on(list(bare.data().take(_COMPARED_STEPS)))
+    expected = bare.model.get_weights()
     moved = max(
         float(np.abs(new - old).max())
-        for new, old in zip(arms["bare"].model.trainable_variables, before, strict=True)
+        for new, old in zip(bare.model.trainable_variables, before, strict=True)
     )
-    for name, arm in arms.items():
+    for name, make in ARMS.items():
+        if make is _Bare:
+            continue
+        arm = make(config)
+        arm.train(_COMPARED_STEPS)
         pairs = zip(arm.model.get_weights(), expected, strict=True)
         worst = max(float(np.abs(mine - other).max()) for mine, other in pairs)
         print(f"{name}: weights differ by {worst:.1e} at most; they moved by {moved:.1e}")

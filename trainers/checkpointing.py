@@ -115,30 +115,39 @@ class CheckpointStore:
             ConfigurationError: If there is none.
             DamagedCheckpointError: If it is damaged.
         """
-        steps = self.steps()
-        if step not in steps:
-            raise ConfigurationError(
-                f"{self.directory} has no checkpoint of step {step}. It has: "
-                f"{', '.join(map(str, steps)) or 'none'}."
-            )
+        self._check_there(step)
         try:
             return read_checkpoint(self.directory, step)
         except DamagedCheckpointError as error:
+            self._check_there(step)  # a training may have removed it while it was read
             path = checkpoint_path(self.directory, step)
             raise DamagedCheckpointError(f"checkpoint {path} is damaged: {error}") from error
 
     def load_newest(self) -> tuple[int, Arrays] | None:
         """Returns step and arrays of the newest valid checkpoint; None if there is none.
 
-        A damaged one is reported and passed over.
+        A damaged one is reported and passed over. One that a training removes meanwhile
+        is not: that training has written a newer one first, so they are listed again.
         """
-        for step in reversed(self.steps()):
+        passed_over: set[int] = set()
+        while steps := [step for step in self.steps() if step not in passed_over]:
+            step = steps[-1]
             try:
                 return step, read_checkpoint(self.directory, step)
             except DamagedCheckpointError as error:
-                path = checkpoint_path(self.directory, step)
-                self.report(f"checkpoint {path} is damaged, skipped: {error}")
+                passed_over.add(step)
+                if step in self.steps():
+                    path = checkpoint_path(self.directory, step)
+                    self.report(f"checkpoint {path} is damaged, skipped: {error}")
         return None
+
+    def _check_there(self, step: int) -> None:
+        steps = self.steps()
+        if step not in steps:
+            raise ConfigurationError(
+                f"{self.directory} has no checkpoint of step {step}. It has: "
+                f"{', '.join(map(str, steps)) or 'none'}."
+            )
 
     def _write(
         self, step: int, arrays: Arrays, metrics: dict[str, float] | None, best: int | None

@@ -55,5 +55,5 @@ def _state(directory: str, step: int) -> str:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("workdir", None, "The work directory of a training.")
+    cli.define_path("workdir", "The work directory of a training.")
     cli.run(main, cli.parse_known_flags)

@@ -20,7 +20,7 @@ def check_report(path: str | None) -> None:
     if not path:
         return
     try:
-        import sklearn  # noqa: F401
+        from sklearn.metrics import classification_report  # noqa: F401
     except ImportError as error:
         raise ConfigurationError(
             "--report needs scikit-learn: pip install scikit-learn. Without --report the "
@@ -28,6 +28,16 @@ def check_report(path: str | None) -> None:
         ) from error
     if files.is_directory(path):
         raise ConfigurationError(f"--report={path} is a directory. Give a file, such as r.json.")
+    folder = path.rpartition("/")[0] or "."
+    if not files.is_remote(path) and not files.is_directory(folder):
+        raise ConfigurationError(
+            f"--report={path}: there is no folder {folder!r}. Make it, or give another file."
+        )
+    if path.rpartition("/")[2] in ("config.json", "metrics.jsonl", "model.keras"):
+        raise ConfigurationError(
+            f"--report={path} has the name of a training's own file. Give another one, such "
+            "as report.json."
+        )
 
 
 def class_report(confusion: NDArray[np.int64], class_names: Sequence[str]) -> dict[str, Any]:

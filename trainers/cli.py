@@ -1,6 +1,8 @@
 """Command lines: flags with a configuration file, exit statuses, one-line errors."""
 
 import logging
+import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -12,6 +14,9 @@ from trainers.errors import ConfigurationError
 from trainers.errors import DataError
 from trainers.errors import Interrupted
 from trainers.errors import TrainingError
+
+# Flags that `define_path` defines belong to the module that calls it.
+flags.disclaim_key_flags()
 
 STATUS_FAILED = 1
 STATUS_WRONG_USAGE = 2
@@ -47,11 +52,31 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], None]) -> NoRetur
             _fail(str(error), STATUS_FAILED)
         except Interrupted as error:
             _fail(str(error), STATUS_SIGNAL + error.signal_number)
+        except KeyboardInterrupt:
+            _fail("interrupted", STATUS_SIGNAL + signal.SIGINT)
 
     # At INFO, tf.distribute writes a line for each variable.
     logging.getLogger("tensorflow").setLevel(logging.WARNING)
     app.run(guarded, flags_parser=parse_flags)
     raise SystemExit(0)
+
+
+class _PathParser(flags.ArgumentParser):
+    """Reads "~" as the home directory, which a shell does not do behind a "="."""
+
+    def parse(self, argument: str) -> str:
+        return os.path.expanduser(argument)
+
+
+def define_path(name: str, help: str, flag_values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines a flag that names a file or a directory.
+
+    Args:
+        name: Of the flag.
+        help: One sentence.
+        flag_values: Where it belongs.
+    """
+    flags.DEFINE(_PathParser(), name, None, help, flag_values)
 
 
 def parse_known_flags(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:

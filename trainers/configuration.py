@@ -1,7 +1,6 @@
 """The configuration of an experiment: all keys, a file, and overrides by flag."""
 
 import dataclasses
-import difflib
 import importlib.util
 import os
 import re
@@ -19,10 +18,12 @@ from trainers.data.records_config import RecordsConfig
 from trainers.durations import NAMES as DURATION_NAMES
 from trainers.durations import UNITS as DURATION_UNITS
 from trainers.errors import ConfigurationError
+from trainers.misspelling import did_you_mean
 
 # Fields with None or several types among their values cannot be typed placeholders.
 _UNTYPED = object
 _OVERRIDE = re.compile(r"--(?:no)?config\.([^=]*)")
+_EVAL_SETS = "--config.data.eval_sets="
 
 
 class _OrNone(flags.ArgumentParser):
@@ -151,6 +152,7 @@ def parse_config_flag(argv: list[str], flag_values: flags.FlagValues = flags.FLA
         flags.Error: If another flag is unknown or a value has the wrong type.
     """
     path, rest = _split_config_argument(argv)
+    rest = [_quote_sets(argument) for argument in rest]
     if not path:
         if _asks_for_help(rest):
             parse_known_flags(rest, flag_values)
@@ -252,11 +254,9 @@ def _leaves(config: ConfigDict, prefix: str = "") -> list[tuple[str, Any]]:
 def _check_key(key: str, config: ConfigDict) -> None:
     known = [name for name, _ in _leaves(config)]
     if key not in known:
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ConfigurationError(
-            f"Unknown configuration key {key!r}.{hint} Known keys are listed in "
-            "trainers/configuration.py, base_config()."
+            f"Unknown configuration key {key!r}.{did_you_mean(key, known)} Known keys are "
+            "listed in trainers/configuration.py, base_config()."
         )
 
 
@@ -277,6 +277,15 @@ def _split_config_argument(argv: list[str]) -> tuple[str | None, list[str]]:
         else:
             rest.append(argument)
     return path, rest
+
+
+def _quote_sets(argument: str) -> str:
+    """Writes evaluation sets as the tuple of strings that ml_collections wants."""
+    value = argument.removeprefix(_EVAL_SETS)
+    if not argument.startswith(_EVAL_SETS) or value.startswith("("):
+        return argument
+    entries = () if value == "None" else tuple(filter(None, value.split(",")))
+    return f"{_EVAL_SETS}{entries!r}"
 
 
 def _asks_for_help(argv: list[str]) -> bool:

@@ -137,5 +137,5 @@ def _words(name: str) -> str:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("workdir", None, "The work directory of a finished demo.")
+    cli.define_path("workdir", "The work directory of a finished demo.")
     cli.run(main, cli.parse_known_flags)

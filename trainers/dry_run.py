@@ -1,7 +1,6 @@
 """`--dry_run`: all checks, one training step and one evaluation step, and nothing written."""
 
 import math
-from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -19,10 +18,7 @@ from trainers.errors import ConfigurationError
 from trainers.errors import DataError
 from trainers.errors import TrainingError
 from trainers.evaluation import Evaluator
-from trainers.experiment import Schedule
-from trainers.experiment import make_evaluator
-from trainers.experiment import make_model
-from trainers.experiment import make_train_step
+from trainers.lone_replica import LoneReplica
 from trainers.reporting import format_metrics
 from trainers.step_memory import StepMemory
 from trainers.step_memory import compiled_memory
@@ -88,8 +84,7 @@ def print_memory(
     """Prints the memory of a replica's training step and evaluation step.
 
     The steps are compiled by XLA for one replica with its share of the batch, in a model
-    and an optimizer of their own; the all-reduce is left out, for a replica that is alone
-    has none.
+    and an optimizer of their own; the all-reduce is left out.
 
     Args:
         config: The whole configuration.
@@ -100,42 +95,23 @@ def print_memory(
         eval_source: What is evaluated.
     """
     replicas = strategy.num_replicas_in_sync
-    alone = tf.distribute.OneDeviceStrategy(strategy.extended.worker_devices[0])
-    with alone.scope():
-        # Durations are numbers in the program, and change nothing else of it.
-        model, optimizer = make_model(config, model_config, Schedule(1, 0, 1, 0, 0))
+    device = strategy.extended.worker_devices[0]
+    replica = LoneReplica(config, model_config, preprocessing, device)
     share = {"batch_size": config.batch_size, "replicas_per_host": replicas}
     train_data = training_dataset(train_source, preprocessing, seed=config.seed, **share)
     eval_data = evaluation_dataset(eval_source, preprocessing, **share)
-    train_step = make_train_step(config, model, optimizer, alone)
-    evaluator = make_evaluator(config, model, optimizer, alone, preprocessing)
     print(
-        f"weights: {_megabytes(map(_bytes, model.variables))}, optimizer: "
-        f"{_megabytes(map(_bytes, optimizer.variables))}",
+        f"weights: {_megabytes(replica.weight_bytes)}, optimizer: "
+        f"{_megabytes(replica.optimizer_bytes)}",
         flush=True,
     )
-    number = tf.TensorSpec((), tf.int64)
-    memories = {
-        "training step": _memory(alone, train_step._replica_step, train_data, number),
-        "evaluation step": _memory(alone, evaluator._replica_step, eval_data),
+    steps = {
+        "training step": replica.training(train_data.element_spec),
+        "evaluation step": replica.evaluation(eval_data.element_spec),
     }
-    for name, memory in memories.items():
+    for name, (step, specifications) in steps.items():
+        memory = compiled_memory(step, *specifications)
         print(f"memory of a replica's {name}: {_describe(memory)}", flush=True)
-
-
-def _memory(
-    strategy: tf.distribute.Strategy,
-    replica_step: Any,
-    dataset: tf.data.Dataset,
-    *further: tf.TensorSpec,
-) -> StepMemory | None:
-    names, specifications = zip(*dataset.element_spec.items(), strict=True)
-
-    def step(*values: tf.Tensor) -> Any:
-        batch = dict(zip(names, values[: len(names)], strict=True))
-        return strategy.run(replica_step, args=(batch, *values[len(names) :]))
-
-    return compiled_memory(step, *specifications, *further)
 
 
 def _describe(memory: StepMemory | None) -> str:
@@ -146,13 +122,9 @@ def _describe(memory: StepMemory | None) -> str:
         "activations, gradients and scratch": memory.temporaries,
         "results and constants": memory.results + memory.constants,
     }
-    listed = ", ".join(f"{name} {_megabytes([size])}" for name, size in parts.items())
-    return f"{_megabytes([memory.total])} as compiled by XLA ({listed})"
+    listed = ", ".join(f"{name} {_megabytes(size)}" for name, size in parts.items())
+    return f"{_megabytes(memory.total)} as compiled by XLA ({listed})"
 
 
-def _bytes(variable: Any) -> int:
-    return int(math.prod(variable.shape)) * int(tf.as_dtype(variable.dtype).size)
-
-
-def _megabytes(sizes: Iterable[int]) -> str:
-    return f"{sum(sizes) / 2**20:.1f} MiB"
+def _megabytes(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB"

@@ -9,7 +9,6 @@ Nothing in the work directory is changed; --report=FILE.json writes the metrics,
 results of each class and the confusion matrix.
 """
 
-import keras
 from absl import flags
 from ml_collections import ConfigDict
 
@@ -28,7 +27,7 @@ from trainers.evaluation import has_several_labels
 from trainers.evaluation_sets import EvaluationSet
 from trainers.evaluation_sets import configured_sets
 from trainers.evaluation_sets import parse_sets
-from trainers.experiment import Schedule
+from trainers.experiment import NO_TRAINING
 from trainers.experiment import make_evaluator
 from trainers.experiment import make_model
 from trainers.experiment import make_preprocessing
@@ -36,7 +35,10 @@ from trainers.experiment import show_warnings_plainly
 from trainers.hosts import Hosts
 from trainers.reporting import format_metrics
 from trainers.reporting import say_to_stderr
+from trainers.run_checks import check_backend
+from trainers.run_checks import describe_model
 from trainers.state import load_state
+from trainers.workdir import read_class_names
 from trainers.workdir import read_configuration
 
 FLAGS = flags.FLAGS
@@ -46,7 +48,7 @@ WEIGHTS = ("ema", "raw")
 def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     """Defines the flags of this command."""
     values = {"flag_values": flag_values}
-    flags.DEFINE_string("workdir", None, "The work directory of a training.", **values)
+    cli.define_path("workdir", "The work directory of a training.", **values)
     flags.DEFINE_integer("checkpoint", None, "Step; the newest valid one if not given.", **values)
     flags.DEFINE_string("split", None, "Evaluates this split of the training's data.", **values)
     flags.DEFINE_string("eval_sets", None, "Evaluates these sets, with commas between.", **values)
@@ -54,7 +56,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
         "weights", None, WEIGHTS, "Moving averages (if there are any) or the weights.", **values
     )
     flags.DEFINE_integer("batch_size", None, "Global; the training's if not given.", **values)
-    flags.DEFINE_string("report", None, "JSON file for results by class.", **values)
+    cli.define_path("report", "JSON file for results by class.", **values)
     flags.DEFINE_enum("strategy", "auto", STRATEGIES, "How to distribute the work.", **values)
     flags.DEFINE_string("tpu", None, "'local' on a TPU VM, or the name of a TPU.", **values)
     flags.DEFINE_integer(
@@ -65,6 +67,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
 def main() -> None:
     """Loads a checkpoint and evaluates it; every stage is named once, in order."""
     show_warnings_plainly()
+    check_backend()
     config, model_config = read_configuration(FLAGS.workdir)
     sets = _chosen_sets(config)
     averages = _choose_weights(config)
@@ -72,37 +75,40 @@ def main() -> None:
     check_report(FLAGS.report)
 
     # ----------------------------------------------------- checkpoint and devices
-    step, arrays = _load(FLAGS.workdir)
     strategy = make_strategy(FLAGS.strategy, FLAGS.tpu, FLAGS.virtual_devices)
-    print(describe_strategy(strategy), flush=True)
     hosts = Hosts(strategy)
+    with hosts.agreement():
+        step, arrays = _load(FLAGS.workdir)
+    print(describe_strategy(strategy), flush=True)
     hosts.check_same("the checkpoint to evaluate", step)
 
     # ------------------------------------------------------------ data and model
-    sources = {each.name: each.open(model_config.num_classes) for each in sets}
+    with hosts.agreement():
+        class_names = read_class_names(FLAGS.workdir)
+        sources = {each.name: each.open(model_config.num_classes, class_names) for each in sets}
     with strategy.scope():
-        # Of the durations nothing but the learning rate depends, and no step is taken.
-        model, optimizer = make_model(config, model_config, Schedule(1, 0, 1, 0, 0))
+        model, optimizer = make_model(config, model_config, NO_TRAINING)
     load_state(arrays, model, optimizer)
     preprocessing = make_preprocessing(config, model_config.image_size)
     evaluator = make_evaluator(config, model, optimizer, strategy, preprocessing, averages)
-    print(f"{_describe_model(model)}, step {step}, {_describe_weights(averages)}", flush=True)
+    print(f"{describe_model(model)}, step {step}, {_describe_weights(averages)}", flush=True)
 
     # ---------------------------------------------------------------- evaluation
     results = {}
-    for name, source in sources.items():
-        if FLAGS.report and not has_several_labels(source):
-            metrics, confusion = evaluator.evaluate_by_class(source)
-            results[name] = {"metrics": metrics, **class_report(confusion, source.class_names)}
-        else:
-            metrics = evaluator.evaluate(source)
-            results[name] = {"metrics": metrics}
-        print(f"{name}: {format_metrics(metrics)}", flush=True)
-    if FLAGS.report and hosts.is_chief:
-        weights = "ema" if averages else "raw"
-        write_report(FLAGS.report, {"step": step, "weights": weights, "sets": results})
-        print(f"report: {FLAGS.report}", flush=True)
-    hosts.wait()
+    with hosts.explain_losses():
+        for name, source in sources.items():
+            if FLAGS.report and not has_several_labels(source):
+                metrics, confusion = evaluator.evaluate_by_class(source)
+                results[name] = {"metrics": metrics, **class_report(confusion, source.class_names)}
+            else:
+                metrics = evaluator.evaluate(source)
+                results[name] = {"metrics": metrics}
+            print(f"{name}: {format_metrics(metrics)}", flush=True)
+        if FLAGS.report and hosts.is_chief:
+            weights = "ema" if averages else "raw"
+            write_report(FLAGS.report, {"step": step, "weights": weights, "sets": results})
+            print(f"report: {FLAGS.report}", flush=True)
+        hosts.wait()
 
 
 def _chosen_sets(config: ConfigDict) -> list[EvaluationSet]:
@@ -112,7 +118,7 @@ def _chosen_sets(config: ConfigDict) -> list[EvaluationSet]:
             f"--eval_sets={FLAGS.eval_sets}."
         )
     chosen = FLAGS.split or FLAGS.eval_sets
-    return parse_sets([chosen], config.data) if chosen else configured_sets(config.data)
+    return configured_sets(config.data) if chosen is None else parse_sets([chosen], config.data)
 
 
 def _choose_weights(config: ConfigDict) -> bool:
@@ -150,10 +156,6 @@ def _load(workdir: str) -> tuple[int, Arrays]:
             "none. Run the training command again; it saves one at its end."
         )
     return found
-
-
-def _describe_model(model: keras.Model) -> str:
-    return f"{model.name}: {model.count_params():,} parameters"
 
 
 def _describe_weights(averages: bool) -> str:

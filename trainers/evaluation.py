@@ -91,6 +91,18 @@ class Evaluator:
         confusion = totals.pop(_CONFUSION)
         return metrics_of(totals), np.asarray(confusion, np.int64)
 
+    def replica_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Evaluates one replica's share of a batch; to be called by `strategy.run`.
+
+        Args:
+            batch: `image`, uint8 (B, H, W, 3); `target`, float32 (B, num_classes); `label`,
+                integers (B,) or 0/1 (B, num_classes); `mask`, float32 (B,), 0 for padding.
+
+        Returns:
+            Sums over the share's examples, as `evaluation_sums`.
+        """
+        return self._sums(self._logits(batch), batch)
+
     def _totals(self, source: Source, num_batches: int | None, *, by_class: bool) -> dict[str, Any]:
         batches = evaluation_batches(source, self.preprocessing, self.batch_size, self.strategy)
         totals: dict[str, Any] = {}
@@ -107,15 +119,12 @@ class Evaluator:
         return totals
 
     def _distributed_step(self, batch: Any, by_class: bool) -> dict[str, tf.Tensor]:
-        step = self._replica_step_by_class if by_class else self._replica_step
+        step = self._replica_step_by_class if by_class else self.replica_step
         parts = self.strategy.run(step, args=(batch,))
         return {
             name: self.strategy.reduce(tf.distribute.ReduceOp.SUM, part, axis=None)
             for name, part in parts.items()
         }
-
-    def _replica_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return self._sums(self._logits(batch), batch)
 
     def _replica_step_by_class(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         logits = self._logits(batch)

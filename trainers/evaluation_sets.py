@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from trainers.data.sources import Source
 from trainers.data.sources import check_source
 from trainers.data.sources import make_source
+from trainers.data.sources import reads_directory
 from trainers.errors import ConfigurationError
 
 _NAMED = re.compile(r"([\w.-]+)=(.*)")
@@ -43,22 +44,37 @@ class EvaluationSet:
     split: str
     data_dir: str | None
 
-    def open(self, num_classes: int) -> Source:
+    def open(self, num_classes: int, class_names: tuple[str, ...] | None) -> Source:
         """Opens the data.
 
         Args:
             num_classes: Outputs of the model.
+            class_names: The classes that the model was trained on, in order; None if
+                nobody knows. A folder's classes are numbered by them.
 
         Raises:
             ConfigurationError: If the data are missing, or have other classes.
         """
-        source = make_source(self.source, self.split, self.data_dir)
+        source = make_source(self.source, self.split, self.data_dir, class_names)
         if source.num_classes != num_classes:
             raise ConfigurationError(
                 f"Evaluation set {self.name!r}: expected {num_classes} classes, as the model "
                 f"has. Received {source.num_classes} in {self.source}."
             )
+        if class_names is not None:
+            self._check_classes(source.class_names, class_names)
         return source
+
+    def _check_classes(self, found: tuple[str, ...], expected: tuple[str, ...]) -> None:
+        numbers = tuple(map(str, range(len(found))))  # what classes without names are called
+        if found == expected or numbers in (found, expected):
+            return
+        number = next(i for i, name in enumerate(found) if name != expected[i])
+        raise ConfigurationError(
+            f"Evaluation set {self.name!r}: expected the classes that the model was trained "
+            f"on, in the same order. Class {number} is {expected[number]!r} there, and "
+            f"{found[number]!r} in {self.source}."
+        )
 
 
 def configured_sets(data: ConfigDict) -> list[EvaluationSet]:
@@ -78,6 +94,7 @@ def configured_sets(data: ConfigDict) -> list[EvaluationSet]:
                 f"metrics.jsonl. Give the set another one, such as 'my_{reserved}={reserved}', "
                 "or leave it out."
             )
+    _check_not_trained_on(sets, data)
     return sets
 
 
@@ -103,6 +120,19 @@ def parse_sets(entries: Iterable[str], data: ConfigDict) -> list[EvaluationSet]:
     return sets
 
 
+def _check_not_trained_on(sets: list[EvaluationSet], data: ConfigDict) -> None:
+    if data.train_split != "whole_train":
+        return
+    for each in sets:
+        same_data = (each.source, each.data_dir) == (data.source, data.data_dir)
+        if same_data and each.split == "validation":
+            raise ConfigurationError(
+                f"Evaluation set {each.name!r}: the training sees these examples, for "
+                f"data.train_split is {data.train_split!r}. Evaluate on 'test', or train on "
+                "'train'."
+            )
+
+
 def _parse(entry: str, data: ConfigDict) -> EvaluationSet:
     match = _NAMED.fullmatch(entry)
     place = match[2] if match else entry
@@ -118,4 +148,9 @@ def _parse(entry: str, data: ConfigDict) -> EvaluationSet:
         data_dir=data_dir or data.data_dir,
     )
     check_source(chosen.source, chosen.split)
+    if data_dir and not reads_directory(chosen.source):
+        raise ConfigurationError(
+            f"Evaluation set {entry!r}: {chosen.source} is built in and reads no directory. "
+            f"Leave out '@{data_dir}', or name another source."
+        )
     return chosen

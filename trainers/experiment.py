@@ -55,6 +55,11 @@ class Schedule:
         return step == self.total or (interval > 0 and step % interval == 0)
 
 
+#: For a model that takes no step. Nothing but the learning rate depends on durations, and
+#: in a compiled step they are numbers, which change nothing else of it.
+NO_TRAINING = Schedule(total=1, warmup=0, log=1, evaluate=0, checkpoint=0)
+
+
 def make_durations(config: ConfigDict, num_examples: int) -> Schedule:
     """Returns the durations of a configuration in steps.
 

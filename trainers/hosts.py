@@ -22,6 +22,9 @@ _LOST = (
     tf.errors.DeadlineExceededError,
 )
 
+# How a block that all hosts pass has ended on one of them.
+_WENT_WELL, _REFUSED, _FAILED = range(3)
+
 
 class Hosts:
     """The hosts of a strategy.
@@ -81,6 +84,32 @@ class Hosts:
         self.all_values(0)
 
     @contextmanager
+    def agreement(self) -> Iterator[None]:
+        """Lets all hosts go on after the block only if none of them has failed in it.
+
+        For what depends on the files of each machine; nothing in the block may wait for
+        the other hosts.
+
+        Raises:
+            ConfigurationError: If another host has raised one; this one's own error comes
+                first.
+            TrainingError: If another host has raised something else.
+        """
+        try:
+            yield
+        except Exception as error:
+            self.all_values(_REFUSED if isinstance(error, ConfigurationError) else _FAILED)
+            raise
+        ends = self.all_values(_WENT_WELL)
+        for index, end in enumerate(ends):
+            if end != _WENT_WELL:
+                kind = ConfigurationError if end == _REFUSED else TrainingError
+                raise kind(
+                    f"Host {index} of {self.count} cannot go on; its own message says why. "
+                    "Put it right there, and start all of them again."
+                )
+
+    @contextmanager
     def explain_losses(self) -> Iterator[None]:
         """Replaces TensorFlow's error about a host that is gone by one line.
 
@@ -94,8 +123,8 @@ class Hosts:
                 raise
             raise TrainingError(
                 f"Host {self.index} of {self.count} has lost another one "
-                f"({type(error).__name__}). Start all of them again; they go on from the "
-                "last checkpoint."
+                f"({type(error).__name__}); its own message may say why. Start all of them "
+                "again; a training goes on from its last checkpoint."
             ) from error
 
     def check_same(self, what: str, value: int) -> None:

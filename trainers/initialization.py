@@ -1,6 +1,9 @@
 """Where a training starts from: weights of another model, by `init_from`."""
 
+import os
 import tempfile
+import zipfile
+import zlib
 from pathlib import Path
 
 import keras
@@ -13,6 +16,19 @@ from trainers.errors import ConfigurationError
 
 _HEADS = ("pre_logits/", "head/")
 _SHOWN_PROBLEMS = 5
+# What reading a damaged archive, or one of another model, raises.
+_UNREADABLE = (
+    ValueError,
+    OSError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    NotImplementedError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def check_init_from(path: str | None) -> None:
@@ -55,13 +71,14 @@ def initialize(model: keras.Model, path: str) -> LoadReport:
             local = Path(folder) / file.rpartition("/")[2]
             local.write_bytes(files.read(file))
             return load(model, str(local))
-    except (ValueError, OSError, KeyError, TypeError) as error:
+    except _UNREADABLE as error:
         reason = " ".join(str(error).split())  # it may list parameters, a line each
         raise ConfigurationError(f"init_from={path}: {reason}") from error
 
 
 def _weights_file(path: str) -> str:
     """Returns the file that `init_from` stands for."""
+    path = os.path.expanduser(path)
     if files.is_directory(path):
         file = files.join(path, "model.keras")
         if files.exists(file):
@@ -82,6 +99,8 @@ def _weights_file(path: str) -> str:
 
 def _load_keras(model: keras.Model, path: str) -> LoadReport:
     """Copies the weights of a saved model by name."""
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is no .keras file, or only a part of one")
     source = keras.saving.load_model(path, compile=False)
     before = _parameters(source)
     if source.input_shape[1:-1] != model.input_shape[1:-1]:

@@ -3,6 +3,7 @@
 import keras
 from ml_collections import ConfigDict
 
+from tokenlearner_keras import VisionTransformerConfig
 from tokenlearner_keras import count_macs
 from trainers import files
 from trainers.best_checkpoint import check_best_metric
@@ -29,25 +30,49 @@ def check_configuration(config: ConfigDict, workdir: str | None) -> None:
     Raises:
         ConfigurationError: If anything is wrong.
     """
-    if keras.backend.backend() != "tensorflow":
-        raise ConfigurationError(
-            "The trainer runs on Keras' TensorFlow backend. Received KERAS_BACKEND="
-            f"{keras.backend.backend()}. Unset it, or set it to tensorflow."
-        )
-    check_training(config)
+    model_config = check_steps(config)
     check_best_metric(config.keep_best_metric)
     if not (workdir and checkpoint_steps(files.join(workdir, "checkpoints"))):
         # A run that goes on does not start from it again; it may be gone by then.
         check_init_from(config.init_from)
-    # Only the data knows the number of classes; any will do here.
-    model_config = make_model_config(config, 2)
-    make_preprocessing(config, model_config.image_size)
-    check_normalization(config.data.normalization)
     for split in ("train_split", "final_split"):
         if config.data[split]:
             check_source(config.data.source, config.data[split])
     configured_sets(config.data)
     check_workdir(workdir, config, model_config)
+
+
+def check_steps(config: ConfigDict) -> VisionTransformerConfig:
+    """Checks what the steps are made of, for which it takes neither data nor devices.
+
+    Args:
+        config: The whole configuration.
+
+    Returns:
+        The model's configuration, for any number of classes: only the data knows theirs.
+
+    Raises:
+        ConfigurationError: If anything is wrong.
+    """
+    check_backend()
+    check_training(config)
+    model_config = make_model_config(config, 2)
+    make_preprocessing(config, model_config.image_size)
+    check_normalization(config.data.normalization)
+    return model_config
+
+
+def check_backend() -> None:
+    """Checks that Keras runs on TensorFlow.
+
+    Raises:
+        ConfigurationError: If it does not.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise ConfigurationError(
+            "The trainer runs on Keras' TensorFlow backend. Received KERAS_BACKEND="
+            f"{keras.backend.backend()}. Unset it, or set it to tensorflow."
+        )
 
 
 def describe_data(train: Source, evaluation: dict[str, Source], total_steps: int) -> str:

@@ -18,21 +18,17 @@ configuration.
 import time
 from collections.abc import Callable
 
-import keras
 from absl import flags
 from ml_collections import ConfigDict
 
 from trainers import cli
 from trainers.configuration import parse_config_flag
-from trainers.data.normalization import check_normalization
 from trainers.data.sources import make_source
 from trainers.errors import ConfigurationError
 from trainers.errors import TrainingError
-from trainers.experiment import check_training
-from trainers.experiment import make_model_config
-from trainers.experiment import make_preprocessing
 from trainers.experiment import show_warnings_plainly
 from trainers.reporting import say_to_stderr
+from trainers.run_checks import check_steps
 from trainers.tpu_advice import MemoryUse
 from trainers.tpu_advice import advice
 from trainers.tpu_advice import gib
@@ -84,16 +80,7 @@ def main() -> None:
 
 def _check(config: ConfigDict) -> None:
     """Checks what no stage checks before heavy work begins."""
-    if keras.backend.backend() != "tensorflow":
-        raise ConfigurationError(
-            "The trainer runs on Keras' TensorFlow backend. Received KERAS_BACKEND="
-            f"{keras.backend.backend()}. Unset it, or set it to tensorflow."
-        )
-    check_training(config)
-    # The model is built later; any number of classes will do to check the rest of it.
-    model_config = make_model_config(config, 2)
-    make_preprocessing(config, model_config.image_size)
-    check_normalization(config.data.normalization)
+    check_steps(config)
     if FLAGS.num_classes is not None and FLAGS.num_classes < 1:
         raise ConfigurationError(
             f"--num_classes must be at least 1. Received: {FLAGS.num_classes}."

@@ -1,7 +1,8 @@
 """The train and eval steps of a configuration as StableHLO programs for one chip."""
 
-import math
 import re
+from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -9,12 +10,9 @@ from ml_collections import ConfigDict
 
 from trainers.data.batch_size import check_batch_size
 from trainers.errors import TrainingError
-from trainers.experiment import Schedule
-from trainers.experiment import make_evaluator
-from trainers.experiment import make_model
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
-from trainers.experiment import make_train_step
+from trainers.lone_replica import LoneReplica
 
 _NO_KERNEL = re.compile(r"(\w+) \(No registered")
 
@@ -22,9 +20,7 @@ _NO_KERNEL = re.compile(r"(\w+) \(No registered")
 class StepLowering:
     """Builds model, optimizer and both steps, and lowers the steps without running them.
 
-    What is lowered is the step that a replica of the trainer runs, on its share of the
-    batch and with the loss divided by the whole batch. Only the all-reduce is left out:
-    a replica that is alone has none.
+    What is lowered is the step that a replica of the trainer runs, without the all-reduce.
 
     Args:
         config: The whole configuration.
@@ -48,17 +44,11 @@ class StepLowering:
         )
         model_config = make_model_config(config, num_classes)
         preprocessing = make_preprocessing(config, model_config.image_size)
-        self._strategy = tf.distribute.OneDeviceStrategy("CPU:0")
-        with self._strategy.scope():
-            # Durations are numbers in the program, and change nothing else of it.
-            schedule = Schedule(total=1, warmup=0, log=1, evaluate=0, checkpoint=0)
-            model, optimizer = make_model(config, model_config, schedule)
-        self._train_step = make_train_step(config, model, optimizer, self._strategy)
-        self._evaluator = make_evaluator(config, model, optimizer, self._strategy, preprocessing)
+        self._replica = LoneReplica(config, model_config, preprocessing, "CPU:0")
         self.examples = config.batch_size // chips
-        self.gradient_bytes = sum(map(_bytes, model.trainable_variables))
-        self.optimizer_bytes = sum(map(_bytes, optimizer.variables))
-        self.state_bytes = self.optimizer_bytes + sum(map(_bytes, model.variables))
+        self.gradient_bytes = self._replica.gradient_bytes
+        self.optimizer_bytes = self._replica.optimizer_bytes
+        self.state_bytes = self.optimizer_bytes + self._replica.weight_bytes
         self._batch = {
             "image": tf.TensorSpec((self.examples, *model_config.image_size, 3), tf.uint8),
             "target": tf.TensorSpec((self.examples, num_classes), tf.float32),
@@ -70,13 +60,7 @@ class StepLowering:
         Raises:
             TrainingError: If XLA has no kernel for an operation.
         """
-
-        def step(image: tf.Tensor, target: tf.Tensor, number: tf.Tensor) -> Any:
-            batch = {"image": image, "target": target}
-            return self._strategy.run(self._train_step._replica_step, args=(batch, number))
-
-        number = tf.TensorSpec((), tf.int64)
-        return _lower("train", step, self._batch["image"], self._batch["target"], number)
+        return _lower("train", *self._replica.training(self._batch))
 
     def evaluate(self) -> bytes:
         """Returns the eval step, serialised.
@@ -89,15 +73,10 @@ class StepLowering:
             "label": tf.TensorSpec((self.examples,), tf.int64),
             "mask": tf.TensorSpec((self.examples,), tf.float32),
         }
-
-        def step(*values: tf.Tensor) -> Any:
-            parts = dict(zip(batch, values, strict=True))
-            return self._strategy.run(self._evaluator._replica_step, args=(parts,))
-
-        return _lower("eval", step, *batch.values())
+        return _lower("eval", *self._replica.evaluation(batch))
 
 
-def _lower(name: str, step: Any, *specs: tf.TensorSpec) -> bytes:
+def _lower(name: str, step: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> bytes:
     """Returns a function as StableHLO bytecode.
 
     Variables become arguments and results, aliased where the step updates them. The
@@ -121,7 +100,3 @@ def _reason(message: str) -> str:
     if names:
         return f"XLA has no kernel for {', '.join(names)}"
     return f"XLA says: {message.strip().splitlines()[0].rstrip('.')}"
-
-
-def _bytes(variable: Any) -> int:
-    return int(math.prod(variable.shape)) * int(tf.as_dtype(variable.dtype).size)

@@ -1,11 +1,11 @@
 """TPU slices by name, such as v5e:2x2, and the memory of their chips."""
 
 import dataclasses
-import difflib
 import math
 import re
 
 from trainers.errors import ConfigurationError
+from trainers.misspelling import did_you_mean
 
 GIB = 2**30
 
@@ -87,8 +87,7 @@ def parse_topology(name: str) -> Topology:
         )
     generation = GENERATIONS[matched[1]]
     if matched[2] not in generation.shapes:
-        near = difflib.get_close_matches(matched[2], generation.shapes, n=1)
-        hint = f" Did you mean {generation.name}:{near[0]}?" if near else ""
+        hint = did_you_mean(name, [each.name for each in slices(generation)])
         raise ConfigurationError(
             f"--topology: the slices of {generation.name} are {', '.join(generation.shapes)}. "
             f"Received: {name!r}.{hint}"

@@ -66,11 +66,14 @@ from trainers.signals import StopRequest
 from trainers.state import load_state
 from trainers.state import training_arrays
 from trainers.training_log import TrainingLog
+from trainers.workdir import check_same_data
+from trainers.workdir import make_workdir
 from trainers.workdir import prepare_workdir
 from trainers.workdir import save_model
+from trainers.workdir_lock import WorkdirLock
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and the model go.")
+cli.define_path("workdir", "Where checkpoints, metrics and the model go.")
 flags.DEFINE_enum("strategy", "auto", STRATEGIES, "How to distribute the training.")
 flags.DEFINE_string("tpu", None, "'local' on a TPU VM, or the name of a TPU.")
 flags.DEFINE_integer(
@@ -82,11 +85,11 @@ flags.DEFINE_string("profile_steps", None, "A:B writes a TensorBoard profile of 
 
 def main() -> None:
     """Trains; or, in a dry run, finds what a training would fail with."""
-    with failures_are_findings() if FLAGS.dry_run else nullcontext():
-        train()
+    with failures_are_findings() if FLAGS.dry_run else nullcontext(), WorkdirLock() as lock:
+        train(lock)
 
 
-def train() -> None:
+def train(lock: WorkdirLock) -> None:
     """Trains, evaluates and saves; every stage is named once, in order."""
     show_warnings_plainly()
     stop = StopRequest().install()
@@ -102,13 +105,16 @@ def train() -> None:
     check_optimizer(config.optimizer)
 
     # --------------------------------------------------------------------- data
-    train_source = _source(config, config.data.train_split)
-    eval_sources = {
-        each.name: each.open(train_source.num_classes) for each in configured_sets(config.data)
-    }
-    main_set = next(iter(eval_sources))  # the best checkpoint is best by this one
     final_split = config.data.final_split
-    final_source = _source(config, final_split) if final_split else None
+    with hosts.agreement():
+        train_source = _source(config, config.data.train_split)
+        eval_sources = {
+            each.name: each.open(train_source.num_classes, train_source.class_names)
+            for each in configured_sets(config.data)
+        }
+        final_source = _source(config, final_split) if final_split else None
+        check_same_data(FLAGS.workdir, train_source)
+    main_set = next(iter(eval_sources))  # the best checkpoint is best by this one
     schedule = make_durations(config, train_source.num_examples)
     print(describe_data(train_source, eval_sources, schedule.total), flush=True)
 
@@ -127,7 +133,8 @@ def train() -> None:
         say_to_stderr,
         config.keep_best_metric,
     )
-    step, saved = _resume(store, model, optimizer, schedule.total)
+    with hosts.agreement():
+        step, saved = _resume(store, model, optimizer, schedule.total)
     hosts.check_same("the step to go on from", step)
     if not saved and config.init_from:
         print(f"{config.init_from}: {initialize(model, config.init_from)}", flush=True)
@@ -148,14 +155,19 @@ def train() -> None:
     profiler = StepProfiler(output, profile_steps, schedule.total)
     if FLAGS.dry_run:
         sources = {**eval_sources, **({final_split: final_source} if final_source else {})}
-        with explain_data_failures(train_source, partial(_examples, config, train_source, step, 1)):
+        examples = partial(_examples, config, train_source, step, 1)
+        with hosts.explain_losses(), explain_data_failures(train_source, examples):
             run_one_step_each(train_step, evaluator, batches, step, sources)
         main_source = eval_sources[main_set]
         print_memory(config, model_config, preprocessing, strategy, train_source, main_source)
+        hosts.wait()
         print("dry run: everything fits together; nothing was written", flush=True)
         return
     # Everything has been checked: from here on the directory belongs to this run.
-    prepare_workdir(output, config, model_config)
+    with hosts.agreement():
+        make_workdir(output)
+        lock.acquire(output)
+        prepare_workdir(output, config, model_config, train_source)
     writer = MetricsWriter(output, step)
     progress = ProgressLine(schedule.total, step, config.batch_size)
     with progress, stop.deferred(), store, hosts.explain_losses(), profiler:
@@ -202,17 +214,18 @@ def train() -> None:
     # ---------------------------------------------------- final model and test set
     with averaged_weights(model, optimizer):
         save_model(model, output)
-    if final_source is not None:
-        final = _final_metrics(workdir, final_split, step)
-        if final is None:
-            final = evaluator.evaluate(final_source)
-            writer.write(step, final_split, final)
-        print(
-            f"{final_split} (evaluated once, after training): {format_metrics(final)}",
-            flush=True,
-        )
-    writer.close()
-    hosts.wait()
+    with hosts.explain_losses():
+        if final_source is not None:
+            final = _final_metrics(workdir, final_split, step)
+            if final is None:
+                final = evaluator.evaluate(final_source)
+                writer.write(step, final_split, final)
+            print(
+                f"{final_split} (evaluated once, after training): {format_metrics(final)}",
+                flush=True,
+            )
+        writer.close()
+        hosts.wait()
     print(f"finished: {workdir}", flush=True)
 
 

@@ -104,6 +104,29 @@ class TrainStep:
         )
         return {name: float(value) for name, value in sums.items()}
 
+    def replica_step(self, batch: dict[str, tf.Tensor], step: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Trains one replica for a step; to be called by `strategy.run`.
+
+        Args:
+            batch: The replica's share: `image`, uint8 (B, H, W, 3), and `target`, float32
+                (B, num_classes).
+            step: Number of the step, a scalar of int64.
+
+        Returns:
+            Sums over all replicas' examples, scalars: `loss`, `correct`, `num_examples`; and
+            `gradient_norm`, before clipping.
+        """
+        context = tf.distribute.get_replica_context()
+        replicas = context.num_replicas_in_sync
+        replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
+        gradients, sums = self._accumulated_gradients(batch, step * replicas + replica)
+        if replicas > 1:
+            # In one call, which packs what is small into few messages.
+            gradients, sums = context.all_reduce(tf.distribute.ReduceOp.SUM, (gradients, sums))
+        gradients, norm = clip_by_global_norm(gradients, self.global_clipnorm)
+        self.optimizer.apply(gradients, self.model.trainable_variables)
+        return {**sums, "gradient_norm": norm}
+
     def _loop(
         self, iterator: Any, first_step: tf.Tensor, num_steps: tf.Tensor
     ) -> dict[str, tf.Tensor]:
@@ -113,7 +136,7 @@ class TrainStep:
         for offset in tf.range(num_steps):
             batch, wait = self._next(iterator)
             step = first_step + offset
-            parts = self.strategy.run(self._replica_step, args=(batch, step))
+            parts = self.strategy.run(self.replica_step, args=(batch, step))
             # Summed in the replicas already: all of them hold the same.
             parts = {
                 name: self.strategy.experimental_local_results(part)[0]
@@ -131,18 +154,6 @@ class TrainStep:
         arrived = self.strategy.experimental_local_results(batch["target"])
         with tf.control_dependencies(arrived):
             return batch, tf.timestamp() - start
-
-    def _replica_step(self, batch: dict[str, tf.Tensor], step: tf.Tensor) -> Any:
-        context = tf.distribute.get_replica_context()
-        replicas = context.num_replicas_in_sync
-        replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
-        gradients, sums = self._accumulated_gradients(batch, step * replicas + replica)
-        if replicas > 1:
-            # In one call, which packs what is small into few messages.
-            gradients, sums = context.all_reduce(tf.distribute.ReduceOp.SUM, (gradients, sums))
-        gradients, norm = clip_by_global_norm(gradients, self.global_clipnorm)
-        self.optimizer.apply(gradients, self.model.trainable_variables)
-        return {**sums, "gradient_norm": norm}
 
     def _accumulated_gradients(
         self, batch: dict[str, tf.Tensor], stream: tf.Tensor

@@ -1,6 +1,7 @@
 """The work directory: its configuration file, the rule for resuming, the final model."""
 
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict
 from tokenlearner_keras.models.config import VisionTransformerConfig
 from trainers import files
 from trainers.configuration import complete_config
+from trainers.data.sources import Source
 from trainers.durations import NAMES as DURATION_NAMES
 from trainers.durations import UNITS as DURATION_UNITS
 from trainers.errors import ConfigurationError
@@ -24,8 +26,13 @@ _FREE = {
     "data.data_dir",
     "data.eval_sets",
     "demo.expected_accuracy",
-    # Known only when the data are open; the data source is compared anyway.
+    # Changes neither weights nor random numbers.
+    "model.remat",
+    "resolved_model.remat",
+    # Known only when the data are open; check_same_data compares them then.
     "resolved_model.num_classes",
+    "resolved_data.num_examples",
+    "resolved_data.class_names",
 }
 
 
@@ -49,24 +56,68 @@ def check_workdir(path: str | None, config: ConfigDict, model: VisionTransformer
         ) from error
     if is_file:
         raise ConfigurationError(f"--workdir={path} is a file. Choose a directory.")
+    if not files.is_remote(path):
+        _check_writable(path)
     _check_same_run(path, config, model)
 
 
-def prepare_workdir(path: str, config: ConfigDict, model: VisionTransformerConfig) -> None:
-    """Creates the work directory and writes the configuration into it.
+def check_same_data(workdir: str, source: Source) -> None:
+    """Checks that a work directory's run was trained on these data so far.
+
+    Args:
+        workdir: The work directory, with or without a run.
+        source: The data to train on, which are known only when they are open.
+
+    Raises:
+        ConfigurationError: If it was trained on another number of examples, whose order
+            would be another, or on other classes.
+    """
+    path = files.join(workdir, "config.json")
+    if not files.exists(path):
+        return
+    before = _read_json(path).get("resolved_data")
+    if not before:
+        return  # written by an earlier release
+    for name, now in _data_facts(source).items():
+        if before.get(name) != now:
+            raise ConfigurationError(
+                f"{workdir} holds a run on other data ({name}: {_shortened(before.get(name))} "
+                f"there, {_shortened(now)} here). Use a new --workdir, or the same data to "
+                "resume."
+            )
+
+
+def prepare_workdir(
+    path: str, config: ConfigDict, model: VisionTransformerConfig, source: Source
+) -> None:
+    """Writes the configuration into the work directory, which is there.
+
+    Args:
+        path: The work directory.
+        config: The whole configuration.
+        model: The model's.
+        source: The data that are trained on.
 
     Raises:
         ConfigurationError: If it cannot be written.
     """
     try:
-        files.make_directories(path)
-        payload = _to_json(config, model).encode()
+        payload = _to_json(config, model, _data_facts(source)).encode()
         files.write_atomically(files.join(path, "config.json"), payload)
     except OSError as error:
-        raise ConfigurationError(
-            f"The work directory {path!r} cannot be written: {error.strerror or error}. "
-            "Choose another --workdir."
-        ) from error
+        raise _not_writable(path, error) from error
+
+
+def make_workdir(path: str) -> None:
+    """Creates the work directory.
+
+    Raises:
+        ConfigurationError: If it cannot be created.
+    """
+    try:
+        files.make_directories(path)
+    except OSError as error:
+        raise _not_writable(path, error) from error
 
 
 def read_configuration(path: str | None) -> tuple[ConfigDict, VisionTransformerConfig]:
@@ -84,13 +135,24 @@ def read_configuration(path: str | None) -> tuple[ConfigDict, VisionTransformerC
             "config.json. Train first: python -m trainers.train --config=FILE --workdir=DIR"
         )
     try:
-        values = json.loads(files.read(name))
+        values = _read_json(name)
+        values.pop("resolved_data", None)
         model = VisionTransformerConfig.from_dict(values.pop("resolved_model"))
         return complete_config(ConfigDict(values)), model
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(
-            f"{name} is damaged ({error}). Run the training command again: it writes a new one."
+            f"{name} is damaged ({error}). Remove it and run the training command again: it "
+            "writes a new one."
         ) from error
+
+
+def read_class_names(path: str) -> tuple[str, ...] | None:
+    """Returns the classes that the run in a work directory was trained on, in order.
+
+    None for a run of an earlier release, which did not write them down.
+    """
+    facts = _read_json(files.join(path, "config.json")).get("resolved_data")
+    return tuple(facts["class_names"]) if facts else None
 
 
 def save_model(model: keras.Model, workdir: str) -> None:
@@ -102,23 +164,73 @@ def save_model(model: keras.Model, workdir: str) -> None:
         files.write_atomically(files.join(workdir, path.name), path.read_bytes())
 
 
-def _to_json(config: ConfigDict, model: VisionTransformerConfig) -> str:
+def _to_json(
+    config: ConfigDict, model: VisionTransformerConfig, data: dict[str, Any] | None = None
+) -> str:
     """Returns the configuration with all fields of the model that it stands for."""
     values = {**config.to_dict(), "resolved_model": model.to_dict()}
+    if data is not None:
+        values["resolved_data"] = data
     return json.dumps(values, indent=2, sort_keys=True) + "\n"
+
+
+def _data_facts(source: Source) -> dict[str, Any]:
+    return {"num_examples": source.num_examples, "class_names": list(source.class_names)}
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _read_json(path: str) -> dict[str, Any]:
+    """Returns the values in a configuration file.
+
+    Raises:
+        ConfigurationError: If it is damaged.
+    """
+    try:
+        values = json.loads(files.read(path))
+        if not isinstance(values, dict):
+            raise ValueError(f"expected an object, found a {type(values).__name__}")
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{path} is damaged ({error}). Remove it to go on with the configuration of "
+            "this command."
+        ) from error
+    return values
+
+
+def _check_writable(path: str) -> None:
+    """Checks that a local directory is, or can be made, one to write into."""
+    place = Path(path).absolute()
+    nearest = next(each for each in (place, *place.parents) if each.exists())
+    checkpoints = place / "checkpoints"
+    for each in (nearest, checkpoints) if checkpoints.exists() else (nearest,):
+        if not each.is_dir():
+            raise ConfigurationError(
+                f"--workdir={path} cannot be written: {each} is no directory. Choose another "
+                "--workdir."
+            )
+        if not os.access(each, os.W_OK | os.X_OK):
+            raise ConfigurationError(
+                f"--workdir={path} cannot be written: no permission to write into {each}. "
+                "Choose another --workdir."
+            )
+
+
+def _not_writable(path: str, error: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        f"The work directory {path!r} cannot be written: {error.strerror or error}. "
+        "Choose another --workdir."
+    )
 
 
 def _check_same_run(workdir: str, config: ConfigDict, model: VisionTransformerConfig) -> None:
     path = files.join(workdir, "config.json")
     if not files.exists(path):
         return
-    try:
-        before = _flatten(json.loads(files.read(path)))
-    except ValueError as error:
-        raise ConfigurationError(
-            f"{path} is damaged ({error}). Remove it to go on with the configuration of "
-            "this command."
-        ) from error
+    before = _flatten(_read_json(path))
     now = _flatten(json.loads(_to_json(config, model)))
     keys = sorted((before.keys() | now.keys()) - _FREE)
     different = [key for key in keys if before.get(key) != now.get(key)]

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
+from tests.tokenlearner_keras.arrays import random
+from tests.tokenlearner_keras.arrays import to_numpy
 from tokenlearner_keras.models.insert import insert_token_learner
 from tokenlearner_keras.models.known_layers import inner_layers
 from tokenlearner_keras.models.known_layers import opened
@@ -28,13 +30,9 @@ def _backbone(**options: Any) -> Any:
     )
 
 
-def _numpy(x: Any) -> np.ndarray:
-    return keras.ops.convert_to_numpy(x)
-
-
 @pytest.fixture
 def images() -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(4, 32, 48, 3)).astype("float32")
+    return random(4, 32, 48, 3)
 
 
 def test_the_opened_encoder_computes_the_same(images: np.ndarray) -> None:
@@ -44,13 +42,13 @@ def test_the_opened_encoder_computes_the_same(images: np.ndarray) -> None:
     copy = opened(encoder, encoder.input)
     assert copy.name == "vit_encoder"
     assert len(copy.weights) == len(encoder.weights)
-    assert np.allclose(_numpy(copy(embedded)), _numpy(backbone(images)), atol=1e-6)
+    assert np.allclose(to_numpy(copy(embedded)), to_numpy(backbone(images)), atol=1e-6)
 
 
 @pytest.mark.parametrize("use_class_token", [True, False])
 def test_tokens_from_a_block_on(use_class_token: bool, images: np.ndarray) -> None:
     backbone = _backbone(use_class_token=use_class_token)
-    before = _numpy(backbone(images))
+    before = to_numpy(backbone(images))
     # v1.0 needs the grid, which is not square: it comes from the patching layer.
     learner = tk.TokenLearner(5, name="learner")
     model = insert_token_learner(backbone, "transformer_block_2", learner)
@@ -66,8 +64,8 @@ def test_tokens_from_a_block_on(use_class_token: bool, images: np.ndarray) -> No
     x = keras.ops.concatenate([x[:, :front], tokens], axis=1)
     for layer in rest:
         x = layer(x)
-    assert np.allclose(_numpy(model(images)), _numpy(x), atol=1e-5)
-    assert np.array_equal(_numpy(backbone(images)), before)
+    assert np.allclose(to_numpy(model(images)), to_numpy(x), atol=1e-5)
+    assert np.array_equal(to_numpy(backbone(images)), before)
 
 
 def test_a_classifier_trains_and_keeps_its_weights(images: np.ndarray, tmp_path: Path) -> None:
@@ -77,17 +75,17 @@ def test_a_classifier_trains_and_keeps_its_weights(images: np.ndarray, tmp_path:
         return classifier, insert_token_learner(classifier, path, tk.TokenLearnerV11(4))
 
     classifier, model = build()
-    before = _numpy(classifier(images))
+    before = to_numpy(classifier(images))
     embedding = classifier.backbone.get_layer("vit_patching_and_embedding")
-    position = _numpy(embedding.weights[0])
+    position = to_numpy(embedding.weights[0])
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(images, np.arange(4) % 3, epochs=2, verbose=0)
-    assert not np.allclose(_numpy(classifier(images)), before)
-    assert not np.array_equal(_numpy(embedding.weights[0]), position)
+    assert not np.allclose(to_numpy(classifier(images)), before)
+    assert not np.array_equal(to_numpy(embedding.weights[0]), position)
     model.save_weights(tmp_path / "model.weights.h5")
     _, copy = build()
     copy.load_weights(tmp_path / "model.weights.h5")
-    assert np.array_equal(_numpy(copy(images)), _numpy(model(images)))
+    assert np.array_equal(to_numpy(copy(images)), to_numpy(model(images)))
     (maps,) = tk.attention_maps(model, images).values()
     assert maps.shape == (4, 4, 4, 6) and np.allclose(maps.sum((-1, -2)), 1, atol=1e-5)
 

@@ -9,7 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from keras import ops
+
+from tests.tokenlearner_keras.arrays import random
+from tests.tokenlearner_keras.arrays import to_numpy
 
 # Outside a jitted function JAX compiles each operation of each shape by itself.
 ON_JAX = keras.backend.backend() == "jax"
@@ -30,14 +32,6 @@ def quick_ones(names: Iterable[str], quick: Container[str], *marks: Any) -> list
     """Returns the names as parameters, slow ones marked, with further marks."""
     slow = [pytest.mark.slow, *marks]
     return [pytest.param(name, marks=() if name in quick else slow) for name in names]
-
-
-def random(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape).astype("float32")
-
-
-def to_numpy(x: Any) -> np.ndarray:
-    return ops.convert_to_numpy(ops.cast(x, "float32"))
 
 
 def waken(model: Any) -> None:

@@ -6,18 +6,16 @@ import pytest
 from keras import layers
 
 import tokenlearner_keras as tk
+from tests.tokenlearner_keras.arrays import random
+from tests.tokenlearner_keras.arrays import to_numpy
+from tests.tokenlearner_keras.small_models import small_model
 from tokenlearner_keras.maps import attention_maps
 from tokenlearner_keras.models.insert import insert_token_learner
 
 
-def _model(name: str, **overrides: int) -> keras.Model:
-    small = {"image_size": (32, 48), "num_classes": 3, "width": 16, "num_heads": 2, "mlp_dim": 24}
-    return tk.create_model(name, **small, **overrides)
-
-
 def test_maps_of_every_token_learner_in_batches() -> None:
-    model = _model("vit_ti8_d3_tl4at1_fuser")
-    x = np.random.default_rng(0).normal(size=(5, 32, 48, 3)).astype("float32")
+    model = small_model("vit_ti8_d3_tl4at1_fuser")
+    x = random(5, 32, 48, 3)
     nodes = [len(layer._inbound_nodes) for layer in model.layers]
     maps = attention_maps(model, x, batch_size=2)
     assert list(maps) == ["token_learner_0", "token_learner_1"]
@@ -26,21 +24,21 @@ def test_maps_of_every_token_learner_in_batches() -> None:
     layer = model.get_layer("token_learner_1")
     features = keras.Model(model.input, layer.input)
     expected = layer(features(x), return_attention_maps=True)[1]
-    assert np.allclose(maps["token_learner_1"], keras.ops.convert_to_numpy(expected), atol=1e-6)
+    assert np.allclose(maps["token_learner_1"], to_numpy(expected), atol=1e-6)
     # Asking leaves no trace in the model's graph.
     assert nodes == [len(layer._inbound_nodes) for layer in model.layers]
 
 
 def test_a_model_without_token_learner_has_no_maps() -> None:
     with pytest.raises(ValueError, match="no TokenLearner layer"):
-        attention_maps(_model("vit_ti8_d2"), np.zeros((1, 32, 48, 3), "float32"))
+        attention_maps(small_model("vit_ti8_d2"), np.zeros((1, 32, 48, 3), "float32"))
 
 
 def test_masks_of_the_layers_count() -> None:
     inputs = {"x": keras.Input((5, 6), name="x"), "mask": keras.Input((5,), name="mask")}
     tokens = tk.TokenLearnerV11(2, name="learner")(inputs["x"], mask=inputs["mask"])
     model = keras.Model(inputs, tokens)
-    x = np.random.default_rng(0).normal(size=(3, 5, 6)).astype("float32")
+    x = random(3, 5, 6)
     mask = np.array([[1, 1, 1, 0, 0]] * 3, "float32")
     maps = attention_maps(model, {"x": x, "mask": mask}, batch_size=2)["learner"]
     assert maps.shape == (3, 2, 5)
@@ -77,10 +75,6 @@ def _sequence_model(name: str) -> keras.Model:
     return keras.Model(inputs, layers.Dense(8, name="head")(x), name=name)
 
 
-def _random(*shape: int) -> np.ndarray:
-    return np.random.default_rng(0).normal(size=shape).astype("float32")
-
-
 def test_models_that_are_layers_also_in_the_middle() -> None:
     first, second = _sequence_model("first"), _sequence_model("second")
     within = keras.Sequential([keras.Input((3, 8)), tk.TokenLearnerV11(2, name="last")])
@@ -88,13 +82,13 @@ def test_models_that_are_layers_also_in_the_middle() -> None:
     inputs = keras.Input((6, 8))
     middle = layers.Concatenate(1)([layers.LayerNormalization()(inputs), first(inputs)])
     model = keras.Model(inputs, within(second(middle[:, 3:])))
-    x = _random(5, 6, 8)
+    x = random(5, 6, 8)
     maps = attention_maps(model, x, batch_size=2)
     assert list(maps) == ["first/learner", "second/learner", "within/last"]
     assert [m.shape for m in maps.values()] == [(5, 3, 6), (5, 3, 6), (5, 2, 3)]
     # What the second model sees is what its maps are made of.
     seen = keras.Model(inputs, middle[:, 3:])(x)
-    expected = attention_maps(second, keras.ops.convert_to_numpy(seen))["learner"]
+    expected = attention_maps(second, to_numpy(seen))["learner"]
     assert np.allclose(maps["second/learner"], expected, atol=1e-6)
     outer = keras.Model(inputs, model(inputs))
     names = [f"{model.name}/{name}" for name in maps]
@@ -104,14 +98,14 @@ def test_models_that_are_layers_also_in_the_middle() -> None:
 def test_several_calls_are_numbered() -> None:
     learner, inputs = tk.TokenLearnerV11(4, name="learner"), keras.Input((9, 8))
     model = keras.Model(inputs, learner(learner(inputs)))
-    x = _random(3, 9, 8)
+    x = random(3, 9, 8)
     maps = attention_maps(model, x, batch_size=2)
     assert {k: v.shape for k, v in maps.items()} == {
         "learner:0": (3, 4, 9),
         "learner:1": (3, 4, 4),
     }
     expected = learner(learner(x), return_attention_maps=True)[1]
-    assert np.allclose(maps["learner:1"], keras.ops.convert_to_numpy(expected), atol=1e-6)
+    assert np.allclose(maps["learner:1"], to_numpy(expected), atol=1e-6)
     inner = _sequence_model("inner")
     twice = keras.Model(inputs := keras.Input((6, 8)), [inner(inputs), inner(inputs * 2.0)])
     assert list(attention_maps(twice, x[:, :6])) == ["inner:0/learner", "inner:1/learner"]
@@ -119,7 +113,7 @@ def test_several_calls_are_numbered() -> None:
 
 def test_calls_in_the_graphs_of_other_models_do_not_count() -> None:
     model = _sequence_model("model")
-    x = _random(2, 6, 8)
+    x = random(2, 6, 8)
     before = attention_maps(model, x)
     inserted = insert_token_learner(model, "dense", tk.TokenLearnerV11(5, name="early"))
     assert model.get_layer("learner") is inserted.get_layer("learner")
@@ -136,11 +130,11 @@ def test_masks_that_layers_make_count_as_in_the_model(dtype: str) -> None:
     x = layers.Masking()(inputs)
     tokens = tk.TokenLearnerV11(2, name="learner", dtype=dtype)(x)
     nested = keras.Model(inputs, tokens, name="nested")
-    x = _random(3, 5, 8)
+    x = random(3, 5, 8)
     x[:, 3:] = 0
     for model in (nested, keras.Model(inputs, nested(inputs))):
         (maps,) = attention_maps(model, x).values()
-        tokens = keras.ops.convert_to_numpy(keras.ops.cast(model(x), "float32"))
+        tokens = to_numpy(model(x))
         # Keras 3.12 loses a mask where it casts: then the model has none, either.
         assert np.allclose(maps @ x, tokens, atol=1e-5 if dtype == "float32" else 2e-2)
         if dtype == "float32":
@@ -148,8 +142,8 @@ def test_masks_that_layers_make_count_as_in_the_model(dtype: str) -> None:
 
 
 def test_video_maps_have_a_time_axis() -> None:
-    model = _model("vivit_ti16x2_d1_tl4at0", num_frames=4)
-    maps = attention_maps(model, _random(3, 4, 32, 48, 3), batch_size=2)
+    model = small_model("vivit_ti16x2_d1_tl4at0", num_frames=4)
+    maps = attention_maps(model, random(3, 4, 32, 48, 3), batch_size=2)
     assert {k: v.shape for k, v in maps.items()} == {"token_learner_0": (3, 2, 4, 2, 3)}
 
 

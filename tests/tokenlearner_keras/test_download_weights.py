@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
+from tests.tokenlearner_keras.goldens import CHECKPOINT
+from tests.tokenlearner_keras.goldens import golden_arrays
 from tokenlearner_keras.weights.augreg import load_npz
 from tokenlearner_keras.weights.download import BASE_URL
 from tokenlearner_keras.weights.download import download_weights
 from tokenlearner_keras.weights.download import list_weights
 
-CHECKPOINT = Path(__file__).parents[1] / "goldens" / "augreg_checkpoint.npz"
 NAME = "vit_b16_augreg_in21k"
 FILE = "augreg/B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0.npz"
 PAGE = b"<!DOCTYPE html><html>not found</html>"
@@ -47,8 +48,7 @@ def _sha256(path: Path) -> str:
 
 
 def _other_checkpoint(path: Path) -> None:
-    with np.load(CHECKPOINT) as file:
-        np.savez(path, **{key: file[key] + 1 for key in file.files})
+    np.savez(path, **{key: value + 1 for key, value in golden_arrays("augreg_checkpoint").items()})
 
 
 def test_a_file_by_name_loads_into_a_model(mirror: Mirror) -> None:

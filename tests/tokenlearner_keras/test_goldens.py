@@ -1,7 +1,6 @@
 """Every layer and model equals the reference implementation, forward and gradient."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -9,25 +8,11 @@ import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
+from tests.tokenlearner_keras.goldens import golden_arrays
+from tests.tokenlearner_keras.goldens import golden_model
 from tokenlearner_keras.weights.reference import reference_parameters
 
-GOLDENS = Path(__file__).parents[1] / "goldens"
 TOLERANCE = 1e-5
-
-
-def _model(**fields: Any) -> keras.Model:
-    base = {
-        "image_size": (32, 32),
-        "patch_size": (8, 8),
-        "width": 24,
-        "depth": 3,
-        "num_heads": 3,
-        "mlp_dim": 48,
-        "num_classes": 7,
-    }
-    return tk.build_model(tk.VisionTransformerConfig(**{**base, **fields}))
-
-
 V10 = {"token_learner": "v1.0"}
 V11 = {"token_learner": "v1.1", "token_learner_at": 1}
 CASES: dict[str, Callable[[], Any]] = {
@@ -37,20 +22,20 @@ CASES: dict[str, Callable[[], Any]] = {
     "token_learner_v11_sequence": lambda: tk.TokenLearnerV11(8),
     "token_fuser": lambda: tk.TokenFuser(bottleneck_dim=32),
     "token_fuser_no_norm": lambda: tk.TokenFuser(use_normalization=False),
-    "vit_patch": lambda: _model(),
-    "vit_v11": lambda: _model(**V11),
-    "vit_v10": lambda: _model(**V10, token_learner_at=2, representation_size=16),
-    "vit_fuser_v11": lambda: _model(**V11, token_fuser=True),
-    "vit_fuser_v10": lambda: _model(**V10, token_learner_at=2, token_fuser=True, depth=4),
-    "video_vit_v11": lambda: _model(**V11, num_frames=8, tubelet_size=2),
-    "video_vit_fuser_v11": lambda: _model(
+    "vit_patch": lambda: golden_model(),
+    "vit_v11": lambda: golden_model(**V11),
+    "vit_v10": lambda: golden_model(**V10, token_learner_at=2, representation_size=16),
+    "vit_fuser_v11": lambda: golden_model(**V11, token_fuser=True),
+    "vit_fuser_v10": lambda: golden_model(**V10, token_learner_at=2, token_fuser=True, depth=4),
+    "video_vit_v11": lambda: golden_model(**V11, num_frames=8, tubelet_size=2),
+    "video_vit_fuser_v11": lambda: golden_model(
         num_frames=6,
         tubelet_size=2,
         token_learner="v1.1",
         token_learner_at=2,
         token_fuser=True,
     ),
-    "video_vit_sampled_v11": lambda: _model(**V11, num_frames=8, sample_frames=4),
+    "video_vit_sampled_v11": lambda: golden_model(**V11, num_frames=8, sample_frames=4),
 }
 
 
@@ -58,8 +43,7 @@ class Golden:
     """One file of goldens, and our layer or model with its parameters loaded."""
 
     def __init__(self, name: str) -> None:
-        with np.load(GOLDENS / f"{name}.npz", allow_pickle=False) as file:
-            self.arrays = {key: file[key] for key in file.files}
+        self.arrays = golden_arrays(name)
         # TokenFuser takes its two inputs in the order of the signature.
         self.input_names = sorted(self._below("input/"), key=lambda key: key == "original")
         self.inputs = [self.arrays[f"input/{key}"] for key in self.input_names]

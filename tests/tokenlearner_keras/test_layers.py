@@ -6,9 +6,10 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from keras import ops
 
 import tokenlearner_keras as tk
+from tests.tokenlearner_keras.arrays import random
+from tests.tokenlearner_keras.arrays import to_numpy
 from tokenlearner_keras.layers.encoder_block import EncoderBlock
 from tokenlearner_keras.layers.stochastic_depth import StochasticDepth
 from tokenlearner_keras.layers.token_learner_mha import TokenLearnerMHA
@@ -25,14 +26,6 @@ TOKENIZERS = {
 SHAPES = {(2, 9, 6): (9,), (2, 3, 5, 6): (3, 5), (2, 3, 4, 5, 6): (4, 5)}
 
 
-def _random(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape).astype("float32")
-
-
-def _numpy(x: Any) -> np.ndarray:
-    return ops.convert_to_numpy(x)
-
-
 @pytest.fixture(params=TOKENIZERS)
 def make(request: pytest.FixtureRequest) -> Any:
     return TOKENIZERS[request.param]
@@ -42,10 +35,10 @@ def make(request: pytest.FixtureRequest) -> Any:
 def test_shapes_of_tokens_and_maps(make: Any, shape: tuple[int, ...]) -> None:
     layer, grid = make(), SHAPES[shape]
     leading = shape[: -1 - len(grid)]
-    tokens, maps = layer(_random(*shape), return_attention_maps=True)
+    tokens, maps = layer(random(*shape), return_attention_maps=True)
     assert tuple(tokens.shape) == (*leading, 4, 6) == layer.compute_output_shape(shape)
     assert tuple(maps.shape) == (*leading, 4, *grid)
-    assert np.allclose(_numpy(layer(_random(*shape))), _numpy(tokens))
+    assert np.allclose(to_numpy(layer(random(*shape))), to_numpy(tokens))
 
 
 @pytest.mark.parametrize("make", WEIGHTED_SUMS, indirect=True)
@@ -53,8 +46,8 @@ def test_shapes_of_tokens_and_maps(make: Any, shape: tuple[int, ...]) -> None:
 def test_tokens_are_the_sums_of_raw_values_under_the_maps(
     make: Any, shape: tuple[int, ...]
 ) -> None:
-    layer, x = make(), _random(*shape)
-    tokens, maps = (_numpy(y) for y in layer(x, return_attention_maps=True))
+    layer, x = make(), random(*shape)
+    tokens, maps = (to_numpy(y) for y in layer(x, return_attention_maps=True))
     frames = x.shape[: -1 - len(SHAPES[shape])]
     flat_x = x.reshape(*frames, -1, 6)
     flat_maps = maps.reshape(*frames, 4, -1)
@@ -69,10 +62,10 @@ def test_tokens_are_the_sums_of_raw_values_under_the_maps(
 
 
 def test_a_video_is_tokenized_frame_by_frame(make: Any) -> None:
-    layer, video = make(), _random(2, 3, 4, 5, 6)
-    together = _numpy(layer(video))
+    layer, video = make(), random(2, 3, 4, 5, 6)
+    together = to_numpy(layer(video))
     for time in range(3):
-        assert np.allclose(together[:, time], _numpy(layer(video[:, time])), atol=1e-5)
+        assert np.allclose(together[:, time], to_numpy(layer(video[:, time])), atol=1e-5)
 
 
 def test_functional_model_with_unknown_sizes(make: Any) -> None:
@@ -81,18 +74,18 @@ def test_functional_model_with_unknown_sizes(make: Any) -> None:
     assert tokens.shape == (None, 4, 6) and maps.shape == (None, 4, None, None)
     model = keras.Model(inputs, [tokens, maps])
     for height, width in ((3, 5), (4, 4)):
-        x = _random(2, height, width, 6)
+        x = random(2, height, width, 6)
         # `predict` compiles, so sizes are unknown inside; a batch of one size each.
         predicted = model.predict(x, verbose=0)
         for received, expected in zip(predicted, model(x), strict=True):
-            assert np.allclose(received, _numpy(expected), atol=1e-5)
+            assert np.allclose(received, to_numpy(expected), atol=1e-5)
         assert predicted[1].shape == (2, 4, height, width)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("garbage", [7.0, np.nan, np.inf])
 def test_masked_values_do_not_matter(make: Any, shape: tuple[int, ...], garbage: float) -> None:
-    layer, x = make(), _random(*shape)
+    layer, x = make(), random(*shape)
     mask = np.random.default_rng(1).random(shape[:-1]) < 0.6
     spoiled = np.where(mask[..., None], x, np.float32(garbage))
     for clean, dirty in zip(
@@ -100,8 +93,8 @@ def test_masked_values_do_not_matter(make: Any, shape: tuple[int, ...], garbage:
         layer(spoiled, mask=mask, return_attention_maps=True),
         strict=True,
     ):
-        assert np.array_equal(_numpy(clean), _numpy(dirty))
-    maps = _numpy(layer(x, mask=mask, return_attention_maps=True)[1])
+        assert np.array_equal(to_numpy(clean), to_numpy(dirty))
+    maps = to_numpy(layer(x, mask=mask, return_attention_maps=True)[1])
     tokens_axis = maps.ndim - 1 - len(SHAPES[shape])
     hidden = np.expand_dims(~mask, tokens_axis)
     assert np.all(maps[np.broadcast_to(hidden, maps.shape)] == 0)
@@ -111,41 +104,41 @@ def test_nothing_real_gives_zeros(make: Any) -> None:
     mask = np.zeros((2, 3, 5), bool)
     mask[1] = True
     layer = make()
-    tokens = _numpy(layer(_random(2, 3, 5, 6), mask=mask))
+    tokens = to_numpy(layer(random(2, 3, 5, 6), mask=mask))
     assert np.all(tokens[0] == 0) and np.all(np.isfinite(tokens)) and np.any(tokens[1] != 0)
 
 
 def test_a_full_mask_changes_nothing(make: Any) -> None:
-    layer, x = make(), _random(2, 4, 4, 6)
-    plain = _numpy(layer(x))
-    assert np.allclose(plain, _numpy(layer(x, mask=np.ones((2, 4, 4), bool))), atol=1e-6)
+    layer, x = make(), random(2, 4, 4, 6)
+    plain = to_numpy(layer(x))
+    assert np.allclose(plain, to_numpy(layer(x, mask=np.ones((2, 4, 4), bool))), atol=1e-6)
 
 
 def test_a_masked_mean_divides_by_the_real_count() -> None:
     summed, averaged = tk.TokenLearner(4), tk.TokenLearner(4, pooling="mean")
-    x, mask = _random(1, 2, 3, 6), np.array([[[1, 1, 0], [0, 1, 0]]], bool)
+    x, mask = random(1, 2, 3, 6), np.array([[[1, 1, 0], [0, 1, 0]]], bool)
     summed(x), averaged(x)
     averaged.set_weights(summed.get_weights())
-    assert np.allclose(_numpy(averaged(x, mask=mask)) * 3, _numpy(summed(x, mask=mask)))
+    assert np.allclose(to_numpy(averaged(x, mask=mask)) * 3, to_numpy(summed(x, mask=mask)))
 
 
 @pytest.mark.parametrize("make", ["v1.1", "mha"], indirect=True)
 def test_a_sequence_with_padding_equals_the_shorter_one(make: Any) -> None:
-    layer, x = make(), _random(2, 7, 6)
+    layer, x = make(), random(2, 7, 6)
     padded = np.concatenate([x, np.full((2, 3, 6), 9, "float32")], axis=1)
     mask = np.arange(10)[None].repeat(2, axis=0) < 7
-    assert np.allclose(_numpy(layer(padded, mask=mask)), _numpy(layer(x)), atol=1e-6)
+    assert np.allclose(to_numpy(layer(padded, mask=mask)), to_numpy(layer(x)), atol=1e-6)
 
 
 def test_masks_arrive_from_keras_and_end_here(make: Any) -> None:
-    x = _random(2, 9, 6)
+    x = random(2, 9, 6)
     x[:, 4:6] = 0
     inputs = keras.Input((9, 6))
     layer = make()
     tokens = layer(keras.layers.Masking()(inputs))
     assert getattr(tokens, "_keras_mask", None) is None
     expected = layer(x, mask=np.any(x != 0, axis=-1))
-    assert np.allclose(_numpy(keras.Model(inputs, tokens)(x)), _numpy(expected), atol=1e-6)
+    assert np.allclose(to_numpy(keras.Model(inputs, tokens)(x)), to_numpy(expected), atol=1e-6)
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "float64"])
@@ -154,27 +147,27 @@ def test_precision(make: Any, policy: str) -> None:
         pytest.skip("JAX computes in float64 only with jax_enable_x64")
     full, low = make(), make(dtype=policy)
     # 4,096 positions with mean 8: a float16 sum would overflow to infinity.
-    x = _random(1, 64, 64, 6) + 8
-    expected, expected_maps = (_numpy(y) for y in full(x, return_attention_maps=True))
+    x = random(1, 64, 64, 6) + 8
+    expected, expected_maps = (to_numpy(y) for y in full(x, return_attention_maps=True))
     low.build(x.shape)
     low.set_weights(full.get_weights())
     tokens, maps = low(x, return_attention_maps=True)
     half = policy != "float64"
     assert keras.backend.standardize_dtype(maps.dtype) == ("float32" if half else "float64")
     assert keras.backend.standardize_dtype(tokens.dtype) == low.compute_dtype
-    tokens = _numpy(ops.cast(tokens, "float32"))
+    tokens = to_numpy(tokens)
     if np.abs(expected).max() < 60000 or policy != "mixed_float16":
         assert np.allclose(tokens, expected, rtol=0.1, atol=0.1)
     if not isinstance(low, tk.TokenLearner):
-        assert np.allclose(_numpy(maps).sum(axis=(2, 3)), 1, atol=1e-5)
-    assert np.allclose(_numpy(maps), expected_maps, rtol=0.2, atol=0.05)
+        assert np.allclose(to_numpy(maps).sum(axis=(2, 3)), 1, atol=1e-5)
+    assert np.allclose(to_numpy(maps), expected_maps, rtol=0.2, atol=0.05)
 
 
 @pytest.mark.parametrize("make", ["v1.1", "mha"], indirect=True)
 def test_dropout_only_in_training(make: Any) -> None:
-    layer, x = make(dropout=0.5), _random(2, 4, 4, 6)
-    assert np.array_equal(_numpy(layer(x)), _numpy(layer(x)))
-    once, again = _numpy(layer(x, training=True)), _numpy(layer(x, training=True))
+    layer, x = make(dropout=0.5), random(2, 4, 4, 6)
+    assert np.array_equal(to_numpy(layer(x)), to_numpy(layer(x)))
+    once, again = to_numpy(layer(x, training=True)), to_numpy(layer(x, training=True))
     assert not np.allclose(once, again)
 
 
@@ -193,22 +186,22 @@ def test_config_round_trip_and_saving(name: str, tmp_path: Path) -> None:
     assert type(layer).from_config(config).get_config() == config
     inputs = keras.Input((16, 6))
     model = keras.Model(inputs, layer(inputs))
-    x = _random(2, 16, 6)
+    x = random(2, 16, 6)
     path = tmp_path / "model.keras"
     model.save(path)
     loaded = keras.saving.load_model(path)
-    assert np.array_equal(_numpy(model(x)), _numpy(loaded(x)))
+    assert np.array_equal(to_numpy(model(x)), to_numpy(loaded(x)))
     registered = keras.saving.get_registered_name(type(layer))
     assert registered == f"tokenlearner_keras>{type(layer).__name__}"
 
 
 def test_stochastic_depth_drops_whole_examples_and_keeps_the_mean() -> None:
     x = np.ones((4000, 2, 3), "float32")
-    y = _numpy(StochasticDepth(0.25, seed=1)(x, training=True))
+    y = to_numpy(StochasticDepth(0.25, seed=1)(x, training=True))
     assert np.allclose(y, y[:, :1, :1])
     assert set(np.unique(np.round(y, 4))) == {0.0, np.float32(1.3333)}
     assert abs(y.mean() - 1) < 0.05
-    assert np.array_equal(_numpy(StochasticDepth(0.25)(x)), x)
+    assert np.array_equal(to_numpy(StochasticDepth(0.25)(x)), x)
 
 
 @pytest.mark.parametrize("number", [0, -1, 2.5, "8", True, None])
@@ -269,9 +262,9 @@ def test_v10_cannot_guess_the_grid(shape: tuple[int | None, ...]) -> None:
 
 
 def test_v10_takes_the_grid_it_is_told() -> None:
-    layer, x = tk.TokenLearner(4, grid_size=(2, 4)), _random(2, 2, 4, 6)
+    layer, x = tk.TokenLearner(4, grid_size=(2, 4)), random(2, 2, 4, 6)
     sequence = layer(x.reshape(2, 8, 6))
-    assert np.allclose(_numpy(sequence), _numpy(layer(x)), atol=1e-6)
+    assert np.allclose(to_numpy(sequence), to_numpy(layer(x)), atol=1e-6)
     with pytest.raises(ValueError, match=r"8 positions. Received a sequence of 9"):
         layer(np.ones((1, 9, 6), "float32"))
 
@@ -301,6 +294,6 @@ def test_sizes_known_only_at_run_time_are_checked_then() -> None:
 
 
 def test_a_mask_may_be_a_nested_list(make: Any) -> None:
-    layer, x = make(), _random(1, 4, 6)
+    layer, x = make(), random(1, 4, 6)
     rows = [[True, True, False, True]]
-    assert np.array_equal(_numpy(layer(x, mask=rows)), _numpy(layer(x, mask=np.array(rows))))
+    assert np.array_equal(to_numpy(layer(x, mask=rows)), to_numpy(layer(x, mask=np.array(rows))))

@@ -1,22 +1,17 @@
 """Models by configuration and by name."""
 
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
+from tests.tokenlearner_keras.arrays import random_inputs
+from tests.tokenlearner_keras.arrays import to_numpy
+from tests.tokenlearner_keras.small_models import small_model
 from tokenlearner_keras.models.model_names import model_config
 
-SMALL: dict[str, Any] = {
-    "image_size": (32, 48),
-    "width": 16,
-    "num_heads": 2,
-    "mlp_dim": 24,
-    "num_classes": 5,
-}
 # A name for every branch of the grammar, each at a small width.
 NAMES = (
     "vit_s8",
@@ -33,55 +28,37 @@ NAMES = (
 )
 
 
-def _images(model: keras.Model, batch: int = 2) -> np.ndarray:
-    shape = (batch, *model.input_shape[1:])
-    return np.random.default_rng(0).normal(size=shape).astype("float32")
-
-
-def _create(name: str, **overrides: Any) -> keras.Model:
-    if name.startswith("vivit"):
-        overrides.setdefault("num_frames", 4)
-    model = tk.create_model(name, **{**SMALL, **overrides})
-    # The head starts at zero: give it weights, so that equal outputs mean something.
-    for layer in model.layers:
-        if layer.name == "head":
-            keras.utils.set_random_seed(1)
-            kernel = layer.kernel
-            kernel.assign(keras.random.normal(kernel.shape, seed=1))
-    return model
-
-
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     "classifier",
     ["gap", *(pytest.param(name, marks=pytest.mark.slow) for name in ("token", "map"))],
 )
 def test_every_name_builds_runs_and_is_saved(name: str, classifier: str, tmp_path: Path) -> None:
-    model = _create(name, classifier=classifier)
-    x = _images(model)
-    logits = keras.ops.convert_to_numpy(model(x))
+    model = small_model(name, classifier=classifier)
+    x = random_inputs(model)
+    logits = to_numpy(model(x))
     assert logits.shape == (2, 5) and np.all(np.isfinite(logits)) and np.ptp(logits) > 0
     path = tmp_path / "model.keras"
     model.save(path)
     loaded = keras.saving.load_model(path, safe_mode=True)
-    assert np.array_equal(keras.ops.convert_to_numpy(loaded(x)), logits)
-    copy = _create(name, classifier=classifier)
+    assert np.array_equal(to_numpy(loaded(x)), logits)
+    copy = small_model(name, classifier=classifier)
     model.save_weights(tmp_path / "model.weights.h5")
     copy.load_weights(tmp_path / "model.weights.h5")
-    assert np.array_equal(keras.ops.convert_to_numpy(copy(x)), logits)
+    assert np.array_equal(to_numpy(copy(x)), logits)
     assert tk.count_macs(model) > 0
 
 
 @pytest.mark.parametrize("classifier", ["gap", "gmp", "gsp"])
 def test_poolings_reduce_the_encoders_tokens(classifier: str) -> None:
-    model = _create("vit_ti8_d2_tl4at1", classifier=classifier)
+    model = small_model("vit_ti8_d2_tl4at1", classifier=classifier)
     features = keras.Model(model.input, model.get_layer("encoder_norm").output)
-    x = _images(model)
-    tokens = keras.ops.convert_to_numpy(features(x))
+    x = random_inputs(model)
+    tokens = to_numpy(features(x))
     pooled = {"gap": tokens.mean(1), "gmp": tokens.max(1), "gsp": tokens.sum(1)}[classifier]
     head = model.get_layer("head")
-    expected = pooled @ keras.ops.convert_to_numpy(head.kernel)
-    assert np.allclose(keras.ops.convert_to_numpy(model(x)), expected, atol=1e-4)
+    expected = pooled @ to_numpy(head.kernel)
+    assert np.allclose(to_numpy(model(x)), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -95,12 +72,12 @@ def test_poolings_reduce_the_encoders_tokens(classifier: str) -> None:
     ],
 )
 def test_token_counts(name: str, tokens: int) -> None:
-    assert _create(name, classifier=None).output_shape == (None, tokens, 16)
-    assert _create(name).get_layer("encoder_norm").output.shape == (None, tokens, 16)
+    assert small_model(name, classifier=None).output_shape == (None, tokens, 16)
+    assert small_model(name).get_layer("encoder_norm").output.shape == (None, tokens, 16)
 
 
 def test_a_class_token_bypasses_the_token_learner() -> None:
-    model = _create("vit_ti8_d2_tl4at1", classifier="token")
+    model = small_model("vit_ti8_d2_tl4at1", classifier="token")
     assert model.get_layer("encoder_block_0").output.shape == (None, 25, 16)
     assert model.get_layer("token_learner_0").input.shape == (None, 4, 6, 16)
     assert model.get_layer("encoder_block_1").output.shape == (None, 5, 16)
@@ -108,7 +85,7 @@ def test_a_class_token_bypasses_the_token_learner() -> None:
 
 def test_summary_shows_the_drop_of_tokens() -> None:
     lines: list[str] = []
-    _create("vit_ti8_d2_tl4at1").summary(print_fn=lines.append, line_length=120)
+    small_model("vit_ti8_d2_tl4at1").summary(print_fn=lines.append, line_length=120)
     text = "\n".join(lines)
     assert "(None, 24, 16)" in text and "(None, 4, 16)" in text
 
@@ -116,64 +93,64 @@ def test_summary_shows_the_drop_of_tokens() -> None:
 def test_initial_values_are_the_references() -> None:
     model = tk.create_model("vit_s16_d2_tl8at1_v10", image_size=64, head_bias=-10.0)
     head = model.get_layer("head")
-    assert np.all(keras.ops.convert_to_numpy(head.kernel) == 0)
-    assert np.all(keras.ops.convert_to_numpy(head.bias) == -10)
-    table = keras.ops.convert_to_numpy(model.get_layer("position_embedding").table)
+    assert np.all(to_numpy(head.kernel) == 0)
+    assert np.all(to_numpy(head.bias) == -10)
+    table = to_numpy(model.get_layer("position_embedding").table)
     assert abs(table.std() - 0.02) < 0.002
     learner = model.get_layer("token_learner_0")
     fan_in = 9 * 384
-    kernel = keras.ops.convert_to_numpy(learner.convolutions[0].kernel)
+    kernel = to_numpy(learner.convolutions[0].kernel)
     assert abs(kernel.std() * fan_in**0.5 - 1) < 0.05
     query = model.get_layer("encoder_block_0").attention.query_layer.kernel
-    assert abs(keras.ops.convert_to_numpy(query).std() * 384**0.5 - 1) < 0.05
+    assert abs(to_numpy(query).std() * 384**0.5 - 1) < 0.05
     assert model.get_layer("encoder_norm").epsilon == 1e-6
 
 
 def test_stochastic_depth_grows_with_the_block() -> None:
-    model = _create("vit_ti8_d3", stochastic_depth=0.2)
+    model = small_model("vit_ti8_d3", stochastic_depth=0.2)
     rates = [model.get_layer(f"encoder_block_{i}").stochastic_depth for i in range(3)]
     assert rates == [0.0, 0.1, 0.2]
 
 
 @pytest.mark.parametrize("name", ["vit_ti8_d3_tl4at1", "vit_ti8_d3_tl4at1_v10_fuser"])
 def test_mixed_precision_gives_float32_logits(name: str) -> None:
-    full = _create(name)
+    full = small_model(name)
     keras.config.set_dtype_policy("mixed_bfloat16")
-    low = _create(name)
+    low = small_model(name)
     low.set_weights(full.get_weights())
-    x = _images(full)
+    x = random_inputs(full)
     logits = low(x)
     assert keras.backend.standardize_dtype(logits.dtype) == "float32"
     assert low.get_layer("encoder_block_0").compute_dtype == "bfloat16"
-    expected = keras.ops.convert_to_numpy(full(x))
-    difference = np.abs(keras.ops.convert_to_numpy(logits) - expected).max()
+    expected = to_numpy(full(x))
+    difference = np.abs(to_numpy(logits) - expected).max()
     assert difference < 0.1 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("name", ["vit_ti8_d2_tl4at1", "vit_ti8_d2_tl4at1_v10"])
 def test_compile_and_fit_reach_every_parameter(name: str) -> None:
-    model = _create(name, dropout=0.1, attention_dropout=0.1, stochastic_depth=0.1)
-    before = [keras.ops.convert_to_numpy(v) for v in model.trainable_variables]
+    model = small_model(name, dropout=0.1, attention_dropout=0.1, stochastic_depth=0.1)
+    before = [to_numpy(v) for v in model.trainable_variables]
     model.compile(
         keras.optimizers.SGD(0.1),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    model.fit(_images(model, 8), np.arange(8) % 5, batch_size=4, epochs=2, verbose=0)
+    model.fit(random_inputs(model, 8), np.arange(8) % 5, batch_size=4, epochs=2, verbose=0)
     for old, variable in zip(before, model.trainable_variables, strict=True):
         # These two have a true gradient of zero: softmax does not see a constant.
         dead = variable.path.endswith(("key/bias", "token_masking/output/bias"))
-        changed = not np.array_equal(old, keras.ops.convert_to_numpy(variable))
+        changed = not np.array_equal(old, to_numpy(variable))
         assert changed or dead, variable.path
 
 
 def test_a_model_that_was_never_called_can_be_quantized() -> None:
-    full, quantized = _create("vit_ti8_d2_tl4at1"), _create("vit_ti8_d2_tl4at1")
+    full, quantized = small_model("vit_ti8_d2_tl4at1"), small_model("vit_ti8_d2_tl4at1")
     quantized.set_weights(full.get_weights())
     quantized.quantize("int8")
-    x = _images(full)
-    expected = keras.ops.convert_to_numpy(full(x))
-    difference = np.abs(keras.ops.convert_to_numpy(quantized(x)) - expected).max()
+    x = random_inputs(full)
+    expected = to_numpy(full(x))
+    difference = np.abs(to_numpy(quantized(x)) - expected).max()
     assert difference < 0.2 * np.abs(expected).max()
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
+from tests.tokenlearner_keras.arrays import random_parameters
 from tokenlearner_keras.weights.reference import reference_parameters
 
 
@@ -18,14 +19,6 @@ def _model(**overrides: object) -> keras.Model:
         num_classes=3,
         **{"width": 8, "num_heads": 2, "mlp_dim": 12, **overrides},
     )
-
-
-def _params(model: keras.Model) -> dict[str, np.ndarray]:
-    generator = np.random.default_rng(0)
-    return {
-        name: generator.normal(size=parameter.shape).astype("float32")
-        for name, parameter in reference_parameters(model).items()
-    }
 
 
 def test_every_trainable_variable_has_one_name() -> None:
@@ -64,7 +57,7 @@ def _nested(params: dict[str, np.ndarray]) -> dict[str, Any]:
 @pytest.mark.parametrize("fields", [{}, *FUSERS.values()], ids=["no fuser", *FUSERS])
 def test_flat_and_nested_trees_load(fields: dict[str, Any], arrange: Callable[..., Any]) -> None:
     model = _model(**fields)
-    params = _params(model)
+    params = random_parameters(model)
     assert len(params) == len(model.trainable_variables)
     tk.load_reference_params(model, arrange(params))
     for name, parameter in reference_parameters(model).items():
@@ -97,7 +90,7 @@ def test_not_strict_keeps_what_a_plain_models_tree_lacks(fields: dict[str, Any])
     before = {name: keras.ops.convert_to_numpy(each.variable) for name, each in named.items()}
     own = {name for name in before if "TokenLearner" in name or "TokenFuser" in name}
     assert own
-    params = {name: value for name, value in _params(model).items() if name not in own}
+    params = {name: value for name, value in random_parameters(model).items() if name not in own}
     with pytest.raises(ValueError, match=r"TokenFuser_0/Dense_0/kernel: missing"):
         tk.load_reference_params(model, params)
     tk.load_reference_params(model, _nested(params), strict=False)
@@ -110,7 +103,7 @@ def test_not_strict_keeps_what_a_plain_models_tree_lacks(fields: dict[str, Any])
 def test_missing_left_over_and_misshapen_are_all_named_and_nothing_is_written() -> None:
     model = _model()
     before = model.get_weights()
-    params = _params(model)
+    params = random_parameters(model)
     params["output_projection/kernal"] = params.pop("output_projection/kernel")
     params["embedding/bias"] = np.zeros(9, "float32")
     with pytest.raises(ValueError) as caught:
@@ -126,7 +119,7 @@ def test_missing_left_over_and_misshapen_are_all_named_and_nothing_is_written() 
 
 def test_not_strict_skips_what_one_side_lacks() -> None:
     model = _model()
-    params = _params(model)
+    params = random_parameters(model)
     del params["embedding/bias"]
     params["cls"] = np.zeros((1, 1, 8), "float32")
     tk.load_reference_params(model, params, strict=False)
@@ -138,7 +131,7 @@ def test_not_strict_skips_what_one_side_lacks() -> None:
 def test_kernels_of_other_heads_are_refused(shape: tuple[int, ...]) -> None:
     """The same number of entries in another arrangement is not the same kernel."""
     model = _model()
-    params = _params(model)
+    params = random_parameters(model)
     name = "Transformer/encoderblock_0/MultiHeadDotProductAttention_0/query/kernel"
     assert params[name].shape == (8, 2, 4)
     params[name] = params[name].reshape(shape)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
+from tests.tokenlearner_keras.arrays import random
 from tokenlearner_keras.layers.batch_normalization import BatchNormalization
 from tokenlearner_keras.layers.token_learner_mha import TokenLearnerMHA
 
@@ -72,17 +73,13 @@ def _strategy() -> Any:
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
-def _random(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape).astype("float32")
-
-
 def _model(name: str) -> keras.Model:
     inputs = keras.Input((4, 5, 8))
     x = _learned(inputs, name)
     x = keras.layers.GlobalAveragePooling1D()(keras.layers.Reshape((-1, 8))(x))
     model = keras.Model(inputs, keras.layers.Dense(3)(x))
     # Both models are to start alike, and not at the fuser's zeros.
-    model.set_weights([0.3 * _random(*w.shape, seed=i) for i, w in enumerate(model.get_weights())])
+    model.set_weights([0.3 * random(*w.shape, seed=i) for i, w in enumerate(model.get_weights())])
     return model
 
 
@@ -102,5 +99,5 @@ def _learned(x: Any, name: str) -> Any:
 
 def _train(model: keras.Model) -> list[float]:
     model.compile(keras.optimizers.SGD(0.02), "mse", jit_compile=False)
-    x, y = _random(16, 4, 5, 8, seed=90), _random(16, 3, seed=91)
+    x, y = random(16, 4, 5, 8, seed=90), random(16, 3, seed=91)
     return model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0).history["loss"]

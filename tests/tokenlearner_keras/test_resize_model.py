@@ -1,15 +1,16 @@
 """Models at another size than they were built for."""
 
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
+from tests.tokenlearner_keras.arrays import random_inputs
+from tests.tokenlearner_keras.arrays import to_numpy
+from tests.tokenlearner_keras.small_models import small_model
 
-SMALL: dict[str, Any] = {"width": 16, "num_heads": 2, "mlp_dim": 24, "num_classes": 5}
 NAMES = (
     "vit_ti8_d2",
     "vit_ti8_d3_tl4at1",
@@ -21,32 +22,19 @@ NAMES = (
 )
 
 
-def _create(name: str, image_size: Any = (32, 48), **overrides: Any) -> keras.Model:
-    if name.startswith("vivit"):
-        overrides.setdefault("num_frames", 4)
-    model = tk.create_model(name, image_size=image_size, **{**SMALL, **overrides})
-    model.get_layer("head").kernel.assign(keras.random.normal((16, 5), seed=1))
-    return model
-
-
-def _inputs(model: keras.Model, seed: int = 0) -> np.ndarray:
-    shape = (2, *model.input_shape[1:])
-    return np.random.default_rng(seed).normal(size=shape).astype("float32")
-
-
 def _call(model: keras.Model, x: np.ndarray) -> np.ndarray:
-    return np.asarray(keras.ops.convert_to_numpy(model(x)))
+    return to_numpy(model(x))
 
 
 def _table(model: keras.Model) -> np.ndarray:
-    return np.asarray(keras.ops.convert_to_numpy(model.get_layer("position_embedding").table))
+    return to_numpy(model.get_layer("position_embedding").table)
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("classifier", ["gap", "token"])
 def test_a_resized_model_equals_one_built_at_that_size(name: str, classifier: str) -> None:
-    model = _create(name, classifier=classifier)
-    expected = _create(name, image_size=(40, 24), classifier=classifier)
+    model = small_model(name, classifier=classifier)
+    expected = small_model(name, image_size=(40, 24), classifier=classifier)
     resized = tk.resize_model(model, (40, 24))
     assert resized.input_shape == expected.input_shape
     assert [layer.name for layer in resized.layers] == [layer.name for layer in model.layers]
@@ -54,18 +42,18 @@ def test_a_resized_model_equals_one_built_at_that_size(name: str, classifier: st
     pairs = zip(model.get_weights(), expected.get_weights(), strict=True)
     expected.set_weights([ours if ours.shape == own.shape else own for ours, own in pairs])
     expected.get_layer("position_embedding").table.assign(_table(resized))
-    x = _inputs(resized)
+    x = random_inputs(resized)
     assert np.array_equal(_call(resized, x), _call(expected, x))
     # The original is what it was.
-    assert _call(model, _inputs(model)).shape == (2, 5)
+    assert _call(model, random_inputs(model)).shape == (2, 5)
     assert model.input_shape[-3:-1] == (32, 48)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_size_gives_the_same_model_with_weights_of_its_own(name: str) -> None:
-    model = _create(name)
+    model = small_model(name)
     copy = tk.resize_model(model, (32, 48))
-    x = _inputs(model)
+    x = random_inputs(model)
     before = _call(model, x)
     assert np.array_equal(_call(copy, x), before)
     copy.get_layer("head").bias.assign([9.0] * 5)
@@ -73,7 +61,7 @@ def test_the_same_size_gives_the_same_model_with_weights_of_its_own(name: str) -
 
 
 def test_positions_are_interpolated_and_the_class_tokens_kept() -> None:
-    model = _create("vit_ti8_d2", classifier="token")
+    model = small_model("vit_ti8_d2", classifier="token")
     rows, columns = np.meshgrid(np.linspace(0, 3, 4), np.linspace(0, 5, 6), indexing="ij")
     ramp = np.stack([rows.ravel(), columns.ravel()], axis=-1).repeat(8, axis=-1)  # (24, 16)
     table = np.concatenate([np.full((1, 16), 7.0), ramp])[None].astype("float32")
@@ -86,10 +74,10 @@ def test_positions_are_interpolated_and_the_class_tokens_kept() -> None:
 
 
 def test_a_saved_model_is_loaded_resized_trained_and_saved_again(tmp_path: Path) -> None:
-    _create("vit_ti8_d3_tl4at1", image_size=32).save(tmp_path / "small.keras")
+    small_model("vit_ti8_d3_tl4at1", image_size=32).save(tmp_path / "small.keras")
     model = tk.resize_model(keras.saving.load_model(tmp_path / "small.keras"), 48)
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    x = _inputs(model)
+    x = random_inputs(model)
     model.fit(x, np.array([0, 1]), verbose=0)
     model.save(tmp_path / "large.keras")
     loaded = keras.saving.load_model(tmp_path / "large.keras")
@@ -98,7 +86,7 @@ def test_a_saved_model_is_loaded_resized_trained_and_saved_again(tmp_path: Path)
 
 def test_frozen_layers_and_dtypes_are_kept() -> None:
     keras.config.set_dtype_policy("mixed_bfloat16")
-    model = _create("vit_ti8_d2_tl4at1")
+    model = small_model("vit_ti8_d2_tl4at1")
     model.get_layer("embedding").trainable = False
     keras.config.set_dtype_policy("float32")
     resized = tk.resize_model(model, 64)
@@ -108,22 +96,22 @@ def test_frozen_layers_and_dtypes_are_kept() -> None:
 
 
 def test_videos_of_another_length() -> None:
-    model = _create("vivit_ti8x2_d3_tl4at1")
+    model = small_model("vivit_ti8x2_d3_tl4at1")
     resized = tk.resize_model(model, (32, 48), num_frames=8)
     assert resized.input_shape == (None, 8, 32, 48, 3)
     old, new = _table(model).reshape(2, 24, 16), _table(resized).reshape(4, 24, 16)
     assert np.allclose(new[[0, 3]], old) and np.allclose(new[1], old[0] * 2 / 3 + old[1] / 3)
-    sampled = _create("vivit_ti8_d2", num_frames=6, sample_frames=2)
+    sampled = small_model("vivit_ti8_d2", num_frames=6, sample_frames=2)
     assert tk.resize_model(sampled, 32, num_frames=9).input_shape == (None, 9, 32, 32, 3)
     # The paper's fuser mixes all frames' tokens: its matrix fits one length only.
-    fused = _create("vivit_ti8x2_d3_tl4at1_fuser", fuser_mixing="video")
+    fused = small_model("vivit_ti8x2_d3_tl4at1_fuser", fuser_mixing="video")
     with pytest.raises(ValueError, match="cannot be resized to num_frames=8.*mixing='frame'"):
         tk.resize_model(fused, 32, num_frames=8)
 
 
 @pytest.mark.parametrize("name", ["vit_ti8_d2_tl4at1", "vivit_ti8x2_d2_tl4at1"])
 def test_a_call_with_another_size_fails_with_the_cure(name: str) -> None:
-    model = _create(name)
+    model = small_model(name)
     x = np.zeros((2, *model.input_shape[1:-3], 40, 40, 3), "float32")
     with pytest.raises(ValueError, match=r"built for.*tk.resize_model\(model, \(40, 40\)\)"):
         model(x)
@@ -140,7 +128,7 @@ def test_what_cannot_be_resized() -> None:
     plain = keras.Model(inputs, keras.layers.Conv2D(4, 3)(inputs))
     with pytest.raises(ValueError, match="one PatchEmbedding and one PositionEmbedding"):
         tk.resize_model(plain, 16)
-    model = _create("vit_ti8_d2")
+    model = small_model("vit_ti8_d2")
     with pytest.raises(ValueError, match="at least one whole patch"):
         tk.resize_model(model, 4)
     with pytest.raises(ValueError, match="`image_size`"):
@@ -148,11 +136,11 @@ def test_what_cannot_be_resized() -> None:
     with pytest.raises(ValueError, match="`num_frames` is for videos"):
         tk.resize_model(model, 32, num_frames=4)
     with pytest.raises(ValueError, match="must not be larger than the input's grid"):
-        tk.resize_model(_create("vit_ti8_d2_pool4at1"), 16)
+        tk.resize_model(small_model("vit_ti8_d2_pool4at1"), 16)
 
 
 def test_frozen_weights_stay_frozen() -> None:
-    model = _create("vit_ti8_d3_tl4at1")
+    model = small_model("vit_ti8_d3_tl4at1")
     for name in ("embedding", "encoder_block_0"):
         model.get_layer(name).trainable = False
     model.get_layer("encoder_block_1").mlp.trainable = False
@@ -164,8 +152,8 @@ def test_frozen_weights_stay_frozen() -> None:
 @pytest.mark.parametrize("shape", [(40, 40), (48, 32), (33, 48)])
 def test_data_of_another_size_fails_and_leaves_the_model_whole(shape: tuple[int, int]) -> None:
     """Also a size that gives as many patches, whose positions would be scrambled."""
-    model = _create("vit_ti8_d2_tl4at1")
-    right, wrong = _inputs(model), np.zeros((2, *shape, 3), "float32")
+    model = small_model("vit_ti8_d2_tl4at1")
+    right, wrong = random_inputs(model), np.zeros((2, *shape, 3), "float32")
     labels = np.array([0, 1])
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(right, labels, verbose=0)

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
+from tests.tokenlearner_keras.arrays import random
+from tests.tokenlearner_keras.arrays import random_inputs
+from tests.tokenlearner_keras.arrays import to_numpy
 from tests.tokenlearner_keras.round_trips import ON_JAX
 from tests.tokenlearner_keras.round_trips import check_files
 from tests.tokenlearner_keras.round_trips import fit_three_steps
 from tests.tokenlearner_keras.round_trips import is_dead
 from tests.tokenlearner_keras.round_trips import quick_ones
-from tests.tokenlearner_keras.round_trips import random
-from tests.tokenlearner_keras.round_trips import to_numpy
 from tests.tokenlearner_keras.round_trips import waken
 from tests.tokenlearner_keras.round_trips import without_and_with_jit
 from tokenlearner_keras.models.model_names import model_config
@@ -61,10 +62,6 @@ def _create(name: str, **overrides: Any) -> keras.Model:
 def _branch(branch: str) -> keras.Model:
     name, overrides = BRANCHES[branch]
     return _create(name, **overrides)
-
-
-def _images(model: keras.Model, batch: int = 2) -> np.ndarray:
-    return random(batch, *model.input_shape[1:])
 
 
 def _distinct() -> list[tuple[str, int]]:
@@ -113,7 +110,7 @@ def test_the_configuration_of_a_listed_model_comes_back(name: str) -> None:
 def test_a_model_comes_back_from_its_files(branch: str, tmp_path: Path) -> None:
     model = _branch(branch)
     waken(model)
-    check_files(model, _branch(branch), _images(model), tmp_path)
+    check_files(model, _branch(branch), random_inputs(model), tmp_path)
 
 
 def _distinct_at_own_depth() -> list[str]:
@@ -131,7 +128,7 @@ QUICK_NAMES = ("vit_b16", "vit_b16_tl16at3", "vit_b16_tl16at6_v10_fuser_linear")
 def test_a_listed_model_comes_back_from_its_files(name: str, tmp_path: Path) -> None:
     model = _create(name)
     waken(model)
-    check_files(model, _create(name), _images(model), tmp_path)
+    check_files(model, _create(name), random_inputs(model), tmp_path)
 
 
 def _loss() -> keras.losses.Loss:
@@ -142,7 +139,7 @@ def _loss() -> keras.losses.Loss:
 @pytest.mark.parametrize("branch", quick_ones(BRANCHES, ("v1.1", "fuser, class token")))
 def test_a_model_trains(branch: str, jit_compile: bool) -> None:
     model = _branch(branch)
-    fit_three_steps(model, _loss(), _images(model), np.array([1, 3]), jit_compile)
+    fit_three_steps(model, _loss(), random_inputs(model), np.array([1, 3]), jit_compile)
 
 
 @pytest.mark.slow
@@ -162,7 +159,7 @@ def _check_training(name: str, **overrides: Any) -> None:
     model = _create(name, **overrides)
     # A fuser's first steps are large and, after v1.0, the first tokens nearly equal.
     waken(model)
-    fit_three_steps(model, _loss(), _images(model), np.array([1, 3]), jit_compile=ON_JAX)
+    fit_three_steps(model, _loss(), random_inputs(model), np.array([1, 3]), jit_compile=ON_JAX)
 
 
 @branches
@@ -192,10 +189,10 @@ def _check_bfloat16(name: str, **overrides: Any) -> None:
     keras.config.set_dtype_policy("mixed_bfloat16")
     low = _create(name, **overrides)
     low.set_weights(full.get_weights())
-    logits = low(_images(full))
+    logits = low(random_inputs(full))
     assert keras.backend.standardize_dtype(logits.dtype) == "float32"
     assert low.get_layer("encoder_block_0").compute_dtype == "bfloat16"
-    expected = to_numpy(full(_images(full)))
+    expected = to_numpy(full(random_inputs(full)))
     assert np.abs(to_numpy(logits) - expected).max() < 0.1 * np.abs(expected).max()
 
 
@@ -203,7 +200,7 @@ def _check_bfloat16(name: str, **overrides: Any) -> None:
 def test_gradients_reach_every_parameter_of_a_new_model(branch: str, gradients: Any) -> None:
     """By the second step, by the third with a fuser: head and mixing start at zero."""
     model = _branch(branch)
-    x, cotangent = _images(model), random(2, 5, seed=7)
+    x, cotangent = random_inputs(model), random(2, 5, seed=7)
     variables = list(model.trainable_variables)
     reached = {variable.path: 0.0 for variable in variables}
     for _ in range(3 if "fuser" in branch else 2):
@@ -223,7 +220,7 @@ def test_gradients_reach_every_parameter_of_a_new_model(branch: str, gradients: 
 def test_a_full_size_model_comes_back_from_its_file(tmp_path: Path) -> None:
     model = tk.create_model("vit_b16_tl8at6", image_size=224)
     waken(model)
-    x = _images(model, batch=1)
+    x = random_inputs(model, batch=1)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     assert np.array_equal(to_numpy(loaded(x)), to_numpy(model(x)))

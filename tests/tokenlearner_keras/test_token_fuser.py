@@ -6,17 +6,10 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from keras import ops
 
 import tokenlearner_keras as tk
-
-
-def _random(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape).astype("float32")
-
-
-def _numpy(x: Any) -> np.ndarray:
-    return ops.convert_to_numpy(x)
+from tests.tokenlearner_keras.arrays import random
+from tests.tokenlearner_keras.arrays import to_numpy
 
 
 @pytest.mark.parametrize("arguments", [{}, {"bottleneck_dim": None}, {"mixing": "video"}])
@@ -33,30 +26,30 @@ def test_fuser_returns_the_originals_shape(
     assert tk.TokenFuser.from_config(fuser.get_config()).get_config() == fuser.get_config()
     model = keras.Model([tokens, original], output)
     # The mixing starts at zero, so give it weights that show a difference.
-    model.set_weights([_random(*w.shape, seed=i) for i, w in enumerate(model.get_weights())])
+    model.set_weights([random(*w.shape, seed=i) for i, w in enumerate(model.get_weights())])
     model.save(tmp_path / "fuser.keras")
     loaded = keras.saving.load_model(tmp_path / "fuser.keras")
-    x = [_random(2, *time, 4, 6), _random(2, *time, 3, 5, 6)]
-    assert np.array_equal(_numpy(model(x)), _numpy(loaded(x)))
+    x = [random(2, *time, 4, 6), random(2, *time, 3, 5, 6)]
+    assert np.array_equal(to_numpy(model(x)), to_numpy(loaded(x)))
     flat = x[1].reshape(2, *time, 15, 6)
-    assert np.allclose(_numpy(fuser(x[0], flat)), _numpy(model(x)).reshape(flat.shape))
+    assert np.allclose(to_numpy(fuser(x[0], flat)), to_numpy(model(x)).reshape(flat.shape))
 
 
 def test_fuser_starts_at_zero() -> None:
-    output = tk.TokenFuser()(_random(2, 4, 6), _random(2, 9, 6))
-    assert np.all(_numpy(output) == 0)
+    output = tk.TokenFuser()(random(2, 4, 6), random(2, 9, 6))
+    assert np.all(to_numpy(output) == 0)
 
 
 def test_video_mixing_joins_frames_and_frame_mixing_does_not() -> None:
-    tokens, original = _random(1, 2, 4, 6), _random(1, 2, 9, 6)
+    tokens, original = random(1, 2, 4, 6), random(1, 2, 9, 6)
     changed = tokens.copy()
-    changed[:, 1] += _random(1, 4, 6, seed=5)
+    changed[:, 1] += random(1, 4, 6, seed=5)
     for mixing, joined in (("frame", False), ("video", True)):
         fuser = tk.TokenFuser(mixing=mixing)
         fuser.build(tokens.shape, original.shape)
         kernel = fuser.mixing_layer.kernel
-        kernel.assign(_random(*kernel.shape))
-        first = (_numpy(fuser(t, original))[:, 0] for t in (tokens, changed))
+        kernel.assign(random(*kernel.shape))
+        first = (to_numpy(fuser(t, original))[:, 0] for t in (tokens, changed))
         assert np.allclose(*first) is not joined
 
 

@@ -1,4 +1,4 @@
-"""Two logical CPUs, to rehearse replicas, and the trainer's command in this process."""
+"""Two logical CPUs, to rehearse replicas, places for files, and the trainer's command."""
 
 import keras
 
@@ -7,9 +7,13 @@ if keras.backend.backend() != "tensorflow":
 else:
     import signal
     from collections.abc import Iterator
+    from pathlib import Path
 
     import pytest
     import tensorflow as tf
+
+    from tests.trainers.small_runs import Trainer
+    from trainers import files
 
     # Before any test touches a device: TensorFlow allows it only then.
     if not tf.config.list_physical_devices("GPU"):
@@ -26,3 +30,18 @@ else:
         yield
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+    @pytest.fixture(params=["local", "ram"])
+    def directory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+        """A directory to be made, on the disk and on a file system of TensorFlow."""
+        if request.param == "local":
+            yield str(tmp_path / "directory")
+        else:
+            yield f"ram://{tmp_path.name}/directory"
+            files.remove(f"ram://{tmp_path.name}")
+
+    @pytest.fixture
+    def trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Trainer:
+        """The trainer's command; the names of the layers begin anew."""
+        keras.backend.clear_session()
+        return Trainer(monkeypatch, tmp_path)

@@ -1,17 +1,20 @@
-"""A process that trains every case of `equality` on its devices and saves how they end.
+"""A process that trains several cases on its devices and saves how they end.
 
-`python -m tests.trainers.replica_process OUTPUT.npz [VIRTUAL_DEVICES]`; TF_CONFIG in the
-environment makes it one of several workers. A strategy for each number of devices needs
-a process of its own: the collective operations of two strategies would be mixed up.
+`python -m tests.trainers.replica_process OUTPUT.npz [VIRTUAL_DEVICES] [--cases=KIND]`;
+TF_CONFIG in the environment makes it one of several workers. A strategy for each number of
+devices needs a process of its own: the collective operations of two strategies would be
+mixed up.
 """
 
+import argparse
 import logging
-import sys
 
 import numpy as np
+import tensorflow as tf
 
-from tests.trainers.equality import CASES
-from tests.trainers.equality import train_case
+from tests.trainers import equality
+from tests.trainers import remat_runs
+from tests.trainers.step_runs import Arrays
 from trainers.distribution import make_strategy
 from trainers.hosts import Hosts
 
@@ -19,16 +22,35 @@ from trainers.hosts import Hosts
 def main() -> None:
     """Trains the cases, one after the other."""
     logging.getLogger("tensorflow").setLevel(logging.WARNING)
-    output, *devices = sys.argv[1:]
-    strategy = make_strategy("auto", None, int(devices[0]) if devices else None)
-    ends = {
-        f"{case}:{name}": value
-        for case in CASES
-        for name, value in train_case(strategy, case).items()
-    }
-    ends["replicas"] = np.asarray(strategy.num_replicas_in_sync)
-    np.savez(output, **ends)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("output")
+    parser.add_argument("virtual_devices", nargs="?", type=int)
+    parser.add_argument("--cases", choices=("equality", "remat"), default="equality")
+    arguments = parser.parse_args()
+    strategy = make_strategy("auto", None, arguments.virtual_devices)
+    train = _train_equality if arguments.cases == "equality" else _train_remat
+    replicas = np.asarray(strategy.num_replicas_in_sync)
+    np.savez(arguments.output, replicas=replicas, **train(strategy))
     Hosts(strategy).wait()
+
+
+def _train_equality(strategy: tf.distribute.Strategy) -> Arrays:
+    """Returns the ends as `CASE:NAME`."""
+    return {
+        f"{case}:{name}": value
+        for case in equality.CASES
+        for name, value in equality.train_case(strategy, case).items()
+    }
+
+
+def _train_remat(strategy: tf.distribute.Strategy) -> Arrays:
+    """Returns the ends as `CASE:plain:NAME` and `CASE:remat:NAME`."""
+    return {
+        f"{case}:{kind}:{name}": value
+        for case in remat_runs.CASES
+        for kind in ("plain", "remat")
+        for name, value in remat_runs.train_remat(strategy, case, remat=kind == "remat").items()
+    }
 
 
 if __name__ == "__main__":

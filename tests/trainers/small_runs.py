@@ -55,6 +55,16 @@ def parse(*arguments: str) -> flags.FlagValues:
     return values
 
 
+def write_images(folder: Path, classes: int) -> None:
+    """Writes a folder of images: a grey one a class for training, and for validation."""
+    for number in range(classes):
+        pixels = tf.fill((9, 12, 3), tf.constant(20 * number, tf.uint8))
+        for split in ("train", "val"):
+            path = folder / split / f"class{number}" / "one.png"
+            path.parent.mkdir(parents=True)
+            path.write_bytes(tf.io.encode_png(pixels).numpy())
+
+
 @functools.cache
 def strategy_of(replicas: int) -> tf.distribute.Strategy:
     """Returns a strategy on one or two logical CPUs, the same one in every test.

@@ -2,21 +2,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from absl import flags
 
+from tests.trainers.checkpoint_stores import small_arrays
+from tests.trainers.processes import ROOT
 from trainers import checkpoints
 from trainers import files
 from trainers.checkpoint_files import digest
 from trainers.checkpointing import CheckpointStore
 from trainers.errors import ConfigurationError
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def _arrays(value: float) -> dict[str, np.ndarray]:
-    return {"model/kernel": np.full((3, 4), value), "random/step": np.array(7)}
 
 
 def _list(monkeypatch: pytest.MonkeyPatch, workdir: str | None) -> None:
@@ -30,8 +25,8 @@ def _list(monkeypatch: pytest.MonkeyPatch, workdir: str | None) -> None:
 def _lines(workdir: str) -> list[str]:
     with CheckpointStore(files.join(workdir, "checkpoints"), 9) as store:
         for step in (100000000, 20, 3):
-            store.save(step, _arrays(step))
-    return [f"{step} ok {digest(_arrays(step))}" for step in (3, 20, 100000000)]
+            store.save(step, small_arrays(step))
+    return [f"{step} ok {digest(small_arrays(step))}" for step in (3, 20, 100000000)]
 
 
 def test_one_line_a_checkpoint(

@@ -1,10 +1,8 @@
 """The trainer as a process: exit statuses, signals, and what a run leaves behind."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 
 import tokenlearner_keras  # noqa: F401  (registers the layers of saved models)
+from tests.trainers.processes import start
 from tests.trainers.small_runs import assert_same_arrays
 from tests.trainers.small_runs import checkpoint_arrays
 from tests.trainers.small_runs import config_file
@@ -22,19 +21,11 @@ from trainers.data.normalization import normalize
 from trainers.data.pipeline import evaluation_dataset
 from trainers.data.preprocessing_config import PreprocessingConfig
 
-ROOT = Path(__file__).resolve().parents[2]
 DIGITS = "trainers/configs/digits.py"
 
 
 def _start(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "trainers.train", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return start("trainers.train", *arguments)
 
 
 def _run(*arguments: str) -> tuple[int, str, str]:

@@ -1,28 +1,30 @@
 """A dry run: what it finds, and that it leaves nothing behind."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import keras
 import pytest
 import tensorflow as tf
 
+from tests.trainers.processes import ROOT
 from tests.trainers.small_runs import TINY_CONFIG
 from tests.trainers.small_runs import Trainer
 from tests.trainers.small_runs import config_file
+from tests.trainers.small_runs import strategy_of
+from tests.trainers.small_runs import write_images
+from tests.trainers.worker_hosts import ends_of
+from tests.trainers.worker_hosts import error_line
+from tests.trainers.worker_hosts import start_workers
 from trainers.errors import ConfigurationError
+from trainers.errors import DataError
+from trainers.errors import TrainingError
+from trainers.hosts import Hosts
 from trainers.step_memory import compiled_memory
 
-ROOT = Path(__file__).resolve().parents[2]
 MEMORY = "memory of a replica's {} step: "
-
-
-@pytest.fixture
-def trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Trainer:
-    keras.backend.clear_session()
-    return Trainer(monkeypatch, tmp_path)
 
 
 def test_memory_is_what_the_shapes_need() -> None:
@@ -85,19 +87,10 @@ def test_an_indivisible_batch(trainer: Trainer, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def _images(folder: Path) -> None:
-    for number in range(3):
-        pixels = tf.fill((9, 12, 3), tf.constant(100 * number, tf.uint8))
-        for split in ("train", "val"):
-            path = folder / split / f"class{number}" / "one.png"
-            path.parent.mkdir(parents=True)
-            path.write_bytes(tf.io.encode_png(pixels).numpy())
-
-
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_damaged_data(trainer: Trainer, tmp_path: Path, split: str) -> None:
     folder = tmp_path / "images"
-    _images(folder)
+    write_images(folder, classes=3)
     damaged = folder / split / "class1" / "one.png"
     damaged.write_bytes(damaged.read_bytes()[:40])
     data = ["--config.data.source=folder", f"--config.data.data_dir={folder}"]
@@ -134,3 +127,93 @@ def test_exit_statuses(tmp_path: Path) -> None:
     assert wrong.returncode == 2 and "Traceback" not in wrong.stderr
     assert len([x for x in wrong.stderr.splitlines() if x.startswith("error: ")]) == 1
     assert not (tmp_path / "run").exists()
+
+
+class _TwoHosts(Hosts):
+    """One of two hosts; the other one ends every block as it is told to."""
+
+    def __init__(self, other: int) -> None:
+        super().__init__(strategy_of(1))
+        self.count, self.other, self.told = 2, other, []
+
+    def all_values(self, value: int) -> list[int]:
+        self.told.append(value)
+        return [value, self.other]
+
+
+def test_hosts_go_on_only_together() -> None:
+    with _TwoHosts(0).agreement():
+        pass
+    for other, kind in ((1, ConfigurationError), (2, TrainingError)):
+        with pytest.raises(kind, match="Host 1 of 2 cannot go on"), _TwoHosts(other).agreement():
+            pass
+    # Their own error comes first, and the other host hears of it.
+    for error, told in ((ConfigurationError("ours"), 1), (DataError("ours"), 2)):
+        hosts = _TwoHosts(1)
+        with pytest.raises(type(error), match="ours"), hosts.agreement():
+            raise error
+        assert hosts.told == [told]
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> list[Path]:
+    """The folders of two hosts, each with images of its own in it."""
+    folders = [tmp_path / f"host_{index}" for index in range(2)]
+    for folder in folders:
+        write_images(folder / "images", classes=4)
+    return folders
+
+
+def _dry_run_on(folders: list[Path], *flags: str) -> list[tuple[int, str, str]]:
+    """Starts a dry run in the folder of each host; returns how they end."""
+    config = config_file(folders[0].parent)
+    temporary = folders[0].parent / "temporary"
+    temporary.mkdir()
+    fixed = ["--dry_run", f"--config={config}", f"--workdir={folders[0].parent / 'run'}"]
+    # A relative path: the same command, and not the same files.
+    data = ["--config.data.source=folder", "--config.data.data_dir=images"]
+    before = sorted(folders[0].parent.rglob("*"))
+    command = ["trainers.train", *fixed, *data, "--config.batch_size=4", *flags]
+    with start_workers([command] * 2, folders, TMPDIR=str(temporary)) as workers:
+        ends = ends_of(workers)
+    assert sorted(folders[0].parent.rglob("*")) == before
+    return ends
+
+
+@pytest.mark.slow
+def test_two_hosts(hosts: list[Path]) -> None:
+    for status, output, errors in _dry_run_on(hosts):
+        assert status == 0, errors
+        assert "MultiWorkerMirroredStrategy, 2 replicas" in output
+        assert output.count("num examples 4") == 1
+        assert "nothing was written" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_two_hosts_and_the_data_on_one(hosts: list[Path], victim: int) -> None:
+    shutil.rmtree(hosts[victim] / "images")
+    ends = _dry_run_on(hosts)
+    for host, (status, _, errors) in enumerate(ends):
+        assert status == 2, errors
+        message = "images" if host == victim else f"Host {victim} of 2 cannot go on"
+        assert message in error_line(errors)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_two_hosts_and_images_damaged_on_one(hosts: list[Path], victim: int) -> None:
+    for path in (hosts[victim] / "images" / "train").rglob("*.png"):
+        path.write_bytes(path.read_bytes()[:40])
+    ends = _dry_run_on(hosts)
+    for host, (status, _, errors) in enumerate(ends):
+        assert status == 2, errors
+        message = "one.png" if host == victim else f"Host {host} of 2 has lost another one"
+        assert message in error_line(errors)
+
+
+@pytest.mark.slow
+def test_two_hosts_and_an_indivisible_batch(hosts: list[Path]) -> None:
+    for status, _, errors in _dry_run_on(hosts, "--config.batch_size=3"):
+        assert status == 2, errors
+        assert "set batch_size to 2 or 4" in error_line(errors)

@@ -1,8 +1,12 @@
 """The command that evaluates a checkpoint, inside this process and as one."""
 
 import json
+import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,15 +15,22 @@ import keras
 import pytest
 from absl import flags
 
+from tests.trainers.processes import ROOT
+from tests.trainers.processes import start
 from tests.trainers.small_runs import Trainer
+from tests.trainers.small_runs import config_file
 from tests.trainers.small_runs import rows
 from tests.trainers.small_runs import strategy_of
+from trainers import checkpointing
 from trainers import evaluate
+from trainers.checkpoint_files import Arrays
+from trainers.checkpoint_files import read_checkpoint
+from trainers.checkpoint_files import remove_checkpoint
+from trainers.checkpoint_files import write_checkpoint
 from trainers.errors import ConfigurationError
 from trainers.errors import DataError
 from trainers.reporting import format_metrics
 
-ROOT = Path(__file__).resolve().parents[2]
 SETS = "('held_out=digits:test',)"
 
 Evaluate = Callable[..., Path]
@@ -187,6 +198,81 @@ def test_other_classes_are_refused(command: Evaluate, tmp_path: Path) -> None:
     (tmp_path / "train" / "only").mkdir(parents=True)
     with pytest.raises(ConfigurationError):
         command(f"--eval_sets=folder:test@{tmp_path}")
+
+
+@pytest.fixture
+def moving(monkeypatch: pytest.MonkeyPatch, workdir: Path, tmp_path: Path) -> Callable[[int], Path]:
+    """A run that is still training: it saves steps 6, 8, ... and keeps only the last.
+
+    Called with a number, it has done so before each of so many readings of a checkpoint.
+    """
+
+    def train_on(times: int) -> Path:
+        copy = tmp_path / "moving"
+        shutil.copytree(workdir, copy)
+        checkpoints = str(copy / "checkpoints")
+        arrays = read_checkpoint(checkpoints, 4)
+        saved = [4]
+
+        def read(directory: str, step: int) -> Arrays:
+            if len(saved) <= times:
+                saved.append(saved[-1] + 2)
+                write_checkpoint(checkpoints, saved[-1], arrays)
+                for old in (2, saved[-2]):
+                    remove_checkpoint(checkpoints, old)
+            return read_checkpoint(directory, step)
+
+        monkeypatch.setattr(checkpointing, "read_checkpoint", read)
+        return copy
+
+    return train_on
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_checkpoint_that_goes_while_it_is_read(
+    command: Evaluate,
+    moving: Callable[[int], Path],
+    capsys: pytest.CaptureFixture[str],
+    times: int,
+) -> None:
+    command(f"--workdir={moving(times)}")
+    output, errors = capsys.readouterr()
+    # It is as good as the one before, and nothing was damaged.
+    assert f"step {4 + 2 * times}, moving averages" in output
+    assert "damaged" not in errors
+
+
+def test_the_checkpoint_asked_for_goes(command: Evaluate, moving: Callable[[int], Path]) -> None:
+    with pytest.raises(ConfigurationError, match="no checkpoint of step 4. It has: 6"):
+        command(f"--workdir={moving(1)}", "--checkpoint=4")
+
+
+@pytest.mark.slow
+def test_while_a_training_writes_and_removes(
+    command: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    live = tmp_path / "live"
+    fixed = [f"--config={config_file(tmp_path)}", f"--workdir={live}", "--strategy=one_device"]
+    often = ["--config.checkpoint_steps=1", "--config.keep_checkpoints=1"]
+    training = start("trainers.train", *fixed, *often, "--config.total_steps=1000000")
+    try:
+        while not list(live.glob("checkpoints/step_*")):
+            assert training.poll() is None
+            time.sleep(0.1)
+        for _ in range(5):
+            command(f"--workdir={live}", "--split=test")
+        output, errors = capsys.readouterr()
+        steps = [int(step) for step in re.findall(r"step (\d+), weights", output)]
+        # Each time the newest one, and the training went on meanwhile.
+        assert len(steps) == 5 and steps == sorted(set(steps))
+        assert output.count("num examples 270") == 5
+        assert "damaged" not in errors
+        training.send_signal(signal.SIGTERM)
+        _, errors = training.communicate(timeout=120)
+        assert training.returncode == 128 + signal.SIGTERM, errors
+    finally:
+        training.kill()
+        training.communicate()
 
 
 @pytest.mark.slow

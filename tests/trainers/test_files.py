@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,53 +6,43 @@ import tensorflow as tf
 from trainers import files
 
 
-@pytest.fixture(params=["local", "ram"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A directory on the disk, and one on a file system of TensorFlow."""
-    if request.param == "local":
-        yield str(tmp_path / "folder")
-    else:
-        path = f"ram://{tmp_path.name}/folder"
-        yield path
-        files.remove(path)
-
-
-def test_what_is_written_is_read(folder: str) -> None:
-    files.make_directories(files.join(folder, "a", "b"))
-    files.make_directories(files.join(folder, "a", "b"))
+def test_what_is_written_is_read(directory: str) -> None:
+    files.make_directories(files.join(directory, "a", "b"))
+    files.make_directories(files.join(directory, "a", "b"))
     for write in (files.write, files.write_atomically):
-        path = files.join(folder, "a", f"{write.__name__}.bin")
+        path = files.join(directory, "a", f"{write.__name__}.bin")
         for payload in (b"\x00long\xff", b"new", b""):
             write(path, payload)
             files.force(path)
             assert files.read(path) == payload
-    assert files.list_names(files.join(folder, "a")) == ["b", "write.bin", "write_atomically.bin"]
-    assert files.is_directory(folder) and files.exists(folder)
+    names = files.list_names(files.join(directory, "a"))
+    assert names == ["b", "write.bin", "write_atomically.bin"]
+    assert files.is_directory(directory) and files.exists(directory)
     assert files.exists(path) and not files.is_directory(path)
 
 
-def test_rows_are_appended(folder: str) -> None:
-    files.make_directories(folder)
-    path = files.join(folder, "rows")
+def test_rows_are_appended(directory: str) -> None:
+    files.make_directories(directory)
+    path = files.join(directory, "rows")
     files.append(path, b"one\n")
     files.append(path, b"two\n")
     assert files.read(path) == b"one\ntwo\n"
 
 
-def test_what_is_removed_is_gone(folder: str) -> None:
-    files.make_directories(files.join(folder, "a", "b"))
-    path = files.join(folder, "a", "b", "file")
+def test_what_is_removed_is_gone(directory: str) -> None:
+    files.make_directories(files.join(directory, "a", "b"))
+    path = files.join(directory, "a", "b", "file")
     files.write(path, b"x")
     files.remove(path)
     assert not files.exists(path)
     files.remove(path)
     files.write(path, b"x")
-    files.remove(files.join(folder, "a"))
-    assert not files.exists(path) and files.list_names(folder) == []
+    files.remove(files.join(directory, "a"))
+    assert not files.exists(path) and files.list_names(directory) == []
 
 
-def test_what_is_not_there(folder: str) -> None:
-    path = files.join(folder, "nothing")
+def test_what_is_not_there(directory: str) -> None:
+    path = files.join(directory, "nothing")
     assert not files.exists(path) and not files.is_directory(path)
     assert files.list_names(path) == []
     with pytest.raises(FileNotFoundError):

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
+from tests.tokenlearner_keras.goldens import CHECKPOINT
+from tests.tokenlearner_keras.goldens import golden_arrays
+from tests.tokenlearner_keras.goldens import golden_model
 from tests.trainers.small_runs import TINY_MODEL
 from tests.trainers.small_runs import Trainer
 from tests.trainers.small_runs import checkpoint_arrays
@@ -15,7 +18,6 @@ from trainers.errors import ConfigurationError
 from trainers.initialization import check_init_from
 from trainers.initialization import initialize
 
-CHECKPOINT = Path(__file__).parents[1] / "goldens" / "augreg_checkpoint.npz"
 TABLE = "position_embedding/table"
 KERNEL = "encoder_block_0/mlp/hidden/kernel"
 
@@ -77,25 +79,13 @@ def test_a_new_token_learner_starts_fresh(tmp_path: Path) -> None:
 
 
 def test_a_public_checkpoint() -> None:
-    model = tk.build_model(
-        tk.VisionTransformerConfig(
-            image_size=(48, 48),
-            patch_size=(8, 8),
-            width=24,
-            depth=3,
-            num_heads=3,
-            mlp_dim=48,
-            num_classes=5,
-            classifier="token",
-        )
-    )
+    model = golden_model(image_size=(48, 48), num_classes=5, classifier="token")
     report = initialize(model, str(CHECKPOINT))
     assert any("pos_embedding" in name for name in report.resized)
     assert set(report.skipped) == {"head/bias", "head/kernel"}
-    with np.load(CHECKPOINT) as file:
-        np.testing.assert_allclose(
-            model.get_layer("embedding").get_weights()[0].ravel(), file["embedding/kernel"].ravel()
-        )
+    kernel = golden_arrays("augreg_checkpoint")["embedding/kernel"]
+    received = model.get_layer("embedding").get_weights()[0]
+    np.testing.assert_allclose(received.ravel(), kernel.ravel())
 
 
 def test_what_cannot_be_a_start(tmp_path: Path) -> None:
@@ -129,10 +119,8 @@ def test_another_model_changes_nothing(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_training_starts_there_and_resumes_without(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trainer: Trainer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    keras.backend.clear_session()
-    trainer = Trainer(monkeypatch, tmp_path)
     path, expected = _saved(tmp_path)
     flags = [f"--config.init_from={path}", "--config.optimizer.learning_rate=0.0"]
     workdir = trainer("run", *flags, "--config.total_steps=1")
@@ -143,3 +131,34 @@ def test_a_training_starts_there_and_resumes_without(
     # It goes on from its own checkpoint, not from the start again.
     trainer("run", *flags, "--config.total_steps=2")
     assert "parameters loaded as they are" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "html", "empty"])
+def test_a_damaged_keras_file_is_named(tmp_path: Path, damage: str) -> None:
+    path, _ = _saved(tmp_path)
+    content = Path(path).read_bytes()
+    middle = len(content) // 2
+    Path(path).write_bytes(
+        {
+            "flipped": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
+            "truncated": content[:middle],
+            "html": b"<html>not found</html>",
+            "empty": b"",
+        }[damage]
+    )
+    model = _model(2)
+    before = _weights(model)
+    with pytest.raises(ConfigurationError, match=r"init_from=.*model\.keras: ") as raised:
+        initialize(model, path)
+    assert "there is no such file" not in str(raised.value)
+    assert "File not found" not in str(raised.value)
+    for name, value in _weights(model).items():
+        np.testing.assert_array_equal(value, before[name], name)
+
+
+def test_a_path_may_begin_with_the_home_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _saved(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert initialize(_model(2), "~/model.keras").is_exact

@@ -1,9 +1,6 @@
 """A run that is killed, and started again, ends like one that was not."""
 
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.trainers.processes import start
 from tests.trainers.small_runs import Trainer
 from tests.trainers.small_runs import assert_same_arrays
 from tests.trainers.small_runs import checkpoint_arrays
@@ -23,8 +21,6 @@ from trainers.errors import Interrupted
 from trainers.evaluation import Evaluator
 from trainers.reporting import read_metrics
 from trainers.train_step import TrainStep
-
-ROOT = Path(__file__).resolve().parents[2]
 
 #: Rows over three steps and checkpoints after two: most kills come in the midst of a row.
 FLAGS = [
@@ -47,19 +43,8 @@ def _without_times(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if k not in TIMES} for row in found]
 
 
-def _start(module: str, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
-        cwd=ROOT,
-        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def _listed(workdir: Path) -> list[str]:
-    process = _start("trainers.checkpoints", f"--workdir={workdir}")
+    process = start("trainers.checkpoints", f"--workdir={workdir}")
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     return output.splitlines()
@@ -80,16 +65,16 @@ KILLS = {
 def test_killed_runs_end_like_one_that_was_not(tmp_path: Path) -> None:
     flags = [f"--config={config_file(tmp_path)}", "--strategy=one_device", *FLAGS]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    never_killed = _start("trainers.train", *flags, f"--workdir={whole}")
+    never_killed = start("trainers.train", *flags, f"--workdir={whole}")
     for point, newest in KILLS.items():
-        process = _start("tests.trainers.killed_training", point, *flags, f"--workdir={killed}")
+        process = start("tests.trainers.killed_training", point, *flags, f"--workdir={killed}")
         _, errors = process.communicate(timeout=300)
         assert process.returncode == -signal.SIGKILL, errors
         listed = _listed(killed)
         assert all(line.split()[1] == "ok" for line in listed)
         assert int(listed[-1].split()[0]) in newest
         assert not (killed / "model.keras").exists()
-    process = _start("trainers.train", *flags, f"--workdir={killed}")
+    process = start("trainers.train", *flags, f"--workdir={killed}")
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0 and "resuming at step 10" in output, errors
     _, errors = never_killed.communicate(timeout=300)
@@ -102,12 +87,6 @@ def test_killed_runs_end_like_one_that_was_not(tmp_path: Path) -> None:
     for left, right in zip(*(model.get_weights() for model in models), strict=True):
         np.testing.assert_array_equal(left, right)
     assert {path.name for path in killed.iterdir()} == {path.name for path in whole.iterdir()}
-
-
-@pytest.fixture
-def trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Trainer:
-    keras.backend.clear_session()
-    return Trainer(monkeypatch, tmp_path)
 
 
 class _Signals:

@@ -1,17 +1,13 @@
-"""Two worker processes on this machine: the maths, the files, signals and resuming."""
+"""Two worker processes on this machine: maths, files, signals, resuming and evaluation."""
 
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from collections.abc import Iterator
-from contextlib import ExitStack
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,61 +15,18 @@ import pytest
 from tests.trainers.equality import CASES
 from tests.trainers.equality import assert_same_training
 from tests.trainers.equality import train_case
+from tests.trainers.processes import ROOT
 from tests.trainers.small_runs import checkpoint_arrays
 from tests.trainers.small_runs import config_file
 from tests.trainers.small_runs import rows
 from tests.trainers.small_runs import strategy_of
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.trainers.small_runs import write_images
+from tests.trainers.worker_hosts import Worker
+from tests.trainers.worker_hosts import ends_of
+from tests.trainers.worker_hosts import error_line
+from tests.trainers.worker_hosts import start_workers
 
 pytestmark = pytest.mark.slow
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
-@contextmanager
-def _workers(commands: list[list[str]]) -> Iterator[list[subprocess.Popen[str]]]:
-    """Starts a worker for each command; none outlives the block."""
-    addresses = [f"127.0.0.1:{port}" for port in _free_ports(len(commands))]
-    workers = []
-    for index, command in enumerate(commands):
-        task = {"type": "worker", "index": index}
-        config = {"cluster": {"worker": addresses}, "task": task}
-        workers.append(
-            subprocess.Popen(
-                [sys.executable, "-m", *command],
-                cwd=ROOT,
-                env={
-                    **os.environ,
-                    "KERAS_BACKEND": "tensorflow",
-                    # All replicas of this test are CPUs.
-                    "CUDA_VISIBLE_DEVICES": "",
-                    "TF_CONFIG": json.dumps(config),
-                },
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    try:
-        yield workers
-    finally:
-        for worker in workers:
-            if worker.poll() is None:
-                worker.kill()
-            worker.communicate()
-
-
-def _ends(workers: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
-    """Returns status, output and errors of each worker."""
-    ends = [worker.communicate(timeout=300) for worker in workers]
-    return [(w.returncode, *texts) for w, texts in zip(workers, ends, strict=True)]
 
 
 def _train(workdir: Path, *flags: str) -> list[str]:
@@ -84,7 +37,7 @@ def _train(workdir: Path, *flags: str) -> list[str]:
     return ["trainers.train", *fixed, *flags]
 
 
-def _wait_for(workers: list[subprocess.Popen[str]], condition: Callable[[], bool]) -> None:
+def _wait_for(workers: list[Worker], condition: Callable[[], bool]) -> None:
     while not condition():
         assert all(worker.poll() is None for worker in workers)
         time.sleep(0.1)
@@ -98,8 +51,8 @@ def _train_on_one_host(workdir: Path, *flags: str) -> None:
 def test_two_workers_end_with_the_same_weights(tmp_path: Path) -> None:
     outputs = [tmp_path / "first.npz", tmp_path / "second.npz"]
     commands = [["tests.trainers.replica_process", str(output)] for output in outputs]
-    with _workers(commands) as workers:
-        for status, _, errors in _ends(workers):
+    with start_workers(commands) as workers:
+        for status, _, errors in ends_of(workers):
             assert status == 0, errors
     first, second = map(np.load, outputs)
     assert first["replicas"] == second["replicas"] == 2
@@ -114,8 +67,8 @@ def test_a_run_on_two_hosts_goes_on_on_one(tmp_path: Path) -> None:
     workdir, whole = tmp_path / "hosts", tmp_path / "whole"
     flags = ["--config.total_steps=4", "--config.eval_steps=2", "--config.data.final_split=test"]
     command = _train(workdir, "--strategy=multi_worker", *flags)
-    with _workers([command] * 2) as workers:
-        ends = _ends(workers)
+    with start_workers([command] * 2) as workers:
+        ends = ends_of(workers)
     for index, (status, output, errors) in enumerate(ends):
         assert status == 0, errors
         assert f"MultiWorkerMirroredStrategy, 2 replicas: host {index} of 2" in output
@@ -145,10 +98,10 @@ def test_a_signal_to_one_host_stops_both(tmp_path: Path) -> None:
     workdir = tmp_path / "stopped"
     flags = ["--config.total_steps=1000000", "--config.steps_per_loop=5", "--config.log_steps=5"]
     command = _train(workdir, "--strategy=multi_worker", *flags)
-    with _workers([command] * 2) as workers:
+    with start_workers([command] * 2) as workers:
         _wait_for(workers, lambda: (workdir / "metrics.jsonl").exists() and len(rows(workdir)) > 1)
         workers[1].send_signal(signal.SIGTERM)
-        ends = _ends(workers)
+        ends = ends_of(workers)
     steps = {int(path.name.removeprefix("step_")) for path in (workdir / "checkpoints").iterdir()}
     assert len(steps) == 1
     for status, _, errors in ends:
@@ -157,8 +110,8 @@ def test_a_signal_to_one_host_stops_both(tmp_path: Path) -> None:
         assert "Traceback" not in errors
     # The hosts go on from there, together.
     command = _train(workdir, "--strategy=multi_worker", f"--config.total_steps={max(steps) + 2}")
-    with _workers([command] * 2) as workers:
-        for status, output, errors in _ends(workers):
+    with start_workers([command] * 2) as workers:
+        for status, output, errors in ends_of(workers):
             assert status == 0, errors
             assert f"resuming at step {max(steps)}" in output
 
@@ -168,10 +121,10 @@ def test_a_host_that_is_killed_ends_the_other(tmp_path: Path, victim: int) -> No
     workdir = tmp_path / "killed"
     flags = ["--config.total_steps=1000000", "--config.steps_per_loop=5", "--config.log_steps=5"]
     command = _train(workdir, "--strategy=multi_worker", *flags)
-    with _workers([command] * 2) as workers:
+    with start_workers([command] * 2) as workers:
         _wait_for(workers, lambda: (workdir / "metrics.jsonl").exists() and len(rows(workdir)) > 1)
         workers[victim].kill()
-        status, _, errors = _ends(workers)[1 - victim]
+        status, _, errors = ends_of(workers)[1 - victim]
     assert status == 1
     assert f"error: Host {1 - victim} of 2 has lost another one" in errors
     assert "Traceback" not in errors
@@ -179,7 +132,7 @@ def test_a_host_that_is_killed_ends_the_other(tmp_path: Path, victim: int) -> No
 
 def test_control_c_ends_a_host_that_waits_for_another(tmp_path: Path) -> None:
     command = _train(tmp_path / "alone", "--strategy=multi_worker")
-    with _workers([command, ["json.tool", "--help"]]) as workers:
+    with start_workers([command, ["json.tool", "--help"]]) as workers:
         text = ""
         while "waiting for the others" not in text:
             assert workers[0].stderr is not None
@@ -207,10 +160,88 @@ def test_hosts_that_differ_are_refused(
         _train(tmp_path / folder, "--strategy=auto", *filter(None, [flag]))
         for folder, flag in zip(folders, flags, strict=True)
     ]
-    with _workers(commands) as workers:
-        for status, _, errors in _ends(workers):
+    with start_workers(commands) as workers:
+        for status, _, errors in ends_of(workers):
             assert message in errors and "Start the same command on all" in errors
             assert status == 2
             assert "Traceback" not in errors
     assert not (tmp_path / "empty").exists()
     assert not (tmp_path / "same").exists()
+
+
+def _evaluate(workdir: Path, report: Path, *flags: str) -> list[str]:
+    fixed = [f"--workdir={workdir}", f"--report={report}", "--eval_sets=validation,test"]
+    return ["trainers.evaluate", *fixed, *flags]
+
+
+def _evaluate_on_one_host(workdir: Path, report: Path, *flags: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", *_evaluate(workdir, report, "--strategy=one_device", *flags)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return json.loads(report.read_text())
+
+
+def _assert_same_figures(report: dict[str, Any], other: dict[str, Any]) -> None:
+    """Fails unless two reports agree: the metrics to 1e-6, the counts exactly."""
+    assert report["step"] == other["step"] and report["weights"] == other["weights"]
+    assert report["sets"].keys() == other["sets"].keys() == {"validation", "test"}
+    for name, values in report["sets"].items():
+        assert values["metrics"] == pytest.approx(other["sets"][name]["metrics"], abs=1e-6)
+        matrix = values["confusion_matrix"]
+        assert matrix == other["sets"][name]["confusion_matrix"]
+        assert sum(map(sum, matrix)) == values["metrics"]["num_examples"]
+
+
+def test_two_hosts_evaluate_what_one_has_trained(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    workdir = tmp_path / "run"
+    _train_on_one_host(workdir, "--config.ema_decay=0.5")
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    # 269 and 270 examples: neither two hosts nor batches of 20 share them out evenly.
+    reports = [tmp_path / f"report_{host}.json" for host in range(2)]
+    flags = ["--strategy=multi_worker", "--batch_size=20"]
+    with start_workers([_evaluate(workdir, report, *flags) for report in reports]) as workers:
+        ends = ends_of(workers)
+    for host, (status, output, errors) in enumerate(ends):
+        assert status == 0, errors
+        assert f"MultiWorkerMirroredStrategy, 2 replicas: host {host} of 2" in output
+        # Both know the figures; the chief alone writes them.
+        assert output.count("num examples 269") == output.count("num examples 270") == 1
+        assert reports[host].exists() == ("report: " in output) == (host == 0)
+    found = json.loads(reports[0].read_text())
+    _assert_same_figures(found, _evaluate_on_one_host(workdir, tmp_path / "alone.json"))
+    (row,) = rows(workdir, "validation")
+    assert found["sets"]["validation"]["metrics"]["num_examples"] == row["num_examples"] == 269
+    assert found["sets"]["validation"]["metrics"]["loss"] == pytest.approx(row["loss"], abs=1e-6)
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
+
+
+def test_one_host_evaluates_what_two_have_trained(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    workdir = tmp_path / "run"
+    flags = ["--config.total_steps=2", "--config.data.final_split=test", "--config.ema_decay=0.5"]
+    with start_workers([_train(workdir, "--strategy=multi_worker", *flags)] * 2) as workers:
+        for status, _, errors in ends_of(workers):
+            assert status == 0, errors
+    found = _evaluate_on_one_host(workdir, tmp_path / "report.json", "--batch_size=7")
+    assert found["step"] == 2
+    for name, values in found["sets"].items():
+        (row,) = rows(workdir, name)
+        expected = {key: row[key] for key in values["metrics"]}
+        assert values["metrics"] == pytest.approx(expected, abs=1e-6)
+        assert values["metrics"]["num_examples"] == {"validation": 269, "test": 270}[name]
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_an_evaluation_without_a_set_on_one_host_ends_on_both(tmp_path: Path, victim: int) -> None:
+    workdir = tmp_path / "run"
+    _train_on_one_host(workdir, "--config.total_steps=1")
+    folders = [tmp_path / f"host_{host}" for host in range(2)]
+    folders[victim].mkdir()
+    write_images(folders[1 - victim] / "images", classes=10)
+    command = ["trainers.evaluate", f"--workdir={workdir}", "--eval_sets=folder:validation@images"]
+    with start_workers([command] * 2, folders) as workers:
+        ends = ends_of(workers)
+    for host, (status, _, errors) in enumerate(ends):
+        assert status == 2, errors
+        ours = host == victim
+        assert ("images" if ours else f"Host {victim} of 2 cannot go on") in error_line(errors)

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import keras
 import pytest
 
 from tests.trainers.small_runs import Trainer
@@ -33,11 +32,7 @@ def test_a_range_beyond_the_training(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", ["2:3", "4:4"])
-def test_a_profile_for_tensorboard(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, steps: str
-) -> None:
-    keras.backend.clear_session()
-    trainer = Trainer(monkeypatch, tmp_path)
+def test_a_profile_for_tensorboard(trainer: Trainer, tmp_path: Path, steps: str) -> None:
     workdir = trainer("run", f"--profile_steps={steps}", "--config.log_steps=4")
     (profile,) = workdir.glob("tensorboard/plugins/profile/*/*.xplane.pb")
     assert profile.stat().st_size > 0

@@ -14,13 +14,12 @@ import pytest
 from tests.trainers.equality import CASES
 from tests.trainers.equality import assert_same_training
 from tests.trainers.equality import train_case
+from tests.trainers.processes import ROOT
 from tests.trainers.small_runs import strategy_of
 from tests.trainers.step_runs import Arrays
 from tests.trainers.step_runs import StepRun
 from tests.trainers.step_runs import linear
 from trainers.state import load_state
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @functools.cache

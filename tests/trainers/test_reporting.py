@@ -1,5 +1,4 @@
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,16 +9,11 @@ from trainers.reporting import format_metrics
 from trainers.reporting import read_metrics
 
 
-@pytest.fixture(params=["local", "ram"])
-def workdir(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A work directory on the disk, and one on a file system of TensorFlow."""
-    if request.param == "local":
-        yield str(tmp_path)
-    else:
-        path = f"ram://{tmp_path.name}/run"
-        files.make_directories(path)
-        yield path
-        files.remove(path)
+@pytest.fixture
+def workdir(directory: str) -> str:
+    """A work directory that is there."""
+    files.make_directories(directory)
+    return directory
 
 
 def _write(workdir: str, first_step: int, *steps: int) -> None:

@@ -77,7 +77,7 @@ def test_slices_ascend(generation: str) -> None:
         ("v5e", "a colon and a shape"),
         ("v9:2x2", "Received: 'v9:2x2'"),
         ("v5e:2x", "a colon and a shape"),
-        ("v5e:2x3", r"Did you mean v5e:2x\d"),
+        ("v5e:2x3", r"Did you mean 'v5e:2x\d'"),
         ("v5p:2x2", "the slices of v5p are 2x2x1, 2x2x2"),
     ],
 )

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -16,12 +15,8 @@ from trainers.errors import ConfigurationError
 from trainers.errors import DataError
 from trainers.errors import TrainingError
 from trainers.evaluation import Evaluator
-
-
-@pytest.fixture
-def trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Trainer:
-    keras.backend.clear_session()
-    return Trainer(monkeypatch, tmp_path)
+from trainers.workdir_lock import LOCK_FILE
+from trainers.workdir_lock import WorkdirLock
 
 
 @pytest.mark.slow
@@ -203,3 +198,16 @@ def test_a_damaged_image_is_named(trainer: Trainer, tmp_path: Path) -> None:
         trainer("damaged", *flags, "--config.batch_size=2")
     assert str(damaged) in str(failure.value)
     assert "\n" not in str(failure.value)
+
+
+def test_a_second_training_in_the_directory_is_refused(trainer: Trainer) -> None:
+    workdir = trainer("run", "--config.total_steps=1")
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    with WorkdirLock() as lock:
+        lock.acquire(str(workdir))
+        with pytest.raises(ConfigurationError, match="Another training"):
+            trainer("run", "--config.total_steps=2")
+        del before[workdir / LOCK_FILE]  # the process that holds it stands in it
+        assert before == {path: path.read_bytes() for path in before}
+    trainer("run", "--config.total_steps=2")
+    assert [row["step"] for row in rows(workdir, "train")] == [1, 2]

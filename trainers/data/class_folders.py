@@ -10,6 +10,7 @@ test. So a file keeps its split when others come or go, or the folder moves.
 """
 
 import hashlib
+import os
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -41,7 +42,13 @@ class ClassFolders:
 
 
 def find_class_folders(
-    data_dir: str | None, split: str, *, source: str, kind: str, extensions: tuple[str, ...]
+    data_dir: str | None,
+    split: str,
+    *,
+    source: str,
+    kind: str,
+    extensions: tuple[str, ...],
+    class_names: tuple[str, ...] | None = None,
 ) -> ClassFolders:
     """Lists the classes and the files of a split.
 
@@ -52,11 +59,14 @@ def find_class_folders(
         source: as in `data.source`, for messages.
         kind: what the files hold, such as "image", for messages.
         extensions: how the names of the files end, in lower case.
+        class_names: the classes in the order of their labels; None: the folders of the
+            train split, or of the only one, sorted.
 
     Raises:
-        ConfigurationError: a folder is missing, empty or of another layout.
+        ConfigurationError: a folder is missing, empty or of another layout, or holds a
+            class that is not among `class_names`.
     """
-    return _Search(source, kind, extensions).find(data_dir, split)
+    return _Search(source, kind, extensions, class_names).find(data_dir, split)
 
 
 def split_of_file(class_name: str, file_name: str) -> str:
@@ -83,6 +93,7 @@ class _Search:
     source: str
     kind: str
     extensions: tuple[str, ...]
+    known: tuple[str, ...] | None
 
     @property
     def layout(self) -> str:
@@ -98,6 +109,7 @@ class _Search:
                 f"data.source={self.source} needs data.data_dir, received {data_dir!r}. "
                 + self.layout
             )
+        data_dir = os.path.expanduser(data_dir)
         if not tf.io.gfile.isdir(data_dir):
             raise ConfigurationError(f"data.data_dir={data_dir!r} is not a folder. {self.layout}")
         class_names, files = self._find_files(data_dir, split)
@@ -111,22 +123,17 @@ class _Search:
         """Lists the classes, and the files of a split as (path, class name)."""
         folders = _folders(data_dir)
         if any(name in folders for names in SPLIT_FOLDERS.values() for name in names):
-            train = self._split_folder(data_dir, "train", folders)
-            class_names = self._class_names(train)
             folder = self._split_folder(data_dir, split, folders)
             own_names = self._class_names(folder)
-            unknown = sorted(set(own_names) - set(class_names))
-            if unknown:
-                raise ConfigurationError(
-                    f"{folder} has classes that {train} lacks: {', '.join(unknown)}. "
-                    "Labels are numbered by the train split: add the folders there, or "
-                    "remove them here."
-                )
-            return class_names, self._list_classes(folder, own_names)
-        class_names = self._class_names(data_dir)
+            known = self.known or self._class_names(self._split_folder(data_dir, "train", folders))
+            _check_known(folder, own_names, known)
+            return known, self._list_classes(folder, own_names)
+        own_names = self._class_names(data_dir)
+        known = self.known or own_names
+        _check_known(data_dir, own_names, known)
         files = [
             (path, name)
-            for path, name in self._list_classes(data_dir, class_names)
+            for path, name in self._list_classes(data_dir, own_names)
             if split_of_file(name, path.rpartition("/")[2]) == split
         ]
         if not files:
@@ -134,7 +141,7 @@ class _Search:
                 f"Of the few files in {data_dir} none falls into the split {split!r} "
                 f"when split 80/10/10. Make split folders instead. {self.layout}"
             )
-        return class_names, files
+        return known, files
 
     def _split_folder(self, data_dir: str, split: str, folders: list[str]) -> str:
         present = [name for name in SPLIT_FOLDERS[split] if name in folders]
@@ -167,6 +174,16 @@ class _Search:
                 f"names that end in {', '.join(self.extensions)}. {self.layout}"
             )
         return [tf.io.gfile.join(folder, name) for name in chosen]
+
+
+def _check_known(folder: str, own_names: tuple[str, ...], known: tuple[str, ...]) -> None:
+    unknown = sorted(set(own_names) - set(known))
+    if unknown:
+        raise ConfigurationError(
+            f"{folder} has classes that the training's data lack: {', '.join(unknown)}. "
+            "Labels are numbered by the classes of the train split: add the folders there, "
+            "or remove them here."
+        )
 
 
 def _folders(folder: str) -> list[str]:

@@ -13,16 +13,26 @@ class ImageFolderSource:
     Args:
         data_dir: the folder.
         split: "train", "validation" or "test".
+        class_names: the classes in the order of their labels; None: the folders of the
+            train split, or of the only one, sorted.
 
     Raises:
-        ConfigurationError: a folder is missing, empty or of another layout.
+        ConfigurationError: a folder is missing, empty or of another layout, or holds a
+            class that is not among `class_names`.
     """
 
-    def __init__(self, data_dir: str | None, split: str) -> None:
+    def __init__(
+        self, data_dir: str | None, split: str, class_names: tuple[str, ...] | None = None
+    ) -> None:
         self.name = "folder"
         self.split = split
         found = find_class_folders(
-            data_dir, split, source=self.name, kind="image", extensions=EXTENSIONS
+            data_dir,
+            split,
+            source=self.name,
+            kind="image",
+            extensions=EXTENSIONS,
+            class_names=class_names,
         )
         self.class_names = found.class_names
         self.num_examples = len(found.paths)

@@ -1,6 +1,5 @@
 """The data sources by name, and what all of them promise."""
 
-import difflib
 from collections.abc import Callable
 from typing import Protocol
 
@@ -8,6 +7,7 @@ import tensorflow as tf
 
 from trainers.data.records_config import RecordsConfig
 from trainers.errors import ConfigurationError
+from trainers.misspelling import did_you_mean
 
 SPLITS = ("train", "validation", "test")
 # Of TFDS sources: also what `trainers/data/tfds_splits.py` sets aside for validation.
@@ -58,7 +58,11 @@ class Source(Protocol):
 
 
 def make_source(
-    name: str, split: str, data_dir: str | None, records: RecordsConfig | None = None
+    name: str,
+    split: str,
+    data_dir: str | None,
+    class_names: tuple[str, ...] | None = None,
+    records: RecordsConfig | None = None,
 ) -> Source:
     """Opens a source of images or videos.
 
@@ -68,6 +72,8 @@ def make_source(
         split: "train", "validation" or "test", of `tfds` also "whole_train".
         data_dir: where `folder`, `video_folder`, `records` and `tfds` look; the others
             ignore it.
+        class_names: by which folders number their labels, so that they need not hold every
+            class; None: by their own train split. The others ignore it.
         records: how `records` is read; the others ignore it.
 
     Returns:
@@ -85,16 +91,21 @@ def make_source(
     if name == "folder":
         from trainers.data.image_folder import ImageFolderSource
 
-        return ImageFolderSource(data_dir, split)
+        return ImageFolderSource(data_dir, split, class_names)
     if name == "video_folder":
         from trainers.data.video_folder import VideoFolderSource
 
-        return VideoFolderSource(data_dir, split)
+        return VideoFolderSource(data_dir, split, class_names)
     if name == "records":
         from trainers.data.video_records import VideoRecordsSource
 
         return VideoRecordsSource(data_dir, split, records)
     return _BUILT_IN[name](split)
+
+
+def reads_directory(name: str) -> bool:
+    """Whether a source of this name reads files from `data_dir`."""
+    return name in _IN_A_FOLDER or name.startswith("tfds:")
 
 
 def check_source(name: str, split: str) -> None:
@@ -107,30 +118,16 @@ def check_source(name: str, split: str) -> None:
     if split not in splits:
         raise ConfigurationError(
             f"Unknown split {split!r}: expected one of {', '.join(splits)}."
-            + nearest(split, splits)
+            + did_you_mean(split, splits)
         )
-    if name in _IN_A_FOLDER or name.startswith("tfds:"):
+    if reads_directory(name):
         return
     if name not in _BUILT_IN:
         names = (*_BUILT_IN, *_IN_A_FOLDER, "tfds:NAME")
         raise ConfigurationError(
             f"Unknown data.source {name!r}: expected one of {', '.join(names)}."
-            + nearest(name, names)
+            + did_you_mean(name, names)
         )
-
-
-def nearest(received: str, names: tuple[str, ...]) -> str:
-    """Guesses what a misspelt name was meant to be.
-
-    Args:
-        received: what was given.
-        names: what would have been right.
-
-    Returns:
-        " Did you mean …?", or "" if nothing is near.
-    """
-    matches = difflib.get_close_matches(received, names, n=1, cutoff=0.5)
-    return f" Did you mean {matches[0]!r}?" if matches else ""
 
 
 def _freedoom_objects(split: str) -> Source:

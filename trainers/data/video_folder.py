@@ -23,19 +23,28 @@ class VideoFolderSource:
     Args:
         data_dir: the folder.
         split: "train", "validation" or "test".
+        class_names: the classes in the order of their labels; None: the folders of the
+            train split, or of the only one, sorted.
 
     Raises:
         ConfigurationError: a folder is missing, empty or of another layout, or PyAV is
             not installed.
     """
 
-    def __init__(self, data_dir: str | None, split: str) -> None:
+    def __init__(
+        self, data_dir: str | None, split: str, class_names: tuple[str, ...] | None = None
+    ) -> None:
         import_av()
         self.name = "video_folder"
         self.split = split
 
         found = find_class_folders(
-            data_dir, split, source=self.name, kind="video", extensions=EXTENSIONS
+            data_dir,
+            split,
+            source=self.name,
+            kind="video",
+            extensions=EXTENSIONS,
+            class_names=class_names,
         )
         self.class_names = found.class_names
         self.num_examples = len(found.paths)

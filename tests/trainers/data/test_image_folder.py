@@ -84,7 +84,7 @@ def test_hash_is_the_documented_one() -> None:
 
 def test_extra_class_is_named(split_folders: Path) -> None:
     write_images(split_folders / "val" / "wolf", 1)
-    with pytest.raises(ConfigurationError, match="lacks: wolf"):
+    with pytest.raises(ConfigurationError, match="lack: wolf"):
         ImageFolderSource(str(split_folders), "validation")
 
 

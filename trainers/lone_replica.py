@@ -1,0 +1,97 @@
+"""The steps of a replica that is alone, to be compiled and not run."""
+
+import math
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+from ml_collections import ConfigDict
+
+from tokenlearner_keras import VisionTransformerConfig
+from trainers.data.preprocessing_config import PreprocessingConfig
+from trainers.experiment import NO_TRAINING
+from trainers.experiment import make_evaluator
+from trainers.experiment import make_model
+from trainers.experiment import make_train_step
+
+#: A function of tensors alone, as XLA wants it, and what these are.
+FlatStep = tuple[Callable[..., Any], tuple[tf.TensorSpec, ...]]
+Specifications = Mapping[str, tf.TensorSpec]
+
+
+class LoneReplica:
+    """Builds model, optimizer and both steps of their own, and hands the steps out.
+
+    They are what a replica of the trainer runs on its share of the batch, with the loss
+    divided by the whole batch. Only the all-reduce is left out: a replica that is alone has
+    none.
+
+    Args:
+        config: The whole configuration.
+        model_config: From `make_model_config`.
+        preprocessing: From `make_preprocessing`.
+        device: Where the variables are, such as "CPU:0".
+
+    Attributes:
+        weight_bytes: Size of the model's variables.
+        optimizer_bytes: Size of the optimizer's state.
+        gradient_bytes: Size of a gradient of all weights.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        model_config: VisionTransformerConfig,
+        preprocessing: PreprocessingConfig,
+        device: str,
+    ) -> None:
+        self._strategy = tf.distribute.OneDeviceStrategy(device)
+        with self._strategy.scope():
+            model, optimizer = make_model(config, model_config, NO_TRAINING)
+        self._train_step = make_train_step(config, model, optimizer, self._strategy)
+        self._evaluator = make_evaluator(config, model, optimizer, self._strategy, preprocessing)
+        self.weight_bytes = _bytes(model.variables)
+        self.optimizer_bytes = _bytes(optimizer.variables)
+        self.gradient_bytes = _bytes(model.trainable_variables)
+
+    def training(self, batch: Specifications) -> FlatStep:
+        """Returns the training step.
+
+        Args:
+            batch: The replica's share, as `TrainStep.replica_step` takes it.
+
+        Returns:
+            A function of the batch's tensors and the step's number, and their shapes and
+            types.
+        """
+        return self._flat(self._train_step.replica_step, batch, tf.TensorSpec((), tf.int64))
+
+    def evaluation(self, batch: Specifications) -> FlatStep:
+        """Returns the evaluation step.
+
+        Args:
+            batch: The replica's share, as `Evaluator.replica_step` takes it.
+
+        Returns:
+            A function of the batch's tensors, and their shapes and types.
+        """
+        return self._flat(self._evaluator.replica_step, batch)
+
+    def _flat(
+        self, replica_step: Callable[..., Any], batch: Specifications, *further: tf.TensorSpec
+    ) -> FlatStep:
+        names = tuple(batch)
+
+        def step(*values: tf.Tensor) -> Any:
+            parts = dict(zip(names, values[: len(names)], strict=True))
+            return self._strategy.run(replica_step, args=(parts, *values[len(names) :]))
+
+        return step, (*batch.values(), *further)
+
+
+def _bytes(variables: Iterable[Any]) -> int:
+    return sum(
+        math.prod(variable.shape) * int(tf.as_dtype(variable.dtype).size) for variable in variables
+    )

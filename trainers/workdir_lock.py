@@ -1,0 +1,64 @@
+"""One training at a time in a work directory."""
+
+import os
+from pathlib import Path
+from typing import IO
+
+from trainers import files
+from trainers.errors import ConfigurationError
+
+LOCK_FILE = "run.lock"
+
+
+class WorkdirLock:
+    """Keeps a second training out of a work directory, until the context is left.
+
+    The lock dies with its process, however that ends. Where file locks do not exist
+    (gs://, Windows, some network file systems) nothing is locked.
+    """
+
+    def __init__(self) -> None:
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> "WorkdirLock":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def acquire(self, workdir: str) -> None:
+        """Locks a work directory that is there.
+
+        Args:
+            workdir: A local directory, or a remote one, which is not locked.
+
+        Raises:
+            ConfigurationError: If another training has locked it.
+            OSError: If the lock file cannot be written.
+        """
+        if files.is_remote(workdir):
+            return
+        try:
+            import fcntl
+        except ImportError:
+            return
+        # "a": the number in it belongs to the owner until the lock is ours.
+        file = Path(workdir, LOCK_FILE).open("a+", encoding="ascii")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            file.close()
+            raise ConfigurationError(
+                f"Another training (process {owner}) is running in {workdir}. Wait for its "
+                "end, stop it, or choose another --workdir."
+            ) from error
+        except OSError:  # a file system without locks
+            file.close()
+            return
+        self._file = file
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
