@@ -96,7 +96,7 @@ class _Arm(ABC):
         self.source = make_source(config.data.source, config.data.train_split, config.data.data_dir)
         schedule = make_durations(config, self.source.num_examples)
         model_config = make_model_config(config, self.source.num_classes)
-        self.preprocessing = make_preprocessing(config, model_config.image_size)
+        self.preprocessing = make_preprocessing(config, model_config)
         self.model, self.optimizer = make_model(config, model_config, schedule)
         self.loss = make_loss(config.loss, config.label_smoothing)
         self.step = 0

@@ -34,7 +34,7 @@ def module_cost(module: str) -> tuple[float, float]:
     A multiply-accumulate is two operations; batch norms are left out of both.
     """
     with without_weights():
-        model = build_module(tk.X2Plus1DConfig(image_size=TEST_SIZE, module=module))
+        model = build_module(tk.X2Plus1DConfig((TEST_SIZE, TEST_SIZE), module=module))
         layers = [each for each in model.layers if not isinstance(each, BatchNormalization)]
         parameters = sum(layer.count_params() for layer in layers)
         return 2 * tk.count_macs(model) / 1e9, parameters / 1e6

@@ -79,6 +79,18 @@ def class_report(confusion: NDArray[np.int64], class_names: Sequence[str]) -> di
     }
 
 
+def ranking_report(precisions: NDArray[np.float64], class_names: Sequence[str]) -> dict[str, Any]:
+    """Returns the average precision of each class; None where it has no examples.
+
+    Args:
+        precisions: `(K,)`, from `trainers.average_precision.average_precisions`.
+        class_names: K names.
+    """
+    numbered = [f"{label} {name}" for label, name in enumerate(class_names)]
+    values = [None if np.isnan(each) else float(each) for each in precisions]
+    return {"average_precision": dict(zip(numbered, values, strict=True))}
+
+
 def write_report(path: str, report: dict[str, Any]) -> None:
     """Writes a report; a file that is there stays until the new one is whole.
 

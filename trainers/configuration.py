@@ -12,9 +12,11 @@ from ml_collections import config_dict
 from ml_collections import config_flags
 
 from tokenlearner_keras import VisionTransformerConfig
+from tokenlearner_keras.models.x2plus1d_config import X2Plus1DConfig
 from trainers.cli import parse_known_flags
 from trainers.data.preprocessing_config import PreprocessingConfig
 from trainers.data.records_config import RecordsConfig
+from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
 from trainers.durations import NAMES as DURATION_NAMES
 from trainers.durations import UNITS as DURATION_UNITS
 from trainers.errors import ConfigurationError
@@ -83,6 +85,8 @@ def base_config() -> ConfigDict:
             "final_split": config_dict.placeholder(str),
             "normalization": "unit",
             "mixup_alpha": 0.0,
+            # Whether an example has any number of labels: mean average precision.
+            "multi_label": False,
             # Examples that cannot be read and are passed over: data/bad_examples.py.
             "max_bad_examples": 0,
         }
@@ -96,7 +100,9 @@ def base_config() -> ConfigDict:
             "multi_label": config_dict.placeholder(bool),
         }
     )
-    config.augmentation = _augmentation_keys()
+    # Of images; and of clips, for a model that takes videos.
+    config.augmentation = _fields_of(PreprocessingConfig, "image_size")
+    config.video = _fields_of(VideoPreprocessingConfig, "image_size", "num_frames")
     config.optimizer = ConfigDict(
         {
             "name": "adamw",
@@ -122,9 +128,15 @@ def base_config() -> ConfigDict:
 def _model_keys() -> ConfigDict:
     """Returns the model's name and a placeholder for each of its fields."""
     keys = ConfigDict({"name": "vit_ti16"})
-    for field in dataclasses.fields(VisionTransformerConfig):
-        if field.name != "num_classes":  # the data source knows it
-            keys[field.name] = config_dict.placeholder(_placeholder_type(field.default))
+    fields = {
+        # Where both kinds of model have a field, the later one says its type.
+        field.name: field.default
+        for kind in (X2Plus1DConfig, VisionTransformerConfig)
+        for field in dataclasses.fields(kind)
+        if field.name != "num_classes"  # the data source knows it
+    }
+    for name, default in fields.items():
+        keys[name] = config_dict.placeholder(_placeholder_type(default))
     return keys
 
 
@@ -133,9 +145,10 @@ def _placeholder_type(default: Any) -> type:
     return type(default) if simple else _UNTYPED
 
 
-def _augmentation_keys() -> ConfigDict:
-    fields = dataclasses.fields(PreprocessingConfig)
-    return ConfigDict({field.name: field.default for field in fields if field.name != "image_size"})
+def _fields_of(settings: Any, *apart: str) -> ConfigDict:
+    """Returns the defaults of a class of settings, apart from what the model decides."""
+    fields = dataclasses.fields(settings)
+    return ConfigDict({field.name: field.default for field in fields if field.name not in apart})
 
 
 def parse_config_flag(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from tokenlearner_keras import VisionTransformerConfig
+from tokenlearner_keras.models.model_names import ModelConfig
+from trainers.data.example_preprocessing import Preprocessing
 from trainers.data.pipeline import evaluation_dataset
 from trainers.data.pipeline import training_dataset
-from trainers.data.preprocessing_config import PreprocessingConfig
 from trainers.data.sources import Source
 from trainers.errors import ConfigurationError
 from trainers.errors import DataError
@@ -75,8 +75,8 @@ def run_one_step_each(
 
 def print_memory(
     config: ConfigDict,
-    model_config: VisionTransformerConfig,
-    preprocessing: PreprocessingConfig,
+    model_config: ModelConfig,
+    preprocessing: Preprocessing,
     strategy: tf.distribute.Strategy,
     train_source: Source,
     eval_source: Source,

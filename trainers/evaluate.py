@@ -9,6 +9,8 @@ Nothing in the work directory is changed; --report=FILE.json writes the metrics,
 results of each class and the confusion matrix.
 """
 
+from typing import Any
+
 from absl import flags
 from ml_collections import ConfigDict
 
@@ -18,11 +20,15 @@ from trainers.checkpoint_files import Arrays
 from trainers.checkpointing import CheckpointStore
 from trainers.class_report import check_report
 from trainers.class_report import class_report
+from trainers.class_report import ranking_report
 from trainers.class_report import write_report
+from trainers.data.example_preprocessing import check_kind
+from trainers.data.sources import Source
 from trainers.distribution import STRATEGIES
 from trainers.distribution import describe_strategy
 from trainers.distribution import make_strategy
 from trainers.errors import ConfigurationError
+from trainers.evaluation import Evaluator
 from trainers.evaluation import has_several_labels
 from trainers.evaluation_sets import EvaluationSet
 from trainers.evaluation_sets import configured_sets
@@ -31,6 +37,7 @@ from trainers.experiment import NO_TRAINING
 from trainers.experiment import make_evaluator
 from trainers.experiment import make_model
 from trainers.experiment import make_preprocessing
+from trainers.experiment import make_records
 from trainers.experiment import show_warnings_plainly
 from trainers.hosts import Hosts
 from trainers.reporting import format_metrics
@@ -56,6 +63,9 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
         "weights", None, WEIGHTS, "Moving averages (if there are any) or the weights.", **values
     )
     flags.DEFINE_integer("batch_size", None, "Global; the training's if not given.", **values)
+    flags.DEFINE_bool(
+        "views", True, "Judge a video by all its views, not by the clip in its middle.", **values
+    )
     cli.define_path("report", "JSON file for results by class.", **values)
     flags.DEFINE_enum("strategy", "auto", STRATEGIES, "How to distribute the work.", **values)
     flags.DEFINE_string("tpu", None, "'local' on a TPU VM, or the name of a TPU.", **values)
@@ -85,11 +95,14 @@ def main() -> None:
     # ------------------------------------------------------------ data and model
     with hosts.agreement():
         class_names = read_class_names(FLAGS.workdir)
-        sources = {each.name: each.open(model_config.num_classes, class_names) for each in sets}
+        records = make_records(config)
+        sources = {
+            each.name: each.open(model_config.num_classes, class_names, records) for each in sets
+        }
     with strategy.scope():
         model, optimizer = make_model(config, model_config, NO_TRAINING)
     load_state(arrays, model, optimizer)
-    preprocessing = make_preprocessing(config, model_config.image_size)
+    preprocessing = make_preprocessing(config, model_config)
     evaluator = make_evaluator(config, model, optimizer, strategy, preprocessing, averages)
     print(f"{describe_model(model)}, step {step}, {_describe_weights(averages)}", flush=True)
 
@@ -97,13 +110,9 @@ def main() -> None:
     results = {}
     with hosts.explain_losses():
         for name, source in sources.items():
-            if FLAGS.report and not has_several_labels(source):
-                metrics, confusion = evaluator.evaluate_by_class(source)
-                results[name] = {"metrics": metrics, **class_report(confusion, source.class_names)}
-            else:
-                metrics = evaluator.evaluate(source)
-                results[name] = {"metrics": metrics}
-            print(f"{name}: {format_metrics(metrics)}", flush=True)
+            check_kind(source, preprocessing)
+            results[name] = _evaluate(evaluator, source)
+            print(f"{name}: {format_metrics(results[name]['metrics'])}", flush=True)
         if FLAGS.report and hosts.is_chief:
             weights = "ema" if averages else "raw"
             write_report(FLAGS.report, {"step": step, "weights": weights, "sets": results})
@@ -119,6 +128,17 @@ def _chosen_sets(config: ConfigDict) -> list[EvaluationSet]:
         )
     chosen = FLAGS.split or FLAGS.eval_sets
     return configured_sets(config.data) if chosen is None else parse_sets([chosen], config.data)
+
+
+def _evaluate(evaluator: Evaluator, source: Source) -> dict[str, Any]:
+    """Returns the metrics of a set; for a report also what belongs to its classes."""
+    if evaluator.multi_label:
+        metrics, precisions = evaluator.evaluate_ranking(source, views=FLAGS.views)
+        return {"metrics": metrics, **ranking_report(precisions, source.class_names)}
+    if FLAGS.report and not has_several_labels(source):
+        metrics, confusion = evaluator.evaluate_by_class(source, FLAGS.views)
+        return {"metrics": metrics, **class_report(confusion, source.class_names)}
+    return {"metrics": evaluator.evaluate(source, views=FLAGS.views)}
 
 
 def _choose_weights(config: ConfigDict) -> bool:

@@ -10,17 +10,24 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from trainers.average_precision import average_precisions
+from trainers.average_precision import mean_average_precision
+from trainers.data.bad_examples import BadExamples
 from trainers.data.distributed import evaluation_batches
+from trainers.data.example_preprocessing import Preprocessing
 from trainers.data.failures import explain_data_failures
 from trainers.data.normalization import normalize
-from trainers.data.preprocessing_config import PreprocessingConfig
 from trainers.data.sources import Source
 from trainers.losses import Loss
 from trainers.metrics import confusion_counts
 from trainers.metrics import evaluation_sums
 from trainers.metrics import metrics_of
+from trainers.reporting import say_to_stderr
+from trainers.view_reduction import ViewReduction
+from trainers.view_reduction import make_view_reduction
 
 _CONFUSION = "confusion"
+_RANK_OF_VIEWS = 6  # (batch, views, frames, height, width, channels)
 
 
 class Evaluator:
@@ -39,6 +46,11 @@ class Evaluator:
         normalization: Name of the input normalisation, done on the device.
         averages: Whether moving averages are evaluated, where there are any; else the
             weights themselves.
+        multi_label: Whether an example has any number of labels: mean average precision
+            takes the place of the accuracies.
+        view_reduction: One answer from the views of a video; None averages their logits.
+        max_bad_examples: How many examples of a source are left out if they cannot be read;
+            `num_examples` is smaller then.
     """
 
     def __init__(
@@ -48,10 +60,13 @@ class Evaluator:
         optimizer: keras.optimizers.Optimizer,
         loss: Loss,
         strategy: tf.distribute.Strategy,
-        preprocessing: PreprocessingConfig,
+        preprocessing: Preprocessing,
         batch_size: int,
         normalization: str,
         averages: bool = True,
+        multi_label: bool = False,
+        view_reduction: ViewReduction | None = None,
+        max_bad_examples: int = 0,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -61,25 +76,75 @@ class Evaluator:
         self.batch_size = batch_size
         self.normalization = normalization
         self.averages = averages
+        self.multi_label = multi_label
+        self.view_reduction = view_reduction or make_view_reduction("logits", "softmax")
+        self.max_bad_examples = max_bad_examples
+        self._bad_examples: dict[Source, BadExamples] = {}
         self._step = tf.function(self._distributed_step)
+        self._ranking_step = tf.function(self._distributed_ranking_step)
 
-    def evaluate(self, source: Source, num_batches: int | None = None) -> dict[str, float]:
+    def evaluate(
+        self, source: Source, num_batches: int | None = None, views: bool = False
+    ) -> dict[str, float]:
         """Returns `accuracy`, `top5_accuracy`, `loss` and `num_examples` of a split.
+
+        With several labels it is `mean_average_precision`, `loss` and `num_examples`.
 
         Args:
             source: The examples.
             num_batches: Stops after so many batches, to rehearse. None reads all examples.
+            views: Whether a video is judged by all its views, or by the clip in its middle.
 
         Raises:
             DataError: If an example cannot be read; it is named.
         """
-        return metrics_of(self._totals(source, num_batches, by_class=False))
+        if self.multi_label:
+            return self.evaluate_ranking(source, num_batches, views)[0]
+        return metrics_of(self._totals(source, num_batches, views, by_class=False))
 
-    def evaluate_by_class(self, source: Source) -> tuple[dict[str, float], NDArray[np.int64]]:
+    def evaluate_ranking(
+        self, source: Source, num_batches: int | None = None, views: bool = False
+    ) -> tuple[dict[str, float], NDArray[np.float64]]:
+        """Returns the metrics of a split with several labels, and each class's precision.
+
+        Args:
+            source: The examples, with any number of labels each.
+            num_batches: As in `evaluate`.
+            views: As in `evaluate`.
+
+        Returns:
+            `mean_average_precision` over the classes that have examples, `loss`,
+            `num_examples`; and the average precisions `(K,)`, NaN for a class without any.
+
+        Raises:
+            DataError: If an example cannot be read; it is named.
+        """
+        sums = {"loss": 0.0, "num_examples": 0.0}
+        scores, targets = [], []
+        with self._evaluating(source):
+            for batch in self._batches(source, num_batches, views):
+                parts = {name: each.numpy() for name, each in self._ranking_step(batch).items()}
+                real = parts["mask"] > 0
+                scores.append(parts["logits"][real])
+                targets.append(parts["target"][real])
+                sums["loss"] += float(parts["loss"][real].astype(np.float64).sum())
+                sums["num_examples"] += int(real.sum())
+        precisions = average_precisions(np.concatenate(scores), np.concatenate(targets))
+        metrics = {
+            "mean_average_precision": mean_average_precision(precisions),
+            "loss": sums["loss"] / sums["num_examples"],
+            "num_examples": int(sums["num_examples"]),
+        }
+        return metrics, precisions
+
+    def evaluate_by_class(
+        self, source: Source, views: bool = False
+    ) -> tuple[dict[str, float], NDArray[np.int64]]:
         """Returns the metrics of a split, and how often each class was taken for each.
 
         Args:
             source: The examples, with one class each.
+            views: As in `evaluate`.
 
         Returns:
             As `evaluate`; and counts `(K, K)`, the right class first, then the predicted.
@@ -87,7 +152,7 @@ class Evaluator:
         Raises:
             DataError: If an example cannot be read; it is named.
         """
-        totals = self._totals(source, None, by_class=True)
+        totals = self._totals(source, None, views, by_class=True)
         confusion = totals.pop(_CONFUSION)
         return metrics_of(totals), np.asarray(confusion, np.int64)
 
@@ -95,7 +160,8 @@ class Evaluator:
         """Evaluates one replica's share of a batch; to be called by `strategy.run`.
 
         Args:
-            batch: `image`, uint8 (B, H, W, 3); `target`, float32 (B, num_classes); `label`,
+            batch: `image`, uint8 (B, H, W, 3), (B, T, H, W, 3) or with views
+                (B, V, T, H, W, 3); `target`, float32 (B, num_classes); `label`,
                 integers (B,) or 0/1 (B, num_classes); `mask`, float32 (B,), 0 for padding.
 
         Returns:
@@ -103,20 +169,43 @@ class Evaluator:
         """
         return self._sums(self._logits(batch), batch)
 
-    def _totals(self, source: Source, num_batches: int | None, *, by_class: bool) -> dict[str, Any]:
-        batches = evaluation_batches(source, self.preprocessing, self.batch_size, self.strategy)
+    def _totals(
+        self, source: Source, num_batches: int | None, views: bool, *, by_class: bool
+    ) -> dict[str, Any]:
         totals: dict[str, Any] = {}
-        with (
-            explain_data_failures(source, lambda: range(source.num_examples)),
-            averaged_weights(self.model, self.optimizer)
-            if self.averages
-            else contextlib.nullcontext(),
-        ):
-            for batch in itertools.islice(batches, num_batches):
+        with self._evaluating(source):
+            for batch in self._batches(source, num_batches, views):
                 for name, value in self._step(batch, by_class).items():
                     # float64: the sums of a large set keep their digits.
                     totals[name] = totals.get(name, 0.0) + value.numpy().astype(np.float64)
         return totals
+
+    def _batches(self, source: Source, num_batches: int | None, views: bool) -> Iterator[Any]:
+        batches = evaluation_batches(
+            source,
+            self.preprocessing,
+            self.batch_size,
+            self.strategy,
+            views,
+            self._bad_examples_of(source),
+        )
+        return itertools.islice(batches, num_batches)
+
+    def _bad_examples_of(self, source: Source) -> BadExamples:
+        new = BadExamples(source, self.max_bad_examples, say_to_stderr)
+        return self._bad_examples.setdefault(source, new)
+
+    @contextlib.contextmanager
+    def _evaluating(self, source: Source) -> Iterator[None]:
+        """Puts the weights to evaluate into the model, and names damaged examples."""
+        with (
+            explain_data_failures(source, lambda: range(source.num_examples)),
+            self._bad_examples_of(source).explain(),
+            averaged_weights(self.model, self.optimizer)
+            if self.averages
+            else contextlib.nullcontext(),
+        ):
+            yield
 
     def _distributed_step(self, batch: Any, by_class: bool) -> dict[str, tf.Tensor]:
         step = self._replica_step_by_class if by_class else self.replica_step
@@ -131,8 +220,29 @@ class Evaluator:
         confusion = confusion_counts(logits, batch["label"], batch["mask"])
         return {**self._sums(logits, batch), _CONFUSION: confusion}
 
+    def _distributed_ranking_step(self, batch: Any) -> dict[str, tf.Tensor]:
+        parts = self.strategy.run(self._replica_ranking_step, args=(batch,))
+        return {name: self.strategy.gather(part, axis=0) for name, part in parts.items()}
+
+    def _replica_ranking_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        logits = self._logits(batch)
+        loss = self.loss(batch["target"], logits)
+        return {"logits": logits, "loss": loss, "target": batch["target"], "mask": batch["mask"]}
+
     def _logits(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
-        return self.model(normalize(batch["image"], self.normalization), training=False)
+        images = batch["image"]
+        if len(images.shape) < _RANK_OF_VIEWS:
+            return self._predict(images)
+        # One view after the other: the memory of a single clip each.
+        views = tf.transpose(images, (1, 0, 2, 3, 4, 5))
+        logits = tf.map_fn(
+            self._predict, views, fn_output_signature=tf.float32, parallel_iterations=1
+        )
+        return self.view_reduction(logits)
+
+    def _predict(self, images: tf.Tensor) -> tf.Tensor:
+        logits = self.model(normalize(images, self.normalization), training=False)
+        return tf.cast(logits, tf.float32)
 
     def _sums(self, logits: tf.Tensor, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         losses = self.loss(batch["target"], logits)

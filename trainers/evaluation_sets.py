@@ -18,6 +18,7 @@ from collections.abc import Iterable
 
 from ml_collections import ConfigDict
 
+from trainers.data.records_config import RecordsConfig
 from trainers.data.sources import Source
 from trainers.data.sources import check_source
 from trainers.data.sources import make_source
@@ -44,18 +45,24 @@ class EvaluationSet:
     split: str
     data_dir: str | None
 
-    def open(self, num_classes: int, class_names: tuple[str, ...] | None) -> Source:
+    def open(
+        self,
+        num_classes: int,
+        class_names: tuple[str, ...] | None,
+        records: RecordsConfig | None = None,
+    ) -> Source:
         """Opens the data.
 
         Args:
             num_classes: Outputs of the model.
             class_names: The classes that the model was trained on, in order; None if
                 nobody knows. A folder's classes are numbered by them.
+            records: How `records` is read.
 
         Raises:
             ConfigurationError: If the data are missing, or have other classes.
         """
-        source = make_source(self.source, self.split, self.data_dir, class_names)
+        source = make_source(self.source, self.split, self.data_dir, class_names, records)
         if source.num_classes != num_classes:
             raise ConfigurationError(
                 f"Evaluation set {self.name!r}: expected {num_classes} classes, as the model "

@@ -9,11 +9,16 @@ import keras
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from tokenlearner_keras.models.config import VisionTransformerConfig
+from tokenlearner_keras.models.model_names import ModelConfig
 from tokenlearner_keras.models.model_names import model_config
 from tokenlearner_keras.models.vision_transformer import build_model
+from trainers.average_precision import check_average_precision
 from trainers.configuration import model_fields
+from trainers.data.bad_examples import check_limit
+from trainers.data.example_preprocessing import Preprocessing
 from trainers.data.preprocessing_config import PreprocessingConfig
+from trainers.data.records_config import RecordsConfig
+from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
 from trainers.durations import duration_steps
 from trainers.errors import ConfigurationError
 from trainers.evaluation import Evaluator
@@ -22,6 +27,7 @@ from trainers.optimization import exclude_from_decay
 from trainers.optimization import make_optimizer
 from trainers.optimization import make_schedule
 from trainers.train_step import TrainStep
+from trainers.view_reduction import make_view_reduction
 
 DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 
@@ -81,7 +87,7 @@ def make_durations(config: ConfigDict, num_examples: int) -> Schedule:
     )
 
 
-def make_model_config(config: ConfigDict, num_classes: int) -> VisionTransformerConfig:
+def make_model_config(config: ConfigDict, num_classes: int) -> ModelConfig:
     """Returns the configuration of the model.
 
     Args:
@@ -96,17 +102,16 @@ def make_model_config(config: ConfigDict, num_classes: int) -> VisionTransformer
         model = model_config(config.model.name, num_classes=num_classes, **fields)
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"model: {error}") from error
-    if model.num_frames is not None or model.classifier is None:
+    if model.classifier is None:
         raise ConfigurationError(
-            "model: the data sources are images with a class each; expected an image "
-            f"model with a classifier. Received {config.model.name!r} with "
-            f"classifier={model.classifier!r}."
+            f"model: expected a model with a classifier. Received {config.model.name!r} with "
+            "classifier=None."
         )
     return model
 
 
 def make_model(
-    config: ConfigDict, model: VisionTransformerConfig, schedule: Schedule
+    config: ConfigDict, model: ModelConfig, schedule: Schedule
 ) -> tuple[keras.Model, keras.optimizers.Optimizer]:
     """Builds model and optimizer; call it in the scope of the strategy.
 
@@ -154,6 +159,7 @@ def make_train_step(
         seed=config.seed,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         jit_compile=config.jit_compile,
+        multi_label=config.data.multi_label,
     )
 
 
@@ -162,7 +168,7 @@ def make_evaluator(
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
     strategy: tf.distribute.Strategy,
-    preprocessing: PreprocessingConfig,
+    preprocessing: Preprocessing,
     averages: bool = True,
 ) -> Evaluator:
     """Returns the evaluator of a configuration, whose loss is without label smoothing.
@@ -184,6 +190,9 @@ def make_evaluator(
         batch_size=config.batch_size,
         normalization=config.data.normalization,
         averages=averages,
+        multi_label=config.data.multi_label,
+        view_reduction=make_view_reduction(config.video.view_reduction, config.loss),
+        max_bad_examples=config.data.max_bad_examples,
     )
 
 
@@ -218,6 +227,14 @@ def check_training(config: ConfigDict) -> None:
             f"ema_decay must be between 0 and 1. Received: {config.ema_decay}."
         )
     make_loss(config.loss, config.label_smoothing)
+    check_limit(config.data.max_bad_examples)
+    if config.data.multi_label and config.loss != "sigmoid":
+        raise ConfigurationError(
+            "data.multi_label needs a loss for several labels at once: loss='sigmoid'. Received "
+            f"loss={config.loss!r}."
+        )
+    if config.data.multi_label:
+        check_average_precision()
     if not 0 <= config.data.mixup_alpha < math.inf:
         raise ConfigurationError(
             f"data.mixup_alpha must be a number of at least 0. Received: {config.data.mixup_alpha}."
@@ -238,9 +255,30 @@ def check_optimizer(config: ConfigDict) -> None:
     exclude_from_decay(optimizer, [], config.weight_decay_mask)
 
 
-def make_preprocessing(config: ConfigDict, image_size: tuple[int, int]) -> PreprocessingConfig:
-    """Returns the section `augmentation` for images of a size."""
-    return PreprocessingConfig(image_size=image_size, **config.augmentation.to_dict())
+def make_preprocessing(config: ConfigDict, model: ModelConfig) -> Preprocessing:
+    """Returns what a model's inputs are made by: the section `video`, or `augmentation`.
+
+    Args:
+        config: The whole configuration.
+        model: From `make_model_config`.
+
+    Raises:
+        ConfigurationError: If a value is out of range.
+    """
+    if model.num_frames is None:
+        return PreprocessingConfig(image_size=model.image_size, **config.augmentation.to_dict())
+    return VideoPreprocessingConfig(
+        image_size=model.image_size, num_frames=model.num_frames, **config.video.to_dict()
+    )
+
+
+def make_records(config: ConfigDict) -> RecordsConfig:
+    """Returns the section `records`: how `data.source=records` is read.
+
+    Raises:
+        ConfigurationError: If a value is out of range.
+    """
+    return RecordsConfig(**config.records.to_dict())
 
 
 def show_warnings_plainly() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from tokenlearner_keras import VisionTransformerConfig
-from trainers.data.preprocessing_config import PreprocessingConfig
+from tokenlearner_keras.models.model_names import ModelConfig
+from trainers.data.example_preprocessing import Preprocessing
 from trainers.experiment import NO_TRAINING
 from trainers.experiment import make_evaluator
 from trainers.experiment import make_model
@@ -43,8 +43,8 @@ class LoneReplica:
     def __init__(
         self,
         config: ConfigDict,
-        model_config: VisionTransformerConfig,
-        preprocessing: PreprocessingConfig,
+        model_config: ModelConfig,
+        preprocessing: Preprocessing,
         device: str,
     ) -> None:
         self._strategy = tf.distribute.OneDeviceStrategy(device)

@@ -50,19 +50,26 @@ from trainers.signals import StopRequest
 FLAGS = flags.FLAGS
 
 
-def define_flags() -> None:
+def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     """Defines the command's flags."""
-    flags.DEFINE_string("csv", None, "A CSV file: path,start,end,label.")
-    flags.DEFINE_string("output", None, "The folder of the records; made if necessary.")
-    flags.DEFINE_integer("shards", None, "Files of the split; 100 MB to 1 GB each are handy.")
-    flags.DEFINE_string("split", "train", "train, validation or test.")
-    flags.DEFINE_float("frames_per_second", FRAMES_PER_SECOND, "Frames taken from a second.")
-    flags.DEFINE_integer("min_side", MIN_SIDE, "Pixels of the shorter side; never enlarged.")
-    flags.DEFINE_integer("jpeg_quality", 95, "1 to 100.")
-    flags.DEFINE_string("labels", None, "A text file with a class a line, for the first run.")
-    flags.DEFINE_bool("multi_label", None, "Videos may have several labels, or none.")
-    flags.DEFINE_bool("skip_bad", False, "Leave out rows that cannot be read; list them.")
-    flags.DEFINE_integer("workers", default_workers(), "Shards written at the same time.")
+    values = {"flag_values": flag_values}
+    flags.DEFINE_string("csv", None, "A CSV file: path,start,end,label.", **values)
+    flags.DEFINE_string("output", None, "The folder of the records; made if necessary.", **values)
+    flags.DEFINE_integer("shards", None, "Files to cut the split into.", **values)
+    flags.DEFINE_string("split", "train", "train, validation or test.", **values)
+    flags.DEFINE_float(
+        "frames_per_second", FRAMES_PER_SECOND, "Frames taken from a second.", **values
+    )
+    flags.DEFINE_integer(
+        "min_side", MIN_SIDE, "Pixels of the shorter side; never enlarged.", **values
+    )
+    flags.DEFINE_integer("jpeg_quality", 95, "1 to 100.", **values)
+    flags.DEFINE_string(
+        "labels", None, "A text file with a class a line, for the first run.", **values
+    )
+    flags.DEFINE_bool("multi_label", None, "Videos may have several labels, or none.", **values)
+    flags.DEFINE_bool("skip_bad", False, "Leave out rows that cannot be read; list them.", **values)
+    flags.DEFINE_integer("workers", default_workers(), "Shards written at the same time.", **values)
 
 
 def main() -> None:
@@ -108,6 +115,20 @@ def main() -> None:
     )
 
 
+def sorted_labels(rows: list[VideoRow]) -> tuple[str, ...]:
+    """Returns all labels of a list: numbers as they are counted, then names by the alphabet.
+
+    Raises:
+        ConfigurationError: no row has a label.
+    """
+    names = {label for row in rows for label in row.labels}
+    if not names:
+        raise ConfigurationError(f"--csv={FLAGS.csv} has no labels. Name one in each row.")
+    alphabetical = sorted(names)
+    numbers = sorted((name for name in alphabetical if name.isdecimal()), key=int)
+    return (*numbers, *(name for name in alphabetical if not name.isdecimal()))
+
+
 def _check_flags() -> ConversionOptions:
     for name in ("csv", "output", "shards"):
         if FLAGS[name].value in (None, ""):
@@ -131,14 +152,7 @@ def _label_map(rows: list[VideoRow]) -> tuple[str, ...]:
             f"--labels={FLAGS.labels} differs from {files.join(FLAGS.output, LABELS)}, which "
             "an earlier split was made with. Leave --labels out, or use another --output."
         )
-    known = written or given
-    if known:
-        return known
-    names = {label for row in rows for label in row.labels}
-    if not names:
-        raise ConfigurationError(f"--csv={FLAGS.csv} has no labels. Name one in each row.")
-    # Numbers stand in the order of counting.
-    return tuple(sorted(names, key=lambda name: (not name.isdecimal(), name.zfill(20), name)))
+    return written or given or sorted_labels(rows)
 
 
 def _is_multi_label(rows: list[VideoRow]) -> bool:

@@ -3,8 +3,8 @@
 import keras
 from ml_collections import ConfigDict
 
-from tokenlearner_keras import VisionTransformerConfig
 from tokenlearner_keras import count_macs
+from tokenlearner_keras.models.model_names import ModelConfig
 from trainers import files
 from trainers.best_checkpoint import check_best_metric
 from trainers.checkpoint_files import checkpoint_steps
@@ -42,7 +42,7 @@ def check_configuration(config: ConfigDict, workdir: str | None) -> None:
     check_workdir(workdir, config, model_config)
 
 
-def check_steps(config: ConfigDict) -> VisionTransformerConfig:
+def check_steps(config: ConfigDict) -> ModelConfig:
     """Checks what the steps are made of, for which it takes neither data nor devices.
 
     Args:
@@ -57,8 +57,9 @@ def check_steps(config: ConfigDict) -> VisionTransformerConfig:
     check_backend()
     check_training(config)
     model_config = make_model_config(config, 2)
-    make_preprocessing(config, model_config.image_size)
-    check_normalization(config.data.normalization)
+    make_preprocessing(config, model_config)
+    clips = model_config.num_frames is not None
+    check_normalization(config.data.normalization, clips=clips)
     return model_config
 
 
@@ -86,7 +87,8 @@ def describe_data(train: Source, evaluation: dict[str, Source], total_steps: int
 
 def describe_model(model: keras.Model) -> str:
     """Returns one line: the model's name, its size and its cost."""
+    is_video = len(model.input_shape) == 5
     return (
         f"{model.name}: {model.count_params():,} parameters, "
-        f"{count_macs(model) / 1e6:.1f} million MACs an image"
+        f"{count_macs(model) / 1e6:.1f} million MACs {'a clip' if is_video else 'an image'}"
     )

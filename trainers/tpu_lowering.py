@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 from ml_collections import ConfigDict
 
+from tokenlearner_keras.models.model_names import ModelConfig
 from trainers.data.batch_size import check_batch_size
 from trainers.errors import TrainingError
 from trainers.experiment import make_model_config
@@ -43,14 +44,14 @@ class StepLowering:
             config.batch_size, {"chips": chips, "gradient_accumulation_steps": accumulation}
         )
         model_config = make_model_config(config, num_classes)
-        preprocessing = make_preprocessing(config, model_config.image_size)
+        preprocessing = make_preprocessing(config, model_config)
         self._replica = LoneReplica(config, model_config, preprocessing, "CPU:0")
         self.examples = config.batch_size // chips
         self.gradient_bytes = self._replica.gradient_bytes
         self.optimizer_bytes = self._replica.optimizer_bytes
         self.state_bytes = self.optimizer_bytes + self._replica.weight_bytes
         self._batch = {
-            "image": tf.TensorSpec((self.examples, *model_config.image_size, 3), tf.uint8),
+            "image": tf.TensorSpec((self.examples, *_input_shape(model_config)), tf.uint8),
             "target": tf.TensorSpec((self.examples, num_classes), tf.float32),
         }
 
@@ -74,6 +75,11 @@ class StepLowering:
             "mask": tf.TensorSpec((self.examples,), tf.float32),
         }
         return _lower("eval", *self._replica.evaluation(batch))
+
+
+def _input_shape(model: ModelConfig) -> tuple[int, ...]:
+    image = (*model.image_size, 3)
+    return image if model.num_frames is None else (model.num_frames, *image)
 
 
 def _lower(name: str, step: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> bytes:

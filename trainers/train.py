@@ -27,7 +27,9 @@ from trainers import files
 from trainers.checkpoint_files import Arrays
 from trainers.checkpointing import CheckpointStore
 from trainers.configuration import parse_config_flag
+from trainers.data.bad_examples import BadExamples
 from trainers.data.distributed import training_batches
+from trainers.data.example_preprocessing import check_kind
 from trainers.data.failures import explain_data_failures
 from trainers.data.pipeline import examples_at_step
 from trainers.data.sources import Source
@@ -48,6 +50,7 @@ from trainers.experiment import make_evaluator
 from trainers.experiment import make_model
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
+from trainers.experiment import make_records
 from trainers.experiment import make_train_step
 from trainers.experiment import show_warnings_plainly
 from trainers.hosts import Hosts
@@ -109,7 +112,9 @@ def train(lock: WorkdirLock) -> None:
     with hosts.agreement():
         train_source = _source(config, config.data.train_split)
         eval_sources = {
-            each.name: each.open(train_source.num_classes, train_source.class_names)
+            each.name: each.open(
+                train_source.num_classes, train_source.class_names, make_records(config)
+            )
             for each in configured_sets(config.data)
         }
         final_source = _source(config, final_split) if final_split else None
@@ -120,7 +125,9 @@ def train(lock: WorkdirLock) -> None:
 
     # -------------------------------------------------------- model and optimizer
     model_config = make_model_config(config, train_source.num_classes)
-    preprocessing = make_preprocessing(config, model_config.image_size)
+    preprocessing = make_preprocessing(config, model_config)
+    for source in (train_source, *eval_sources.values()):
+        check_kind(source, preprocessing)
     with strategy.scope():
         model, optimizer = make_model(config, model_config, schedule)
     print(describe_model(model), flush=True)
@@ -140,6 +147,7 @@ def train(lock: WorkdirLock) -> None:
         print(f"{config.init_from}: {initialize(model, config.init_from)}", flush=True)
 
     # ----------------------------------------------------------------- training
+    bad_examples = BadExamples(train_source, config.data.max_bad_examples, say_to_stderr)
     batches = training_batches(
         train_source,
         preprocessing,
@@ -148,6 +156,7 @@ def train(lock: WorkdirLock) -> None:
         seed=config.seed,
         start_step=step,
         mixup_alpha=config.data.mixup_alpha,
+        bad_examples=bad_examples,
     )
     train_step = make_train_step(config, model, optimizer, strategy)
     evaluator = make_evaluator(config, model, optimizer, strategy, preprocessing)
@@ -156,7 +165,8 @@ def train(lock: WorkdirLock) -> None:
     if FLAGS.dry_run:
         sources = {**eval_sources, **({final_split: final_source} if final_source else {})}
         examples = partial(_examples, config, train_source, step, 1)
-        with hosts.explain_losses(), explain_data_failures(train_source, examples):
+        explained = explain_data_failures(train_source, examples)
+        with hosts.explain_losses(), explained, bad_examples.explain():
             run_one_step_each(train_step, evaluator, batches, step, sources)
         main_source = eval_sources[main_set]
         print_memory(config, model_config, preprocessing, strategy, train_source, main_source)
@@ -168,18 +178,18 @@ def train(lock: WorkdirLock) -> None:
         make_workdir(output)
         lock.acquire(output)
         prepare_workdir(output, config, model_config, train_source)
+    bad_examples.remember_in(files.join(output, "bad_examples.jsonl"))
     writer = MetricsWriter(output, step)
     progress = ProgressLine(schedule.total, step, config.batch_size)
     with progress, stop.deferred(), store, hosts.explain_losses(), profiler:
-        log = TrainingLog(writer, optimizer, config.batch_size)
+        log = TrainingLog(writer, optimizer, config.batch_size, bad_examples)
         log.load(saved)
         while step < schedule.total:
             profiler.update(step)
             num_steps = schedule.steps_to_event(step, config.steps_per_loop)
             num_steps = profiler.limit(step, num_steps)
-            with explain_data_failures(
-                train_source, partial(_examples, config, train_source, step, num_steps)
-            ):
+            examples = partial(_examples, config, train_source, step, num_steps)
+            with explain_data_failures(train_source, examples), bad_examples.explain():
                 log.add(train_step.run(batches, step, num_steps), num_steps)
             step += num_steps
             progress.update(step, log.steps_per_second, log.data_wait)
@@ -212,13 +222,15 @@ def train(lock: WorkdirLock) -> None:
                 )
 
     # ---------------------------------------------------- final model and test set
+    if bad_examples.count:
+        print(bad_examples.report(), flush=True)
     with averaged_weights(model, optimizer):
         save_model(model, output)
     with hosts.explain_losses():
         if final_source is not None:
             final = _final_metrics(workdir, final_split, step)
             if final is None:
-                final = evaluator.evaluate(final_source)
+                final = evaluator.evaluate(final_source, views=True)
                 writer.write(step, final_split, final)
             print(
                 f"{final_split} (evaluated once, after training): {format_metrics(final)}",
@@ -230,7 +242,8 @@ def train(lock: WorkdirLock) -> None:
 
 
 def _source(config: ConfigDict, split: str) -> Source:
-    return make_source(config.data.source, split, config.data.data_dir)
+    data = config.data
+    return make_source(data.source, split, data.data_dir, records=make_records(config))
 
 
 def _resume(

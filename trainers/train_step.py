@@ -39,6 +39,8 @@ class TrainStep:
             the batch into.
         jit_compile: Whether loss and gradients are compiled by XLA, on one replica;
             TPUs always compile.
+        multi_label: Whether an example has any number of labels; then `correct` counts
+            where the class of the largest logit is one of them.
 
     Raises:
         ConfigurationError: If `jit_compile` is asked for on several replicas, or the
@@ -58,6 +60,7 @@ class TrainStep:
         seed: int,
         gradient_accumulation_steps: int = 1,
         jit_compile: bool = False,
+        multi_label: bool = False,
     ) -> None:
         replicas = strategy.num_replicas_in_sync
         check_batch_size(
@@ -79,6 +82,7 @@ class TrainStep:
         self.global_clipnorm = global_clipnorm
         self.seed = seed
         self.gradient_accumulation_steps = gradient_accumulation_steps
+        self.multi_label = multi_label
         self._seed_states = seed_states(model)
         self._gradients = tf.function(
             self._replica_gradients, jit_compile=True if jit_compile else None
@@ -108,8 +112,8 @@ class TrainStep:
         """Trains one replica for a step; to be called by `strategy.run`.
 
         Args:
-            batch: The replica's share: `image`, uint8 (B, H, W, 3), and `target`, float32
-                (B, num_classes).
+            batch: The replica's share: `image`, uint8 (B, H, W, 3) or of clips
+                (B, T, H, W, 3), and `target`, float32 (B, num_classes).
             step: Number of the step, a scalar of int64.
 
         Returns:
@@ -188,8 +192,12 @@ class TrainStep:
             losses = self.loss(targets, logits)
             loss = tf.reduce_sum(losses) / self.batch_size
         variables = [variable.value for variable in self.model.trainable_variables]
-        labels = tf.argmax(targets, axis=-1, output_type=tf.int32)
+        largest = tf.argmax(targets, axis=-1, output_type=tf.int32)
+        labels = targets if self.multi_label else largest
         sums = evaluation_sums(logits, labels, losses, tf.ones_like(losses))
+        # All of them: an example without a label has a loss all the same.
+        sums["loss"] = tf.reduce_sum(losses)
+        sums["num_examples"] = tf.cast(tf.size(losses), tf.float32)
         del sums["top5_correct"]
         return tape.gradient(loss, variables), sums
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from trainers.checkpoint_files import Arrays
+from trainers.data.bad_examples import BadExamples
 from trainers.errors import TrainingError
 from trainers.reporting import MetricsWriter
 
@@ -22,6 +23,8 @@ class TrainingLog:
         writer: Takes a row an interval.
         optimizer: Knows the learning rate.
         batch_size: Global batch size.
+        bad_examples: How many examples could not be read; None, or a limit of 0: a row
+            says nothing about it.
 
     Attributes:
         steps_per_second: Speed since the interval began, evaluations left out.
@@ -33,10 +36,12 @@ class TrainingLog:
         writer: MetricsWriter,
         optimizer: keras.optimizers.Optimizer,
         batch_size: int,
+        bad_examples: BadExamples | None = None,
     ) -> None:
         self.writer = writer
         self.optimizer = optimizer
         self.batch_size = batch_size
+        self.bad_examples = bad_examples
         self.steps_per_second = 0.0
         self.data_wait = 0.0
         self._clock = time.monotonic()
@@ -77,6 +82,8 @@ class TrainingLog:
             "images_per_second": self.steps_per_second * self.batch_size,
             "data_wait": self.data_wait,
         }
+        if self.bad_examples and self.bad_examples.limit:
+            metrics["bad_examples"] = self.bad_examples.count
         self.writer.write(step, "train", metrics)
         self._reset()
 

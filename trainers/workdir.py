@@ -9,7 +9,8 @@ from typing import Any
 import keras
 from ml_collections import ConfigDict
 
-from tokenlearner_keras.models.config import VisionTransformerConfig
+from tokenlearner_keras.models.model_names import ModelConfig
+from tokenlearner_keras.models.model_names import config_class
 from trainers import files
 from trainers.configuration import complete_config
 from trainers.data.sources import Source
@@ -36,7 +37,7 @@ _FREE = {
 }
 
 
-def check_workdir(path: str | None, config: ConfigDict, model: VisionTransformerConfig) -> None:
+def check_workdir(path: str | None, config: ConfigDict, model: ModelConfig) -> None:
     """Checks, without writing, that a work directory can take this configuration.
 
     Raises:
@@ -87,9 +88,7 @@ def check_same_data(workdir: str, source: Source) -> None:
             )
 
 
-def prepare_workdir(
-    path: str, config: ConfigDict, model: VisionTransformerConfig, source: Source
-) -> None:
+def prepare_workdir(path: str, config: ConfigDict, model: ModelConfig, source: Source) -> None:
     """Writes the configuration into the work directory, which is there.
 
     Args:
@@ -120,7 +119,7 @@ def make_workdir(path: str) -> None:
         raise _not_writable(path, error) from error
 
 
-def read_configuration(path: str | None) -> tuple[ConfigDict, VisionTransformerConfig]:
+def read_configuration(path: str | None) -> tuple[ConfigDict, ModelConfig]:
     """Returns the configuration of the run in a work directory, and that of its model.
 
     Raises:
@@ -137,7 +136,8 @@ def read_configuration(path: str | None) -> tuple[ConfigDict, VisionTransformerC
     try:
         values = _read_json(name)
         values.pop("resolved_data", None)
-        model = VisionTransformerConfig.from_dict(values.pop("resolved_model"))
+        kind = config_class(values["model"]["name"])
+        model = kind.from_dict(values.pop("resolved_model"))
         return complete_config(ConfigDict(values)), model
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(
@@ -164,9 +164,7 @@ def save_model(model: keras.Model, workdir: str) -> None:
         files.write_atomically(files.join(workdir, path.name), path.read_bytes())
 
 
-def _to_json(
-    config: ConfigDict, model: VisionTransformerConfig, data: dict[str, Any] | None = None
-) -> str:
+def _to_json(config: ConfigDict, model: ModelConfig, data: dict[str, Any] | None = None) -> str:
     """Returns the configuration with all fields of the model that it stands for."""
     values = {**config.to_dict(), "resolved_model": model.to_dict()}
     if data is not None:
@@ -226,7 +224,7 @@ def _not_writable(path: str, error: OSError) -> ConfigurationError:
     )
 
 
-def _check_same_run(workdir: str, config: ConfigDict, model: VisionTransformerConfig) -> None:
+def _check_same_run(workdir: str, config: ConfigDict, model: ModelConfig) -> None:
     path = files.join(workdir, "config.json")
     if not files.exists(path):
         return

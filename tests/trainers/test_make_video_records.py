@@ -6,13 +6,24 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags
 
+from tests.trainers.processes import ROOT
+from trainers import make_video_records
 from trainers.data.sources import make_source
+from trainers.data.video_conversion import ConversionOptions
+from trainers.data.video_conversion import make_record
+from trainers.data.video_list import VideoRow
+from trainers.data.video_list import read_video_list
+from trainers.errors import ConfigurationError
+from trainers.errors import DataError
 
 pytest.importorskip("av")
 
@@ -20,6 +31,7 @@ from tests.trainers.data.tiny_videos import frame_numbers  # noqa: E402
 from tests.trainers.data.tiny_videos import write_video  # noqa: E402
 
 Row = tuple[str, str, str, str]
+Convert = Callable[..., str]
 HEADER = ("path", "start", "end", "label")
 ROWS: list[Row] = [
     ("a.mp4", "0", "0.4", "run"),
@@ -44,36 +56,36 @@ def write_csv(path: Path, rows: Iterable[Iterable[str]], header: Iterable[str] =
     return path
 
 
-def command(folder: Path, rows: Iterable[Row] | Path, *flags: str) -> list[str]:
-    path = rows if isinstance(rows, Path) else write_csv(folder / "list.csv", rows)
-    return [
-        *(sys.executable, "-m", "trainers.make_video_records", f"--csv={path}"),
-        *(f"--output={folder / 'records'}", "--shards=2", "--frames_per_second=10", *flags),
-    ]
+def arguments(folder: Path, rows: Iterable[Row], *given: str) -> list[str]:
+    path = write_csv(folder / "list.csv", rows)
+    output = f"--output={folder / 'records'}"
+    return [f"--csv={path}", output, "--shards=2", "--frames_per_second=10", *given]
 
 
+@pytest.fixture
 def convert(
-    folder: Path, rows: Iterable[Row] | Path, *flags: str
-) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run(command(folder, rows, *flags), capture_output=True, text=True)
-    assert "Traceback" not in result.stderr, result.stderr
-    return result
+    videos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Convert:
+    """Runs the command on a list of rows; returns what it prints."""
 
+    def run(rows: Iterable[Row], *given: str) -> str:
+        values = flags.FlagValues()
+        make_video_records.define_flags(values)
+        values(["make_video_records", *arguments(videos, rows, *given)])
+        monkeypatch.setattr(make_video_records, "FLAGS", values)
+        capsys.readouterr()
+        make_video_records.main()
+        return capsys.readouterr().out
 
-def error_of(result: subprocess.CompletedProcess[str]) -> str:
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    return line
+    return run
 
 
 def content_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((folder / "records").iterdir())}
 
 
-@pytest.mark.slow
-def test_records_are_what_the_trainer_reads(videos: Path) -> None:
-    result = convert(videos, ROWS)
-    assert result.returncode == 0, result.stderr
-    assert "train: 5 videos of 3 classes in 2 files, 0 rows left out" in result.stdout
+def test_records_are_what_the_trainer_reads(videos: Path, convert: Convert) -> None:
+    assert "train: 5 videos of 3 classes in 2 files, 0 rows left out" in convert(ROWS)
     source = make_source("records", "train", str(videos / "records"))
     assert source.class_names == ("jump", "run", "throw")
     examples = list(tf.data.Dataset.range(5).map(source.load).as_numpy_iterator())
@@ -91,36 +103,34 @@ def test_records_are_what_the_trainer_reads(videos: Path) -> None:
     assert context["video/filename"].bytes_list.value[:] == [b"a.mp4"]
 
 
-@pytest.mark.slow
-def test_one_label_map_for_all_splits(videos: Path) -> None:
-    convert(videos, ROWS)
+def test_one_label_map_for_all_splits(videos: Path, convert: Convert) -> None:
+    convert(ROWS)
     before = content_of(videos)
     rows: list[Row] = [("b.mp4", "", "", "throw"), ("a.mp4", "", "", "run")]
-    result = convert(videos, rows, "--split=validation", "--min_side=16")
-    assert result.returncode == 0, result.stderr
+    convert(rows, "--split=validation", "--min_side=16")
     source = make_source("records", "validation", str(videos / "records"))
     examples = list(tf.data.Dataset.range(2).map(source.load).as_numpy_iterator())
     assert [int(example["label"]) for example in examples] == [2, 1]
     assert tf.io.decode_jpeg(examples[0]["frames"][0]).shape == (24, 16, 3)
     assert before.items() <= content_of(videos).items()
 
-    unknown = convert(videos, [*rows, ("a.mp4", "", "", "swim")], "--split=test", "--skip_bad")
-    assert unknown.returncode == 1
-    assert "row 4: the label 'swim' is not among the 3" in error_of(unknown)
-    several = convert(videos, [("a.mp4", "", "", "run;jump")] * 2, "--split=test")
-    assert several.returncode == 1
-    assert "row 2: 2 labels" in error_of(several) and "--multi_label" in error_of(several)
+    with pytest.raises(DataError, match="row 4: the label 'swim' is not among the 3"):
+        convert([*rows, ("a.mp4", "", "", "swim")], "--split=test", "--skip_bad")
+    with pytest.raises(DataError, match="row 2: 2 labels.*--multi_label"):
+        convert([("a.mp4", "", "", "run;jump")] * 2, "--split=test")
+    with pytest.raises(ConfigurationError, match="--multi_label=True differs"):
+        convert(rows, "--split=test", "--multi_label")
+    (videos / "classes.txt").write_text("swim\n")
+    with pytest.raises(ConfigurationError, match=r"classes\.txt differs from"):
+        convert(rows, "--split=test", f"--labels={videos / 'classes.txt'}")
 
 
-@pytest.mark.slow
-def test_several_labels_and_a_label_file(videos: Path) -> None:
+def test_several_labels_and_a_label_file(videos: Path, convert: Convert) -> None:
     (videos / "classes.txt").write_text("swim\nrun\njump\n")
     rows: list[Row] = [("a.mp4", "", "", " jump ; run;jump"), ("b.mp4", "", "", "")]
-    result = convert(videos, rows, f"--labels={videos / 'classes.txt'}")
-    assert result.returncode == 0, result.stderr
+    convert(rows, f"--labels={videos / 'classes.txt'}")
     source = make_source("records", "train", str(videos / "records"))
     assert source.class_names == ("swim", "run", "jump")
-    labels = [e["label"].tolist() for e in tf.data.Dataset.range(2).map(source.load)]
     labels = [
         example["label"].tolist()
         for example in tf.data.Dataset.range(2).map(source.load).as_numpy_iterator()
@@ -128,8 +138,7 @@ def test_several_labels_and_a_label_file(videos: Path) -> None:
     assert labels == [[0, 1, 1], [0, 0, 0]]
 
 
-@pytest.mark.slow
-def test_bad_rows(videos: Path) -> None:
+def test_bad_rows(videos: Path, convert: Convert) -> None:
     (videos / "c.mp4").write_bytes(b"no video")
     rows: list[Row] = [
         ("a.mp4", "", "", "run"),
@@ -141,56 +150,51 @@ def test_bad_rows(videos: Path) -> None:
         ("a.mp4", "", "", ""),
         ("b.mp4", "", "", "jump"),
     ]
-    result = convert(videos, rows, "--workers=1")
-    assert result.returncode == 1
-    assert "list.csv, row 3: " in error_of(result) and "c.mp4: Invalid data" in error_of(result)
-    assert "--skip_bad" in error_of(result)
+    with pytest.raises(DataError, match=r"list\.csv, row 3: .*c\.mp4: Invalid data.*--skip_bad"):
+        convert(rows, "--workers=1")
     assert not list((videos / "records").glob("*partial*"))
 
-    result = convert(videos, rows, "--skip_bad")
-    assert result.returncode == 0, result.stderr
-    listed = [line for line in result.stdout.splitlines() if line.startswith("left out")]
+    output = convert(rows, "--skip_bad")
+    listed = [line for line in output.splitlines() if line.startswith("left out")]
     reasons = ["Invalid data", "no number of seconds", "not after", "no frame from 50 s"]
     reasons += ["No such file", "no label"]
     assert [line.split(":")[0] for line in listed] == [f"left out row {n}" for n in range(3, 9)]
     assert all(reason in line for reason, line in zip(reasons, listed, strict=True))
-    assert "2 videos of 2 classes in 2 files, 6 rows left out" in result.stdout
+    assert "2 videos of 2 classes in 2 files, 6 rows left out" in output
     assert make_source("records", "train", str(videos / "records")).num_examples == 2
     # Nothing is left to do, and the same is said again.
-    assert convert(videos, rows, "--skip_bad").stdout == result.stdout
+    assert convert(rows, "--skip_bad") == output
 
 
-@pytest.mark.slow
-def test_other_options_are_refused(videos: Path) -> None:
-    convert(videos, ROWS)
+def test_other_options_are_refused(videos: Path, convert: Convert) -> None:
+    convert(ROWS)
     before = content_of(videos)
     for rows, flag in ((ROWS, "--jpeg_quality=50"), (ROWS[::-1], "--min_side=256")):
-        result = convert(videos, rows, flag)
-        assert result.returncode == 2
-        assert "of another list, label map or other options" in error_of(result)
+        with pytest.raises(ConfigurationError, match="of another list, label map or other opt"):
+            convert(rows, flag)
     assert content_of(videos) == before
 
 
 @pytest.mark.slow
-def test_a_killed_conversion_ends_with_the_same_bytes(videos: Path, tmp_path: Path) -> None:
+def test_a_killed_conversion_ends_with_the_same_bytes(videos: Path, convert: Convert) -> None:
     rows = ROWS * 12
-    flags = ("--shards=12", "--workers=2", f"--output={tmp_path / 'whole' / 'records'}")
-    assert convert(videos, rows, *flags).returncode == 0
-    expected = content_of(tmp_path / "whole")
-
-    flags = ("--shards=12", "--workers=2")
+    given = ("--shards=12", "--workers=2")
+    convert(rows, *given, f"--output={videos / 'whole' / 'records'}")
+    expected = content_of(videos / "whole")
+    module = (sys.executable, "-m", "trainers.make_video_records")
     for wanted in (2, 6):
-        process = subprocess.Popen(command(videos, rows, *flags), stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*module, *arguments(videos, rows, *given)], cwd=ROOT, stderr=subprocess.DEVNULL
+        )
         while process.poll() is None and len(content_of_shards(videos)) < wanted:
             time.sleep(0.005)
         process.kill()
         assert process.wait() == -signal.SIGKILL
         assert wanted <= len(content_of_shards(videos)) < 12
     done = {path: os.stat(path).st_mtime_ns for path in content_of_shards(videos)[:1]}
-    result = convert(videos, rows, *flags)
-    assert result.returncode == 0, result.stderr
+    convert(rows, *given)
     assert content_of(videos) == expected
-    assert all(os.stat(path).st_mtime_ns == time for path, time in done.items())
+    assert all(os.stat(path).st_mtime_ns == written for path, written in done.items())
 
 
 def content_of_shards(folder: Path) -> list[Path]:
@@ -199,21 +203,60 @@ def content_of_shards(folder: Path) -> list[Path]:
     return sorted(paths, key=lambda path: path.stat().st_mtime_ns)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("given", "message"),
     [
         (["--shards=0"], "--shards: expected 1 to"),
         (["--shards=9"], "expected at most the 5 rows"),
         (["--jpeg_quality=101"], "--jpeg_quality: expected 1 to 100"),
-        (["--split=training"], "Did you mean 'train'?"),
+        (["--split=training"], "Did you mean 'train'"),
         (["--csv="], "Received no --csv"),
         (["--csv=nowhere.csv"], "--csv=nowhere.csv cannot be read"),
         (["--workers=0"], "--workers: expected 1 or more"),
     ],
 )
-def test_wrong_usage(videos: Path, flags: list[str], message: str) -> None:
-    result = convert(videos, ROWS, *flags)
-    assert result.returncode == 2
-    assert message in error_of(result)
+def test_wrong_usage(videos: Path, convert: Convert, given: list[str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        convert(ROWS, *given)
     assert not list(videos.glob("records/*.tfrecord*"))
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (("path", "begin", "end", "label"), "the column 'begin' is unknown"),
+        (("path", "start", "end"), "lacks the column 'labels'"),
+        (("path", "path", "end", "label"), "the column 'path' is there twice"),
+    ],
+)
+def test_wrong_columns(tmp_path: Path, header: Iterable[str], message: str) -> None:
+    path = write_csv(tmp_path / "list.csv", ROWS, header)
+    with pytest.raises(ConfigurationError, match=message):
+        read_video_list(str(path))
+
+
+def test_paths_and_columns_of_a_list(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("\ufeffvideo_path, Labels\nx/a.mp4,run\n\n/b.mp4, run ; jump\n", "utf-8")
+    first, second = read_video_list(str(path))
+    assert (first.number, first.name, first.path) == (2, "x/a.mp4", str(tmp_path / "x/a.mp4"))
+    assert (first.start, first.end, first.labels, first.problem) == (None, None, ("run",), "")
+    assert (second.number, second.path, second.labels) == (4, "/b.mp4", ("run", "jump"))
+
+
+def test_classes_that_are_numbers_keep_them() -> None:
+    labels = [(str(number),) for number in (10, 9, 0, 1)]
+    rows = [VideoRow(2, "a", "a", None, None, label) for label in labels]
+    assert make_video_records.sorted_labels(rows) == ("0", "1", "9", "10")
+
+
+def test_a_record_has_the_same_bytes_each_time() -> None:
+    row = VideoRow(2, "a.mp4", "a.mp4", None, None, ("run", "jump"))
+    frames = [np.full((8, 8, 3), number, np.uint8) for number in range(3)]
+    options = ConversionOptions(1)
+    numbers = {"jump": 0, "run": 1}
+    records = {make_record(row, frames, numbers, options) for _ in range(20)}
+    assert len(records) == 1
+    context = tf.train.SequenceExample.FromString(records.pop()).context.feature
+    assert context["clip/label/index"].int64_list.value[:] == [0, 1]
+    assert context["clip/label/text"].bytes_list.value[:] == [b"jump", b"run"]

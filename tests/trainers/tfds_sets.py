@@ -104,7 +104,28 @@ class Cifar100(Cifar10, skip_registration=True):  # type: ignore[call-arg]
     num_classes = 100
 
 
-SETS = (ImageNet, ImageNetReal, ImageNetV2, Cifar10, Cifar100)
+class Ucf101(_Photographs, skip_registration=True):  # type: ignore[call-arg]
+    """Videos of 1, 3, 5, 7 or 9 frames, under the features of the public set."""
+
+    name = "ucf101"
+    num_classes = 101
+    counts: ClassVar[dict[str, int]] = {"train": 40, "test": 7}
+    BUILDER_CONFIGS: ClassVar[list[Any]] = [tfds.core.BuilderConfig(name="ucf101_1_256")]
+
+    def features(self) -> dict[str, Any]:
+        return {
+            "video": tfds.features.Video(shape=(None, _PIXELS, _PIXELS, 3)),
+            "label": self.class_label(),
+        }
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, example in super()._generate_examples(split):
+            image = example["image"]
+            video = np.stack([image + frame for frame in range(1 + 2 * (number % 5))])
+            yield number, {"video": video, "label": example["label"]}
+
+
+SETS = (ImageNet, ImageNetReal, ImageNetV2, Cifar10, Cifar100, Ucf101)
 
 
 def write_sets(data_dir: Path, file_format: str = "tfrecord") -> None:

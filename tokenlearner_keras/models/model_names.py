@@ -102,7 +102,7 @@ def parse_model_name(name: str) -> dict[str, Any]:
     Raises:
         ValueError: If the name does not follow the grammar, with the nearest names.
     """
-    if name in CONVOLUTIONAL:
+    if isinstance(name, str) and name in CONVOLUTIONAL:
         return dict(CONVOLUTIONAL[name])
     match = _PATTERN.fullmatch(name) if isinstance(name, str) else None
     if match is None or (match["family"] == "vit" and match["tubelet"]):

@@ -45,8 +45,6 @@ class BadExamples:
         source: what is read.
         limit: how many different bad examples to go on without; 0 stops at the first,
             and changes nothing in the pipeline.
-        path: a file to remember them in, one JSON object a line; None forgets them with
-            the process.
         say: told of each bad example once.
 
     Raises:
@@ -57,17 +55,16 @@ class BadExamples:
         self,
         source: Source,
         limit: int,
-        path: str | None = None,
         say: Callable[[str], None] = lambda message: None,
     ) -> None:
         check_limit(limit)
         self.source = source
         self.limit = limit
-        self._path = path
+        self._path: str | None = None
         self._say = say
         self._lock = threading.Lock()
         self._failure: DataError | None = None
-        self._reasons = _read(path, _name(source)) if path else {}
+        self._reasons: dict[int, str] = {}
 
     @property
     def count(self) -> int:
@@ -78,6 +75,19 @@ class BadExamples:
     def reasons(self) -> dict[int, str]:
         """What is wrong with each, by index."""
         return dict(sorted(self._reasons.items()))
+
+    def remember_in(self, path: str) -> None:
+        """Keeps what is found in a file, and adds what an earlier run has found.
+
+        Args:
+            path: of the file, one JSON object a line; it is made with the first of them.
+        """
+        with self._lock:
+            self._reasons = {**_read(path, _name(self.source)), **self._reasons}
+            self._path = path
+            if self._reasons:
+                # All anew: a kill may have left half a line at the end.
+                files.write_atomically(path, b"".join(map(self._row, self._reasons)))
 
     def replacing(self, load: Load) -> Load:
         """Returns a `load` for training: a good example stands in for a bad one.
@@ -189,15 +199,18 @@ class BadExamples:
             if index not in self._reasons:
                 reason = self._reason(index)
                 self._reasons[index] = reason
-                row = {"source": _name(self.source), "index": index, "reason": reason}
                 if self._path:
-                    files.append(self._path, (json.dumps(row) + "\n").encode())
+                    files.append(self._path, self._row(index))
                 self._say(f"bad example {self.count} of {self.limit} allowed: {reason}")
             if self.count > self.limit:
                 raise self._stop(
                     f"{self.count} examples of {_name(self.source)} cannot be read, more than "
                     f"data.max_bad_examples={self.limit}. The last: {self._reasons[index]}"
                 )
+
+    def _row(self, index: int) -> bytes:
+        row = {"source": _name(self.source), "index": index, "reason": self._reasons[index]}
+        return (json.dumps(row) + "\n").encode()
 
     def _reason(self, index: int) -> str:
         error = tf.errors.InvalidArgumentError(None, None, "")

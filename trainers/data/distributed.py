@@ -5,21 +5,23 @@ from typing import Any
 
 import tensorflow as tf
 
+from trainers.data.bad_examples import BadExamples
+from trainers.data.example_preprocessing import Preprocessing
 from trainers.data.pipeline import evaluation_dataset
 from trainers.data.pipeline import training_dataset
-from trainers.data.preprocessing_config import PreprocessingConfig
 from trainers.data.sources import Source
 
 
 def training_batches(
     source: Source,
-    preprocessing: PreprocessingConfig,
+    preprocessing: Preprocessing,
     strategy: tf.distribute.Strategy,
     *,
     batch_size: int,
     seed: int,
     start_step: int,
     mixup_alpha: float,
+    bad_examples: BadExamples | None = None,
 ) -> Iterator[Any]:
     """Returns an endless iterator of distributed training batches.
 
@@ -34,6 +36,7 @@ def training_batches(
             seed=seed,
             start_step=start_step,
             mixup_alpha=mixup_alpha,
+            bad_examples=bad_examples,
             **_layout(context),
         )
         # Several hosts would ask one another at each step whether there is a batch left,
@@ -47,9 +50,11 @@ def training_batches(
 
 def evaluation_batches(
     source: Source,
-    preprocessing: PreprocessingConfig,
+    preprocessing: Preprocessing,
     batch_size: int,
     strategy: tf.distribute.Strategy,
+    views: bool = False,
+    bad_examples: BadExamples | None = None,
 ) -> Any:
     """Returns a finite distributed dataset with every example once.
 
@@ -57,7 +62,14 @@ def evaluation_batches(
     """
 
     def batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        return evaluation_dataset(source, preprocessing, batch_size=batch_size, **_layout(context))
+        return evaluation_dataset(
+            source,
+            preprocessing,
+            batch_size=batch_size,
+            views=views,
+            bad_examples=bad_examples,
+            **_layout(context),
+        )
 
     return strategy.distribute_datasets_from_function(batches)
 

@@ -81,7 +81,7 @@ class MotionOptions:
     turn_speed: tuple[float, float] = (1.3, 2.6)
     look_speed: tuple[float, float] = (0.5, 0.9)
     pitch: float = 8.0
-    attempts_per_clip: int = 200
+    attempts_per_clip: int = 1000
     splits: dict[str, MotionSplit] = field(
         default_factory=lambda: {
             "train": MotionSplit(map_names(1, 20), 108),

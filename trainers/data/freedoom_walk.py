@@ -164,6 +164,14 @@ class FreedoomWalk:
             return None
         return np.stack(frames)
 
+    def pose(self) -> NDArray[np.float64]:
+        """Reads where the player is and looks.
+
+        Returns:
+            (4,) as for `expected_path`.
+        """
+        return self._read()[:4]
+
     def close(self) -> None:
         """Ends the engine's process."""
         self._game.close()
@@ -197,6 +205,9 @@ class FreedoomWalk:
         if self._game.is_episode_finished():
             self.restart()
             return None
+        return self._read()
+
+    def _read(self) -> NDArray[np.float64]:
         names = self._game.get_available_game_variables()
         return np.array([self._game.get_game_variable(name) for name in names])
 

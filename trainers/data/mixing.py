@@ -36,7 +36,8 @@ def mixup(images: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tuple[tf
     an error of at most 0.5 / 255 of the range. Targets are blended in float32.
 
     Args:
-        images: uint8 (batch, height, width, 3), of a known batch size.
+        images: uint8 (batch, height, width, 3) or (batch, frames, height, width, 3), of a
+            known batch size.
         targets: float32 (batch, num_classes).
         weights: float32 (batch,), the share that each example keeps; see
             `mixing_weights`.
@@ -51,7 +52,8 @@ def mixup(images: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tuple[tf
     partners = _partners(images.shape[0])
     mixed_targets = _blend(targets, partners, weights[:, tf.newaxis])
     pixels = tf.cast(images, tf.float32)
-    mixed_pixels = _blend(pixels, partners, weights[:, tf.newaxis, tf.newaxis, tf.newaxis])
+    by_image = tf.reshape(weights, (-1, *[1] * (len(images.shape) - 1)))
+    mixed_pixels = _blend(pixels, partners, by_image)
     return tf.cast(tf.round(mixed_pixels), tf.uint8), mixed_targets
 
 

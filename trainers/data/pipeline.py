@@ -4,7 +4,11 @@ from typing import Any
 
 import tensorflow as tf
 
+from trainers.data.bad_examples import BadExamples
 from trainers.data.batch_size import check_batch_size
+from trainers.data.example_preprocessing import Preprocessing
+from trainers.data.example_preprocessing import evaluation_input
+from trainers.data.example_preprocessing import training_input
 from trainers.data.mixing import mixing_weights
 from trainers.data.mixing import mixup
 from trainers.data.order import augmentation_seeds
@@ -12,9 +16,6 @@ from trainers.data.order import batch_seed
 from trainers.data.order import examples_at_step
 from trainers.data.order import shuffled_examples
 from trainers.data.order import step_positions
-from trainers.data.preprocessing import PreprocessingConfig
-from trainers.data.preprocessing import evaluation_example
-from trainers.data.preprocessing import train_example
 from trainers.data.sources import Source
 from trainers.errors import ConfigurationError
 
@@ -25,12 +26,13 @@ Element = dict[str, Any]
 
 def training_dataset(
     source: Source,
-    preprocessing: PreprocessingConfig,
+    preprocessing: Preprocessing,
     *,
     batch_size: int,
     seed: int,
     start_step: int = 0,
     mixup_alpha: float = 0.0,
+    bad_examples: BadExamples | None = None,
     num_hosts: int = 1,
     host_index: int = 0,
     replicas_per_host: int = 1,
@@ -50,13 +52,16 @@ def training_dataset(
         seed: seed of the order, of the augmentation and of mixup.
         start_step: the first step to yield.
         mixup_alpha: parameter of mixup; 0 is off.
+        bad_examples: lets others stand in for examples that cannot be read; None fails
+            at the first.
         num_hosts: hosts that share each global batch.
         host_index: which of them this is.
         replicas_per_host: each step yields this many elements, one for a replica.
         private_threads: threads of this pipeline alone; None shares TensorFlow's.
 
     Returns:
-        Dataset of `image`, uint8 (replica batch, height, width, 3), and `target`,
+        Dataset of `image`, uint8 (replica batch, height, width, 3) or, of videos,
+        (replica batch, frames, height, width, 3), and `target`,
         float32 (replica batch, num_classes): one-hot, several ones where an example
         has several labels, or a blend of these under mixup.
 
@@ -81,7 +86,7 @@ def training_dataset(
 
     def load(index: tf.Tensor, example_seed: tf.Tensor) -> Element:
         example = source.load(index)
-        image = train_example(example, example_seed, preprocessing)
+        image = training_input(example, example_seed, preprocessing)
         return {"image": image, "label": example["label"]}
 
     def finish(step: tf.Tensor, batch: Element) -> Element:
@@ -95,7 +100,8 @@ def training_dataset(
     steps = tf.data.Dataset.counter(start_step)
     # Addresses are computed for a whole batch at once; only pixels are per example.
     examples = steps.map(addresses).unbatch()
-    examples = examples.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    load_any = bad_examples.replacing(load) if bad_examples else load
+    examples = examples.map(load_any, num_parallel_calls=tf.data.AUTOTUNE)
     batches = examples.batch(host_batch, drop_remainder=True)
     batches = tf.data.Dataset.zip((steps, batches))
     batches = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
@@ -104,9 +110,11 @@ def training_dataset(
 
 def evaluation_dataset(
     source: Source,
-    preprocessing: PreprocessingConfig,
+    preprocessing: Preprocessing,
     *,
     batch_size: int,
+    views: bool = False,
+    bad_examples: BadExamples | None = None,
     num_hosts: int = 1,
     host_index: int = 0,
     replicas_per_host: int = 1,
@@ -122,13 +130,17 @@ def evaluation_dataset(
         source: the examples.
         preprocessing: crop and size.
         batch_size: global batch size, over all hosts and replicas.
+        views: whether all views of a video are wanted, or one clip of it.
+        bad_examples: makes padding of examples that cannot be read; None fails at the
+            first.
         num_hosts: hosts that share the examples.
         host_index: which of them this is.
         replicas_per_host: each step yields this many elements, one for a replica.
         private_threads: threads of this pipeline alone; None shares TensorFlow's.
 
     Returns:
-        Dataset of known length, of `image` (uint8 (replica batch, height, width, 3)),
+        Dataset of known length, of `image` (uint8 (replica batch, height, width, 3); of
+        videos (replica batch, [views,] frames, height, width, 3)),
         `target` (float32 (replica batch, num_classes)), `label` (as in the source,
         batched), `mask` (float32 (replica batch,), 1 for an example and 0 for
         padding) and `index` (int64 (replica batch,), -1 for padding). All else is
@@ -144,12 +156,14 @@ def evaluation_dataset(
     host_rest = min(max(rest - host_index * host_batch, 0), host_batch)
     num_examples = full_steps * host_batch + host_rest
 
-    def load(count: tf.Tensor) -> Element:
+    def index_at(count: tf.Tensor) -> tf.Tensor:
         step, place = count // host_batch, count % host_batch
-        index = step * batch_size + host_index * host_batch + place
+        return step * batch_size + host_index * host_batch + place
+
+    def load(index: tf.Tensor) -> Element:
         example = source.load(index)
         return {
-            "image": evaluation_example(example, preprocessing),
+            "image": evaluation_input(example, preprocessing, views),
             "label": example["label"],
             "mask": tf.constant(1.0),
             "index": index,
@@ -158,8 +172,9 @@ def evaluation_dataset(
     def finish(batch: Element) -> Element:
         return {**batch, "target": _targets(batch["label"], source.num_classes)}
 
-    examples = tf.data.Dataset.range(num_examples)
-    examples = examples.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    examples = tf.data.Dataset.range(num_examples).map(index_at)
+    load_any = bad_examples.leaving_out(load) if bad_examples else load
+    examples = examples.map(load_any, num_parallel_calls=tf.data.AUTOTUNE)
     padding = _padding_like(examples).repeat(num_steps * host_batch - num_examples)
     batches = examples.concatenate(padding).batch(host_batch, drop_remainder=True)
     batches = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).map(_mask_target)

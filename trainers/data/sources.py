@@ -67,8 +67,8 @@ def make_source(
     """Opens a source of images or videos.
 
     Args:
-        name: `freedoom_objects`, `digits`, `elpv`, `folder`, `video_folder`, `records`
-            or `tfds:NAME[/CONFIG][:VERSION]`.
+        name: `freedoom_objects`, `freedoom_motion`, `freedoom_multilabel`, `digits`, `elpv`,
+            `folder`, `video_folder`, `records` or `tfds:NAME[/CONFIG][:VERSION]`.
         split: "train", "validation" or "test", of `tfds` also "whole_train".
         data_dir: where `folder`, `video_folder`, `records` and `tfds` look; the others
             ignore it.

@@ -1,8 +1,10 @@
 """Data sets prepared by TensorFlow Datasets, read record by record.
 
 The label is the feature `label`, one class; or, of ImageNet-ReaL, `real_label`, any number
-of classes that are right. Which records make up a split is told in
-`trainers/data/tfds_splits.py`.
+of classes that are right. A video is a feature `video`, whose records hold an encoded image
+a frame. Which records make up a split is told in `trainers/data/tfds_splits.py`: of ucf101,
+whose test split has other groups of films, the validation split is the end of the train
+split, which has not; what is chosen by it may do less well on the test split.
 """
 
 import os
@@ -33,7 +35,7 @@ class _Records(Protocol):
 
 
 class TfdsSource:
-    """Labelled images of a prepared TFDS data set; nothing is downloaded.
+    """Labelled images or videos of a prepared TFDS data set; nothing is downloaded.
 
     Args:
         dataset: "NAME[/CONFIG][:VERSION]", as for `tfds.builder`.
@@ -42,7 +44,7 @@ class TfdsSource:
 
     Raises:
         ConfigurationError: the set is not prepared there, or it is no set of images
-            with one label each.
+            or videos with one label each.
         DataError: its files are damaged.
     """
 
@@ -50,7 +52,8 @@ class TfdsSource:
         self.name = f"tfds:{dataset}"
         self.split = split
         builder = _open_builder(dataset, data_dir)
-        self._features = _image_and_label(builder.info.features, self.name)
+        self._features = _pixels_and_label(builder.info.features, self.name)
+        self._pixels = "video" if "video" in self._features else "image"
         self._label = "label" if "label" in self._features else _SEVERAL_LABELS
         label = self._features[self._label]
         label = label.feature if self._label == _SEVERAL_LABELS else label
@@ -84,7 +87,7 @@ class TfdsSource:
         )
         example = self._parse(tf.ensure_shape(serialized, []))
         return {
-            "encoded": example["image"],
+            "encoded" if self._pixels == "image" else "frames": example[self._pixels],
             "identity": tf.ensure_shape(identity, []),
             "label": self._label_of(example),
         }
@@ -105,7 +108,7 @@ class TfdsSource:
     def _parse(self, serialized: tf.Tensor) -> dict[str, Any]:
         import tensorflow_datasets as tfds
 
-        decoders = {"image": tfds.decode.SkipDecoding()}
+        decoders = {self._pixels: tfds.decode.SkipDecoding()}
         example: dict[str, Any] = self._features.deserialize_example(serialized, decoders=decoders)
         return example
 
@@ -143,23 +146,34 @@ def _not_prepared(dataset: str, directory: str) -> str:
     )
 
 
-def _image_and_label(features: Any, name: str) -> Any:
+def _pixels_and_label(features: Any, name: str) -> Any:
     """Reduces a set's features to the two that are read."""
     import tensorflow_datasets as tfds
 
-    image = features["image"] if "image" in features else None
-    if isinstance(image, tfds.features.Image) and np.dtype(image.np_dtype) == np.uint8:
+    pixels = _pixels(features)
+    if pixels:
         label = features["label"] if "label" in features else None
         if isinstance(label, tfds.features.ClassLabel):
-            return tfds.features.FeaturesDict({"image": image, "label": label})
+            return tfds.features.FeaturesDict({**pixels, "label": label})
         label = features[_SEVERAL_LABELS] if _SEVERAL_LABELS in features else None
         if isinstance(getattr(label, "feature", None), tfds.features.ClassLabel):
-            return tfds.features.FeaturesDict({"image": image, _SEVERAL_LABELS: label})
+            return tfds.features.FeaturesDict({**pixels, _SEVERAL_LABELS: label})
     found = ", ".join(f"{key}: {type(value).__name__}" for key, value in features.items())
     raise ConfigurationError(
-        f"{name} must have the features 'image' (Image of uint8) and 'label' "
-        f"(ClassLabel); found {found}."
+        f"{name} must have the features 'image' (Image of uint8) or 'video' (Video of uint8), "
+        f"and 'label' (ClassLabel); found {found}."
     )
+
+
+def _pixels(features: Any) -> dict[str, Any]:
+    """Returns the feature `image`, or else `video`, if it holds uint8."""
+    import tensorflow_datasets as tfds
+
+    for key, kind in (("image", tfds.features.Image), ("video", tfds.features.Video)):
+        feature = features[key] if key in features else None
+        if isinstance(feature, kind) and np.dtype(feature.np_dtype) == np.uint8:
+            return {key: feature}
+    return {}
 
 
 def _open_records(builder: Any, split: str) -> _Records:

@@ -63,9 +63,9 @@ def read_frames(
         DataError: the file cannot be read, holds no video, or no frame of that part.
     """
     av = import_av()
-    first = Fraction(start or 0)
-    last = None if end is None else Fraction(end)
-    rate = Fraction(frames_per_second).limit_denominator(1001)
+    first = _exact(start or 0.0)
+    last = None if end is None else _exact(end)
+    rate = _exact(frames_per_second)
     count = 0
     try:
         with av.open(path) as container:
@@ -138,6 +138,11 @@ def _pixels(frame: Any, min_side: int) -> NDArray[np.uint8]:
         format="rgb24", width=width, height=height, interpolation="BILINEAR"
     )
     return upright(pixels, getattr(frame, "rotation", 0))
+
+
+def _exact(number: float) -> Fraction:
+    """Returns what the digits say: 0.2 as a binary number is a little more than a fifth."""
+    return Fraction(str(number))
 
 
 def _reason(error: Exception) -> str:

@@ -6,6 +6,8 @@ encoded image a frame, a context feature with the number of the class, or of sev
 `trainers/data/video_dataset_files.py`.
 """
 
+import os
+
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
@@ -42,6 +44,7 @@ class VideoRecordsSource:
     def __init__(
         self, data_dir: str | None, split: str, config: RecordsConfig | None = None
     ) -> None:
+        data_dir = os.path.expanduser(data_dir) if data_dir else data_dir
         if not data_dir or not files.is_directory(data_dir):
             raise ConfigurationError(
                 "data.source=records needs data.data_dir, a folder of TFRecord files. Received "

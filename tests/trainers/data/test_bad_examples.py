@@ -1,5 +1,6 @@
 """Examples that cannot be read: passed over up to a limit, the same ones on every run."""
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -115,16 +116,23 @@ def test_more_than_the_limit_stops(tmp_path: Path) -> None:
 def test_a_run_that_goes_on_counts_on(tmp_path: Path) -> None:
     source = open_source(tmp_path)
     path = str(tmp_path / "bad_examples.jsonl")
-    training_videos(source, BadExamples(source, 3, path), 0, 3)
+    examples = BadExamples(source, 3)
+    training_videos(source, examples, 0, 1)
+    examples.remember_in(path)
+    training_videos(source, examples, 1, 2)
     with open(path, "a") as file:
         file.write('{"source": "records/tr')  # a kill while writing
     messages: list[str] = []
-    examples = BadExamples(source, 3, path, messages.append)
+    examples = BadExamples(source, 3, messages.append)
+    examples.remember_in(path)
     assert tuple(examples.reasons) == BAD
+    lines = Path(path).read_text().splitlines()
+    assert sorted(json.loads(line)["index"] for line in lines) == list(BAD)
     training_videos(source, examples, 3, 3)
     assert examples.count == 3 and not messages
     with pytest.raises(DataError, match="max_bad_examples=1"):
-        again = BadExamples(source, 1, path)
+        again = BadExamples(source, 1)
+        again.remember_in(path)
         with again.explain():
             training_videos(source, again, 0, 3)
 
@@ -172,7 +180,8 @@ def test_evaluation_leaves_them_out(tmp_path: Path) -> None:
 def test_sound_examples_are_not_touched(tmp_path: Path) -> None:
     source = open_source(tmp_path, bad=())
     path = tmp_path / "bad_examples.jsonl"
-    examples = BadExamples(source, 5, str(path))
+    examples = BadExamples(source, 5)
+    examples.remember_in(str(path))
     videos = training_videos(source, examples, 0, 3)
     assert videos == [examples_at_step(step, **ORDER).tolist() for step in range(3)]
     assert not path.exists() and examples.report() == ""

@@ -12,9 +12,11 @@ from trainers.data.freedoom_objects import cache_path
 from trainers.data.freedoom_objects import load_freedoom_objects
 from trainers.data.freedoom_objects import render_split
 from trainers.data.freedoom_options import CLASS_NAMES
+from trainers.data.freedoom_options import SPLIT_NAMES
 from trainers.data.freedoom_options import FreedoomOptions
 from trainers.data.freedoom_options import SplitOptions
 from trainers.data.freedoom_renderer import RenderJob
+from trainers.data.freedoom_renderer import render_map
 from trainers.data.freedoom_renderer import split_jobs
 from trainers.errors import ConfigurationError
 
@@ -43,6 +45,25 @@ def test_fingerprint_depends_on_everything_that_changes_the_bytes() -> None:
         FreedoomOptions(image_size=32).fingerprint("train", "1.0"),
     }
     assert len(prints) == 5
+
+
+def test_cache_keys_and_bytes_are_those_of_earlier_versions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or everybody would render the set again, or get another one: raise the version then."""
+    prints = [FreedoomOptions().fingerprint(split, "1.3.2") for split in SPLIT_NAMES]
+    assert prints == ["3399d2eee4aa4b6e", "9c0a830753dc3822", "8dd4da1459eb4029"]
+    if pytest.importorskip("vizdoom").__version__ != "1.3.2":
+        pytest.skip("the fixture was rendered by vizdoom 1.3.2")
+    monkeypatch.chdir(tmp_path)
+    options = FreedoomOptions(image_size=32, splits={"train": SplitOptions(("MAP07",), 7)})
+    rendered = render_map(split_jobs(options, "train")[0])
+    count = len(rendered.labels)
+    assert count > 20
+    with np.load(FIXTURE, allow_pickle=False) as arrays:
+        np.testing.assert_array_equal(rendered.images, arrays["images"][:count])
+        np.testing.assert_array_equal(rendered.masks, arrays["masks"][:count])
+        np.testing.assert_array_equal(rendered.labels, arrays["labels"][:count])
 
 
 def test_job_survives_the_command_line() -> None:

@@ -183,3 +183,23 @@ def test_a_set_to_test_with_has_no_train_split(tmp_path: Path) -> None:
     assert TfdsSource("squares", "test", data_dir).num_examples == 6
     with pytest.raises(ConfigurationError, match=r"too small for a train split.*6 test"):
         TfdsSource("squares", "train", data_dir)
+
+
+def test_videos(tmp_path: Path) -> None:
+    from tests.trainers.tfds_sets import Ucf101
+
+    builder = Ucf101(data_dir=str(tmp_path), file_format="tfrecord")
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=2))
+    counts = {}
+    for split in SPLITS:
+        source = make_source("tfds:ucf101", split, str(tmp_path))
+        counts[split] = source.num_examples
+        assert source.num_classes == 101
+        dataset = tf.data.Dataset.range(source.num_examples).map(source.load)
+        assert dataset.element_spec["frames"] == tf.TensorSpec((None,), tf.string)
+        assert dataset.element_spec["label"] == tf.TensorSpec((), tf.int64)
+        for example in dataset.as_numpy_iterator():
+            assert len(example["frames"]) == 1 + 2 * (example["label"] % 5)
+            assert tf.io.decode_image(example["frames"][-1]).shape == (48, 48, 3)
+            assert b"ucf101-" in example["identity"] and b", record " in example["identity"]
+    assert counts == {"train": 36, "validation": 4, "test": 7}

@@ -82,7 +82,7 @@ def test_a_label_given_twice_is_one(tmp_path: Path) -> None:
 def test_keys_and_classes_from_the_configuration(tmp_path: Path) -> None:
     write_split(tmp_path, "train", small_videos(3), image_key="frames/png", label_key="y")
     config = RecordsConfig(image_key="frames/png", label_key="y", num_classes=5)
-    source = make_source("records", "train", str(tmp_path), config)
+    source = make_source("records", "train", str(tmp_path), records=config)
     assert source.num_classes == 5
     assert source.class_names == ("0", "1", "2", "3", "4")
     assert [int(example["label"]) for example in examples_of(source)] == [0, 1, 2]

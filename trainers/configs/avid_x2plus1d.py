@@ -1,0 +1,33 @@
+"""AViD, 887 actions, with the paper's X(2+1)D-M and TokenLearner.
+
+    python -m trainers.train --config=trainers/configs/avid_x2plus1d.py \\
+        --config.data.data_dir=RECORDS --workdir=DIR --strategy=tpu --tpu=local
+
+Data: TFRecords of AViD (docs/video.md) at 12 frames a second, short side 256.
+Expected result: unknown; not measured by us. The paper's 53.8 is the mean accuracy over
+classes (Table 10: TokenLearner without Conv2D, from scratch, one view).
+
+Published: the model (docs/video_models.md), clips of 64 frames, 224 pixels in training, from
+scratch, one view. The mean over classes stands in the report of `trainers.evaluate --report`
+as the recall of `macro avg`; `accuracy` is the share of videos.
+Ours, because nothing else was published: all the rest, as in `charades_x2plus1d.py`.
+"""
+
+from ml_collections import ConfigDict
+
+from trainers.configs import charades_x2plus1d
+
+
+def get_config() -> ConfigDict:
+    """Returns the keys that differ from trainers/configuration.py."""
+    config = charades_x2plus1d.get_config()
+    config.loss = "softmax"
+    config.keep_best_metric = "accuracy"
+    config.model.module = "token_learner"
+    config.model.head_bias = 0.0
+    config.data.multi_label = False
+    config.video.stride = 1
+    config.video.temporal_views = 1
+    config.video.spatial_views = 1
+    config.video.view_reduction = "logits"
+    return config

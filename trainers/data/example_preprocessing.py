@@ -1,0 +1,71 @@
+"""From an example of any source to what a model sees: an image, a clip, or views of a video."""
+
+import tensorflow as tf
+
+from trainers.data.decoding import Example
+from trainers.data.preprocessing import evaluation_example
+from trainers.data.preprocessing import train_example
+from trainers.data.preprocessing_config import PreprocessingConfig
+from trainers.data.sources import Source
+from trainers.data.video_preprocessing import evaluation_clip
+from trainers.data.video_preprocessing import evaluation_views
+from trainers.data.video_preprocessing import train_clip
+from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
+from trainers.errors import ConfigurationError
+
+Preprocessing = PreprocessingConfig | VideoPreprocessingConfig
+
+
+def training_input(example: Example, seed: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
+    """Return what a model is trained on.
+
+    Args:
+        example: see `Source.load`.
+        seed: stateless seed, int32 or int64 (2,).
+        preprocessing: what to do.
+
+    Returns:
+        uint8 (height, width, 3), of videos (frames, height, width, 3).
+    """
+    if isinstance(preprocessing, VideoPreprocessingConfig):
+        return train_clip(example, seed, preprocessing)
+    return train_example(example, seed, preprocessing)
+
+
+def evaluation_input(example: Example, preprocessing: Preprocessing, views: bool) -> tf.Tensor:
+    """Return what a model is evaluated on.
+
+    Args:
+        example: see `Source.load`.
+        preprocessing: what to do.
+        views: whether all views of a video are wanted, or the clip in its middle; an image
+            has one view.
+
+    Returns:
+        uint8 (height, width, 3), of videos (frames, height, width, 3), with `views`
+        (views, frames, height, width, 3).
+    """
+    if not isinstance(preprocessing, VideoPreprocessingConfig):
+        return evaluation_example(example, preprocessing)
+    if views:
+        return evaluation_views(example, preprocessing)
+    return evaluation_clip(example, preprocessing)
+
+
+def check_kind(source: Source, preprocessing: Preprocessing) -> None:
+    """Checks that a source has what the model takes: images, or videos.
+
+    Raises:
+        ConfigurationError: if it has the other.
+    """
+    example = tf.data.Dataset.range(1).map(source.load).element_spec
+    has_videos = "video" in example or "frames" in example
+    takes_videos = isinstance(preprocessing, VideoPreprocessingConfig)
+    if has_videos != takes_videos:
+        names = {True: "videos", False: "images"}
+        family = {True: "vivit_… or x2plus1d_…", False: "vit_…"}
+        raise ConfigurationError(
+            f"data.source: the model takes {names[takes_videos]}, and {source.name} holds "
+            f"{names[has_videos]}. Choose another source, or a model named "
+            f"{family[has_videos]}."
+        )
