@@ -60,7 +60,7 @@ def write_images(folder: Path, classes: int) -> None:
     for number in range(classes):
         pixels = tf.fill((9, 12, 3), tf.constant(20 * number, tf.uint8))
         for split in ("train", "val"):
-            path = folder / split / f"class{number}" / "one.png"
+            path = folder / split / str(number) / "one.png"
             path.parent.mkdir(parents=True)
             path.write_bytes(tf.io.encode_png(pixels).numpy())
 

@@ -91,7 +91,7 @@ def test_an_indivisible_batch(trainer: Trainer, tmp_path: Path) -> None:
 def test_damaged_data(trainer: Trainer, tmp_path: Path, split: str) -> None:
     folder = tmp_path / "images"
     write_images(folder, classes=3)
-    damaged = folder / split / "class1" / "one.png"
+    damaged = folder / split / "1" / "one.png"
     damaged.write_bytes(damaged.read_bytes()[:40])
     data = ["--config.data.source=folder", f"--config.data.data_dir={folder}"]
     with pytest.raises(ConfigurationError) as failure:
