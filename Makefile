@@ -10,17 +10,22 @@ TENSORFLOW ?= $(if $(filter Darwin,$(shell uname -s)),tensorflow,tensorflow-cpu)
 RUN = $(VENV)/bin/python
 INSTALLED = $(VENV)/.installed-$(TENSORFLOW)
 DEMO_WORKDIR ?= workdir/demo
+DEMO_VIDEO_WORKDIR ?= workdir/demo_video
 DEMO_FLAGS ?=
 TEST_FLAGS ?=
 NOX_FLAGS ?=
 # A process a core, at most four: each holds a TensorFlow of its own.
 PYTEST = $(RUN) -m pytest -n auto --maxprocesses=4
 
-.PHONY: demo test backends readme lint clean
+.PHONY: demo demo-video test backends readme lint clean
 
 demo: $(INSTALLED)
 	$(RUN) -m trainers.train --config=trainers/configs/demo.py --workdir=$(DEMO_WORKDIR) $(DEMO_FLAGS)
 	$(RUN) -m trainers.demo --workdir=$(DEMO_WORKDIR)
+
+demo-video: $(INSTALLED)
+	$(RUN) -m trainers.train --config=trainers/configs/demo_video.py --workdir=$(DEMO_VIDEO_WORKDIR) $(DEMO_FLAGS)
+	$(RUN) -m trainers.demo_video --workdir=$(DEMO_VIDEO_WORKDIR)
 
 test: $(INSTALLED)
 	$(PYTEST) $(TEST_FLAGS)

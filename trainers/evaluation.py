@@ -38,7 +38,7 @@ class Evaluator:
 
     Args:
         model: The Keras model, built in the strategy's scope.
-        optimizer: Its optimizer.
+        optimizer: Its optimizer; None if the model holds what is to be evaluated.
         loss: Loss of each example.
         strategy: Where to run.
         preprocessing: Size and crop of the images.
@@ -57,7 +57,7 @@ class Evaluator:
         self,
         *,
         model: keras.Model,
-        optimizer: keras.optimizers.Optimizer,
+        optimizer: keras.optimizers.Optimizer | None,
         loss: Loss,
         strategy: tf.distribute.Strategy,
         preprocessing: Preprocessing,

@@ -84,9 +84,11 @@ class TrainStep:
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.multi_label = multi_label
         self._seed_states = seed_states(model)
-        self._gradients = tf.function(
-            self._replica_gradients, jit_compile=True if jit_compile else None
-        )
+        # A function of its own only where XLA compiles it: inside of one, replicas could
+        # not exchange the statistics of batch norms.
+        self._gradients: Any = self._replica_gradients
+        if jit_compile:
+            self._gradients = tf.function(self._replica_gradients, jit_compile=True)
         self._run = tf.function(self._loop)
 
     def run(self, iterator: Any, first_step: int, num_steps: int) -> dict[str, float]:
