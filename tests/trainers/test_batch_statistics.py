@@ -42,7 +42,7 @@ def test_two_replicas_have_the_statistics_of_one() -> None:
     assert sums_of_two["loss"] == pytest.approx(sums["loss"], rel=1e-4)
     expected, found = one.state(), two.state()
     moving = [name for name in expected if name.endswith(("moving_mean", "moving_variance"))]
-    assert len(moving) == 2 * 11
+    assert len(moving) == 2 * 15
     for name in moving:
         initial = name.endswith("variance")
         assert not np.allclose(expected[name], initial, atol=1e-4), name
