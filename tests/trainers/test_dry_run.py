@@ -180,6 +180,13 @@ def _dry_run_on(folders: list[Path], *flags: str) -> list[tuple[int, str, str]]:
     return ends
 
 
+def _check_refused(hosts: list[Path], victim: int, own: str, others: str) -> None:
+    """Checks that a dry run ends on both hosts, and what the victim and the other one say."""
+    for host, (status, _, errors) in enumerate(_dry_run_on(hosts)):
+        assert status == 2, errors
+        assert (own if host == victim else others) in error_line(errors)
+
+
 @pytest.mark.slow
 def test_two_hosts(hosts: list[Path]) -> None:
     for status, output, errors in _dry_run_on(hosts):
@@ -193,11 +200,7 @@ def test_two_hosts(hosts: list[Path]) -> None:
 @pytest.mark.parametrize("victim", [0, 1])
 def test_two_hosts_and_the_data_on_one(hosts: list[Path], victim: int) -> None:
     shutil.rmtree(hosts[victim] / "images")
-    ends = _dry_run_on(hosts)
-    for host, (status, _, errors) in enumerate(ends):
-        assert status == 2, errors
-        message = "images" if host == victim else f"Host {victim} of 2 cannot go on"
-        assert message in error_line(errors)
+    _check_refused(hosts, victim, "images", f"Host {victim} of 2 cannot go on")
 
 
 @pytest.mark.slow
@@ -205,11 +208,7 @@ def test_two_hosts_and_the_data_on_one(hosts: list[Path], victim: int) -> None:
 def test_two_hosts_and_images_damaged_on_one(hosts: list[Path], victim: int) -> None:
     for path in (hosts[victim] / "images" / "train").rglob("*.png"):
         path.write_bytes(path.read_bytes()[:40])
-    ends = _dry_run_on(hosts)
-    for host, (status, _, errors) in enumerate(ends):
-        assert status == 2, errors
-        message = "one.png" if host == victim else f"Host {host} of 2 has lost another one"
-        assert message in error_line(errors)
+    _check_refused(hosts, victim, "one.png", f"Host {1 - victim} of 2 has lost another one")
 
 
 @pytest.mark.slow
