@@ -9,6 +9,7 @@ from trainers.data.preprocessing_config import PreprocessingConfig
 from trainers.data.sources import Source
 from trainers.data.video_preprocessing import evaluation_clip
 from trainers.data.video_preprocessing import evaluation_views
+from trainers.data.video_preprocessing import is_mirrored
 from trainers.data.video_preprocessing import train_clip
 from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
 from trainers.errors import ConfigurationError
@@ -30,6 +31,23 @@ def training_input(example: Example, seed: tf.Tensor, preprocessing: Preprocessi
     if isinstance(preprocessing, VideoPreprocessingConfig):
         return train_clip(example, seed, preprocessing)
     return train_example(example, seed, preprocessing)
+
+
+def training_label(example: Example, seed: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
+    """Return the label of what `training_input` returns for the same seed.
+
+    Args:
+        example: see `Source.load`.
+        seed: stateless seed, int32 or int64 (2,).
+        preprocessing: what to do.
+
+    Returns:
+        The label of the example, or, if its clip is mirrored, the label of that.
+    """
+    label = example["label"]
+    if "mirrored_label" in example and isinstance(preprocessing, VideoPreprocessingConfig):
+        label = tf.where(is_mirrored(seed, preprocessing), example["mirrored_label"], label)
+    return label
 
 
 def evaluation_input(example: Example, preprocessing: Preprocessing, views: bool) -> tf.Tensor:

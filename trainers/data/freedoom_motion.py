@@ -48,7 +48,12 @@ def freedoom_motion_source(
     options = options or MotionOptions()
     clips = load_freedoom_motion(split, options, workers)
     return InMemoryVideoSource(
-        set_name(options), split, clips.videos, clips.labels, options.class_names
+        set_name(options),
+        split,
+        clips.videos,
+        clips.labels,
+        options.class_names,
+        options.mirrored_classes,
     )
 
 

@@ -31,6 +31,8 @@ MOTION_NAMES = (
     "look_down",
 )
 CLASS_NAMES = ("still", *MOTION_NAMES)
+# Axes whose motions a mirror swaps; the others look the same there.
+_MIRRORED_AXES = (AXES[1], AXES[2])
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,13 @@ class MotionOptions:
     def class_names(self) -> tuple[str, ...]:
         """The classes, in the order of the labels."""
         return MOTION_NAMES if self.several_labels else CLASS_NAMES
+
+    @property
+    def mirrored_classes(self) -> tuple[int, ...]:
+        """For each class the one that a mirrored clip of it shows."""
+        swapped = {a: b for pair in _MIRRORED_AXES for a, b in (pair, pair[::-1])}
+        names = self.class_names
+        return tuple(names.index(swapped.get(name, name)) for name in names)
 
     def fingerprint(self, split: str, engine_version: str) -> str:
         """Hashes everything that decides the bytes of one split.

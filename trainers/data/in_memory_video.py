@@ -17,9 +17,11 @@ class InMemoryVideoSource:
         labels: (count,) whole numbers, positions in `class_names`, or, for several labels
             at once, (count, classes) floating-point zeros and ones.
         class_names: of all classes, also of those that this split lacks.
+        mirrored_classes: for each class the one that a mirrored video of it shows, a
+            permutation; None where mirroring changes no label.
 
     Raises:
-        ValueError: wrong shapes, dtypes or labels.
+        ValueError: wrong shapes, dtypes, labels or classes.
     """
 
     def __init__(
@@ -29,12 +31,16 @@ class InMemoryVideoSource:
         videos: NDArray[np.uint8],
         labels: NDArray[Any],
         class_names: tuple[str, ...],
+        mirrored_classes: tuple[int, ...] | None = None,
     ) -> None:
         _check(videos, labels, len(class_names))
+        if mirrored_classes is not None:
+            _check_mirrored(mirrored_classes, len(class_names))
         self.name = name
         self.split = split
         self.num_examples = len(labels)
         self.class_names = tuple(class_names)
+        self.mirrored_classes = mirrored_classes
         # Eager tensors are captured by reference by the function that calls `load`;
         # as constants they would be copied into its graph, which ends at 2 GB.
         dtype = np.int64 if labels.ndim == 1 else np.float32
@@ -49,10 +55,14 @@ class InMemoryVideoSource:
 
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
         """Reads one example; see `trainers.data.sources.Source`."""
-        return {
-            "video": tf.gather(self._videos, index),
-            "label": tf.gather(self._labels, index),
-        }
+        label = tf.gather(self._labels, index)
+        example = {"video": tf.gather(self._videos, index), "label": label}
+        if self.mirrored_classes is not None:
+            mirrored = tf.constant(self.mirrored_classes, tf.int64)
+            # Its own inverse: a vector of labels is reordered as a number is looked up.
+            either = (label, mirrored) if label.shape.rank else (mirrored, label)
+            example["mirrored_label"] = tf.gather(*either)
+        return example
 
 
 def _check(videos: NDArray[np.uint8], labels: NDArray[Any], num_classes: int) -> None:
@@ -76,6 +86,16 @@ def _check(videos: NDArray[np.uint8], labels: NDArray[Any], num_classes: int) ->
         raise ValueError(
             f"labels must lie in 0 to {num_classes - 1} for {num_classes} class "
             f"names, received {labels.min()} to {labels.max()}."
+        )
+
+
+def _check_mirrored(mirrored_classes: tuple[int, ...], num_classes: int) -> None:
+    places = list(range(num_classes))
+    back = [mirrored_classes[i] for i in mirrored_classes if 0 <= i < num_classes]
+    if sorted(mirrored_classes) != places or back != places:
+        raise ValueError(
+            f"mirrored_classes must name each of {num_classes} classes once, and mirrored "
+            f"twice each must be itself again, received {mirrored_classes}."
         )
 
 

@@ -9,6 +9,7 @@ from trainers.data.batch_size import check_batch_size
 from trainers.data.example_preprocessing import Preprocessing
 from trainers.data.example_preprocessing import evaluation_input
 from trainers.data.example_preprocessing import training_input
+from trainers.data.example_preprocessing import training_label
 from trainers.data.mixing import mixing_weights
 from trainers.data.mixing import mixup
 from trainers.data.order import augmentation_seeds
@@ -87,7 +88,7 @@ def training_dataset(
     def load(index: tf.Tensor, example_seed: tf.Tensor) -> Element:
         example = source.load(index)
         image = training_input(example, example_seed, preprocessing)
-        return {"image": image, "label": example["label"]}
+        return {"image": image, "label": training_label(example, example_seed, preprocessing)}
 
     def finish(step: tf.Tensor, batch: Element) -> Element:
         images, targets = batch["image"], _targets(batch["label"], source.num_classes)

@@ -52,7 +52,8 @@ class Source(Protocol):
             also be a (num_classes,) vector of zeros and ones, for several labels at once.
             Of videos, in place of the image: "video": (frames, height, width, 3) uint8, or
             "frames": (frames,) string, an encoded image each, together with "identity".
-            The number of frames may differ from video to video.
+            The number of frames may differ from video to video. Where directions are
+            classes, also "mirrored_label", the label of the video seen in a mirror.
         """
         ...
 

@@ -20,7 +20,13 @@ from trainers.data.video_decoding import decode_frames
 from trainers.data.video_decoding import video_length
 from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
 
-__all__ = ["VideoPreprocessingConfig", "evaluation_clip", "evaluation_views", "train_clip"]
+__all__ = [
+    "VideoPreprocessingConfig",
+    "evaluation_clip",
+    "evaluation_views",
+    "is_mirrored",
+    "train_clip",
+]
 
 # Numbers folded into the seed of an example, so that no two draws share a stream.
 _ORDER_STREAM = 1
@@ -28,6 +34,7 @@ _RANDAUGMENT_STREAM = 2
 _COLOR_JITTER_STREAM = 3
 _COLOR_DROP_STREAM = 4
 
+_FLIPPED_SHARE = 0.5
 _LARGEST_INT64 = 2**63 - 1
 
 
@@ -42,9 +49,7 @@ def train_clip(example: Example, seed: tf.Tensor, config: VideoPreprocessingConf
     Returns:
         uint8 (frames, height, width, 3) of `config.num_frames` and `config.image_size`.
     """
-    # One draw for all: each random operation costs as much as moving a small image.
-    draws = tf.random.stateless_uniform((6,), seed, alg="philox")
-    start, scale_y, scale_x, shift_y, shift_x, flip = tf.unstack(draws)
+    start, scale_y, scale_x, shift_y, shift_x, flip = _draws(seed)
     indices = training_frames(video_length(example), config.num_frames, config.stride, start)
     indices = order_frames(indices, config.frame_order, _stream(seed, _ORDER_STREAM))
     frames, places = _resized_frames(example, indices, config, (scale_y, scale_x))
@@ -53,8 +58,21 @@ def train_clip(example: Example, seed: tf.Tensor, config: VideoPreprocessingConf
     clip = tf.gather(_window(frames, begin, config), places)
     clip = tf.ensure_shape(clip, (config.num_frames, *config.image_size, 3))
     if config.flip:
-        clip = tf.cond(flip < 0.5, lambda: tf.reverse(clip, [2]), lambda: tf.identity(clip))
+        clip = tf.cond(flip < _FLIPPED_SHARE, lambda: tf.reverse(clip, [2]), lambda: tf.identity(clip))
     return _augmented(clip, seed, config)
+
+
+def is_mirrored(seed: tf.Tensor, config: VideoPreprocessingConfig) -> tf.Tensor:
+    """Tell whether `train_clip` mirrors its clip, so that the label can follow.
+
+    Args:
+        seed: the one that `train_clip` takes.
+        config: what to do.
+
+    Returns:
+        bool ().
+    """
+    return tf.logical_and(config.flip, _draws(seed)[-1] < _FLIPPED_SHARE)
 
 
 def evaluation_clip(
@@ -109,6 +127,12 @@ def evaluation_views(
     ]
     views = tf.concat(views, axis=0)  # (windows * clips, frames, height, width, 3)
     return tf.ensure_shape(views, (config.num_views, config.num_frames, *config.image_size, 3))
+
+
+def _draws(seed: tf.Tensor) -> list[tf.Tensor]:
+    """Return what is drawn for a training clip: start, scales, shifts and flip."""
+    # One draw for all: each random operation costs as much as moving a small image.
+    return tf.unstack(tf.random.stateless_uniform((6,), seed, alg="philox"))
 
 
 def _evaluation_order(

@@ -25,8 +25,9 @@ class VideoPreprocessingConfig:
         scale_jitter: smallest and largest factor by which a training clip is resized
             beyond `min_resize`; height and width have a factor each, drawn uniformly.
             None is off.
-        flip: mirror half of the training clips, left and right; off where a class is a
-            direction.
+        flip: mirror half of the training clips, left and right. The labels follow where
+            the source knows them of mirrored videos, as the built-in clips do; with any
+            other source to be off where a class is a direction.
         color_jitter: share of the training clips whose colours are changed.
         color_drop: share of the training clips that are turned to grey.
         randaugment_layers: random operations on each training clip; 0 is off.

@@ -232,6 +232,20 @@ def test_source_by_name(name: str, clips: RenderedClips, monkeypatch: pytest.Mon
     assert source.load(0)["label"].shape == (() if name == "freedoom_motion" else (8,))
 
 
+@pytest.mark.parametrize("several_labels", [False, True])
+def test_a_mirror_swaps_left_and_right(several_labels: bool) -> None:
+    options = MotionOptions(several_labels=several_labels)
+    names = options.class_names
+    mirrored = {name: names[options.mirrored_classes[i]] for i, name in enumerate(names)}
+    swapped = {name: other for name, other in mirrored.items() if name != other}
+    assert swapped == {
+        "strafe_left": "strafe_right",
+        "strafe_right": "strafe_left",
+        "turn_left": "turn_right",
+        "turn_right": "turn_left",
+    }
+
+
 def test_fixture_has_every_class(clips: RenderedClips) -> None:
     assert clips.videos.dtype == np.uint8
     assert clips.videos.shape == (36, 8, 32, 32, 3)

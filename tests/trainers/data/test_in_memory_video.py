@@ -5,6 +5,8 @@ import pytest
 import tensorflow as tf
 
 from trainers.data.in_memory_video import InMemoryVideoSource
+from trainers.data.pipeline import training_dataset
+from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
 
 NAMES = ("a", "b", "c")
 
@@ -56,3 +58,39 @@ def test_videos_do_not_enter_the_graph() -> None:
 def test_wrong_arrays(clips: np.ndarray, labels: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         InMemoryVideoSource("x", "train", clips, np.array(labels), NAMES)
+
+
+@pytest.mark.parametrize(
+    ("labels", "mirrored"),
+    [
+        (np.array([0, 2, 1, 0]), np.array([1, 2, 0, 1])),
+        (np.array([[1, 0, 1], [0, 0, 0]]), np.array([[0, 1, 1], [0, 0, 0]])),
+    ],
+)
+def test_labels_in_a_mirror(labels: np.ndarray, mirrored: np.ndarray) -> None:
+    source = InMemoryVideoSource("x", "train", videos(len(labels)), labels, NAMES, (1, 0, 2))
+    found = [source.load(tf.constant(i, tf.int64))["mirrored_label"] for i in range(len(labels))]
+    np.testing.assert_array_equal(found, mirrored)
+
+
+@pytest.mark.parametrize("mirrored", [(1, 0), (1, 2, 0), (0, 0, 2), (-1, 0, 2)])
+def test_a_mirror_swaps_pairs(mirrored: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="mirrored twice"):
+        InMemoryVideoSource("x", "train", videos(), np.zeros(4, int), NAMES, mirrored)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_labels_follow_mirrored_training_clips(several: bool) -> None:
+    """Class 0 is brighter to the right, class 1 to the left; class 2 says nothing of it."""
+    to_the_right = np.broadcast_to(np.arange(8, dtype=np.uint8)[:, None] * 30, (3, 8, 8, 3))
+    clips = np.stack([to_the_right, to_the_right[:, :, ::-1]])
+    labels = np.array([[1, 0, 1], [0, 1, 1]]) if several else np.array([0, 1])
+    source = InMemoryVideoSource("x", "train", clips, labels, NAMES, (1, 0, 2))
+    config = VideoPreprocessingConfig((8, 8), 2, stride=1, min_resize=8, scale_jitter=None)
+    batches = training_dataset(source, config, batch_size=32, seed=0).take(1)
+    (batch,) = batches.as_numpy_iterator()
+    brighter_to_the_right = batch["image"][:, 0, 0, -1, 0] > batch["image"][:, 0, 0, 0, 0]
+    assert 0 < brighter_to_the_right.sum() < 32
+    np.testing.assert_array_equal(batch["target"][:, 0], brighter_to_the_right)
+    np.testing.assert_array_equal(batch["target"][:, 1], ~brighter_to_the_right)
+    assert (batch["target"][:, 2] == several).all()
