@@ -44,7 +44,7 @@ _SHOWN_CLASSES = ("forward", "turn_right")
 def main() -> None:
     """Prints the result and the controls; writes the picture."""
     workdir = FLAGS.workdir or ""
-    config, model, preprocessing = _finished_run(workdir)
+    config, model, preprocessing = finished_run(workdir)
     test = make_source(config.data.source, "test", None)
     _print_result(workdir, model, test)
     _print_controls(config, model, preprocessing, test)
@@ -56,10 +56,13 @@ def main() -> None:
     print(f"\nwhat the tokens look at: {path}", flush=True)
 
 
-def _finished_run(
+def finished_run(
     workdir: str,
 ) -> tuple[ConfigDict, keras.Model, VideoPreprocessingConfig]:
     """Returns configuration, model and preprocessing of a finished run of the demo.
+
+    Args:
+        workdir: Its work directory.
 
     Raises:
         ConfigurationError: If the directory holds no such run.
@@ -91,7 +94,7 @@ def _print_result(workdir: str, model: keras.Model, test: Source) -> None:
         raise ConfigurationError(
             f"{workdir} holds no test result: run the training command again to finish it."
         )
-    name, value = _headline(rows[-1])
+    name, value = headline(rows[-1])
     print(
         f"\ntest {name} {value:.3f} on {rows[-1]['num_examples']} rendered clips of unseen maps, "
         f"after {rows[-1]['step']} steps\n"
@@ -108,21 +111,49 @@ def _print_controls(
     test: Source,
 ) -> None:
     for order, description in _CONTROLS.items():
-        evaluator = Evaluator(
-            model=model,
-            optimizer=None,
-            loss=make_loss(config.loss),
-            strategy=tf.distribute.get_strategy(),
-            preprocessing=dataclasses.replace(preprocessing, frame_order=order),
-            batch_size=config.batch_size,
-            normalization=config.data.normalization,
-            multi_label=config.data.multi_label,
-        )
-        name, value = _headline(evaluator.evaluate(test))
+        metrics = evaluate_order(config, model, preprocessing, test, order)
+        name, value = headline(metrics)
         print(f"  the same model {description}: {name} {value:.3f}", flush=True)
 
 
-def _headline(metrics: dict[str, float]) -> tuple[str, float]:
+def evaluate_order(
+    config: ConfigDict,
+    model: keras.Model,
+    preprocessing: VideoPreprocessingConfig,
+    source: Source,
+    frame_order: str,
+) -> dict[str, float]:
+    """Evaluates a trained model on clips whose frames are in another order.
+
+    Args:
+        config: Of the run.
+        model: What it trained.
+        preprocessing: What it saw.
+        source: Videos.
+        frame_order: See `VideoPreprocessingConfig`.
+
+    Returns:
+        The metrics, as after a training.
+    """
+    evaluator = Evaluator(
+        model=model,
+        optimizer=None,
+        loss=make_loss(config.loss),
+        strategy=tf.distribute.get_strategy(),
+        preprocessing=dataclasses.replace(preprocessing, frame_order=frame_order),
+        batch_size=config.batch_size,
+        normalization=config.data.normalization,
+        multi_label=config.data.multi_label,
+    )
+    return evaluator.evaluate(source)
+
+
+def headline(metrics: dict[str, float]) -> tuple[str, float]:
+    """Returns the metric to report, its name in words and its value.
+
+    Args:
+        metrics: Of an evaluation.
+    """
     name = "mean_average_precision" if "mean_average_precision" in metrics else "accuracy"
     return name.replace("_", " "), metrics[name]
 

@@ -10,9 +10,9 @@ MAP25-32.
 Hardware: any CPU.
 
 Eight of the sixteen frames, 32x32 pixels, each clip normalised by its own mean and
-deviation; tubelets of four frames, for two frames of a tubelet hardly show a motion. No flips:
-they would swap left and right, which are classes. One block on all 32 tokens, then two on four
-tokens a step of time.
+deviation; tubelets of four frames, for two frames of a tubelet hardly show a motion. Half of
+the clips are mirrored, and those to the left are then labelled as to the right. One block on
+all 32 tokens, then two on four tokens a step of time.
 """
 
 from ml_collections import ConfigDict
@@ -45,7 +45,6 @@ def get_config() -> ConfigDict:
         "stride": 2,
         "min_resize": 32,
         "scale_jitter": (1.0, 1.25),
-        "flip": False,
         "color_drop": 0.5,
         "temporal_views": 1,
         "spatial_views": 1,
