@@ -30,11 +30,14 @@ demo-video: $(INSTALLED)
 test: $(INSTALLED)
 	$(PYTEST) $(TEST_FLAGS)
 
-# The README's picture, output and tables. The benchmark behind the table is run by hand.
+# The README's pictures, outputs and tables. The benchmarks behind the tables are run by hand.
 readme: $(INSTALLED)
 	rm -rf workdir/readme
 	$(MAKE) --no-print-directory demo DEMO_WORKDIR=workdir/readme > benchmarks/results/demo_output.txt
 	cp workdir/readme/attention_maps.png benchmarks/results/demo_attention_maps.png
+	rm -rf workdir/readme_video
+	$(MAKE) --no-print-directory demo-video DEMO_VIDEO_WORKDIR=workdir/readme_video > benchmarks/results/demo_video_output.txt
+	cp workdir/readme_video/attention_maps.png benchmarks/results/demo_video_attention_maps.png
 	$(RUN) -m benchmarks.readme_tables
 
 # The library's quick tests on each backend alone, and inside keras-hub's ViT.
@@ -51,7 +54,7 @@ $(INSTALLED): pyproject.toml setup.py
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) has no venv module; on Debian or Ubuntu: apt-get install python3-venv"; exit 2; }
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
-	$(RUN) -m pip install --quiet --editable ".[$(TENSORFLOW),train,demo,notebooks,test,dev]"
+	$(RUN) -m pip install --quiet --editable ".[$(TENSORFLOW),train,demo,video,notebooks,test,dev]"
 	@touch $@
 
 clean:

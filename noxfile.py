@@ -28,13 +28,15 @@ OTHER_BACKENDS = {
 }
 
 
-def _test_library(session: nox.Session, backend: str, *requirements: str) -> None:
+def _test_library(
+    session: nox.Session, backend: str, *requirements: str, **environment: str
+) -> None:
     session.install("--quiet", "--editable", ".[test,plots]", *requirements)
     _only_this_backend(session, backend)
     session.run(
         "python", "-m", "pytest", "-n", "auto", "--maxprocesses=4",
         "-m", "not slow or every_backend", LIBRARY_TESTS, *session.posargs,
-        env={"KERAS_BACKEND": backend},
+        env={"KERAS_BACKEND": backend, **environment},
     )  # fmt: skip
 
 
@@ -59,7 +61,7 @@ def tensorflow(session: nox.Session) -> None:
 def trainer(session: nox.Session) -> None:
     """The trainer on the TensorFlow of Cloud TPUs: `tensorflow-tpu` ends at 2.19.1."""
     session.install(
-        "--quiet", "--editable", ".[train,demo,test]", OLDEST_TENSORFLOW, METADATA
+        "--quiet", "--editable", ".[train,demo,video,test]", OLDEST_TENSORFLOW, METADATA
     )  # fmt: skip
     session.run(
         "python", "-m", "pytest", "-n", "auto", "--maxprocesses=4", "-m", "not slow",
@@ -70,7 +72,8 @@ def trainer(session: nox.Session) -> None:
 @nox.session(python=NEWEST_PYTHON)
 def jax(session: nox.Session) -> None:
     """The library on JAX, without TensorFlow."""
-    _test_library(session, "jax", "jax")
+    # These programs are many, small and run once: optimising one takes longer than running it.
+    _test_library(session, "jax", "jax", JAX_DISABLE_MOST_OPTIMIZATIONS="1")
 
 
 @nox.session

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.demo_video_table import demo_video_accuracy
 from benchmarks.measuring import RESULTS
 from benchmarks.measuring import read_csv
 from benchmarks.model_table import all_models
@@ -47,10 +48,15 @@ def _attention(rows: list[dict[str, str]]) -> str:
     return ", ".join(f"{float(share):.2f}" for share in shares) if all(shares) else "–"
 
 
-def demo_output() -> str:
+def demo_output(file: str = "demo_output.txt") -> str:
     """Returns the last lines of a `make demo`, from the test accuracy on."""
-    text = (RESULTS / "demo_output.txt").read_text(encoding="utf-8")
+    text = (RESULTS / file).read_text(encoding="utf-8")
     return f"```text\n{text[text.index('test accuracy') :].rstrip()}\n```"
+
+
+def demo_video_output() -> str:
+    """Returns the last lines of a `make demo-video`."""
+    return demo_output("demo_video_output.txt")
 
 
 Parts = dict[str, Callable[[], str]]
@@ -58,6 +64,8 @@ DOCUMENTS: dict[str, Parts] = {
     "README.md": {
         "demo_accuracy": demo_accuracy,
         "demo_output": demo_output,
+        "demo_video_accuracy": demo_video_accuracy,
+        "demo_video_output": demo_video_output,
         "models": readme_models,
         "trainer": trainer_table,
     },

@@ -1,5 +1,6 @@
 """Fixtures for all tests. The backend is Keras' own choice (KERAS_BACKEND)."""
 
+import gc
 import os
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -13,6 +14,14 @@ import numpy as np
 import pytest
 
 Gradients = Callable[..., tuple[list[np.ndarray], list[np.ndarray]]]
+
+
+def pytest_collection_finish() -> None:
+    """Takes what is loaded by now, which stays, out of every later search for garbage.
+
+    With TensorFlow that is some hundred thousand objects, and each `clear_session` searches.
+    """
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

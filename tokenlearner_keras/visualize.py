@@ -10,6 +10,7 @@ _ORANGE = np.array([0.95, 0.3, 0.0], "float32")
 _YELLOW = np.array([1.0, 0.9, 0.2], "float32")
 _CELL_WIDTH = 1.15  # Inches
 _FONT_SIZE = 8
+_MOST_FRAMES = 8  # Side by side, of all strips together
 
 
 def plot_attention_maps(
@@ -22,7 +23,7 @@ def plot_attention_maps(
 
     An image becomes a row: the image, then it under the map of each token. A video becomes
     a strip: a row of its frames, then the same frames under the maps of each token, a row a
-    token. If the maps have fewer time steps than the video has frames, the frames are cut
+    token; strips of few frames stand side by side. If the maps have fewer time steps than the video has frames, the frames are cut
     into that many equal runs (tubelets) and the one in the middle of each is shown; of a
     model that samples frames pass the frames that it took.
 
@@ -73,9 +74,12 @@ def _draw_videos(videos: np.ndarray, maps: np.ndarray, titles: list[str] | None)
     steps, num_tokens = maps.shape[1:3]
     frames = _middle_frames(videos.shape[1], steps)
     rows = num_tokens + 1
-    figure = _figure(len(videos) * rows, steps, videos, margin=0.6)
-    strips = figure.subfigures(len(videos), 1, squeeze=False)[:, 0]
-    for number, (strip, video, video_maps) in enumerate(zip(strips, videos, maps, strict=True)):
+    abreast = min(len(videos), max(1, _MOST_FRAMES // steps))
+    stacked = -(-len(videos) // abreast)
+    figure = _figure(stacked * rows, abreast * steps, videos, margin=0.6 * abreast)
+    strips = figure.subfigures(stacked, abreast, squeeze=False).flat
+    # The last row may have places left over.
+    for number, (strip, video, video_maps) in enumerate(zip(strips, videos, maps, strict=False)):
         axes = strip.subplots(rows, steps, squeeze=False)
         if titles is not None:
             strip.suptitle(str(titles[number]), fontsize=_FONT_SIZE + 1, parse_math=False)

@@ -12,6 +12,7 @@ from trainers.files import AnyPath
 BEST_METRICS = {
     "accuracy": True,
     "top5_accuracy": True,
+    "mean_class_accuracy": True,
     "mean_average_precision": True,
     "loss": False,
 }

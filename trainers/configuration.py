@@ -97,7 +97,6 @@ def base_config() -> ConfigDict:
             "image_key": RecordsConfig.image_key,
             "label_key": RecordsConfig.label_key,
             "num_classes": config_dict.placeholder(int),
-            "multi_label": config_dict.placeholder(bool),
         }
     )
     # Of images; and of clips, for a model that takes videos.

@@ -38,7 +38,7 @@ _CONTROLS = {
     "shuffled": "on the frames of each clip in another order",
 }
 #: Of these classes a clip is drawn, where the labels are numbers.
-_SHOWN_CLASSES = ("forward", "turn_right")
+_SHOWN_CLASSES = ("forward", "strafe_left", "turn_right", "look_up")
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
     workdir = FLAGS.workdir or ""
     config, model, preprocessing = finished_run(workdir)
     test = make_source(config.data.source, "test", None)
-    _print_result(workdir, model, test)
+    _print_result(workdir, config, model, test)
     _print_controls(config, model, preprocessing, test)
     if not any(isinstance(layer, BaseTokenLearner) for layer in model.layers):
         print("\nno TokenLearner in this model, so there are no tokens to show", flush=True)
@@ -83,7 +83,7 @@ def finished_run(
     return config, keras.saving.load_model(path, compile=False), preprocessing
 
 
-def _print_result(workdir: str, model: keras.Model, test: Source) -> None:
+def _print_result(workdir: str, config: ConfigDict, model: keras.Model, test: Source) -> None:
     """Prints the result that the training wrote at its end.
 
     Raises:
@@ -95,9 +95,10 @@ def _print_result(workdir: str, model: keras.Model, test: Source) -> None:
             f"{workdir} holds no test result: run the training command again to finish it."
         )
     name, value = headline(rows[-1])
+    expected = config.demo.expected_accuracy or "nothing"
     print(
         f"\ntest {name} {value:.3f} on {rows[-1]['num_examples']} rendered clips of unseen maps, "
-        f"after {rows[-1]['step']} steps\n"
+        f"after {rows[-1]['step']} steps (the whole training is expected to reach {expected})\n"
         f"model {model.name}: {tk.count_macs(model) / 1e6:.1f} million MACs a clip"
     )
     if name == "accuracy":

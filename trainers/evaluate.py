@@ -22,6 +22,7 @@ from trainers.class_report import check_report
 from trainers.class_report import class_report
 from trainers.class_report import ranking_report
 from trainers.class_report import write_report
+from trainers.data.bad_examples import check_limit
 from trainers.data.example_preprocessing import check_kind
 from trainers.data.sources import Source
 from trainers.distribution import STRATEGIES
@@ -43,6 +44,7 @@ from trainers.hosts import Hosts
 from trainers.reporting import format_metrics
 from trainers.reporting import say_to_stderr
 from trainers.run_checks import check_backend
+from trainers.run_checks import check_labels
 from trainers.run_checks import describe_model
 from trainers.state import load_state
 from trainers.workdir import read_class_names
@@ -63,6 +65,12 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
         "weights", None, WEIGHTS, "Moving averages (if there are any) or the weights.", **values
     )
     flags.DEFINE_integer("batch_size", None, "Global; the training's if not given.", **values)
+    flags.DEFINE_integer(
+        "max_bad_examples",
+        None,
+        "Examples that are left out if they cannot be read; as in training if not given.",
+        **values,
+    )
     flags.DEFINE_bool(
         "views", True, "Judge a video by all its views, not by the clip in its middle.", **values
     )
@@ -82,6 +90,7 @@ def main() -> None:
     sets = _chosen_sets(config)
     averages = _choose_weights(config)
     _choose_batch_size(config)
+    _choose_bad_examples(config)
     check_report(FLAGS.report)
 
     # ----------------------------------------------------- checkpoint and devices
@@ -103,6 +112,9 @@ def main() -> None:
         model, optimizer = make_model(config, model_config, NO_TRAINING)
     load_state(arrays, model, optimizer)
     preprocessing = make_preprocessing(config, model_config)
+    for source in sources.values():
+        check_kind(source, preprocessing)
+        check_labels(source, config.data.multi_label)
     evaluator = make_evaluator(config, model, optimizer, strategy, preprocessing, averages)
     print(f"{describe_model(model)}, step {step}, {_describe_weights(averages)}", flush=True)
 
@@ -110,7 +122,6 @@ def main() -> None:
     results = {}
     with hosts.explain_losses():
         for name, source in sources.items():
-            check_kind(source, preprocessing)
             results[name] = _evaluate(evaluator, source)
             print(f"{name}: {format_metrics(results[name]['metrics'])}", flush=True)
         if FLAGS.report and hosts.is_chief:
@@ -157,6 +168,12 @@ def _choose_batch_size(config: ConfigDict) -> None:
     if FLAGS.batch_size < 1:
         raise ConfigurationError(f"--batch_size must be at least 1. Received: {FLAGS.batch_size}.")
     config.batch_size = FLAGS.batch_size
+
+
+def _choose_bad_examples(config: ConfigDict) -> None:
+    if FLAGS.max_bad_examples is not None:
+        check_limit(FLAGS.max_bad_examples)
+        config.data.max_bad_examples = FLAGS.max_bad_examples
 
 
 def _load(workdir: str) -> tuple[int, Arrays]:

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from trainers.average_precision import average_precisions
 from trainers.average_precision import mean_average_precision
 from trainers.data.bad_examples import BadExamples
+from trainers.data.bad_examples_file import BadExamplesFile
 from trainers.data.distributed import evaluation_batches
 from trainers.data.example_preprocessing import Preprocessing
 from trainers.data.failures import explain_data_failures
 from trainers.data.normalization import normalize
 from trainers.data.sources import Source
 from trainers.losses import Loss
+from trainers.metrics import class_sums
 from trainers.metrics import confusion_counts
 from trainers.metrics import evaluation_sums
 from trainers.metrics import metrics_of
@@ -80,15 +82,27 @@ class Evaluator:
         self.view_reduction = view_reduction or make_view_reduction("logits", "softmax")
         self.max_bad_examples = max_bad_examples
         self._bad_examples: dict[Source, BadExamples] = {}
+        self._bad_examples_file: BadExamplesFile | None = None
         self._step = tf.function(self._distributed_step)
         self._ranking_step = tf.function(self._distributed_ranking_step)
+
+    @property
+    def bad_examples(self) -> list[BadExamples]:
+        """What could not be read so far, of each source that was evaluated."""
+        return list(self._bad_examples.values())
+
+    def list_bad_examples_in(self, file: BadExamplesFile) -> None:
+        """Lists in a file what cannot be read, of every source that is evaluated from now on."""
+        self._bad_examples_file = file
 
     def evaluate(
         self, source: Source, num_batches: int | None = None, views: bool = False
     ) -> dict[str, float]:
         """Returns `accuracy`, `top5_accuracy`, `loss` and `num_examples` of a split.
 
-        With several labels it is `mean_average_precision`, `loss` and `num_examples`.
+        Where each example has one class, `mean_class_accuracy` is the mean over the classes
+        that have examples. With several labels it is `mean_average_precision`, `loss` and
+        `num_examples`.
 
         Args:
             source: The examples.
@@ -165,7 +179,8 @@ class Evaluator:
                 integers (B,) or 0/1 (B, num_classes); `mask`, float32 (B,), 0 for padding.
 
         Returns:
-            Sums over the share's examples, as `evaluation_sums`.
+            Sums over the share's examples, as `evaluation_sums`; with one class an example
+            also as `class_sums`.
         """
         return self._sums(self._logits(batch), batch)
 
@@ -192,8 +207,12 @@ class Evaluator:
         return itertools.islice(batches, num_batches)
 
     def _bad_examples_of(self, source: Source) -> BadExamples:
-        new = BadExamples(source, self.max_bad_examples, say_to_stderr)
-        return self._bad_examples.setdefault(source, new)
+        if source not in self._bad_examples:
+            examples = BadExamples(source, self.max_bad_examples, say_to_stderr)
+            if self._bad_examples_file:
+                examples.list_in(self._bad_examples_file)
+            self._bad_examples[source] = examples
+        return self._bad_examples[source]
 
     @contextlib.contextmanager
     def _evaluating(self, source: Source) -> Iterator[None]:
@@ -246,7 +265,9 @@ class Evaluator:
 
     def _sums(self, logits: tf.Tensor, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         losses = self.loss(batch["target"], logits)
-        return evaluation_sums(logits, batch["label"], losses, batch["mask"])
+        labels, mask = batch["label"], batch["mask"]
+        by_class = class_sums(logits, labels, mask) if labels.shape.rank == 1 else {}
+        return {**evaluation_sums(logits, labels, losses, mask), **by_class}
 
 
 def has_several_labels(source: Source) -> bool:

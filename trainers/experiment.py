@@ -273,12 +273,12 @@ def make_preprocessing(config: ConfigDict, model: ModelConfig) -> Preprocessing:
 
 
 def make_records(config: ConfigDict) -> RecordsConfig:
-    """Returns the section `records`: how `data.source=records` is read.
+    """Returns how `data.source=records` is read: the section `records`, `data.multi_label`.
 
     Raises:
         ConfigurationError: If a value is out of range.
     """
-    return RecordsConfig(**config.records.to_dict())
+    return RecordsConfig(multi_label=config.data.multi_label, **config.records.to_dict())
 
 
 def show_warnings_plainly() -> None:

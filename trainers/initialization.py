@@ -10,12 +10,10 @@ import keras
 
 from tokenlearner_keras import LoadReport
 from tokenlearner_keras import load_npz
-from tokenlearner_keras import resize_model
+from tokenlearner_keras.weights.transfer import transfer_weights
 from trainers import files
 from trainers.errors import ConfigurationError
 
-_HEADS = ("pre_logits/", "head/")
-_SHOWN_PROBLEMS = 5
 # What reading a damaged archive, or one of another model, raises.
 _UNREADABLE = (
     ValueError,
@@ -47,9 +45,10 @@ def check_init_from(path: str | None) -> None:
 def initialize(model: keras.Model, path: str) -> LoadReport:
     """Gives a model the weights of another one, as far as both have them.
 
-    Positions are resized to the model's grid, and a head for other classes stays fresh. Of
-    a work directory it is the finished model, which holds the averaged weights if there
-    are any.
+    Positions are resized to the model's grid, and a head for other classes stays fresh. The
+    weights of an image model start a video model: positions repeated over time, the patch
+    kernel inflated to tubelets. Of a work directory it is the finished model, which holds
+    the averaged weights if there are any.
 
     Args:
         model: The model; unchanged if an error is raised.
@@ -101,48 +100,4 @@ def _load_keras(model: keras.Model, path: str) -> LoadReport:
     """Copies the weights of a saved model by name."""
     if not zipfile.is_zipfile(path):
         raise ValueError("it is no .keras file, or only a part of one")
-    source = keras.saving.load_model(path, compile=False)
-    before = _parameters(source)
-    if source.input_shape[1:-1] != model.input_shape[1:-1]:
-        source = resize_model(source, model.input_shape[-3:-1])
-    after, targets = _parameters(source), _parameters(model)
-    common = after.keys() & targets.keys()
-    if not common:
-        raise ValueError(f"it holds another kind of model, {source.name!r}, with other layers")
-    different = {name for name in common if after[name].shape != targets[name].shape}
-    skipped = {name for name in different if name.startswith(_HEADS)}
-    # The bias of a head goes with its kernel.
-    skipped |= {name for name in common if _layer(name) in map(_layer, skipped)}
-    _check_shapes(after, targets, different - skipped)
-    for name in common - skipped:
-        targets[name].assign(after[name].numpy())
-    resized = {name for name in common if before[name].shape != after[name].shape}
-    return LoadReport(
-        loaded=tuple(sorted(common - skipped - resized)),
-        resized=tuple(sorted(resized - skipped)),
-        skipped=tuple(sorted(skipped)),
-        missing=tuple(sorted(targets.keys() - common)),
-        left_over=tuple(sorted(after.keys() - common)),
-    )
-
-
-def _parameters(model: keras.Model) -> dict[str, keras.Variable]:
-    return {each.path: each for each in model.weights if each.name != "seed_generator_state"}
-
-
-def _layer(name: str) -> str:
-    return name.rpartition("/")[0]
-
-
-def _check_shapes(
-    sources: dict[str, keras.Variable], targets: dict[str, keras.Variable], different: set[str]
-) -> None:
-    if different:
-        listed = "; ".join(
-            f"{name}: {tuple(sources[name].shape)} there, {tuple(targets[name].shape)} here"
-            for name in sorted(different)[:_SHOWN_PROBLEMS]
-        )
-        raise ValueError(
-            f"it holds another model; {len(different)} parameters have other shapes ({listed}). "
-            "Choose a model of the same width, patches and tokens."
-        )
+    return transfer_weights(model, keras.saving.load_model(path, compile=False))

@@ -83,10 +83,12 @@ def main() -> None:
     labels = _label_map(rows)
     multi_label = _is_multi_label(rows)
     _check_labels(rows, labels, multi_label)
+    rows = _with_missing_labels(rows, multi_label)
+    _check_rows(rows)
     files.make_directories(FLAGS.output)
     conversion = Conversion(
         FLAGS.csv,
-        _with_missing_labels(rows, multi_label),
+        rows,
         {label: number for number, label in enumerate(labels)},
         FLAGS.output,
         FLAGS.split,
@@ -184,6 +186,17 @@ def _check_labels(rows: list[VideoRow], labels: tuple[str, ...], multi_label: bo
                 f"{FLAGS.csv}, row {row.number}: {len(row.labels)} labels, but the data set has "
                 "one a video. Correct the row, or convert all splits anew with --multi_label."
             )
+
+
+def _check_rows(rows: list[VideoRow]) -> None:
+    """Checks what can be seen without the videos; corrected later, it would be another list."""
+    bad = [row for row in rows if row.problem]
+    if bad and not FLAGS.skip_bad:
+        more = f" ({len(bad)} such rows)" if len(bad) > 1 else ""
+        raise DataError(
+            f"{FLAGS.csv}, row {bad[0].number}: {bad[0].problem}{more}. Correct the list, or "
+            "leave out such rows with --skip_bad."
+        )
 
 
 def _with_missing_labels(rows: list[VideoRow], multi_label: bool) -> list[VideoRow]:

@@ -1,5 +1,7 @@
 """Sums from which exact evaluation metrics are divided, once."""
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -20,26 +22,37 @@ def evaluation_sums(
         losses: `(B,)` loss of each example.
         mask: `(B,)`, 1 for a real example, 0 for padding.
     """
-    logits = tf.cast(logits, tf.float32)
     mask = tf.cast(mask, tf.float32)
     if labels.shape.rank == 2:
-        right = labels > 0
-        chosen = tf.reduce_max(tf.where(right, logits, -np.inf), axis=1)[:, None]
-        mask *= tf.cast(tf.reduce_any(right, axis=1), tf.float32)
-    else:
-        classes = tf.range(tf.shape(logits)[1], dtype=labels.dtype)[None]
-        right = classes == labels[:, None]
-        chosen = tf.gather(logits, labels, axis=1, batch_dims=1)[:, None]
-    # Rank of the right class. Ties count against it, and so does NaN: neither a constant
-    # model nor a broken one is right.
-    others = tf.cast(~right, tf.float32)
-    ahead = tf.reduce_sum(others * tf.cast(~(logits < chosen), tf.float32), axis=1)
+        mask *= tf.cast(tf.reduce_any(labels > 0, axis=1), tf.float32)
+    ahead = _classes_ahead(logits, labels)
     real = mask > 0
     return {
         "correct": tf.reduce_sum(mask * tf.cast(ahead < 1, tf.float32)),
         "top5_correct": tf.reduce_sum(mask * tf.cast(ahead < TOP_K, tf.float32)),
         "loss": tf.reduce_sum(tf.where(real, losses, tf.zeros_like(losses))),
         "num_examples": tf.reduce_sum(mask),
+    }
+
+
+def class_sums(logits: tf.Tensor, labels: tf.Tensor, mask: tf.Tensor) -> Sums:
+    """Returns masked sums over one batch, of each class; those of batches and replicas add up.
+
+    Args:
+        logits: `(B, K)`.
+        labels: `(B,)` integers.
+        mask: `(B,)`, 1 for a real example, 0 for padding.
+
+    Returns:
+        `class_correct` and `class_examples`, `(K,)`. Over the classes they add up to
+        `correct` and `num_examples` of `evaluation_sums`.
+    """
+    mask = tf.cast(mask, tf.float32)
+    is_right = tf.cast(_classes_ahead(logits, labels) < 1, tf.float32)
+    examples = mask[:, None] * tf.one_hot(labels, logits.shape[1])  # (B, K)
+    return {
+        "class_correct": tf.reduce_sum(is_right[:, None] * examples, axis=0),
+        "class_examples": tf.reduce_sum(examples, axis=0),
     }
 
 
@@ -68,12 +81,38 @@ def confusion_counts(logits: tf.Tensor, labels: tf.Tensor, mask: tf.Tensor) -> t
     return tf.matmul(mask * right, tf.one_hot(predicted, num_classes), transpose_a=True)
 
 
-def metrics_of(sums: dict[str, float]) -> dict[str, float]:
-    """Divides the sums of all batches by the number of real examples."""
+def metrics_of(sums: dict[str, Any]) -> dict[str, float]:
+    """Divides the sums of all batches, once.
+
+    Args:
+        sums: From `evaluation_sums`; those of `class_sums` among them add
+            `mean_class_accuracy`, the mean over the classes that have examples.
+    """
     count = sums["num_examples"]
-    return {
+    metrics = {
         "accuracy": float(sums["correct"] / count),
         "top5_accuracy": float(sums["top5_correct"] / count),
-        "loss": float(sums["loss"] / count),
-        "num_examples": int(count),
     }
+    if "class_examples" in sums:
+        found = sums["class_examples"] > 0
+        recall = sums["class_correct"][found] / sums["class_examples"][found]
+        metrics["mean_class_accuracy"] = float(np.mean(recall))
+    return {**metrics, "loss": float(sums["loss"] / count), "num_examples": int(count)}
+
+
+def _classes_ahead(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Returns how many wrong classes are not below the best right one, `(B,)`.
+
+    Ties count against the right class, and so does NaN: neither a constant model nor a
+    broken one is right.
+    """
+    logits = tf.cast(logits, tf.float32)
+    if labels.shape.rank == 2:
+        right = labels > 0
+        chosen = tf.reduce_max(tf.where(right, logits, -np.inf), axis=1)[:, None]
+    else:
+        classes = tf.range(tf.shape(logits)[1], dtype=labels.dtype)[None]
+        right = classes == labels[:, None]
+        chosen = tf.gather(logits, labels, axis=1, batch_dims=1)[:, None]
+    others = tf.cast(~right, tf.float32)
+    return tf.reduce_sum(others * tf.cast(~(logits < chosen), tf.float32), axis=1)

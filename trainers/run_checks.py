@@ -11,7 +11,9 @@ from trainers.checkpoint_files import checkpoint_steps
 from trainers.data.normalization import check_normalization
 from trainers.data.sources import Source
 from trainers.data.sources import check_source
+from trainers.data.sources import several_labels
 from trainers.errors import ConfigurationError
+from trainers.evaluation import has_several_labels
 from trainers.evaluation_sets import configured_sets
 from trainers.experiment import check_training
 from trainers.experiment import make_model_config
@@ -38,6 +40,8 @@ def check_configuration(config: ConfigDict, workdir: str | None) -> None:
     for split in ("train_split", "final_split"):
         if config.data[split]:
             check_source(config.data.source, config.data[split])
+    # What the name tells is known before the data are rendered or read.
+    _check_labels(config.data.source, several_labels(config.data.source), config.data.multi_label)
     configured_sets(config.data)
     check_workdir(workdir, config, model_config)
 
@@ -61,6 +65,34 @@ def check_steps(config: ConfigDict) -> ModelConfig:
     clips = model_config.num_frames is not None
     check_normalization(config.data.normalization, clips=clips)
     return model_config
+
+
+def check_labels(source: Source, multi_label: bool, is_trained_on: bool = False) -> None:
+    """Checks that the labels of a source are what `data.multi_label` says.
+
+    Without it, a set that is only evaluated may have several labels all the same: any of
+    them is right then.
+
+    Args:
+        source: To train on or to evaluate.
+        multi_label: `data.multi_label`.
+        is_trained_on: Whether it is trained on.
+
+    Raises:
+        ConfigurationError: If they are not.
+    """
+    if multi_label or is_trained_on:
+        _check_labels(source.name, has_several_labels(source), multi_label)
+
+
+def _check_labels(name: str, several: bool | None, multi_label: bool) -> None:
+    if several is not None and several != multi_label:
+        received = "any number of labels" if several else "one label"
+        cure = " and loss='sigmoid'" if several else ""
+        raise ConfigurationError(
+            f"data.multi_label is {multi_label}, and each example of {name} has {received}. Set "
+            f"data.multi_label={several}{cure}, or choose another data.source."
+        )
 
 
 def check_backend() -> None:

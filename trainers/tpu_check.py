@@ -26,6 +26,7 @@ from trainers.configuration import parse_config_flag
 from trainers.data.sources import make_source
 from trainers.errors import ConfigurationError
 from trainers.errors import TrainingError
+from trainers.experiment import make_records
 from trainers.experiment import show_warnings_plainly
 from trainers.reporting import say_to_stderr
 from trainers.run_checks import check_steps
@@ -88,16 +89,19 @@ def _check(config: ConfigDict) -> None:
 
 
 def _num_classes(config: ConfigDict) -> int:
-    """Returns the classes that the flag names, else those of the data.
+    """Returns the classes that the flag or `records.num_classes` names, else of the data.
 
     Raises:
         ConfigurationError: If the data are not there, and nothing else knows.
     """
     if FLAGS.num_classes is not None:
         return int(FLAGS.num_classes)
-    data = config.data
+    data, records = config.data, make_records(config)
+    if data.source == "records" and records.num_classes is not None:
+        return records.num_classes
     try:
-        return make_source(data.source, data.train_split, data.data_dir).num_classes
+        source = make_source(data.source, data.train_split, data.data_dir, records=records)
+        return source.num_classes
     except ConfigurationError as error:
         described = described_classes(data.source)
         if described is None:

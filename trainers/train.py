@@ -28,6 +28,7 @@ from trainers.checkpoint_files import Arrays
 from trainers.checkpointing import CheckpointStore
 from trainers.configuration import parse_config_flag
 from trainers.data.bad_examples import BadExamples
+from trainers.data.bad_examples_file import BadExamplesFile
 from trainers.data.distributed import training_batches
 from trainers.data.example_preprocessing import check_kind
 from trainers.data.failures import explain_data_failures
@@ -63,6 +64,7 @@ from trainers.reporting import format_metrics
 from trainers.reporting import read_metrics
 from trainers.reporting import say_to_stderr
 from trainers.run_checks import check_configuration
+from trainers.run_checks import check_labels
 from trainers.run_checks import describe_data
 from trainers.run_checks import describe_model
 from trainers.signals import StopRequest
@@ -128,6 +130,7 @@ def train(lock: WorkdirLock) -> None:
     preprocessing = make_preprocessing(config, model_config)
     for source in (train_source, *eval_sources.values()):
         check_kind(source, preprocessing)
+        check_labels(source, config.data.multi_label, source is train_source)
     with strategy.scope():
         model, optimizer = make_model(config, model_config, schedule)
     print(describe_model(model), flush=True)
@@ -178,7 +181,9 @@ def train(lock: WorkdirLock) -> None:
         make_workdir(output)
         lock.acquire(output)
         prepare_workdir(output, config, model_config, train_source)
-    bad_examples.remember_in(files.join(output, "bad_examples.jsonl"))
+    bad_examples_file = BadExamplesFile(files.join(output, "bad_examples.jsonl"))
+    bad_examples.remember_in(bad_examples_file)
+    evaluator.list_bad_examples_in(bad_examples_file)
     writer = MetricsWriter(output, step)
     progress = ProgressLine(schedule.total, step, config.batch_size)
     with progress, stop.deferred(), store, hosts.explain_losses(), profiler:
@@ -222,8 +227,6 @@ def train(lock: WorkdirLock) -> None:
                 )
 
     # ---------------------------------------------------- final model and test set
-    if bad_examples.count:
-        print(bad_examples.report(), flush=True)
     with averaged_weights(model, optimizer):
         save_model(model, output)
     with hosts.explain_losses():
@@ -238,6 +241,9 @@ def train(lock: WorkdirLock) -> None:
             )
         writer.close()
         hosts.wait()
+    for each in (bad_examples, *evaluator.bad_examples):
+        if each.count:
+            print(each.report(), flush=True)
     print(f"finished: {workdir}", flush=True)
 
 

@@ -26,6 +26,9 @@ class TrainStep:
     after the other, which takes the memory of one; all else stays as it is. Dropout
     masks are a function of (seed, step, replica, micro-batch).
 
+    Batch norms see the statistics of the global batch and move theirs once a step. With
+    gradient accumulation they see each micro-batch by itself, and move with each.
+
     Args:
         model: The Keras model, built in the strategy's scope.
         optimizer: From `make_optimizer`, built.
@@ -43,8 +46,9 @@ class TrainStep:
             where the class of the largest logit is one of them.
 
     Raises:
-        ConfigurationError: If `jit_compile` is asked for on several replicas, or the
-            batch cannot be cut into micro-batches of equal size.
+        ConfigurationError: If `jit_compile` is asked for on several replicas, or
+            micro-batches with batch norms are, or the batch cannot be cut into micro-batches
+            of equal size.
     """
 
     def __init__(
@@ -73,6 +77,8 @@ class TrainStep:
                 "jit_compile is for one replica. Received jit_compile=True on "
                 f"{replicas} replicas. Set jit_compile=False."
             )
+        if gradient_accumulation_steps > 1:
+            _check_micro_batches(model, strategy, gradient_accumulation_steps)
         self.model = model
         self.optimizer = optimizer
         self.loss = loss
@@ -217,6 +223,27 @@ def seed_states(model: keras.Model) -> list[Any]:
         for variable in model.non_trainable_variables
         if variable.name == "seed_generator_state"
     ]
+
+
+def _check_micro_batches(
+    model: keras.Model, strategy: tf.distribute.Strategy, micro_batches: int
+) -> None:
+    """Refuses micro-batches where batch norms could not exchange their statistics.
+
+    Mirrored replicas meet in the outermost graph of a step only, and micro-batches are a
+    loop inside of it. On TPUs, where we could not try, an exchange is an operation of the
+    replica's own graph, XLA's sum over replicas, which a loop may hold.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if replicas == 1 or isinstance(strategy, tf.distribute.TPUStrategy):
+        return
+    if any(variable.name == "moving_variance" for variable in model.non_trainable_variables):
+        raise ConfigurationError(
+            "gradient_accumulation_steps must be 1 on several replicas, for the batch norms of "
+            f"{model.name} share their statistics. Received {micro_batches} on {replicas} "
+            "replicas. Set gradient_accumulation_steps=1, or train on one replica with "
+            "--strategy=one_device."
+        )
 
 
 def _cut(values: tf.Tensor, count: int) -> tf.Tensor:

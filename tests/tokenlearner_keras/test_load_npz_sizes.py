@@ -72,6 +72,15 @@ def test_a_still_video_is_embedded_as_its_image(inflation: str) -> None:
     np.testing.assert_allclose(shares / shares.sum(), share, atol=1e-5)
 
 
+def test_the_model_says_how_its_tubelets_are_filled() -> None:
+    model = golden_model(**VIDEO, tubelet_size=3, tubelet_inflation="average")
+    load_npz(model, CHECKPOINT)
+    kernel = parameter_value(model, KERNEL)
+    np.testing.assert_allclose(kernel, np.stack([checkpoint_arrays()[KERNEL] / 3] * 3), atol=1e-7)
+    load_npz(model, CHECKPOINT, inflation="central_frame")
+    assert not np.any(parameter_value(model, KERNEL)[[0, 2]])
+
+
 @pytest.mark.parametrize("tubelet_size", [1, 2])
 @pytest.mark.parametrize("image_size", [(32, 32), (24, 40)])
 def test_positions_are_repeated_for_every_frame(

@@ -1,11 +1,13 @@
 """The same training in several ways, and the proof that it ends the same."""
 
+import functools
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.trainers.small_runs import strategy_of
 from tests.trainers.step_runs import BATCH
 from tests.trainers.step_runs import CLIPNORM
 from tests.trainers.step_runs import Arrays
@@ -19,6 +21,16 @@ CASES: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": "sgd"},
     "accumulation": {"optimizer": "adamw", "use_ema": True, "accumulation": 2},
 }
+
+#: On four devices and in two processes; all cases run on two devices. A whole batch without
+#: averages of the weights, and micro-batches with them.
+FEWER_CASES = ("lamb", "accumulation")
+
+
+@functools.cache
+def on_one_replica(case: str) -> Arrays:
+    """Returns how a case ends on one replica."""
+    return train_case(strategy_of(1), case)
 
 
 def train_case(strategy: tf.distribute.Strategy, case: str, **changes: Any) -> Arrays:

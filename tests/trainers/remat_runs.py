@@ -20,6 +20,9 @@ CASES: dict[str, dict[str, Any]] = {
     "accumulation": {"rates": RATES, "accumulation": 2},
 }
 
+#: On four replicas; all cases run on two. The first ends like a plain run on one replica.
+FEWER_RUNS = (("certain", "remat"), ("accumulation", "plain"), ("accumulation", "remat"))
+
 
 def train_remat(
     strategy: tf.distribute.Strategy, case: str, *, remat: bool, **changes: Any

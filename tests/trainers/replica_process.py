@@ -38,7 +38,7 @@ def _train_equality(strategy: tf.distribute.Strategy) -> Arrays:
     """Returns the ends as `CASE:NAME`."""
     return {
         f"{case}:{name}": value
-        for case in equality.CASES
+        for case in equality.FEWER_CASES
         for name, value in equality.train_case(strategy, case).items()
     }
 
@@ -47,8 +47,7 @@ def _train_remat(strategy: tf.distribute.Strategy) -> Arrays:
     """Returns the ends as `CASE:plain:NAME` and `CASE:remat:NAME`."""
     return {
         f"{case}:{kind}:{name}": value
-        for case in remat_runs.CASES
-        for kind in ("plain", "remat")
+        for case, kind in remat_runs.FEWER_RUNS
         for name, value in remat_runs.train_remat(strategy, case, remat=kind == "remat").items()
     }
 

@@ -1,16 +1,23 @@
 """Batch norms inside the training step: statistics of the global batch, kept in checkpoints."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
 
 from tests.trainers.small_runs import strategy_of
 from tests.trainers.step_runs import StepRun
+from tests.trainers.step_runs import linear
 from tokenlearner_keras import create_model
+from tokenlearner_keras.layers.batch_normalization import BatchNormalization
+from trainers.errors import ConfigurationError
 from trainers.state import load_state
 
 
-def _convolutional() -> keras.Model:
+def _convolutional(remat: bool = False) -> keras.Model:
     """Returns a small convolutional video model with TokenLearner, on clips of one frame."""
     video = create_model(
         "x2plus1d_m_tokenlearner",
@@ -26,32 +33,73 @@ def _convolutional() -> keras.Model:
         num_heads=2,
         key_width=4,
         representation_size=None,
+        remat=remat,
     )
     inputs = keras.Input((8, 8, 3))
     return keras.Model(inputs, video(keras.layers.Reshape((1, 8, 8, 3))(inputs)))
 
 
-def _run(replicas: int, **options: object) -> StepRun:
+def _normalized() -> keras.Model:
+    """Returns a classifier of two layers with a batch norm between them."""
+    return linear(keras.layers.Dense(6), BatchNormalization())
+
+
+def _run(replicas: int, build: Callable[[], keras.Model], **options: Any) -> StepRun:
     # No clipping: the first gradients of the fuser are a thousandfold.
-    return StepRun(strategy_of(replicas), _convolutional, optimizer="sgd", **options)  # type: ignore[arg-type]
+    return StepRun(strategy_of(replicas), build, optimizer="sgd", clipnorm=None, **options)
+
+
+def _assert_same_statistics(one: StepRun, two: StepRun, norms: int) -> None:
+    """Fails unless two runs end with the same weights and statistics, which have moved."""
+    expected, found = one.state(), two.state()
+    moving = [name for name in expected if name.endswith(("moving_mean", "moving_variance"))]
+    assert len(moving) == 2 * norms
+    for name in moving:
+        initial = name.endswith("variance")
+        assert not np.allclose(expected[name], initial, atol=0.01), name
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, atol=1e-5, rtol=0, err_msg=name)
 
 
 def test_two_replicas_have_the_statistics_of_one() -> None:
-    one, two = _run(1), _run(2)
+    one, two = _run(1, _normalized), _run(2, _normalized)
     sums, sums_of_two = (run.train(0, 3) for run in (one, two))
     assert sums_of_two["loss"] == pytest.approx(sums["loss"], rel=1e-4)
-    expected, found = one.state(), two.state()
-    moving = [name for name in expected if name.endswith(("moving_mean", "moving_variance"))]
-    assert len(moving) == 2 * 15
-    for name in moving:
-        initial = name.endswith("variance")
-        assert not np.allclose(expected[name], initial, atol=1e-4), name
-    for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, atol=1e-4, rtol=0, err_msg=name)
+    _assert_same_statistics(one, two, norms=1)
+
+
+@pytest.mark.slow
+def test_two_replicas_of_a_video_model_also_rematerialised() -> None:
+    one, two = _run(1, _convolutional), _run(2, _convolutional)
+    remat = _run(2, partial(_convolutional, remat=True))
+    for run in (one, two, remat):
+        run.train(0, 3)
+    _assert_same_statistics(one, two, norms=15)
+    _assert_same_statistics(one, remat, norms=15)
+
+
+def test_micro_batches_move_the_statistics_one_after_the_other() -> None:
+    run, alone = (StepRun(strategy_of(1), _normalized, accumulation=2) for _ in range(2))
+    images = next(run.batches(0))["image"].numpy() / np.float32(127.5) - 1
+    run.train(0, 1)
+    for part in np.split(images, 2):
+        alone.model(part, training=True)
+    found, expected = (
+        [variable.numpy() for variable in each.model.non_trainable_variables]
+        for each in (run, alone)
+    )
+    assert len(found) == 2 and np.abs(found[0]).max() > 0.01
+    for value, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(value, other, atol=1e-6, rtol=0)
+
+
+def test_micro_batches_on_replicas_that_share_statistics_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="on 2 replicas. .*--strategy=one_device"):
+        StepRun(strategy_of(2), _normalized, accumulation=2)
 
 
 def test_a_resumed_run_has_the_same_statistics() -> None:
-    whole, started, resumed = (_run(1) for _ in range(3))
+    whole, started, resumed = (_run(1, _normalized) for _ in range(3))
     whole.train(0, 4)
     started.train(0, 2)
     load_state(started.state(), resumed.model, resumed.optimizer)
@@ -63,7 +111,7 @@ def test_a_resumed_run_has_the_same_statistics() -> None:
 
 @pytest.mark.slow
 def test_a_step_compiled_by_xla_has_the_same_statistics() -> None:
-    plain, compiled = _run(1), _run(1, jit_compile=True)
+    plain, compiled = _run(1, _convolutional), _run(1, _convolutional, jit_compile=True)
     plain.train(0, 2)
     compiled.train(0, 2)
     found = compiled.state()

@@ -144,6 +144,8 @@ def test_the_report_adds_up(command: Evaluate, tmp_path: Path) -> None:
         assert results["support"] == sum(matrix[label])
         if results["support"]:
             assert results["recall"] == pytest.approx(matrix[label][label] / results["support"])
+    recall = [results["recall"] for results in values["classes"].values() if results["support"]]
+    assert sum(recall) / len(recall) == pytest.approx(metrics["mean_class_accuracy"])
 
 
 def test_sets_by_flag(command: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,11 +6,17 @@ import tensorflow as tf
 from tests.trainers.data.fake_source import ArraySource
 from tests.trainers.small_runs import strategy_of
 from trainers.data.preprocessing_config import PreprocessingConfig
+from trainers.data.video_preprocessing import evaluation_views
+from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
 from trainers.evaluation import Evaluator
 from trainers.evaluation import averaged_weights
 from trainers.losses import make_loss
 
 PREPROCESSING = PreprocessingConfig((8, 8), crop="none", eval_crop_fraction=1.0)
+
+VIEWS = VideoPreprocessingConfig(
+    (8, 8), num_frames=2, stride=1, min_resize=8, temporal_views=2, spatial_views=3
+)
 
 
 def _model() -> keras.Model:
@@ -19,22 +25,46 @@ def _model() -> keras.Model:
     return keras.Sequential([keras.Input((8, 8, 3)), *layers])
 
 
+def _video_model() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Flatten(), keras.layers.Dense(3)]
+    return keras.Sequential([keras.Input((2, 8, 8, 3)), *layers])
+
+
+class _VideosOfSeveralLabels:
+    """Five videos in memory, of none, one or two classes; no video is of the last one."""
+
+    name = "array"
+    split = "test"
+    num_examples = 5
+    num_classes = 3
+    class_names = ("walks", "runs", "never")
+    videos = np.random.default_rng(1).integers(0, 256, (5, 4, 8, 12, 3), dtype=np.uint8)
+    labels = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 1, 0], [1, 0, 0]], np.float32)
+
+    def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Return one example."""
+        parts = {"video": self.videos, "label": self.labels}
+        return {name: tf.gather(tf.constant(part), index) for name, part in parts.items()}
+
+
 def _evaluator(
-    replicas: int, batch_size: int, use_ema: bool = False
+    replicas: int, batch_size: int, use_ema: bool = False, of_videos: bool = False
 ) -> tuple[Evaluator, keras.Model]:
     strategy = strategy_of(replicas)
     with strategy.scope():
-        model = _model()
+        model = _video_model() if of_videos else _model()
         optimizer = keras.optimizers.SGD(0.1, use_ema=use_ema)
         optimizer.build(model.trainable_variables)
     evaluator = Evaluator(
         model=model,
         optimizer=optimizer,
-        loss=make_loss("softmax"),
+        loss=make_loss("sigmoid" if of_videos else "softmax"),
         strategy=strategy,
-        preprocessing=PREPROCESSING,
+        preprocessing=VIEWS if of_videos else PREPROCESSING,
         batch_size=batch_size,
         normalization="unit",
+        multi_label=of_videos,
     )
     return evaluator, model
 
@@ -59,9 +89,29 @@ def test_each_example_counts_once(num_examples: int, batch_size: int, replicas: 
     logits = model(source.images / np.float32(127.5) - 1).numpy()
     losses = keras.losses.sparse_categorical_crossentropy(source.labels, logits, from_logits=True)
     assert metrics["num_examples"] == num_examples
-    assert metrics["accuracy"] == np.mean(logits.argmax(axis=1) == source.labels)
+    right = logits.argmax(axis=1) == source.labels
+    assert metrics["accuracy"] == np.mean(right)
+    recall = [right[source.labels == label].mean() for label in np.unique(source.labels)]
+    assert metrics["mean_class_accuracy"] == pytest.approx(np.mean(recall), abs=1e-6)
     assert metrics["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert evaluator.evaluate(source) == metrics
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_mean_average_precision_of_views_is_that_of_scikit_learn(replicas: int) -> None:
+    average_precision = pytest.importorskip("sklearn.metrics").average_precision_score
+    source = _VideosOfSeveralLabels()
+    evaluator, model = _evaluator(replicas, 4, of_videos=True)
+    metrics = evaluator.evaluate(source, views=True)
+    views = np.stack([evaluation_views(source.load(index), VIEWS) for index in range(5)])
+    clips = views.reshape(-1, *views.shape[2:])
+    logits = model(clips / np.float32(127.5) - 1).numpy().reshape(5, 6, 3).mean(axis=1)
+    expected = average_precision(source.labels[:, :2], logits[:, :2])
+    assert 0 < expected < 1
+    assert metrics["mean_average_precision"] == pytest.approx(expected, abs=1e-9)
+    losses = keras.ops.binary_crossentropy(source.labels, logits, from_logits=True)
+    assert metrics["loss"] == pytest.approx(np.sum(losses) / 5, rel=1e-5)
+    assert metrics["num_examples"] == 5
 
 
 @pytest.mark.parametrize("replicas", [1, 2])

@@ -21,10 +21,26 @@ from trainers.initialization import initialize
 TABLE = "position_embedding/table"
 KERNEL = "encoder_block_0/mlp/hidden/kernel"
 
+CONVOLUTIONAL: dict[str, Any] = {
+    "name": "x2plus1d_m_tokenlearner",
+    "image_size": 16,
+    "num_frames": 2,
+    "stem_width": 4,
+    "widths": (4,),
+    "inner_widths": (8,),
+    "depths": (2,),
+    "module_blocks": 1,
+    "num_tokens": 2,
+    "num_heads": 2,
+    "key_width": 4,
+    "representation_size": None,
+}
+
 
 def _model(seed: int, **fields: Any) -> keras.Model:
     keras.utils.set_random_seed(seed)
-    return tk.create_model(**{**TINY_MODEL, "num_classes": 10, **fields})
+    base = {} if fields.get("name", "").startswith("x2") else TINY_MODEL
+    return tk.create_model(**{**base, "num_classes": 10, **fields})
 
 
 def _weights(model: keras.Model) -> dict[str, np.ndarray]:
@@ -76,6 +92,43 @@ def test_a_new_token_learner_starts_fresh(tmp_path: Path) -> None:
     for name in report.missing:
         np.testing.assert_array_equal(_weights(model)[name], before[name])
     np.testing.assert_array_equal(_weights(model)[KERNEL], source[KERNEL])
+
+
+def test_an_image_model_starts_a_video_model(tmp_path: Path) -> None:
+    """Which then gives a still video the logits of its image, as the maths has it."""
+    path, _ = _saved(tmp_path)
+    fields = {"num_frames": 6, "tubelet_inflation": "central_frame", "remat": True}
+    model = _model(2, name="vivit_ti4x3_d1_tl2at0", **fields)
+    report = initialize(model, str(tmp_path))
+    assert report.resized == ("embedding/projection/kernel", TABLE)
+    assert not (report.skipped or report.missing or report.left_over)
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
+    expected = keras.saving.load_model(path)(images).numpy()
+    received = model(np.repeat(images[:, None], 6, axis=1)).numpy()
+    assert np.ptp(expected) > 0
+    np.testing.assert_allclose(received, expected, atol=1e-5 * np.abs(expected).max())
+    with pytest.raises(ConfigurationError, match="expected a TokenLearner, received a Token") as no:
+        initialize(_model(2, name="vivit_ti4x3_d1_tl2at0_v10", num_frames=6), path)
+    assert "\n" not in str(no.value)
+
+
+def test_a_convolutional_video_model_at_another_size(tmp_path: Path) -> None:
+    """The paper tests on Charades at 256 pixels what it trains at 224."""
+    path, _ = _saved(tmp_path, **CONVOLUTIONAL)
+    source = keras.saving.load_model(path)
+    source.get_layer("stem_norm").moving_mean.assign([1.0, 2.0, 3.0, 4.0])
+    source.save(path)
+    model = _model(2, **{**CONVOLUTIONAL, "image_size": 24, "num_frames": 3})
+    assert initialize(model, path).is_exact
+    for variable, expected in zip(model.weights, source.weights, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), expected.numpy(), variable.path)
+
+
+def test_an_image_model_cannot_start_a_convolutional_one(tmp_path: Path) -> None:
+    path, _ = _saved(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"expected a convolutional X\(2\+1\)D") as raised:
+        initialize(_model(2, **CONVOLUTIONAL), path)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_public_checkpoint() -> None:

@@ -17,6 +17,7 @@ from absl import flags
 
 from tests.trainers.processes import ROOT
 from trainers import make_video_records
+from trainers.data.records_config import RecordsConfig
 from trainers.data.sources import make_source
 from trainers.data.video_conversion import ConversionOptions
 from trainers.data.video_conversion import make_record
@@ -129,7 +130,8 @@ def test_several_labels_and_a_label_file(videos: Path, convert: Convert) -> None
     (videos / "classes.txt").write_text("swim\nrun\njump\n")
     rows: list[Row] = [("a.mp4", "", "", " jump ; run;jump"), ("b.mp4", "", "", "")]
     convert(rows, f"--labels={videos / 'classes.txt'}")
-    source = make_source("records", "train", str(videos / "records"))
+    several = RecordsConfig(multi_label=True)
+    source = make_source("records", "train", str(videos / "records"), records=several)
     assert source.class_names == ("swim", "run", "jump")
     labels = [
         example["label"].tolist()
@@ -150,9 +152,14 @@ def test_bad_rows(videos: Path, convert: Convert) -> None:
         ("a.mp4", "", "", ""),
         ("b.mp4", "", "", "jump"),
     ]
+    # What the list itself says is seen before anything is read or written.
+    with pytest.raises(DataError, match=r"list\.csv, row 4: .*seconds \(3 such rows\).*--skip_bad"):
+        convert(rows)
+    assert not (videos / "records").exists()
+    elsewhere = videos / "elsewhere"
     with pytest.raises(DataError, match=r"list\.csv, row 3: .*c\.mp4: Invalid data.*--skip_bad"):
-        convert(rows, "--workers=1")
-    assert not list((videos / "records").glob("*partial*"))
+        convert(rows[:2], "--workers=1", f"--output={elsewhere}")
+    assert not list(elsewhere.glob("*partial*"))
 
     output = convert(rows, "--skip_bad")
     listed = [line for line in output.splitlines() if line.startswith("left out")]

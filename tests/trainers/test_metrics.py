@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from trainers.metrics import class_sums
 from trainers.metrics import confusion_counts
 from trainers.metrics import evaluation_sums
 from trainers.metrics import metrics_of
@@ -70,6 +71,24 @@ def test_any_of_several_classes_is_right_and_none_is_left_out() -> None:
         "loss": 11,
         "num_examples": 3,
     }
+
+
+def test_mean_class_accuracy_is_that_of_scikit_learn() -> None:
+    balanced_accuracy = pytest.importorskip("sklearn.metrics").balanced_accuracy_score
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((40, 5)).astype(np.float32)
+    logits[:, 4] = -9  # scikit-learn warns of predictions of a class without examples
+    labels = rng.choice(4, 40, p=(0.6, 0.2, 0.15, 0.05))
+    mask = (np.arange(40) < 33).astype(np.float32)
+    logits[mask == 0] = np.nan
+    sums = evaluation_sums(tf.constant(logits), tf.constant(labels), tf.zeros(40), mask)
+    by_class = class_sums(tf.constant(logits), tf.constant(labels), mask)
+    metrics = metrics_of({name: value.numpy() for name, value in {**sums, **by_class}.items()})
+    expected = balanced_accuracy(labels[:33], logits[:33].argmax(axis=1))
+    assert metrics["mean_class_accuracy"] == pytest.approx(expected, abs=1e-6)
+    assert abs(metrics["accuracy"] - expected) > 0.01
+    assert metrics["num_examples"] == 33 == by_class["class_examples"].numpy().sum()
+    assert by_class["class_correct"].numpy().sum() == sums["correct"]
 
 
 def test_confusion_agrees_with_the_accuracy() -> None:

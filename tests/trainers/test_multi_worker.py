@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.trainers.equality import CASES
+from tests.trainers.equality import FEWER_CASES
 from tests.trainers.equality import assert_same_training
-from tests.trainers.equality import train_case
+from tests.trainers.equality import on_one_replica
 from tests.trainers.processes import ROOT
 from tests.trainers.small_runs import checkpoint_arrays
 from tests.trainers.small_runs import config_file
 from tests.trainers.small_runs import rows
-from tests.trainers.small_runs import strategy_of
 from tests.trainers.small_runs import write_images
+from tests.trainers.video_runs import TRANSFORMER
+from tests.trainers.video_runs import video_config
 from tests.trainers.worker_hosts import Worker
 from tests.trainers.worker_hosts import ends_of
 from tests.trainers.worker_hosts import error_line
@@ -58,8 +59,8 @@ def test_two_workers_end_with_the_same_weights(tmp_path: Path) -> None:
     assert first["replicas"] == second["replicas"] == 2
     for name in first:
         assert first[name].tobytes() == second[name].tobytes(), name
-    for case in CASES:
-        one = train_case(strategy_of(1), case)
+    for case in FEWER_CASES:
+        one = on_one_replica(case)
         assert_same_training(one, {name: first[f"{case}:{name}"] for name in one})
 
 
@@ -213,6 +214,30 @@ def test_two_hosts_evaluate_what_one_has_trained(tmp_path: Path) -> None:
     assert found["sets"]["validation"]["metrics"]["num_examples"] == row["num_examples"] == 269
     assert found["sets"]["validation"]["metrics"]["loss"] == pytest.approx(row["loss"], abs=1e-6)
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
+
+
+def test_two_hosts_rank_the_videos_as_one(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    text = video_config(tmp_path, TRANSFORMER, multi_label=True)
+    workdir = tmp_path / "run"
+    command = ["trainers.train", f"--config={config_file(tmp_path, text)}", f"--workdir={workdir}"]
+    one_host = [sys.executable, "-m", *command, "--strategy=one_device"]
+    subprocess.run(one_host, cwd=ROOT, check=True, capture_output=True)
+    # 5 and 4 videos in batches of 4: the last ones are filled up.
+    reports = [tmp_path / f"report_{host}.json" for host in range(2)]
+    flags = ["--strategy=multi_worker", "--batch_size=4"]
+    with start_workers([_evaluate(workdir, report, *flags) for report in reports]) as workers:
+        for status, _, errors in ends_of(workers):
+            assert status == 0, errors
+    found = json.loads(reports[0].read_text())["sets"]
+    alone = _evaluate_on_one_host(workdir, tmp_path / "alone.json", "--batch_size=3")["sets"]
+    for name, count in (("validation", 5), ("test", 4)):
+        for part in ("metrics", "average_precision"):
+            assert found[name][part] == pytest.approx(alone[name][part], abs=1e-6)
+        assert found[name]["metrics"]["num_examples"] == count
+    (row,) = rows(workdir, "test")  # of all views, as those of the command
+    for metric, value in found["test"]["metrics"].items():
+        assert value == pytest.approx(row[metric], abs=1e-6)
 
 
 def test_one_host_evaluates_what_two_have_trained(tmp_path: Path) -> None:

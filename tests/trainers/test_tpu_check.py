@@ -5,13 +5,18 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tensorflow as tf
 from ml_collections import ConfigDict
 
+from tests.trainers.data.video_record_sets import describe
+from tests.trainers.data.video_record_sets import small_videos
+from tests.trainers.data.video_record_sets import write_split
 from tests.trainers.small_runs import config_file
 from tests.trainers.small_runs import parse
+from trainers import tpu_check
 from trainers import tpu_compiler
 from trainers import train_step
 from trainers.errors import ConfigurationError
@@ -182,6 +187,22 @@ def test_what_libtpu_says_of_a_program_that_is_too_large() -> None:
         assert tpu_compiler._memory_needed("train", RuntimeError(message)) == needed
     with pytest.raises(TrainingError, match="eval step does not compile.*no such thing"):
         tpu_compiler._memory_needed("eval", RuntimeError("no such thing\nmore"))
+
+
+@pytest.mark.parametrize("named", [None, 400])
+def test_classes_of_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: int | None
+) -> None:
+    monkeypatch.setattr(tpu_check, "FLAGS", SimpleNamespace(num_classes=None))
+    monkeypatch.setenv("TOKENLEARNER_CACHE", str(tmp_path / "cache"))
+    config = _config(tmp_path, "--config.data.source=records", "--config.data.multi_label")
+    config.records.label_key = "y"
+    config.records.num_classes = named
+    if not named:
+        describe(tmp_path, ["a", "b", "c"], multi_label=True)
+        write_split(tmp_path, "train", small_videos(2), label_key="y")
+        config.data.data_dir = str(tmp_path)
+    assert tpu_check._num_classes(config) == (named or 3)
 
 
 # ------------------------------------------------------------------------- command

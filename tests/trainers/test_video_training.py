@@ -5,71 +5,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.trainers.data.video_record_sets import write_small_set
 from tests.trainers.small_runs import Trainer
 from tests.trainers.small_runs import assert_same_arrays
 from tests.trainers.small_runs import checkpoint_arrays
 from tests.trainers.small_runs import rows
+from tests.trainers.video_runs import CONVOLUTIONS
+from tests.trainers.video_runs import TRANSFORMER
+from tests.trainers.video_runs import video_config
+from trainers.data.in_memory_video import InMemoryVideoSource
 from trainers.errors import ConfigurationError
-
-TRANSFORMER = {
-    "name": "vivit_ti8x2_d2_tl2at1",
-    "image_size": 16,
-    "num_frames": 4,
-    "width": 16,
-    "num_heads": 2,
-    "mlp_dim": 32,
-}
-CONVOLUTIONS = {
-    "name": "x2plus1d_m_tokenlearner",
-    "image_size": 32,
-    "num_frames": 4,
-    "stem_width": 4,
-    "widths": (4, 8),
-    "inner_widths": (8, 16),
-    "depths": (1, 2),
-    "module_blocks": 1,
-    "num_tokens": 2,
-    "num_heads": 2,
-    "key_width": 8,
-    "representation_size": 8,
-}
-
-VIDEO_CONFIG = """
-from ml_collections import ConfigDict
-
-
-def get_config():
-    config = ConfigDict()
-    config.batch_size = 4
-    config.total_steps = 4
-    config.log_steps = 1
-    config.loss = {loss!r}
-    config.model = {model!r}
-    config.data = {{
-        "source": "records",
-        "data_dir": {data_dir!r},
-        "final_split": "test",
-        "multi_label": {multi_label!r},
-        "normalization": "clip",
-    }}
-    config.video = {{"min_resize": 16, "temporal_views": 2, "color_jitter": 0.5}}
-    config.optimizer = {{"learning_rate": 0.01, "schedule": "constant"}}
-    return config
-"""
+from trainers.run_checks import check_labels
 
 
 def _trainer(
     monkeypatch: pytest.MonkeyPatch, folder: Path, model: dict[str, object], multi_label: bool
 ) -> Trainer:
-    data_dir = write_small_set(folder / "records", multi_label=multi_label)
-    text = VIDEO_CONFIG.format(
-        model=model,
-        data_dir=str(data_dir),
-        multi_label=multi_label,
-        loss="sigmoid" if multi_label else "softmax",
-    )
-    return Trainer(monkeypatch, folder, text)
+    return Trainer(monkeypatch, folder, video_config(folder, model, multi_label))
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
@@ -101,3 +52,37 @@ def test_several_labels_need_the_sigmoid_loss(
     trainer = _trainer(monkeypatch, tmp_path, TRANSFORMER, multi_label=True)
     with pytest.raises(ConfigurationError, match="loss='sigmoid'"):
         trainer("run", "--config.loss=softmax")
+
+
+@pytest.mark.parametrize(
+    ("source", "multi_label"),
+    [("freedoom_multilabel", False), ("freedoom_motion", True), ("video_folder", True)],
+)
+def test_labels_that_the_name_of_the_data_rules_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str, multi_label: bool
+) -> None:
+    trainer = _trainer(monkeypatch, tmp_path, TRANSFORMER, multi_label)
+    message = (
+        f"data.multi_label is {multi_label}, and each example of {source} has .*={not multi_label}"
+    )
+    with pytest.raises(ConfigurationError, match=message):
+        trainer("run", f"--config.data.source={source}")
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_labels_are_what_the_configuration_says(several: bool) -> None:
+    labels = np.array([[0, 1]]) if several else np.array([1])
+    videos = np.zeros((1, 2, 8, 8, 3), np.uint8)
+    source = InMemoryVideoSource("clips", "train", videos, labels, ("a", "b"))
+    check_labels(source, several, is_trained_on=True)
+    with pytest.raises(ConfigurationError, match=f"each example of clips has .*={several}"):
+        check_labels(source, not several, is_trained_on=True)
+    check_labels(source, multi_label=False)  # to be evaluated, by any label that is right
+
+
+def test_records_of_several_labels_are_no_records_of_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trainer = _trainer(monkeypatch, tmp_path, TRANSFORMER, multi_label=True)
+    with pytest.raises(ConfigurationError, match=r"Set data\.multi_label=True"):
+        trainer("run", "--config.data.multi_label=False", "--config.loss=softmax")

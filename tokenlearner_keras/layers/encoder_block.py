@@ -91,7 +91,7 @@ class EncoderBlock(keras.layers.Layer):
         x = ops.cast(x, self.compute_dtype)
         if not training:
             return self._encode(x, training)
-        return rematerialize(self, lambda inputs: self._encode(inputs, training), x)
+        return rematerialize([self], lambda inputs: self._encode(inputs, training), x)
 
     def _encode(self, x: Any, training: bool | None) -> Any:
         attended = self.attention(self.attention_norm(x), training=training)

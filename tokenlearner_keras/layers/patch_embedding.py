@@ -65,6 +65,11 @@ class PatchEmbedding(keras.layers.Layer):
                 f"tubelet_size={tubelet_size}."
             )
 
+    @property
+    def inflation_of_images(self) -> str:
+        """How an image model's kernel fills a tubelet: as a new one, else the central frame."""
+        return self.tubelet_inflation or "central_frame"
+
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self._check_shape(input_shape)
         options: dict[str, Any] = {

@@ -75,6 +75,8 @@ def resize_model(
         raise ValueError(
             f"Model {model.name!r} cannot be resized to inputs of shape {shape}: {error}"
         ) from error
+    if isinstance(graph, X2Plus1D):
+        resized.remat = graph.remat
     return resized
 
 

@@ -47,7 +47,9 @@ def build_x2plus1d(config: X2Plus1DConfig, name: str = "x2plus1d") -> X2Plus1D:
             x = _block(x, config, stage, index, module, max(number, 0))
     x = convolution(x, config.inner_widths[-1], POINT, "final_conv")
     x = keras.layers.ReLU(name="final_relu")(normalization(x, "final_conv", config))
-    return X2Plus1D(inputs, _classify(x, config), name=name)
+    model = X2Plus1D(inputs, _classify(x, config), name=name)
+    model.remat = config.remat
+    return model
 
 
 def _block(x: Any, config: X2Plus1DConfig, stage: int, index: int, module: str, number: int) -> Any:

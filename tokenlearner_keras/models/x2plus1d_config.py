@@ -73,6 +73,8 @@ class X2Plus1DConfig:
         head_bias: Initial value of the logits' biases.
         batch_norm_momentum: Share in [0, 1) of the moving statistics that a step keeps.
         batch_norm_epsilon: Added to variances.
+        remat: Whether training computes the activations inside the stem and each block a
+            second time in the backward pass, to keep less; nothing else changes.
 
     Raises:
         ValueError: If a value is out of range or two values do not fit, with the
@@ -105,6 +107,7 @@ class X2Plus1DConfig:
     head_bias: float = 0.0
     batch_norm_momentum: float = 0.9
     batch_norm_epsilon: float = 1e-5
+    remat: bool = False
 
     def __post_init__(self) -> None:
         # Stored as plain Python numbers and tuples: they come back equal from JSON.
@@ -122,10 +125,10 @@ class X2Plus1DConfig:
         check_choice(self.token_learner_pooling, ("sum", "mean"), "token_learner_pooling")
         check_choice(self.fuser_mixing, ("frame", "video"), "fuser_mixing")
         check_choice(self.classifier, ("gap", None), "classifier")
-        if not isinstance(self.vector_attention, bool):
-            raise ValueError(
-                f"`vector_attention` must be True or False. Received: {self.vector_attention!r}."
-            )
+        for name in ("vector_attention", "remat"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise ValueError(f"`{name}` must be True or False. Received: {value!r}.")
         self._check_ranges()
         self._check_stages()
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from typing import NamedTuple
 
 import keras
 import numpy as np
 
 from tokenlearner_keras.layers.checks import check_choice
+from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
 from tokenlearner_keras.layers.tubelet_inflation import METHODS
 from tokenlearner_keras.layers.tubelet_inflation import inflate_kernel
@@ -33,7 +35,7 @@ def load_npz(
     model: keras.Model,
     path: str | Path,
     strict: bool = False,
-    inflation: str = "central_frame",
+    inflation: str | None = None,
 ) -> LoadReport:
     """Loads a public ViT checkpoint (AugReg, big_vision) into a model.
 
@@ -55,6 +57,7 @@ def load_npz(
         path: The `.npz` file, such as `tk.download_weights` returns.
         strict: If True, anything missing, skipped, resized or left over is an error.
         inflation: How a 2-D kernel fills a tubelet, `"central_frame"` or `"average"`.
+            None: as the model's `tubelet_inflation` says, else into the central frame.
 
     Returns:
         A report with the names that were `loaded`, `resized`, `skipped`, `missing` and
@@ -73,7 +76,7 @@ def load_npz(
         vision_transformer `vit_jax/checkpoint.py`; Arnab et al. 2021, arXiv 2103.15691,
         section 3.4, for video.
     """
-    check_choice(inflation, METHODS, "inflation")
+    check_choice(inflation, (None, *METHODS), "inflation")
     parameters = _parameters(model)
     arrays = read_npz(path)
     try:
@@ -128,7 +131,7 @@ def _plan(
     sources: Mapping[str, Source],
     parameters: Mapping[str, Parameter],
     model: keras.Model,
-    inflation: str,
+    inflation: str | None,
 ) -> _Plan:
     """Decides on every parameter that both sides have.
 
@@ -139,7 +142,8 @@ def _plan(
     resized, problems = set(), []
     frames = _tubelet_frames(sources, parameters)
     if frames is not None:
-        values[EMBEDDING] = inflate_kernel(values[EMBEDDING], frames, inflation)
+        method = inflation or _only(model, PatchEmbedding).inflation_of_images
+        values[EMBEDDING] = inflate_kernel(values[EMBEDDING], frames, method)
         resized.add(EMBEDDING)
     if POSITIONS in values:
         try:
@@ -182,8 +186,13 @@ def _fit_table(
         covers_time = False
     elif sources[EMBEDDING].array.ndim == 5:
         covers_time = True
-    layer = next(layer for layer in model.layers if isinstance(layer, PositionEmbedding))
+    layer = _only(model, PositionEmbedding)
     return fit_positions(table, layer, CLASS_TOKEN in sources, covers_time)
+
+
+def _only(model: keras.Model, kind: type) -> Any:
+    """Returns the first layer of a type, of which the models have one."""
+    return next(layer for layer in model.layers if isinstance(layer, kind))
 
 
 def _size_problems(

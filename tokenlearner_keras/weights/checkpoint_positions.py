@@ -7,8 +7,7 @@ import keras
 import numpy as np
 
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
-from tokenlearner_keras.weights.resize import resize_positions
-from tokenlearner_keras.weights.resize import tile_positions
+from tokenlearner_keras.weights.resize import fit_table
 
 
 class FittedPositions(NamedTuple):
@@ -85,9 +84,7 @@ def _fit_rows(
             f"each perhaps with a class token's, received {length}"
         )
     source = frame if side is None else (side, side)
-    rows = resize_positions(rows, source, frame)
-    if is_video:
-        rows = tile_positions(rows, grid[0])
+    rows = fit_table(rows, source, grid)
     return rows, source != frame or (is_video and grid[0] > 1)
 
 

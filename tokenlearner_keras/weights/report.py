@@ -10,7 +10,8 @@ class LoadReport:
     """What became of each parameter of the model, and of what else the file holds.
 
     Every parameter of the model is in exactly one of the first four. Names are the
-    reference's, `head/...` for the logits' layer.
+    reference's, `head/...` for the logits' layer; between two Keras models they are the
+    variables' paths.
 
     Attributes:
         loaded: Taken as they are in the file.

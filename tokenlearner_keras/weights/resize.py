@@ -78,6 +78,25 @@ def tile_positions(table: Any, num_frames: int) -> np.ndarray:
     return np.tile(table, (check_positive_integer(num_frames, "num_frames"), 1))
 
 
+def fit_table(table: Any, grid: tuple[int, ...], new_grid: tuple[int, ...]) -> np.ndarray:
+    """Resizes a position table; that of a frame is repeated over the time of a video.
+
+    Args:
+        table: `(prod(grid), channels)`, without a class token's row.
+        grid: `(height, width)` or `(time, height, width)`.
+        new_grid: As `grid`, or `(time, height, width)` for the table of a frame.
+
+    Returns:
+        `(prod(new_grid), channels)`; see `resize_positions` and `tile_positions`.
+
+    Raises:
+        ValueError: As `resize_positions` does.
+    """
+    if len(grid) == 2 and len(new_grid) == 3:
+        return tile_positions(resize_positions(table, grid, new_grid[1:]), new_grid[0])
+    return resize_positions(table, grid, new_grid)
+
+
 def _resize_axis(values: np.ndarray, axis: int, size: int) -> np.ndarray:
     old = values.shape[axis]
     if old == size:

@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     """Returns the keys that differ from trainers/configuration.py."""
     config = ConfigDict()
     config.batch_size = 64
-    config.total_epochs = 60.0
+    config.total_epochs = 40.0
     config.warmup_percent = 5.0
     config.eval_percent = 20.0
     config.checkpoint_percent = 20.0

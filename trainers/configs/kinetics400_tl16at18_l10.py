@@ -7,8 +7,8 @@
 Data: TFRecords of Kinetics-400 (docs/video.md), 25 frames a second, short side 256.
 Expected result: unknown; not measured by us. The paper's 85.4 (Table 7, 4 x 3 views) started
 from the authors' own L/10 image model, pre-trained on JFT-300M. No public weights have these
-patches: of a ViT-L/16 everything fits but the patch kernel and the blocks beyond 24, which
-start fresh. Do not expect that figure.
+patches and 35 blocks: WEIGHTS is the work directory of a `vit_l10_d35_tl16at18_v10` that you
+trained on images (docs/video.md). Do not expect that figure.
 
 All else is as in `kinetics400_tl16at12_l16.py`, also what is ours.
 """

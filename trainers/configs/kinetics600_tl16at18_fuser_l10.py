@@ -9,7 +9,9 @@ Expected result: unknown; not measured by us. The paper's 86.3 (Table 8, 4 x 3 v
 from the authors' own image model, pre-trained on JFT-300M. Do not expect that figure.
 
 All else is as in `kinetics400_tl16at18_l10.py`. The fuser is the paper's: a linear mask, and
-tokens mixed over all frames (its text; the reference's code mixes those of each frame).
+tokens mixed over all frames (its text; the reference's code mixes those of each frame). No
+image model has that matrix, so WEIGHTS is one without fusers, `vit_l10_d35_tl16at18_v10`: the
+first TokenLearner is copied, the 16 others and the fusers start fresh.
 """
 
 from ml_collections import ConfigDict

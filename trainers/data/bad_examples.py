@@ -15,7 +15,6 @@ same training has met counts for the limit, too. Batches are prepared ahead, so 
 may include examples of steps that are still to come. Each host counts its own.
 """
 
-import json
 import threading
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from trainers import files
+from trainers.data.bad_examples_file import BadExamplesFile
 from trainers.data.failures import describe_data_failure
 from trainers.data.sources import Source
 from trainers.errors import ConfigurationError
@@ -60,7 +59,7 @@ class BadExamples:
         check_limit(limit)
         self.source = source
         self.limit = limit
-        self._path: str | None = None
+        self._file: BadExamplesFile | None = None
         self._say = say
         self._lock = threading.Lock()
         self._failure: DataError | None = None
@@ -76,18 +75,21 @@ class BadExamples:
         """What is wrong with each, by index."""
         return dict(sorted(self._reasons.items()))
 
-    def remember_in(self, path: str) -> None:
-        """Keeps what is found in a file, and adds what an earlier run has found.
+    def remember_in(self, file: BadExamplesFile) -> None:
+        """Lists what is found in a file, and counts what an earlier run has listed there."""
+        with self._lock:
+            self._reasons = {**file.reasons(_name(self.source)), **self._reasons}
+        self.list_in(file)
 
-        Args:
-            path: of the file, one JSON object a line; it is made with the first of them.
+    def list_in(self, file: BadExamplesFile) -> None:
+        """Lists what is found in a file, and counts nothing that is listed there.
+
+        An evaluation reads all its examples, so it meets the bad ones again each time.
         """
         with self._lock:
-            self._reasons = {**_read(path, _name(self.source)), **self._reasons}
-            self._path = path
-            if self._reasons:
-                # All anew: a kill may have left half a line at the end.
-                files.write_atomically(path, b"".join(map(self._row, self._reasons)))
+            self._file = file
+            for index, reason in self._reasons.items():
+                file.add(_name(self.source), index, reason)
 
     def replacing(self, load: Load) -> Load:
         """Returns a `load` for training: a good example stands in for a bad one.
@@ -192,6 +194,8 @@ class BadExamples:
 
     def _note_left_out(self, index: np.int64, offset: np.int64) -> np.int64:
         self._add(int(index))
+        if self.count == self.source.num_examples:
+            raise self._stop(f"no example of {_name(self.source)} can be read")
         return offset
 
     def _add(self, index: int) -> None:
@@ -199,18 +203,14 @@ class BadExamples:
             if index not in self._reasons:
                 reason = self._reason(index)
                 self._reasons[index] = reason
-                if self._path:
-                    files.append(self._path, self._row(index))
+                if self._file:
+                    self._file.add(_name(self.source), index, reason)
                 self._say(f"bad example {self.count} of {self.limit} allowed: {reason}")
             if self.count > self.limit:
                 raise self._stop(
                     f"{self.count} examples of {_name(self.source)} cannot be read, more than "
                     f"data.max_bad_examples={self.limit}. The last: {self._reasons[index]}"
                 )
-
-    def _row(self, index: int) -> bytes:
-        row = {"source": _name(self.source), "index": index, "reason": self._reasons[index]}
-        return (json.dumps(row) + "\n").encode()
 
     def _reason(self, index: int) -> str:
         error = tf.errors.InvalidArgumentError(None, None, "")
@@ -252,15 +252,3 @@ def _first(examples: tf.data.Dataset) -> Element:
 
 def _name(source: Source) -> str:
     return f"{source.name}/{source.split}"
-
-
-def _read(path: str, name: str) -> dict[int, str]:
-    if not files.exists(path):
-        return {}
-    rows = []
-    for line in files.read(path).splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue  # a kill has cut the last line; the example will be met again
-    return {int(row["index"]): str(row["reason"]) for row in rows if row["source"] == name}

@@ -14,8 +14,8 @@ class RecordsConfig:
         label_key: context feature with the number of the class, or of several.
         num_classes: number of classes; None takes it from `dataset.json`, which
             `trainers.make_video_records` writes, or else from the label map.
-        multi_label: whether a video may have several labels, or none; None takes it
-            from `dataset.json`, and is False without one.
+        multi_label: whether a video may have several labels, or none; a configuration
+            says so as `data.multi_label`.
 
     Raises:
         ConfigurationError: a value is out of range.
@@ -24,7 +24,7 @@ class RecordsConfig:
     image_key: str = "image/encoded"
     label_key: str = "clip/label/index"
     num_classes: int | None = None
-    multi_label: bool | None = None
+    multi_label: bool = False
 
     def __post_init__(self) -> None:
         """Check every value."""

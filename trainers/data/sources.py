@@ -104,6 +104,16 @@ def make_source(
     return _BUILT_IN[name](split)
 
 
+def several_labels(name: str) -> bool | None:
+    """Whether an example of a source may have several labels, or none.
+
+    None where the name does not tell: it depends on the data, or on `data.multi_label`.
+    """
+    if name == "records" or name.startswith("tfds:"):
+        return None
+    return name == "freedoom_multilabel"
+
+
 def reads_directory(name: str) -> bool:
     """Whether a source of this name reads files from `data_dir`."""
     return name in _IN_A_FOLDER or name.startswith("tfds:")

@@ -178,7 +178,7 @@ class Conversion:
                 except DataError as error:
                     if not self.skip_bad:
                         raise DataError(
-                            f"{self.csv_name}, row {row.number}: {error}. Correct the row, or "
+                            f"{self.csv_name}, row {row.number}: {error}. Mend the file, or "
                             "leave out such rows with --skip_bad; the same command goes on."
                         ) from error
                     result.skipped.append((row.number, str(error)))

@@ -58,7 +58,8 @@ def train_clip(example: Example, seed: tf.Tensor, config: VideoPreprocessingConf
     clip = tf.gather(_window(frames, begin, config), places)
     clip = tf.ensure_shape(clip, (config.num_frames, *config.image_size, 3))
     if config.flip:
-        clip = tf.cond(flip < _FLIPPED_SHARE, lambda: tf.reverse(clip, [2]), lambda: tf.identity(clip))
+        flips = flip < _FLIPPED_SHARE
+        clip = tf.cond(flips, lambda: tf.reverse(clip, [2]), lambda: tf.identity(clip))
     return _augmented(clip, seed, config)
 
 

@@ -16,7 +16,6 @@ from trainers import files
 from trainers.data.record_index import RecordFiles
 from trainers.data.records_config import RecordsConfig
 from trainers.data.video_dataset_files import SHARD_LAYOUT
-from trainers.data.video_dataset_files import Description
 from trainers.data.video_dataset_files import find_shards
 from trainers.data.video_dataset_files import read_description
 from trainers.data.video_dataset_files import read_labels
@@ -54,9 +53,8 @@ class VideoRecordsSource:
         self.split = split
         self.config = config or RecordsConfig()
         labels = read_labels(data_dir)
-        description = _describe(data_dir, self.config, labels)
-        self.multi_label = description.multi_label
-        self.class_names = labels or tuple(map(str, range(description.num_classes)))
+        num_classes = _num_classes(data_dir, self.config, labels)
+        self.class_names = labels or tuple(map(str, range(num_classes)))
         self._records = RecordFiles(find_shards(data_dir, split))
         self.num_examples = len(self._records)
         if not self.num_examples:
@@ -92,7 +90,7 @@ class VideoRecordsSource:
             }
 
     def _label(self, labels: tf.Tensor) -> tf.Tensor:
-        if not self.multi_label:
+        if not self.config.multi_label:
             return tf.reshape(labels, [])
         chosen = tf.one_hot(labels, self.num_classes, on_value=True, off_value=False)
         # A label that is given twice is one label.
@@ -108,8 +106,8 @@ class VideoRecordsSource:
                 f"a label is outside of 0 to {count - 1}, for {count} classes",
             ),
         ]
-        if not self.multi_label:
-            message = "one label was expected, for several set records.multi_label=True"
+        if not self.config.multi_label:
+            message = "one label was expected, for several set data.multi_label=True"
             checks.append(tf.debugging.assert_equal(tf.size(labels), 1, message))
         # In a graph an assertion is an operation to wait for; eagerly it is None.
         return [check for check in checks if check is not None]
@@ -141,13 +139,19 @@ class VideoRecordsSource:
                 )
 
 
-def _describe(data_dir: str, config: RecordsConfig, labels: tuple[str, ...] | None) -> Description:
+def _num_classes(data_dir: str, config: RecordsConfig, labels: tuple[str, ...] | None) -> int:
     """Puts together what the files and the configuration say.
 
     Raises:
         ConfigurationError: they contradict one another, or none says how many classes.
     """
     written = read_description(data_dir)
+    if written and written.multi_label and not config.multi_label:
+        raise ConfigurationError(
+            f"{data_dir}: expected one label a video, for data.multi_label is False. Received "
+            "records with any number of labels, as dataset.json says. Set data.multi_label=True "
+            "and loss='sigmoid'."
+        )
     counts = {
         "dataset.json": written.num_classes if written else None,
         "the label map": len(labels) if labels else None,
@@ -160,7 +164,4 @@ def _describe(data_dir: str, config: RecordsConfig, labels: tuple[str, ...] | No
             f"{data_dir}: expected one number of classes, in dataset.json, labels.txt or "
             f"records.num_classes. Received {received or 'none'}."
         )
-    multi_label = config.multi_label
-    if multi_label is None:
-        multi_label = written is not None and written.multi_label
-    return Description(next(iter(known.values())), multi_label)
+    return next(iter(known.values()))

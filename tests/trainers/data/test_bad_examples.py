@@ -14,6 +14,7 @@ from tests.trainers.data.video_record_sets import describe
 from tests.trainers.data.video_record_sets import number_of
 from tests.trainers.data.video_record_sets import write_split
 from trainers.data.bad_examples import BadExamples
+from trainers.data.bad_examples_file import BadExamplesFile
 from trainers.data.failures import explain_data_failures
 from trainers.data.order import examples_at_step
 from trainers.data.order import shuffled_examples
@@ -48,6 +49,11 @@ def load_all_frames(source: VideoRecordsSource, index: tf.Tensor, *rest: tf.Tens
         partial(tf.io.decode_jpeg, channels=3), example["frames"], fn_output_signature=tf.uint8
     )
     return {"image": tf.ensure_shape(frames, (3, 24, 32, 3)), "seed": tf.add_n(rest)}
+
+
+def evaluation_load(source: VideoRecordsSource, index: tf.Tensor) -> Any:
+    clip = load_all_frames(source, index, index)
+    return {**clip, "mask": tf.constant(1.0), "index": index}
 
 
 def training_videos(
@@ -118,21 +124,22 @@ def test_a_run_that_goes_on_counts_on(tmp_path: Path) -> None:
     path = str(tmp_path / "bad_examples.jsonl")
     examples = BadExamples(source, 3)
     training_videos(source, examples, 0, 1)
-    examples.remember_in(path)
+    examples.remember_in(BadExamplesFile(path))
     training_videos(source, examples, 1, 2)
     with open(path, "a") as file:
         file.write('{"source": "records/tr')  # a kill while writing
     messages: list[str] = []
     examples = BadExamples(source, 3, messages.append)
-    examples.remember_in(path)
+    examples.remember_in(BadExamplesFile(path))
     assert tuple(examples.reasons) == BAD
     lines = Path(path).read_text().splitlines()
     assert sorted(json.loads(line)["index"] for line in lines) == list(BAD)
     training_videos(source, examples, 3, 3)
     assert examples.count == 3 and not messages
+    assert Path(path).read_text().splitlines() == lines
     with pytest.raises(DataError, match="max_bad_examples=1"):
         again = BadExamples(source, 1)
-        again.remember_in(path)
+        again.remember_in(BadExamplesFile(path))
         with again.explain():
             training_videos(source, again, 0, 3)
 
@@ -143,6 +150,11 @@ def test_nothing_good_at_all(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no example of records/train can be read"):
         with examples.explain():
             training_videos(source, examples, 0, 1)
+    examples = BadExamples(source, 100)
+    dataset = tf.data.Dataset.range(NUM_VIDEOS)
+    with pytest.raises(DataError, match="no example of records/train can be read"):
+        with examples.explain():
+            list(dataset.map(examples.leaving_out(partial(evaluation_load, source))))
 
 
 def test_without_a_limit_the_first_stops_and_is_named(tmp_path: Path) -> None:
@@ -163,11 +175,8 @@ def test_evaluation_leaves_them_out(tmp_path: Path) -> None:
     source = open_source(tmp_path)
     examples = BadExamples(source, 3)
 
-    def load(index: tf.Tensor) -> Any:
-        clip = load_all_frames(source, index, index)
-        return {**clip, "mask": tf.constant(1.0), "index": index}
-
-    dataset = tf.data.Dataset.range(NUM_VIDEOS).map(examples.leaving_out(load)).batch(NUM_VIDEOS)
+    load = examples.leaving_out(partial(evaluation_load, source))
+    dataset = tf.data.Dataset.range(NUM_VIDEOS).map(load).batch(NUM_VIDEOS)
     (batch,) = dataset.as_numpy_iterator()
     good = [index for index in range(NUM_VIDEOS) if index not in BAD]
     assert np.flatnonzero(batch["mask"]).tolist() == good
@@ -181,7 +190,7 @@ def test_sound_examples_are_not_touched(tmp_path: Path) -> None:
     source = open_source(tmp_path, bad=())
     path = tmp_path / "bad_examples.jsonl"
     examples = BadExamples(source, 5)
-    examples.remember_in(str(path))
+    examples.remember_in(BadExamplesFile(str(path)))
     videos = training_videos(source, examples, 0, 3)
     assert videos == [examples_at_step(step, **ORDER).tolist() for step in range(3)]
     assert not path.exists() and examples.report() == ""

@@ -24,6 +24,8 @@ from trainers.data.video_records import VideoRecordsSource
 from trainers.errors import ConfigurationError
 from trainers.errors import DataError
 
+SEVERAL = RecordsConfig(multi_label=True)
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,17 +68,25 @@ def test_identity_names_file_and_record(tmp_path: Path) -> None:
 
 
 def test_several_labels(tmp_path: Path) -> None:
-    source = VideoRecordsSource(str(write_small_set(tmp_path, multi_label=True)), "train")
+    source = VideoRecordsSource(str(write_small_set(tmp_path, multi_label=True)), "train", SEVERAL)
     spec = tf.data.Dataset.range(1).map(source.load).element_spec
     assert spec["label"] == tf.TensorSpec((3,), tf.float32)
     labels = [example["label"].tolist() for example in examples_of(source)]
     assert labels[:6] == [[0, 0, 0], [0, 1, 0], [1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 0, 1]]
 
 
+def test_several_labels_must_be_expected(tmp_path: Path) -> None:
+    write_small_set(tmp_path, multi_label=True)
+    with pytest.raises(ConfigurationError, match=r"any number of labels.*data\.multi_label=True"):
+        VideoRecordsSource(str(tmp_path), "train")
+
+
 def test_a_label_given_twice_is_one(tmp_path: Path) -> None:
     describe(tmp_path, ["a", "b"], multi_label=True)
     write_split(tmp_path, "train", [SmallVideo(0, (1, 1, 1), num_frames=1)], 1)
-    assert examples_of(VideoRecordsSource(str(tmp_path), "train"))[0]["label"].tolist() == [0, 1]
+    assert examples_of(VideoRecordsSource(str(tmp_path), "train", SEVERAL))[0][
+        "label"
+    ].tolist() == [0, 1]
 
 
 def test_keys_and_classes_from_the_configuration(tmp_path: Path) -> None:
@@ -173,7 +183,7 @@ def labelled(*labels: int) -> bytes:
         (lambda: sequence_example(SmallVideo(1), image_key="pictures"), "image/encoded"),
         (lambda: labelled(3), "outside of 0 to 2, for 3 classes"),
         (lambda: labelled(-1), "outside of 0 to 2"),
-        (lambda: labelled(0, 1), r"records\.multi_label=True"),
+        (lambda: labelled(0, 1), r"data\.multi_label=True"),
         (lambda: labelled(), "one label was expected"),
     ],
 )

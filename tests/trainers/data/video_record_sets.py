@@ -55,10 +55,19 @@ def frame_of(frame: NDArray[np.uint8]) -> int:
 def sequence_example(
     video: SmallVideo, image_key: str = "image/encoded", label_key: str = "clip/label/index"
 ) -> bytes:
-    """Returns the record of a video."""
+    """Returns the record of a video, with all keys that DMVR's examples have."""
     example = tf.train.SequenceExample()
-    example.context.feature[label_key].int64_list.value.extend(video.labels)
-    example.context.feature["video/filename"].bytes_list.value.append(b"%d.mp4" % video.number)
+    context = example.context.feature
+    context[label_key].int64_list.value.extend(video.labels)
+    context["clip/label/text"].bytes_list.value.extend(b"class %d" % n for n in video.labels)
+    context["clip/start/timestamp"].int64_list.value.append(0)
+    context["clip/end/timestamp"].int64_list.value.append(video.num_frames * 40_000)
+    context["clip/media_id"].bytes_list.value.append(b"%d" % video.number)
+    context["video/filename"].bytes_list.value.append(b"%d.mp4" % video.number)
+    context["image/frame_rate"].float_list.value.append(25.0)
+    for name, size in zip(("height", "width", "channels"), (*video.size, 3), strict=True):
+        context[f"image/{name}"].int64_list.value.append(size)
+    context["image/format"].bytes_list.value.append(b"JPEG")
     frames = example.feature_lists.feature_list[image_key]
     for number in range(video.num_frames):
         encoded = tf.io.encode_jpeg(frame_pixels(video, number), quality=95).numpy()
