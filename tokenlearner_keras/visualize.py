@@ -23,9 +23,9 @@ def plot_attention_maps(
 
     An image becomes a row: the image, then it under the map of each token. A video becomes
     a strip: a row of its frames, then the same frames under the maps of each token, a row a
-    token; strips of few frames stand side by side. If the maps have fewer time steps than the video has frames, the frames are cut
-    into that many equal runs (tubelets) and the one in the middle of each is shown; of a
-    model that samples frames pass the frames that it took.
+    token; strips of few frames stand side by side. If the maps have fewer time steps than the
+    video has frames, the frames are cut into that many equal runs (tubelets) and the one in
+    the middle of each is shown; of a model that samples frames pass the frames that it took.
 
     Each map is shown on its own scale, from nothing to its largest value; for video that
     of a token over the whole clip, so that its frames compare.

@@ -93,14 +93,28 @@ class BestCheckpoint:
         return value if BEST_METRICS[self.metric] else -value
 
 
-def check_best_metric(name: str | None) -> None:
+def check_best_metric(name: str | None, multi_label: bool | None = None) -> None:
     """Checks `keep_best_metric` of a configuration.
 
+    Args:
+        name: The metric; None keeps no best checkpoint.
+        multi_label: Whether evaluations are those of examples with any number of labels.
+            None allows the metrics of both kinds.
+
     Raises:
-        ConfigurationError: If it is neither None nor one of `BEST_METRICS`.
+        ConfigurationError: If it is neither None nor one of `BEST_METRICS`, or no evaluation
+            has it.
     """
     if name is not None and name not in BEST_METRICS:
         raise ConfigurationError(
             f"keep_best_metric must be one of {', '.join(BEST_METRICS)}, or None. Received: "
             f"{name!r}."
+        )
+    if name in (None, "loss") or multi_label is None:
+        return
+    if (name == "mean_average_precision") != multi_label:
+        cure = "mean_average_precision" if multi_label else "accuracy or mean_class_accuracy"
+        raise ConfigurationError(
+            f"keep_best_metric={name!r} is not among the metrics of an evaluation with "
+            f"data.multi_label={multi_label}. Choose {cure}, or loss."
         )

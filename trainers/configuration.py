@@ -14,6 +14,9 @@ from ml_collections import config_flags
 from tokenlearner_keras import VisionTransformerConfig
 from tokenlearner_keras.models.x2plus1d_config import X2Plus1DConfig
 from trainers.cli import parse_known_flags
+from trainers.configuration_arguments import asks_for_help
+from trainers.configuration_arguments import quote_sets
+from trainers.configuration_arguments import split_config_argument
 from trainers.data.preprocessing_config import PreprocessingConfig
 from trainers.data.records_config import RecordsConfig
 from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
@@ -25,29 +28,6 @@ from trainers.misspelling import did_you_mean
 # Fields with None or several types among their values cannot be typed placeholders.
 _UNTYPED = object
 _OVERRIDE = re.compile(r"--(?:no)?config\.([^=]*)")
-_EVAL_SETS = "--config.data.eval_sets="
-
-
-class _OrNone(flags.ArgumentParser):
-    """Reads None as None, and everything else as another parser does."""
-
-    def __init__(self, parser: flags.ArgumentParser) -> None:
-        self.parser = parser
-
-    def parse(self, argument: Any) -> Any:
-        return None if argument == "None" else self.parser.parse(argument)
-
-    def flag_type(self) -> str:
-        return str(self.parser.flag_type())
-
-
-# --config.model.fuser_bottleneck_dim=None has a meaning; ml_collections has none for it.
-for _type, _parser in (
-    (int, flags.IntegerParser()),
-    (float, flags.FloatParser()),
-    (str, flags.ArgumentParser()),
-):
-    config_flags.register_flag_parser_for_type(_type, _OrNone(_parser))
 
 
 def base_config() -> ConfigDict:
@@ -163,10 +143,10 @@ def parse_config_flag(argv: list[str], flag_values: flags.FlagValues = flags.FLA
         ConfigurationError: If the file is missing or wrong, or a key is unknown.
         flags.Error: If another flag is unknown or a value has the wrong type.
     """
-    path, rest = _split_config_argument(argv)
-    rest = [_quote_sets(argument) for argument in rest]
+    path, rest = split_config_argument(argv)
+    rest = [quote_sets(argument) for argument in rest]
     if not path:
-        if _asks_for_help(rest):
+        if asks_for_help(rest):
             parse_known_flags(rest, flag_values)
         raise ConfigurationError(
             "Expected --config=FILE, a Python file with a function get_config(), such as"
@@ -272,38 +252,6 @@ def _check_key(key: str, config: ConfigDict) -> None:
         )
 
 
-def _split_config_argument(argv: list[str]) -> tuple[str | None, list[str]]:
-    """Takes --config=FILE (or --config FILE) out of a command line.
-
-    One dash does as well as two; in the rest the overrides begin with two.
-    """
-    path, rest = None, []
-    arguments = iter(argv)
-    for argument in arguments:
-        if re.match(r"-(no)?config\b", argument):
-            argument = f"-{argument}"
-        if argument == "--config":
-            path = next(arguments, None)
-        elif argument.startswith("--config="):
-            path = argument.split("=", 1)[1]
-        else:
-            rest.append(argument)
-    return path, rest
-
-
-def _quote_sets(argument: str) -> str:
-    """Writes evaluation sets as the tuple of strings that ml_collections wants."""
-    value = argument.removeprefix(_EVAL_SETS)
-    if not argument.startswith(_EVAL_SETS) or value.startswith("("):
-        return argument
-    entries = () if value == "None" else tuple(filter(None, value.split(",")))
-    return f"{_EVAL_SETS}{entries!r}"
-
-
-def _asks_for_help(argv: list[str]) -> bool:
-    return any(a.lstrip("-") in ("help", "helpfull", "helpshort", "h", "?") for a in argv)
-
-
 def _note_none(config: ConfigDict, given: dict[str, Any]) -> None:
     """Remembers which fields of the model were set to None, not left out."""
     names = [key.removeprefix("model.") for key, value in given.items() if value is None]
@@ -314,7 +262,7 @@ def _note_none(config: ConfigDict, given: dict[str, Any]) -> None:
 def _check_none(overrides: dict[str, Any]) -> None:
     """Refuses None for a key that must have a value."""
     optional = {key for key, value in _leaves(base_config()) if value is None}
-    optional.add("optimizer.global_clipnorm")
+    optional |= {"optimizer.global_clipnorm", "video.scale_jitter"}
     for key, value in overrides.items():
         if value is None and key not in optional:
             raise ConfigurationError(f"Configuration key {key!r} must not be None.")

@@ -10,7 +10,9 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from tokenlearner_keras.models.model_names import ModelConfig
+from trainers.data.batch_size import evaluation_batch_size
 from trainers.data.example_preprocessing import Preprocessing
+from trainers.data.example_preprocessing import num_views
 from trainers.data.pipeline import evaluation_dataset
 from trainers.data.pipeline import training_dataset
 from trainers.data.sources import Source
@@ -47,6 +49,7 @@ def run_one_step_each(
     batches: Iterator[Any],
     step: int,
     sources: Mapping[str, Source],
+    final_split: str | None = None,
 ) -> None:
     """Runs one training step and one evaluation step a source, and prints what they give.
 
@@ -56,6 +59,7 @@ def run_one_step_each(
         batches: Of the training.
         step: Steps done.
         sources: All that a training evaluates, by name.
+        final_split: Which of them is judged after the training, a video by all its views.
 
     Raises:
         TrainingError: If the loss or the gradient is not finite.
@@ -69,7 +73,7 @@ def run_one_step_each(
         )
     print(f"one training step: loss {loss:.4g}, gradient norm {norm:.4g}", flush=True)
     for name, source in sources.items():
-        metrics = evaluator.evaluate(source, num_batches=1)
+        metrics = evaluator.evaluate(source, num_batches=1, views=name == final_split)
         print(f"one batch of {name}: {format_metrics(metrics)}", flush=True)
 
 
@@ -82,6 +86,8 @@ def print_memory(
     eval_source: Source,
 ) -> None:
     """Prints the memory of a replica's training step and evaluation step.
+
+    Where a video has several views there is one more, the evaluation step of all views.
 
     The steps are compiled by XLA for one replica with its share of the batch, in a model
     and an optimizer of their own; the all-reduce is left out.
@@ -99,16 +105,18 @@ def print_memory(
     replica = LoneReplica(config, model_config, preprocessing, device)
     share = {"batch_size": config.batch_size, "replicas_per_host": replicas}
     train_data = training_dataset(train_source, preprocessing, seed=config.seed, **share)
-    eval_data = evaluation_dataset(eval_source, preprocessing, **share)
     print(
         f"weights: {_megabytes(replica.weight_bytes)}, optimizer: "
         f"{_megabytes(replica.optimizer_bytes)}",
         flush=True,
     )
-    steps = {
-        "training step": replica.training(train_data.element_spec),
-        "evaluation step": replica.evaluation(eval_data.element_spec),
-    }
+    steps = {"training step": replica.training(train_data.element_spec)}
+    for name, views in {"evaluation step": False, "evaluation step of views": True}.items():
+        if not views or num_views(preprocessing) > 1:
+            batch_size = evaluation_batch_size(config.batch_size, preprocessing, replicas, views)
+            share["batch_size"] = batch_size
+            eval_data = evaluation_dataset(eval_source, preprocessing, views=views, **share)
+            steps[name] = replica.evaluation(eval_data.element_spec)
     for name, (step, specifications) in steps.items():
         memory = compiled_memory(step, *specifications)
         print(f"memory of a replica's {name}: {_describe(memory)}", flush=True)

@@ -3,19 +3,26 @@
 Prints one line an evaluation set: those that the training evaluates, or those of --split
 or --eval_sets (the forms are in trainers/evaluation_sets.py). Every example counts once,
 whatever the batch size and the number of replicas and hosts. With the training's batch
-size and devices, the figures are those that the training wrote for the same step.
+size and devices, the figures are those that the training wrote for the same step; of videos
+only with --noviews, but of the final split without it: the training judges that by all views.
+--image_size tests at another size than that of the training.
 
 Nothing in the work directory is changed; --report=FILE.json writes the metrics, the
 results of each class and the confusion matrix.
 """
 
+import dataclasses
 from typing import Any
 
+import keras
 from absl import flags
 from ml_collections import ConfigDict
 
+from tokenlearner_keras import resize_model
+from tokenlearner_keras.models.model_names import ModelConfig
 from trainers import cli
 from trainers import files
+from trainers.averaged_weights import averaged_weights
 from trainers.checkpoint_files import Arrays
 from trainers.checkpointing import CheckpointStore
 from trainers.class_report import check_report
@@ -25,12 +32,12 @@ from trainers.class_report import write_report
 from trainers.data.bad_examples import check_limit
 from trainers.data.example_preprocessing import check_kind
 from trainers.data.sources import Source
+from trainers.data.sources import has_several_labels
 from trainers.distribution import STRATEGIES
 from trainers.distribution import describe_strategy
 from trainers.distribution import make_strategy
 from trainers.errors import ConfigurationError
 from trainers.evaluation import Evaluator
-from trainers.evaluation import has_several_labels
 from trainers.evaluation_sets import EvaluationSet
 from trainers.evaluation_sets import configured_sets
 from trainers.evaluation_sets import parse_sets
@@ -64,6 +71,9 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     flags.DEFINE_enum(
         "weights", None, WEIGHTS, "Moving averages (if there are any) or the weights.", **values
     )
+    flags.DEFINE_integer(
+        "image_size", None, "Pixels of a side; the training's if not given.", **values
+    )
     flags.DEFINE_integer("batch_size", None, "Global; the training's if not given.", **values)
     flags.DEFINE_integer(
         "max_bad_examples",
@@ -89,6 +99,8 @@ def main() -> None:
     config, model_config = read_configuration(FLAGS.workdir)
     sets = _chosen_sets(config)
     averages = _choose_weights(config)
+    size_config = _choose_image_size(model_config)
+    preprocessing = make_preprocessing(config, size_config)
     _choose_batch_size(config)
     _choose_bad_examples(config)
     check_report(FLAGS.report)
@@ -111,7 +123,9 @@ def main() -> None:
     with strategy.scope():
         model, optimizer = make_model(config, model_config, NO_TRAINING)
     load_state(arrays, model, optimizer)
-    preprocessing = make_preprocessing(config, model_config)
+    if size_config.image_size != model_config.image_size:
+        with strategy.scope(), averaged_weights(model, optimizer if averages else None):
+            model, optimizer = _resized(model), None
     for source in sources.values():
         check_kind(source, preprocessing)
         check_labels(source, config.data.multi_label)
@@ -160,6 +174,26 @@ def _choose_weights(config: ConfigDict) -> bool:
             "ema_decay=None. Use --weights=raw, or leave it out."
         )
     return config.ema_decay is not None and FLAGS.weights != "raw"
+
+
+def _choose_image_size(model: ModelConfig) -> ModelConfig:
+    """Returns the model's configuration for the images of --image_size."""
+    size = FLAGS.image_size
+    if size is None:
+        return model
+    try:
+        return dataclasses.replace(model, image_size=(size, size))
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"--image_size={size}: {error}") from error
+
+
+def _resized(model: keras.Model) -> keras.Model:
+    """Returns a model with the same weights for images of --image_size."""
+    try:
+        return resize_model(model, FLAGS.image_size)
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigurationError(f"--image_size={FLAGS.image_size}: {reason}") from error
 
 
 def _choose_batch_size(config: ConfigDict) -> None:

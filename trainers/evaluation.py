@@ -1,7 +1,6 @@
 """Exact evaluation: every example once, for any batch size and replica count."""
 
 import contextlib
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,13 +11,16 @@ from numpy.typing import NDArray
 
 from trainers.average_precision import average_precisions
 from trainers.average_precision import mean_average_precision
+from trainers.averaged_weights import averaged_weights
 from trainers.data.bad_examples import BadExamples
 from trainers.data.bad_examples_file import BadExamplesFile
+from trainers.data.batch_size import evaluation_batch_size
 from trainers.data.distributed import evaluation_batches
 from trainers.data.example_preprocessing import Preprocessing
 from trainers.data.failures import explain_data_failures
 from trainers.data.normalization import normalize
 from trainers.data.sources import Source
+from trainers.errors import DataError
 from trainers.losses import Loss
 from trainers.metrics import class_sums
 from trainers.metrics import confusion_counts
@@ -44,7 +46,8 @@ class Evaluator:
         loss: Loss of each example.
         strategy: Where to run.
         preprocessing: Size and crop of the images.
-        batch_size: Global batch size.
+        batch_size: Global batch size; with views, that of the clips of a batch, see
+            `evaluation_batch_size`.
         normalization: Name of the input normalisation, done on the device.
         averages: Whether moving averages are evaluated, where there are any; else the
             weights themselves.
@@ -106,11 +109,12 @@ class Evaluator:
 
         Args:
             source: The examples.
-            num_batches: Stops after so many batches, to rehearse. None reads all examples.
+            num_batches: To rehearse, stops after so many batches, or the first after them by
+                which an example has counted. None reads all examples.
             views: Whether a video is judged by all its views, or by the clip in its middle.
 
         Raises:
-            DataError: If an example cannot be read; it is named.
+            DataError: If an example cannot be read; it is named. Or if none counts.
         """
         if self.multi_label:
             return self.evaluate_ranking(source, num_batches, views)[0]
@@ -131,18 +135,21 @@ class Evaluator:
             `num_examples`; and the average precisions `(K,)`, NaN for a class without any.
 
         Raises:
-            DataError: If an example cannot be read; it is named.
+            DataError: As in `evaluate`.
         """
         sums = {"loss": 0.0, "num_examples": 0.0}
         scores, targets = [], []
         with self._evaluating(source):
-            for batch in self._batches(source, num_batches, views):
+            for number, batch in enumerate(self._batches(source, views), 1):
                 parts = {name: each.numpy() for name, each in self._ranking_step(batch).items()}
                 real = parts["mask"] > 0
                 scores.append(parts["logits"][real])
                 targets.append(parts["target"][real])
                 sums["loss"] += float(parts["loss"][real].astype(np.float64).sum())
                 sums["num_examples"] += int(real.sum())
+                if _is_rehearsed(number, num_batches, sums):
+                    break
+        _check_any(source, sums)
         precisions = average_precisions(np.concatenate(scores), np.concatenate(targets))
         metrics = {
             "mean_average_precision": mean_average_precision(precisions),
@@ -164,7 +171,7 @@ class Evaluator:
             As `evaluate`; and counts `(K, K)`, the right class first, then the predicted.
 
         Raises:
-            DataError: If an example cannot be read; it is named.
+            DataError: As in `evaluate`.
         """
         totals = self._totals(source, None, views, by_class=True)
         confusion = totals.pop(_CONFUSION)
@@ -189,22 +196,25 @@ class Evaluator:
     ) -> dict[str, Any]:
         totals: dict[str, Any] = {}
         with self._evaluating(source):
-            for batch in self._batches(source, num_batches, views):
+            for number, batch in enumerate(self._batches(source, views), 1):
                 for name, value in self._step(batch, by_class).items():
                     # float64: the sums of a large set keep their digits.
                     totals[name] = totals.get(name, 0.0) + value.numpy().astype(np.float64)
+                if _is_rehearsed(number, num_batches, totals):
+                    break
+        _check_any(source, totals)
         return totals
 
-    def _batches(self, source: Source, num_batches: int | None, views: bool) -> Iterator[Any]:
-        batches = evaluation_batches(
+    def _batches(self, source: Source, views: bool) -> Any:
+        replicas = self.strategy.num_replicas_in_sync
+        return evaluation_batches(
             source,
             self.preprocessing,
-            self.batch_size,
+            evaluation_batch_size(self.batch_size, self.preprocessing, replicas, views),
             self.strategy,
             views,
             self._bad_examples_of(source),
         )
-        return itertools.islice(batches, num_batches)
 
     def _bad_examples_of(self, source: Source) -> BadExamples:
         if source not in self._bad_examples:
@@ -270,30 +280,16 @@ class Evaluator:
         return {**evaluation_sums(logits, labels, losses, mask), **by_class}
 
 
-def has_several_labels(source: Source) -> bool:
-    """Whether an example of a source may have several labels, or none."""
-    example = tf.data.Dataset.range(1).map(source.load).element_spec
-    return bool(example["label"].shape.rank == 1)
+def _is_rehearsed(number: int, num_batches: int | None, sums: dict[str, Any]) -> bool:
+    # All examples of a batch may be among those that are left out.
+    return num_batches is not None and number >= num_batches and sums["num_examples"] > 0
 
 
-@contextlib.contextmanager
-def averaged_weights(
-    model: keras.Model, optimizer: keras.optimizers.Optimizer | None
-) -> Iterator[None]:
-    """Puts the moving averages of the weights into the model, and takes them out again.
-
-    Without averages (no optimizer, or no `ema_decay`) the model keeps its weights.
-    """
-    if optimizer is None or not optimizer.use_ema:
-        yield
-        return
-    variables = model.trainable_variables
-    raw = [variable.numpy() for variable in variables]
-    averages = optimizer._model_variables_moving_average
-    try:
-        for variable, average in zip(variables, averages, strict=True):
-            variable.assign(average.numpy())
-        yield
-    finally:
-        for variable, value in zip(variables, raw, strict=True):
-            variable.assign(value)
+def _check_any(source: Source, sums: dict[str, Any]) -> None:
+    # Several hosts may each leave out all that they read, within the limit of each.
+    if not sums["num_examples"] > 0:
+        raise DataError(
+            f"Expected at least one of the {source.num_examples} examples of {source.name}/"
+            f"{source.split} to count. All were left out: they cannot be read "
+            "(data.max_bad_examples) or have no label. Restore the files, or choose other data."
+        )

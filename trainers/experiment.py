@@ -166,7 +166,7 @@ def make_train_step(
 def make_evaluator(
     config: ConfigDict,
     model: keras.Model,
-    optimizer: keras.optimizers.Optimizer,
+    optimizer: keras.optimizers.Optimizer | None,
     strategy: tf.distribute.Strategy,
     preprocessing: Preprocessing,
     averages: bool = True,
@@ -176,7 +176,7 @@ def make_evaluator(
     Args:
         config: The whole configuration.
         model: From `make_model`.
-        optimizer: From `make_model`.
+        optimizer: From `make_model`; None if the model holds what is to be evaluated.
         strategy: In whose scope they were built.
         preprocessing: From `make_preprocessing`.
         averages: Whether moving averages of the weights are evaluated, if there are any.

@@ -36,7 +36,7 @@ def join(path: AnyPath, *names: str) -> str:
 def exists(path: AnyPath) -> bool:
     """Whether there is a file or a directory."""
     if is_remote(path):
-        with _as_os_error(path):
+        with as_os_error(path):
             return bool(_gfile().exists(str(path)))
     return os.path.exists(path)
 
@@ -44,7 +44,7 @@ def exists(path: AnyPath) -> bool:
 def is_directory(path: AnyPath) -> bool:
     """Whether there is a directory; on an object store, anything below the path."""
     if is_remote(path):
-        with _as_os_error(path):
+        with as_os_error(path):
             return bool(_gfile().isdir(str(path)))
     return os.path.isdir(path)
 
@@ -54,7 +54,7 @@ def list_names(path: AnyPath) -> list[str]:
     if not is_directory(path):
         return []
     if is_remote(path):
-        with _as_os_error(path):
+        with as_os_error(path):
             # Object stores end the names of directories with a slash.
             return sorted(name.rstrip("/") for name in _gfile().listdir(str(path)))
     return sorted(os.listdir(path))
@@ -63,7 +63,7 @@ def list_names(path: AnyPath) -> list[str]:
 def make_directories(path: AnyPath) -> None:
     """Creates a directory and those above it; one that is there stays."""
     if is_remote(path):
-        with _as_os_error(path):
+        with as_os_error(path):
             _gfile().makedirs(str(path))
     else:
         os.makedirs(path, exist_ok=True)
@@ -76,7 +76,7 @@ def read(path: AnyPath) -> bytes:
         FileNotFoundError: If there is none.
     """
     if is_remote(path):
-        with _as_os_error(path), _gfile().GFile(str(path), "rb") as file:
+        with as_os_error(path), _gfile().GFile(str(path), "rb") as file:
             return bytes(file.read())
     return Path(path).read_bytes()
 
@@ -85,7 +85,7 @@ def write(path: AnyPath, payload: bytes) -> None:
     """Writes a file and forces it to disk; a kill may leave a part of it."""
     if is_remote(path):
         remove(path)  # ram:// would write behind the old content
-        with _as_os_error(path), _gfile().GFile(str(path), "wb") as file:
+        with as_os_error(path), _gfile().GFile(str(path), "wb") as file:
             file.write(payload)
         return
     with open(path, "wb") as file:
@@ -120,7 +120,7 @@ def append(path: AnyPath, payload: bytes) -> None:
 def rename(path: AnyPath, new: AnyPath) -> None:
     """Renames a file, and replaces another one; or a directory, on a local disk."""
     if is_remote(path):
-        with _as_os_error(path):
+        with as_os_error(path):
             _gfile().rename(str(path), str(new), overwrite=True)
     else:
         os.replace(path, new)
@@ -143,7 +143,7 @@ def remove(path: AnyPath) -> None:
     if not exists(path):
         return
     if is_remote(path):
-        with _as_os_error(path):
+        with as_os_error(path):
             remove_any = _gfile().rmtree if _gfile().isdir(str(path)) else _gfile().remove
             remove_any(str(path))
     elif os.path.isdir(path):
@@ -152,15 +152,9 @@ def remove(path: AnyPath) -> None:
         os.remove(path)
 
 
-def _gfile() -> Any:
-    import tensorflow as tf  # seconds: only where it is needed
-
-    return tf.io.gfile
-
-
 @contextlib.contextmanager
-def _as_os_error(path: AnyPath) -> Iterator[None]:
-    """Turns TensorFlow's errors into Python's."""
+def as_os_error(path: AnyPath) -> Iterator[None]:
+    """Turns TensorFlow's errors into Python's, which then name the path."""
     import tensorflow as tf
 
     try:
@@ -171,6 +165,12 @@ def _as_os_error(path: AnyPath) -> Iterator[None]:
         raise PermissionError(f"{path}: {_one_line(error.message)}") from error
     except tf.errors.OpError as error:
         raise OSError(f"{path}: {_one_line(error.message)}") from error
+
+
+def _gfile() -> Any:
+    import tensorflow as tf  # seconds: only where it is needed
+
+    return tf.io.gfile
 
 
 def _one_line(text: str) -> str:

@@ -12,7 +12,9 @@ The first run makes the label map of the output folder, `labels.txt`, out of all
 its list, or out of --labels. Every further split (--split=validation, --split=test) must
 do with it: so a number means the same class in all of them. `dataset.json` says how many
 classes there are and whether a video may have several: set --multi_label if the first list
-happens to have one label in each row.
+happens to have one label in each row. Both are made anew while the folder holds no shard
+and no other split is being converted. Two splits may be converted at the same time, where
+file locks exist; on gs:// wait for the first one to write its label map.
 
 Train on the result by --config.data.source=records --config.data.data_dir=DIR. The same
 command run again goes on where it was killed, or does nothing if all is done. The
@@ -25,10 +27,14 @@ from absl import flags
 
 from trainers import cli
 from trainers import files
+from trainers.data.conversion_lock import conversion_lock
+from trainers.data.conversion_lock import label_map_is_used
+from trainers.data.conversion_lock import label_map_lock
+from trainers.data.conversion_options import ConversionOptions
 from trainers.data.progress import progress_bar
 from trainers.data.sources import check_source
 from trainers.data.video_conversion import Conversion
-from trainers.data.video_conversion import ConversionOptions
+from trainers.data.video_dataset_files import DESCRIPTION
 from trainers.data.video_dataset_files import LABELS
 from trainers.data.video_dataset_files import Description
 from trainers.data.video_dataset_files import read_description
@@ -48,13 +54,17 @@ from trainers.errors import Interrupted
 from trainers.signals import StopRequest
 
 FLAGS = flags.FLAGS
+_ANEW = (
+    "or convert all splits anew: to another --output, or to this one without its *.tfrecord-*, "
+    f"*.conversion.json, {LABELS} and {DESCRIPTION}"
+)
 
 
 def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     """Defines the command's flags."""
     values = {"flag_values": flag_values}
-    flags.DEFINE_string("csv", None, "A CSV file: path,start,end,label.", **values)
-    flags.DEFINE_string("output", None, "The folder of the records; made if necessary.", **values)
+    cli.define_path("csv", "A CSV file: path,start,end,label.", flag_values)
+    cli.define_path("output", "The folder of the records; made if necessary.", flag_values)
     flags.DEFINE_integer("shards", None, "Files to cut the split into.", **values)
     flags.DEFINE_string("split", "train", "train, validation or test.", **values)
     flags.DEFINE_float(
@@ -64,9 +74,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
         "min_side", MIN_SIDE, "Pixels of the shorter side; never enlarged.", **values
     )
     flags.DEFINE_integer("jpeg_quality", 95, "1 to 100.", **values)
-    flags.DEFINE_string(
-        "labels", None, "A text file with a class a line, for the first run.", **values
-    )
+    cli.define_path("labels", "A text file with a class a line, for the first run.", flag_values)
     flags.DEFINE_bool("multi_label", None, "Videos may have several labels, or none.", **values)
     flags.DEFINE_bool("skip_bad", False, "Leave out rows that cannot be read; list them.", **values)
     flags.DEFINE_integer("workers", default_workers(), "Shards written at the same time.", **values)
@@ -80,27 +88,27 @@ def main() -> None:
     rows = read_video_list(FLAGS.csv)
 
     # ----------------------------------------------------------- labels of all splits
-    labels = _label_map(rows)
-    multi_label = _is_multi_label(rows)
-    _check_labels(rows, labels, multi_label)
-    rows = _with_missing_labels(rows, multi_label)
-    _check_rows(rows)
-    files.make_directories(FLAGS.output)
-    conversion = Conversion(
-        FLAGS.csv,
-        rows,
-        {label: number for number, label in enumerate(labels)},
-        FLAGS.output,
-        FLAGS.split,
-        options,
-        FLAGS.skip_bad,
-    )
-    write_labels(FLAGS.output, labels)
-    write_description(FLAGS.output, Description(len(labels), multi_label))
+    if not files.exists(FLAGS.output):
+        _plan(rows)  # a mistake in the list leaves no folder behind
+        files.make_directories(FLAGS.output)
+    with conversion_lock(FLAGS.split) as lock:
+        with label_map_lock(FLAGS.output):
+            lock.acquire(FLAGS.output)
+            labels, multi_label, rows = _plan(rows)
+            numbers = {label: number for number, label in enumerate(labels)}
+            conversion = Conversion(
+                FLAGS.csv, rows, numbers, FLAGS.output, FLAGS.split, options, FLAGS.skip_bad
+            )
+            write_labels(FLAGS.output, labels)
+            write_description(FLAGS.output, Description(len(labels), multi_label))
+        _convert(conversion)
 
-    # ------------------------------------------------------------------------- videos
+
+def _convert(conversion: Conversion) -> None:
+    """Writes the videos and says how many there are."""
     try:
-        with progress_bar(FLAGS.split, len(rows), conversion.rows_done) as advance:
+        total = len(conversion.rows)
+        with progress_bar(FLAGS.split, total, conversion.rows_done) as advance:
             conversion.run(FLAGS.workers, advance)
     except Interrupted as error:
         raise Interrupted(
@@ -111,8 +119,9 @@ def main() -> None:
     for number, reason in conversion.skipped:
         print(f"left out row {number}: {reason}")
     print(
-        f"{FLAGS.split}: {conversion.num_examples} videos of {len(labels)} classes in "
-        f"{options.num_shards} files, {len(conversion.skipped)} rows left out: {FLAGS.output}",
+        f"{FLAGS.split}: {conversion.num_examples} videos of {len(conversion.label_numbers)} "
+        f"classes in {conversion.options.num_shards} files, {len(conversion.skipped)} rows left "
+        f"out: {FLAGS.output}",
         flush=True,
     )
 
@@ -145,27 +154,36 @@ def _check_flags() -> ConversionOptions:
     )
 
 
-def _label_map(rows: list[VideoRow]) -> tuple[str, ...]:
+def _plan(rows: list[VideoRow]) -> tuple[tuple[str, ...], bool, list[VideoRow]]:
+    """Returns the label map, whether there are several labels, and the rows, all checked."""
+    begun = label_map_is_used(FLAGS.output, FLAGS.split)
+    labels = _label_map(rows, read_labels(FLAGS.output) if begun else None)
+    multi_label = _is_multi_label(rows, read_description(FLAGS.output) if begun else None)
+    _check_labels(rows, labels, multi_label)
+    rows = _with_missing_labels(rows, multi_label)
+    _check_rows(rows)
+    return labels, multi_label, rows
+
+
+def _label_map(rows: list[VideoRow], written: tuple[str, ...] | None) -> tuple[str, ...]:
     """Returns the names of the classes: of the folder, of --labels, or of the list."""
-    written = read_labels(FLAGS.output)
     given = read_label_file(FLAGS.labels) if FLAGS.labels else None
     if written and given and written != given:
         raise ConfigurationError(
             f"--labels={FLAGS.labels} differs from {files.join(FLAGS.output, LABELS)}, which "
-            "an earlier split was made with. Leave --labels out, or use another --output."
+            f"an earlier split was made with. Leave --labels out, {_ANEW}."
         )
     return written or given or sorted_labels(rows)
 
 
-def _is_multi_label(rows: list[VideoRow]) -> bool:
-    written = read_description(FLAGS.output)
+def _is_multi_label(rows: list[VideoRow], written: Description | None) -> bool:
     if written is None:
         several = any(len(row.labels) > 1 for row in rows)
         return several if FLAGS.multi_label is None else FLAGS.multi_label
     if FLAGS.multi_label not in (None, written.multi_label):
         raise ConfigurationError(
             f"--multi_label={FLAGS.multi_label} differs from {FLAGS.output}/dataset.json, which "
-            "an earlier split was made with. Leave it out, or use another --output."
+            f"an earlier split was made with. Leave it out, {_ANEW}."
         )
     return written.multi_label
 
@@ -178,13 +196,13 @@ def _check_labels(rows: list[VideoRow], labels: tuple[str, ...], multi_label: bo
             if label not in known:
                 raise DataError(
                     f"{FLAGS.csv}, row {row.number}: the label {label!r} is not among the "
-                    f"{len(labels)} of the label map. Correct the row, or convert anew with "
-                    "--labels=FILE that names the classes of all splits."
+                    f"{len(labels)} of the label map. Correct the row, {_ANEW}, and name the "
+                    "classes of all splits in --labels=FILE."
                 )
         if len(row.labels) > 1 and not multi_label:
             raise DataError(
                 f"{FLAGS.csv}, row {row.number}: {len(row.labels)} labels, but the data set has "
-                "one a video. Correct the row, or convert all splits anew with --multi_label."
+                f"one a video. Correct the row, {_ANEW}, and set --multi_label."
             )
 
 

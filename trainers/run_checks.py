@@ -1,5 +1,7 @@
 """What a run checks before heavy work begins, and what it says about itself."""
 
+from collections.abc import Mapping
+
 import keras
 from ml_collections import ConfigDict
 
@@ -8,12 +10,14 @@ from tokenlearner_keras.models.model_names import ModelConfig
 from trainers import files
 from trainers.best_checkpoint import check_best_metric
 from trainers.checkpoint_files import checkpoint_steps
+from trainers.data.example_preprocessing import Preprocessing
+from trainers.data.example_preprocessing import check_kind
 from trainers.data.normalization import check_normalization
 from trainers.data.sources import Source
 from trainers.data.sources import check_source
+from trainers.data.sources import has_several_labels
 from trainers.data.sources import several_labels
 from trainers.errors import ConfigurationError
-from trainers.evaluation import has_several_labels
 from trainers.evaluation_sets import configured_sets
 from trainers.experiment import check_training
 from trainers.experiment import make_model_config
@@ -33,7 +37,7 @@ def check_configuration(config: ConfigDict, workdir: str | None) -> None:
         ConfigurationError: If anything is wrong.
     """
     model_config = check_steps(config)
-    check_best_metric(config.keep_best_metric)
+    check_best_metric(config.keep_best_metric, config.data.multi_label)
     if not (workdir and checkpoint_steps(files.join(workdir, "checkpoints"))):
         # A run that goes on does not start from it again; it may be gone by then.
         check_init_from(config.init_from)
@@ -65,6 +69,34 @@ def check_steps(config: ConfigDict) -> ModelConfig:
     clips = model_config.num_frames is not None
     check_normalization(config.data.normalization, clips=clips)
     return model_config
+
+
+def check_sources(
+    config: ConfigDict,
+    preprocessing: Preprocessing,
+    train: Source,
+    evaluation: Mapping[str, Source],
+) -> None:
+    """Checks that the data are of the kind that the configuration asks for.
+
+    Args:
+        config: The whole configuration.
+        preprocessing: What the model's inputs are made by.
+        train: What is trained on.
+        evaluation: What is evaluated, by name; the best checkpoint is best by the first.
+
+    Raises:
+        ConfigurationError: If they are not.
+    """
+    for source in (train, *evaluation.values()):
+        check_kind(source, preprocessing)
+        check_labels(source, config.data.multi_label, source is train)
+    name, first = next(iter(evaluation.items()))
+    if config.keep_best_metric == "mean_class_accuracy" and has_several_labels(first):
+        raise ConfigurationError(
+            "keep_best_metric='mean_class_accuracy' needs one label an example, and those of "
+            f"{name!r} have any number. Choose accuracy, or loss."
+        )
 
 
 def check_labels(source: Source, multi_label: bool, is_trained_on: bool = False) -> None:

@@ -11,7 +11,9 @@ took to compile.
 Not included: the all-reduce of the gradients between the chips, time, and the devices of
 several hosts. docs/tpu.md says more.
 
-Exit status: 0 both steps compile and fit, 1 one of them does not, 2 wrong usage or
+Where a video has several views, the step of the test, which takes all of them, is a third one.
+
+Exit status: 0 the steps compile and fit, 1 one of them does not, 2 wrong usage or
 configuration.
 """
 
@@ -44,7 +46,7 @@ FLAGS = flags.FLAGS
 
 
 def main() -> None:
-    """Compiles both steps, reports on each, and fails if one does not fit."""
+    """Compiles the steps, reports on each, and fails if one does not fit."""
     show_warnings_plainly()
     config = FLAGS.config
     topology = parse_topology(FLAGS.topology)
@@ -60,14 +62,16 @@ def main() -> None:
     train = _compile("train", lowering.train, compiler, topology)
     # What the optimizer keeps stays on the chip while the model is evaluated.
     kept = lowering.optimizer_bytes
-    evaluation = _compile("eval", lowering.evaluate, compiler, topology, kept)
+    needed = [train, _compile("eval", lowering.evaluate, compiler, topology, kept)]
+    if lowering.has_views:
+        needed.append(_compile("test", lowering.evaluate_views, compiler, topology, kept))
 
     # ------------------------------------------------------------------- verdict
     use = MemoryUse(
         topology=topology,
         batch_size=config.batch_size,
         micro_batches=config.gradient_accumulation_steps,
-        needed=max(train, evaluation),
+        needed=max(needed),
         fixed=lowering.state_bytes + lowering.gradient_bytes,
         gradient=lowering.gradient_bytes,
         remat=bool(config.model.remat),
@@ -120,7 +124,7 @@ def _compile(
     """Lowers and compiles a step and prints a line about it.
 
     Args:
-        name: "train" or "eval".
+        name: "train", "eval", or "test" of all views of a video.
         lower: Returns the program.
         compiler: Compiles it.
         topology: The slice.

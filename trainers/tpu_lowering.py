@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 
 from tokenlearner_keras.models.model_names import ModelConfig
 from trainers.data.batch_size import check_batch_size
+from trainers.data.batch_size import evaluation_batch_size
+from trainers.data.example_preprocessing import num_views
 from trainers.errors import TrainingError
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
@@ -30,6 +32,7 @@ class StepLowering:
 
     Attributes:
         examples: Examples of a chip in a step.
+        has_views: Whether the test looks at several views of a video.
         state_bytes: Size of weights and optimizer state.
         optimizer_bytes: Size of the optimizer state alone.
         gradient_bytes: Size of a gradient of all weights.
@@ -50,10 +53,12 @@ class StepLowering:
         self.gradient_bytes = self._replica.gradient_bytes
         self.optimizer_bytes = self._replica.optimizer_bytes
         self.state_bytes = self.optimizer_bytes + self._replica.weight_bytes
-        self._batch = {
-            "image": tf.TensorSpec((self.examples, *_input_shape(model_config)), tf.uint8),
-            "target": tf.TensorSpec((self.examples, num_classes), tf.float32),
-        }
+        videos = evaluation_batch_size(config.batch_size, preprocessing, chips, views=True)
+        self._videos = videos // chips
+        self._num_views = num_views(preprocessing)
+        self.has_views = self._num_views > 1
+        self._num_classes = num_classes
+        self._input_shape = _input_shape(model_config)
 
     def train(self) -> bytes:
         """Returns the train step, serialised.
@@ -61,7 +66,7 @@ class StepLowering:
         Raises:
             TrainingError: If XLA has no kernel for an operation.
         """
-        return _lower("train", *self._replica.training(self._batch))
+        return _lower("train", *self._replica.training(self._batch(self.examples)))
 
     def evaluate(self) -> bytes:
         """Returns the eval step, serialised.
@@ -69,12 +74,27 @@ class StepLowering:
         Raises:
             TrainingError: If XLA has no kernel for an operation.
         """
-        batch = {
-            **self._batch,
-            "label": tf.TensorSpec((self.examples,), tf.int64),
-            "mask": tf.TensorSpec((self.examples,), tf.float32),
+        return self._lower_evaluation("eval", self._batch(self.examples))
+
+    def evaluate_views(self) -> bytes:
+        """Returns the eval step of a test, with all views of its videos, serialised.
+
+        Raises:
+            TrainingError: If XLA has no kernel for an operation.
+        """
+        return self._lower_evaluation("test", self._batch(self._videos, self._num_views))
+
+    def _batch(self, examples: int, *views: int) -> dict[str, tf.TensorSpec]:
+        return {
+            "image": tf.TensorSpec((examples, *views, *self._input_shape), tf.uint8),
+            "target": tf.TensorSpec((examples, self._num_classes), tf.float32),
         }
-        return _lower("eval", *self._replica.evaluation(batch))
+
+    def _lower_evaluation(self, name: str, batch: dict[str, tf.TensorSpec]) -> bytes:
+        examples = batch["image"].shape[:1]
+        batch["label"] = tf.TensorSpec(examples, tf.int64)
+        batch["mask"] = tf.TensorSpec(examples, tf.float32)
+        return _lower(name, *self._replica.evaluation(batch))
 
 
 def _input_shape(model: ModelConfig) -> tuple[int, ...]:

@@ -24,13 +24,13 @@ from ml_collections import ConfigDict
 
 from trainers import cli
 from trainers import files
+from trainers.averaged_weights import averaged_weights
 from trainers.checkpoint_files import Arrays
 from trainers.checkpointing import CheckpointStore
 from trainers.configuration import parse_config_flag
 from trainers.data.bad_examples import BadExamples
 from trainers.data.bad_examples_file import BadExamplesFile
 from trainers.data.distributed import training_batches
-from trainers.data.example_preprocessing import check_kind
 from trainers.data.failures import explain_data_failures
 from trainers.data.pipeline import examples_at_step
 from trainers.data.sources import Source
@@ -43,7 +43,6 @@ from trainers.dry_run import print_memory
 from trainers.dry_run import run_one_step_each
 from trainers.errors import ConfigurationError
 from trainers.errors import Interrupted
-from trainers.evaluation import averaged_weights
 from trainers.evaluation_sets import configured_sets
 from trainers.experiment import check_optimizer
 from trainers.experiment import make_durations
@@ -64,7 +63,7 @@ from trainers.reporting import format_metrics
 from trainers.reporting import read_metrics
 from trainers.reporting import say_to_stderr
 from trainers.run_checks import check_configuration
-from trainers.run_checks import check_labels
+from trainers.run_checks import check_sources
 from trainers.run_checks import describe_data
 from trainers.run_checks import describe_model
 from trainers.signals import StopRequest
@@ -128,9 +127,7 @@ def train(lock: WorkdirLock) -> None:
     # -------------------------------------------------------- model and optimizer
     model_config = make_model_config(config, train_source.num_classes)
     preprocessing = make_preprocessing(config, model_config)
-    for source in (train_source, *eval_sources.values()):
-        check_kind(source, preprocessing)
-        check_labels(source, config.data.multi_label, source is train_source)
+    check_sources(config, preprocessing, train_source, eval_sources)
     with strategy.scope():
         model, optimizer = make_model(config, model_config, schedule)
     print(describe_model(model), flush=True)
@@ -170,7 +167,7 @@ def train(lock: WorkdirLock) -> None:
         examples = partial(_examples, config, train_source, step, 1)
         explained = explain_data_failures(train_source, examples)
         with hosts.explain_losses(), explained, bad_examples.explain():
-            run_one_step_each(train_step, evaluator, batches, step, sources)
+            run_one_step_each(train_step, evaluator, batches, step, sources, final_split)
         main_source = eval_sources[main_set]
         print_memory(config, model_config, preprocessing, strategy, train_source, main_source)
         hosts.wait()

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from tokenlearner_keras.models.model_names import ModelConfig
 from tokenlearner_keras.models.model_names import config_class
 from trainers import files
+from trainers.configuration import base_config
 from trainers.configuration import complete_config
 from trainers.data.sources import Source
 from trainers.durations import NAMES as DURATION_NAMES
@@ -230,7 +231,8 @@ def _check_same_run(workdir: str, config: ConfigDict, model: ModelConfig) -> Non
     path = files.join(workdir, "config.json")
     if not files.exists(path):
         return
-    before = _flatten(_read_json(path))
+    values = _read_json(path)
+    before = {**_flatten(_defaults(values, type(model))), **_flatten(values)}
     now = _flatten(json.loads(_to_json(config, model)))
     keys = sorted((before.keys() | now.keys()) - _FREE)
     different = [key for key in keys if before.get(key) != now.get(key)]
@@ -242,6 +244,16 @@ def _check_same_run(workdir: str, config: ConfigDict, model: ModelConfig) -> Non
             f"{workdir} holds a run of another configuration ({listed}). Use a new "
             "--workdir, or the same configuration to resume."
         )
+
+
+def _defaults(values: dict[str, Any], kind: type[ModelConfig]) -> dict[str, Any]:
+    """Returns what the keys stand for that a file of an earlier release does not have."""
+    defaults = json.loads(json.dumps(base_config().to_dict()))
+    try:
+        model = kind.from_dict(values["resolved_model"]).to_dict()
+    except (KeyError, TypeError, ValueError):
+        return dict(defaults)  # a model of another kind, which has other keys anyway
+    return {**defaults, "resolved_model": json.loads(json.dumps(model))}
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One training at a time in a work directory."""
+"""One training at a time in a work directory, or one of anything else in its folder."""
 
 import os
 from pathlib import Path
@@ -8,6 +8,10 @@ from trainers import files
 from trainers.errors import ConfigurationError
 
 LOCK_FILE = "run.lock"
+_TRAINING = (
+    "Another training (process {owner}) is running in {folder}. Wait for its end, stop it, or "
+    "choose another --workdir."
+)
 
 
 class WorkdirLock:
@@ -15,9 +19,15 @@ class WorkdirLock:
 
     The lock dies with its process, however that ends. Where file locks do not exist
     (gs://, Windows, some network file systems) nothing is locked.
+
+    Args:
+        name: of the lock file.
+        refusal: what a second process is told, with the places {owner} and {folder}.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = LOCK_FILE, refusal: str = _TRAINING) -> None:
+        self._name = name
+        self._refusal = refusal
         self._file: IO[str] | None = None
 
     def __enter__(self) -> "WorkdirLock":
@@ -26,6 +36,11 @@ class WorkdirLock:
     def __exit__(self, *exception: object) -> None:
         if self._file is not None:
             self._file.close()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this process has the lock, which also needs file locks to exist."""
+        return self._file is not None
 
     def acquire(self, workdir: str) -> None:
         """Locks a work directory that is there.
@@ -44,17 +59,14 @@ class WorkdirLock:
         except ImportError:
             return
         # "a": the number in it belongs to the owner until the lock is ours.
-        file = Path(workdir, LOCK_FILE).open("a+", encoding="ascii")
+        file = Path(workdir, self._name).open("a+", encoding="ascii")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
             owner = file.read().strip() or "unknown"
             file.close()
-            raise ConfigurationError(
-                f"Another training (process {owner}) is running in {workdir}. Wait for its "
-                "end, stop it, or choose another --workdir."
-            ) from error
+            raise ConfigurationError(self._refusal.format(owner=owner, folder=workdir)) from error
         except OSError:  # a file system without locks
             file.close()
             return

@@ -76,6 +76,7 @@ def _closed_form_parameters(config: VisionTransformerConfig) -> int:
     return total
 
 
+@pytest.mark.slow  # All together, and they count the same on every backend.
 @pytest.mark.parametrize("name", tk.list_models("vi*"))
 def test_every_listed_model_equals_the_closed_forms(name: str) -> None:
     config = model_config(name)
@@ -87,6 +88,7 @@ def test_every_listed_model_equals_the_closed_forms(name: str) -> None:
     assert parameters == _closed_form_parameters(config)
 
 
+@pytest.mark.slow  # All together, and they count the same on every backend.
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['name']}-{row['image_size']}")
 def test_every_reproduced_row_of_the_papers_tables(row: dict[str, str]) -> None:
     assert row["name"] in tk.list_models()

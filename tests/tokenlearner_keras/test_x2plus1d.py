@@ -33,9 +33,7 @@ SMALL: dict[str, Any] = {
     "num_classes": 5,
 }
 LEARNING = "x2plus1d_m_tokenlearner"
-modules = pytest.mark.parametrize(
-    "module", quick_ones(MODULES, ("conv2d_token_learner",), pytest.mark.every_backend)
-)
+modules = pytest.mark.parametrize("module", quick_ones(MODULES, ("conv2d_token_learner",)))
 
 
 def _create(name: str = "x2plus1d_m", **overrides: Any) -> keras.Model:

@@ -168,6 +168,7 @@ def test_every_field_of_the_model_can_be_overridden(file: str, name: str) -> Non
         "model.token_learner",
         "ema_decay",
         "optimizer.global_clipnorm",
+        "video.scale_jitter",
         "data.final_split",
         "data.data_dir",
         "total_steps",

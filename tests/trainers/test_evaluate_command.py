@@ -1,5 +1,6 @@
 """The command that evaluates a checkpoint, inside this process and as one."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -21,15 +22,20 @@ from tests.trainers.small_runs import Trainer
 from tests.trainers.small_runs import config_file
 from tests.trainers.small_runs import rows
 from tests.trainers.small_runs import strategy_of
+from tokenlearner_keras import resize_model
 from trainers import checkpointing
 from trainers import evaluate
 from trainers.checkpoint_files import Arrays
 from trainers.checkpoint_files import read_checkpoint
 from trainers.checkpoint_files import remove_checkpoint
 from trainers.checkpoint_files import write_checkpoint
+from trainers.data.digits import digits_source
 from trainers.errors import ConfigurationError
 from trainers.errors import DataError
+from trainers.experiment import make_evaluator
+from trainers.experiment import make_preprocessing
 from trainers.reporting import format_metrics
+from trainers.workdir import read_configuration
 
 SETS = "('held_out=digits:test',)"
 
@@ -120,6 +126,18 @@ def test_batch_size_and_replicas_do_not_matter(
         assert values["metrics"] == pytest.approx(row, abs=1e-6)
 
 
+def test_images_of_another_size(command: Evaluate, workdir: Path, tmp_path: Path) -> None:
+    flag = f"--report={tmp_path / 'report.json'}"
+    (values,) = _sets(command("--image_size=12", "--split=test", flag)).values()
+    # The finished model holds the moving averages.
+    model = resize_model(keras.saving.load_model(workdir / "model.keras"), 12)
+    config, model_config = read_configuration(str(workdir))
+    preprocessing = make_preprocessing(config, dataclasses.replace(model_config, image_size=12))
+    evaluator = make_evaluator(config, model, None, strategy_of(1), preprocessing)
+    assert values["metrics"] == pytest.approx(evaluator.evaluate(digits_source("test")), abs=1e-6)
+    assert abs(values["metrics"]["loss"] - _row(workdir, "held_out", 4)["loss"]) > 1e-4
+
+
 def test_averages_and_raw_weights(command: Evaluate, workdir: Path, tmp_path: Path) -> None:
     flag = f"--report={tmp_path / 'report.json'}"
     losses = {}
@@ -164,6 +182,8 @@ def test_sets_by_flag(command: Evaluate, capsys: pytest.CaptureFixture[str]) -> 
         (["--eval_sets=digit:test"], "Did you mean 'digits'"),
         (["--eval_sets=test,test"], "different names"),
         (["--batch_size=0"], "--batch_size"),
+        (["--image_size=0"], "--image_size=0: .*image_size"),
+        (["--image_size=3"], "--image_size=3: .*one whole patch"),
         (["--workdir="], "Received none"),
         (["--workdir=nowhere"], "no config.json"),
         (["--report=."], "is a directory"),

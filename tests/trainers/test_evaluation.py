@@ -1,3 +1,6 @@
+from collections.abc import Iterator
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -5,11 +8,15 @@ import tensorflow as tf
 
 from tests.trainers.data.fake_source import ArraySource
 from tests.trainers.small_runs import strategy_of
+from trainers import evaluation
+from trainers.averaged_weights import averaged_weights
+from trainers.data.batch_size import evaluation_batch_size
+from trainers.data.distributed import evaluation_batches
 from trainers.data.preprocessing_config import PreprocessingConfig
 from trainers.data.video_preprocessing import evaluation_views
 from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
+from trainers.errors import DataError
 from trainers.evaluation import Evaluator
-from trainers.evaluation import averaged_weights
 from trainers.losses import make_loss
 
 PREPROCESSING = PreprocessingConfig((8, 8), crop="none", eval_crop_fraction=1.0)
@@ -112,6 +119,38 @@ def test_mean_average_precision_of_views_is_that_of_scikit_learn(replicas: int) 
     losses = keras.ops.binary_crossentropy(source.labels, logits, from_logits=True)
     assert metrics["loss"] == pytest.approx(np.sum(losses) / 5, rel=1e-5)
     assert metrics["num_examples"] == 5
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "replicas", "views", "expected"),
+    [(64, 1, True, 10), (64, 2, True, 10), (4, 2, True, 2), (31, 2, False, 31)],
+)
+def test_videos_with_views_take_the_place_of_a_batch_of_clips(
+    batch_size: int, replicas: int, views: bool, expected: int
+) -> None:
+    assert evaluation_batch_size(batch_size, VIEWS, replicas, views) == expected
+    assert evaluation_batch_size(batch_size, PREPROCESSING, replicas, views) == batch_size
+
+
+@pytest.mark.parametrize("of_videos", [False, True])
+def test_batches_of_nothing_but_examples_that_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, of_videos: bool
+) -> None:
+    source = _VideosOfSeveralLabels() if of_videos else ArraySource(5, num_classes=7)
+    evaluator, _ = _evaluator(1, 2, of_videos=of_videos)
+    left_out = 1
+
+    def batches(*arguments: Any) -> Iterator[Any]:
+        for number, batch in enumerate(evaluation_batches(*arguments)):
+            mask = batch["mask"] * float(number >= left_out)
+            yield {**batch, "mask": mask}
+
+    monkeypatch.setattr(evaluation, "evaluation_batches", batches)
+    # A rehearsal takes the first batch that has any.
+    assert evaluator.evaluate(source, num_batches=1)["num_examples"] == 2
+    left_out = 3
+    with pytest.raises(DataError, match="at least one of the 5 examples of array/"):
+        evaluator.evaluate(source)
 
 
 @pytest.mark.parametrize("replicas", [1, 2])

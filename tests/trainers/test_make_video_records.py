@@ -8,21 +8,20 @@ import sys
 import time
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tensorflow as tf
 from absl import flags
 
 from tests.trainers.processes import ROOT
 from trainers import make_video_records
+from trainers.data.conversion_lock import conversion_lock
 from trainers.data.records_config import RecordsConfig
 from trainers.data.sources import make_source
-from trainers.data.video_conversion import ConversionOptions
-from trainers.data.video_conversion import make_record
+from trainers.data.video_dataset_files import write_labels
 from trainers.data.video_list import VideoRow
-from trainers.data.video_list import read_video_list
 from trainers.errors import ConfigurationError
 from trainers.errors import DataError
 
@@ -82,7 +81,8 @@ def convert(
 
 
 def content_of(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted((folder / "records").iterdir())}
+    paths = sorted((folder / "records").iterdir())
+    return {path.name: path.read_bytes() for path in paths if path.suffix != ".lock"}
 
 
 def test_records_are_what_the_trainer_reads(videos: Path, convert: Convert) -> None:
@@ -182,6 +182,61 @@ def test_other_options_are_refused(videos: Path, convert: Convert) -> None:
     assert content_of(videos) == before
 
 
+def test_a_mistake_before_the_first_shard_leaves_no_class(videos: Path, convert: Convert) -> None:
+    (videos / "c.mp4").write_bytes(b"no video")
+    rows: list[Row] = [("a.mp4", "", "", "run"), ("c.mp4", "", "", "junp")]
+    with pytest.raises(DataError, match=r"row 3: .*c\.mp4"):
+        convert(rows, "--shards=1")
+    rows[1] = ("b.mp4", "", "", "jump")
+    convert(rows)
+    assert (videos / "records" / "labels.txt").read_text().split() == ["jump", "run"]
+    rows[1] = ("b.mp4", "", "", "junp")
+    with pytest.raises(DataError, match=r"'junp' is not among .*labels\.txt and dataset\.json"):
+        convert(rows)
+
+
+def test_two_splits_at_once(
+    videos: Path, convert: Convert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    records = videos / "records"
+    records.mkdir()
+    write_labels(str(records), ["swim", "run", "jump", "throw"])
+    checked = []
+
+    def write_and_check(output: str, labels: Sequence[str]) -> None:
+        write_labels(output, labels)
+        with (records / ".labels.lock").open() as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        checked.append(labels)
+
+    monkeypatch.setattr(make_video_records, "write_labels", write_and_check)
+    with conversion_lock("validation") as lock:
+        lock.acquire(str(records))
+        # No shard is there, but the other conversion counts by this label map already.
+        convert(ROWS)
+        with pytest.raises(ConfigurationError, match="Another conversion of this split .process"):
+            convert(ROWS, "--split=validation")
+    assert checked == [("swim", "run", "jump", "throw")]
+
+
+def test_the_home_directory(
+    videos: Path, convert: Convert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(videos))
+    (videos / "classes.txt").write_text("throw\njump\nrun\n")
+    convert(ROWS, "--csv=~/list.csv", "--output=~/records", "--labels=~/classes.txt")
+    assert (videos / "records" / "labels.txt").read_text() == "throw\njump\nrun\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_full_disk(videos: Path, convert: Convert) -> None:
+    (videos / "records").mkdir()
+    (videos / "records" / ".partial-train.tfrecord-00000-of-00001").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="train.tfrecord-00000-of-00001.*[Nn]o space"):
+        convert(ROWS, "--shards=1")
+
+
 @pytest.mark.slow
 def test_a_killed_conversion_ends_with_the_same_bytes(videos: Path, convert: Convert) -> None:
     rows = ROWS * 12
@@ -228,42 +283,7 @@ def test_wrong_usage(videos: Path, convert: Convert, given: list[str], message: 
     assert not list(videos.glob("records/*.tfrecord*"))
 
 
-@pytest.mark.parametrize(
-    ("header", "message"),
-    [
-        (("path", "begin", "end", "label"), "the column 'begin' is unknown"),
-        (("path", "start", "end"), "lacks the column 'labels'"),
-        (("path", "path", "end", "label"), "the column 'path' is there twice"),
-    ],
-)
-def test_wrong_columns(tmp_path: Path, header: Iterable[str], message: str) -> None:
-    path = write_csv(tmp_path / "list.csv", ROWS, header)
-    with pytest.raises(ConfigurationError, match=message):
-        read_video_list(str(path))
-
-
-def test_paths_and_columns_of_a_list(tmp_path: Path) -> None:
-    path = tmp_path / "list.csv"
-    path.write_text("\ufeffvideo_path, Labels\nx/a.mp4,run\n\n/b.mp4, run ; jump\n", "utf-8")
-    first, second = read_video_list(str(path))
-    assert (first.number, first.name, first.path) == (2, "x/a.mp4", str(tmp_path / "x/a.mp4"))
-    assert (first.start, first.end, first.labels, first.problem) == (None, None, ("run",), "")
-    assert (second.number, second.path, second.labels) == (4, "/b.mp4", ("run", "jump"))
-
-
 def test_classes_that_are_numbers_keep_them() -> None:
     labels = [(str(number),) for number in (10, 9, 0, 1)]
     rows = [VideoRow(2, "a", "a", None, None, label) for label in labels]
     assert make_video_records.sorted_labels(rows) == ("0", "1", "9", "10")
-
-
-def test_a_record_has_the_same_bytes_each_time() -> None:
-    row = VideoRow(2, "a.mp4", "a.mp4", None, None, ("run", "jump"))
-    frames = [np.full((8, 8, 3), number, np.uint8) for number in range(3)]
-    options = ConversionOptions(1)
-    numbers = {"jump": 0, "run": 1}
-    records = {make_record(row, frames, numbers, options) for _ in range(20)}
-    assert len(records) == 1
-    context = tf.train.SequenceExample.FromString(records.pop()).context.feature
-    assert context["clip/label/index"].int64_list.value[:] == [0, 1]
-    assert context["clip/label/text"].bytes_list.value[:] == [b"jump", b"run"]

@@ -4,8 +4,10 @@ import dataclasses
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import tensorflow as tf
@@ -16,8 +18,11 @@ from tests.trainers.data.video_record_sets import small_videos
 from tests.trainers.data.video_record_sets import write_split
 from tests.trainers.small_runs import config_file
 from tests.trainers.small_runs import parse
+from tests.trainers.video_runs import TRANSFORMER
+from tests.trainers.video_runs import video_config
 from trainers import tpu_check
 from trainers import tpu_compiler
+from trainers import tpu_lowering
 from trainers import train_step
 from trainers.errors import ConfigurationError
 from trainers.errors import TrainingError
@@ -135,6 +140,23 @@ def test_both_steps_are_lowered(tmp_path: Path) -> None:
     assert 3 * lowering.gradient_bytes < state < 3 * lowering.gradient_bytes + 100
     for program in (lowering.train(), lowering.evaluate()):
         assert program.startswith(b"ML\xefR")  # MLIR's bytecode
+
+
+def test_the_step_of_all_views_is_lowered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = video_config(tmp_path, TRANSFORMER, multi_label=False)
+    values = parse(f"--config={config_file(tmp_path, text)}", "--config.batch_size=24")
+    lowering = StepLowering(values.config, 3, chips=2)
+    assert lowering.has_views and lowering.examples == 12
+    shapes = []
+
+    def lower(name: str, step: Any, specs: Sequence[tf.TensorSpec]) -> bytes:
+        shapes.append(specs[0].shape)
+        return lower_step(name, step, specs)
+
+    lower_step = tpu_lowering._lower
+    monkeypatch.setattr(tpu_lowering, "_lower", lower)
+    assert lowering.evaluate_views().startswith(b"ML\xefR")
+    assert shapes == [(2, 6, 4, 16, 16, 3)]  # two videos of six views each on a chip
 
 
 def test_operations_without_a_kernel_are_named(

@@ -1,9 +1,12 @@
 """Training and evaluating on videos: clips, views, several labels."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from absl import flags
 
 from tests.trainers.small_runs import Trainer
 from tests.trainers.small_runs import assert_same_arrays
@@ -12,15 +15,34 @@ from tests.trainers.small_runs import rows
 from tests.trainers.video_runs import CONVOLUTIONS
 from tests.trainers.video_runs import TRANSFORMER
 from tests.trainers.video_runs import video_config
+from trainers import evaluate
+from trainers.configuration import base_config
 from trainers.data.in_memory_video import InMemoryVideoSource
+from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
 from trainers.errors import ConfigurationError
 from trainers.run_checks import check_labels
+from trainers.run_checks import check_sources
 
 
 def _trainer(
     monkeypatch: pytest.MonkeyPatch, folder: Path, model: dict[str, object], multi_label: bool
 ) -> Trainer:
     return Trainer(monkeypatch, folder, video_config(folder, model, multi_label))
+
+
+def _evaluated(monkeypatch: pytest.MonkeyPatch, workdir: Path, *arguments: str) -> dict[str, Any]:
+    """Returns what the command that evaluates reports, as a row of the training."""
+    values = flags.FlagValues()
+    evaluate.define_flags(values)
+    report = workdir.parent / "report.json"
+    fixed = [f"--workdir={workdir}", f"--report={report}", "--strategy=one_device"]
+    values(["evaluate", *fixed, *arguments])
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "FLAGS", values)
+        evaluate.main()
+    found = json.loads(report.read_text())
+    ((split, results),) = found["sets"].items()
+    return {"step": found["step"], "split": split, **results["metrics"]}
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
@@ -30,14 +52,48 @@ def test_a_run(
 ) -> None:
     trainer = _trainer(monkeypatch, tmp_path, model, multi_label)
     workdir = trainer("run")
+    is_evaluated_again = model is CONVOLUTIONS and not multi_label
     metric = "mean_average_precision" if multi_label else "accuracy"
     for split, count in (("validation", 5), ("test", 4)):
         (row,) = rows(workdir, split)
         assert row["num_examples"] == count
         assert 0 <= row[metric] <= 1 and np.isfinite(row["loss"])
+        if is_evaluated_again:
+            noviews = [] if split == "test" else ["--noviews"]
+            assert _evaluated(monkeypatch, workdir, f"--split={split}", *noviews) == row
+    if is_evaluated_again:
+        larger = _evaluated(monkeypatch, workdir, "--split=test", "--image_size=40")
+        assert larger["num_examples"] == 4 and larger["loss"] != row["loss"]
     trainer("stopped", "--config.total_steps=2")
     stopped = trainer("stopped", "--config.total_steps=4")
     assert_same_arrays(checkpoint_arrays(workdir, 4), checkpoint_arrays(stopped, 4))
+
+
+@pytest.mark.slow
+def test_a_dry_run_rehearses_the_views(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _trainer(monkeypatch, tmp_path, TRANSFORMER, multi_label=True)("run", "--dry_run")
+    lines = capsys.readouterr().out.splitlines()
+    batches = {line.split(":")[0]: line for line in lines if line.startswith("one batch of")}
+    # A batch of four clips; of videos with six views each, one.
+    assert batches["one batch of validation"].endswith("num examples 4")
+    assert batches["one batch of test"].endswith("num examples 1")
+    start = "memory of a replica's evaluation step of views: "
+    (memory,) = [line for line in lines if line.startswith(start)]
+    assert "as compiled by XLA" in memory
+
+
+@pytest.mark.parametrize(
+    ("metric", "multi_label"),
+    [("mean_average_precision", False), ("mean_class_accuracy", True), ("accuracy", True)],
+)
+def test_a_best_metric_that_the_labels_do_not_have(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, metric: str, multi_label: bool
+) -> None:
+    trainer = _trainer(monkeypatch, tmp_path, TRANSFORMER, multi_label)
+    with pytest.raises(ConfigurationError, match=f"{metric}.*data.multi_label={multi_label}"):
+        trainer("run", f"--config.keep_best_metric={metric}")
 
 
 def test_images_are_no_videos(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -78,6 +134,18 @@ def test_labels_are_what_the_configuration_says(several: bool) -> None:
     with pytest.raises(ConfigurationError, match=f"each example of clips has .*={several}"):
         check_labels(source, not several, is_trained_on=True)
     check_labels(source, multi_label=False)  # to be evaluated, by any label that is right
+
+
+def test_the_mean_over_classes_needs_one_label_an_example() -> None:
+    preprocessing = VideoPreprocessingConfig((8, 8), num_frames=2)
+    videos, names = np.zeros((1, 2, 8, 8, 3), np.uint8), ("a", "b")
+    one = InMemoryVideoSource("clips", "train", videos, np.array([1]), names)
+    several = InMemoryVideoSource("clips", "test", videos, np.array([[0, 1]]), names)
+    config = base_config()
+    config.keep_best_metric = "mean_class_accuracy"
+    check_sources(config, preprocessing, one, {"validation": one, "test": several})
+    with pytest.raises(ConfigurationError, match="those of 'test' have any number"):
+        check_sources(config, preprocessing, one, {"test": several, "validation": one})
 
 
 def test_records_of_several_labels_are_no_records_of_one(

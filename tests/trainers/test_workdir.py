@@ -59,6 +59,21 @@ def test_a_run_of_an_earlier_release_says_nothing_of_its_data(tmp_path: Path) ->
     read_configuration(str(tmp_path))
 
 
+def test_keys_that_an_earlier_release_did_not_write_have_their_defaults(tmp_path: Path) -> None:
+    _prepare(tmp_path)
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    for section, key in (("data", "multi_label"), ("model", "remat"), ("resolved_model", "remat")):
+        del values[section][key]
+    del values["video"], values["records"], values["resolved_model"]["tubelet_inflation"]
+    path.write_text(json.dumps(values))
+    _check(tmp_path)
+    config = base_config()
+    config.video.stride = 3
+    with pytest.raises(ConfigurationError, match=r"video\.stride: 2 there, 3 here"):
+        check_workdir(str(tmp_path), config, make_model_config(config, 2))
+
+
 @pytest.mark.parametrize("text", ["[]", "3", "null", '"text"', "{", ""])
 def test_damaged_configuration(tmp_path: Path, text: str) -> None:
     _prepare(tmp_path)

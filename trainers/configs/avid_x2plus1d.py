@@ -3,7 +3,8 @@
     python -m trainers.train --config=trainers/configs/avid_x2plus1d.py \\
         --config.data.data_dir=RECORDS --workdir=DIR --strategy=tpu --tpu=local
 
-Data: TFRecords of AViD (docs/video.md) at 12 frames a second, short side 256.
+Data: TFRecords of AViD (docs/video.md) at 12 frames a second, short side 256:
+`trainers.make_video_records --frames_per_second=12`.
 Expected result: unknown; not measured by us. The paper's 53.8 is the mean accuracy over
 classes (Table 10: TokenLearner without Conv2D, from scratch, one view).
 

@@ -4,7 +4,7 @@
         --config.data.data_dir=RECORDS --workdir=DIR --strategy=tpu --tpu=local
 
 Data: TFRecords of Charades (docs/video.md) at 12 frames a second, short side 256, with all
-labels of a video.
+labels of a video: `trainers.make_video_records --frames_per_second=12 --multi_label`.
 Expected result: unknown; not measured by us. The paper's 66.3 mAP (Table 9: 12 frames a
 second, Conv2D + TokenLearner, from scratch).
 

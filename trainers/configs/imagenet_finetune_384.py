@@ -1,7 +1,7 @@
 """ImageNet at 384 pixels from a public ViT-B/16: 8 tokens from the middle on.
 
-    WEIGHTS=$(python -c 'import tokenlearner_keras as tk
-    print(tk.download_weights("vit_b16_augreg_in21k"))')
+    WEIGHTS=$(python -c \\
+        'import tokenlearner_keras as tk; print(tk.download_weights("vit_b16_augreg_in21k"))')
     python -m trainers.train --config=trainers/configs/imagenet_finetune_384.py \\
         --config.init_from=$WEIGHTS --workdir=DIR --strategy=tpu --tpu=local
 

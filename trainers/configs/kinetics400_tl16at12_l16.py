@@ -1,11 +1,14 @@
 """Kinetics-400 from a public ViT-L/16: ViViT-L/16 x 2, 16 tokens a frame from block 12 on.
 
-    WEIGHTS=$(python -c 'import tokenlearner_keras as tk
-    print(tk.download_weights("vit_l16_augreg_in21k"))')
+    WEIGHTS=$(python -c \\
+        'import tokenlearner_keras as tk; print(tk.download_weights("vit_l16_augreg_in21k"))')
     python -m trainers.train --config=trainers/configs/kinetics400_tl16at12_l16.py \\
         --config.data.data_dir=RECORDS --config.init_from=$WEIGHTS --workdir=DIR \\
         --strategy=tpu --tpu=local
 
+Hardware: v5e:4x4, 16 chips with 4 clips each (docs/tpu.md); does it fit?
+    python -m trainers.tpu_check --config=trainers/configs/kinetics400_tl16at12_l16.py \\
+        --topology=v5e:4x4 --num_classes=400
 Data: TFRecords of Kinetics-400 (docs/video.md), 25 frames a second, short side 256.
 Expected result: unknown; not measured by us. The paper's 83.5 for this model (Tables 6 and 7,
 4 x 3 views) started from the authors' own image model, pre-trained with its TokenLearner on

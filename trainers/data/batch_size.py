@@ -1,8 +1,10 @@
-"""Whether a global batch can be shared out evenly."""
+"""Global batches: whether one can be shared out evenly, and how many videos one may hold."""
 
 import math
 from collections.abc import Mapping
 
+from trainers.data.example_preprocessing import Preprocessing
+from trainers.data.example_preprocessing import num_views
 from trainers.errors import ConfigurationError
 
 
@@ -26,3 +28,21 @@ def check_batch_size(batch_size: int, sharers: Mapping[str, int]) -> None:
             f"batch_size: expected a multiple of {parts} ({listed}), received {batch_size}; "
             f"set batch_size to {cure}"
         )
+
+
+def evaluation_batch_size(
+    batch_size: int, preprocessing: Preprocessing, replicas: int, views: bool
+) -> int:
+    """Returns the global batch size of an evaluation; the metrics do not depend on it.
+
+    Videos with all their views need about the memory of the batch of single clips, except
+    that a replica takes at least one video.
+
+    Args:
+        batch_size: Of the configuration.
+        preprocessing: What the inputs are made by.
+        replicas: Those of all hosts; where there are several views, the result is a multiple.
+        views: Whether videos are judged by all their views.
+    """
+    count = num_views(preprocessing) if views else 1
+    return batch_size if count == 1 else max(1, batch_size // (count * replicas)) * replicas

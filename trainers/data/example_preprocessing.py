@@ -70,6 +70,11 @@ def evaluation_input(example: Example, preprocessing: Preprocessing, views: bool
     return evaluation_clip(example, preprocessing)
 
 
+def num_views(preprocessing: Preprocessing) -> int:
+    """Return how many views of an example `evaluation_input` has with `views`."""
+    return preprocessing.num_views if isinstance(preprocessing, VideoPreprocessingConfig) else 1
+
+
 def check_kind(source: Source, preprocessing: Preprocessing) -> None:
     """Checks that a source has what the model takes: images, or videos.
 

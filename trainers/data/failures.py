@@ -2,15 +2,20 @@
 
 An operation that fails inside `tf.data` cannot say which file it was reading. The
 order of the examples is a function of the step, though, so whoever iterates knows
-which examples a failing step was made of: they are decoded again here, one by one,
-and the first that fails is named. Nothing is paid for this while all goes well.
+which examples a failing step was made of: they are decoded again here, and the first
+in that order that fails is named. Nothing is paid for this while all goes well.
 """
 
+import os
 import re
+import sys
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+from itertools import islice
 
 import tensorflow as tf
 
@@ -42,7 +47,8 @@ def explain_data_failures(source: Source, indices: Callable[[], Iterable[int]]) 
     Args:
         source: the source that the pipeline reads.
         indices: called after a failure only; returns the indices of the examples
-            that the failing block may have read. Too many cost time, nothing else.
+            that the failing block may have read, each any number of times. Too many
+            cost time, nothing else.
 
     Raises:
         DataError: if one of these examples cannot be read. Any other error passes.
@@ -72,10 +78,24 @@ def describe_data_failure(
     """
     if not isinstance(error, _DATA_ERRORS):
         return None
-    for index in indices:
-        explanation = _examine(source, int(index))
-        if explanation is not None:
-            return explanation
+    candidates = list(dict.fromkeys(map(int, indices)))
+    if len(candidates) > 1:
+        # Of long videos it may take a while.
+        message = f"looking for the damaged example of {_source_name(source)} ..."
+        print(message, file=sys.stderr, flush=True)
+    return _first_damaged(source, candidates)
+
+
+def _first_damaged(source: Source, candidates: list[int]) -> DataError | None:
+    """Examine examples side by side, and return the error of the first that fails."""
+    threads = os.cpu_count() or 1
+    remaining = iter(candidates)
+    with ThreadPoolExecutor(threads) as pool:
+        # A few at a time: nothing is read far beyond the one that is looked for.
+        while chunk := list(islice(remaining, 4 * threads)):
+            for found in pool.map(partial(_examine, source), chunk):
+                if found is not None:
+                    return found
     return None
 
 

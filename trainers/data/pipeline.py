@@ -1,5 +1,6 @@
 """Batches for training and evaluation, addressed by step."""
 
+import os
 from typing import Any
 
 import tensorflow as tf
@@ -175,7 +176,9 @@ def evaluation_dataset(
 
     examples = tf.data.Dataset.range(num_examples).map(index_at)
     load_any = bad_examples.leaving_out(load) if bad_examples else load
-    examples = examples.map(load_any, num_parallel_calls=tf.data.AUTOTUNE)
+    # All views of a video are large: not more of them at a time than a batch holds.
+    parallel = min(host_batch, os.cpu_count() or 1) if views else tf.data.AUTOTUNE
+    examples = examples.map(load_any, num_parallel_calls=parallel)
     padding = _padding_like(examples).repeat(num_steps * host_batch - num_examples)
     batches = examples.concatenate(padding).batch(host_batch, drop_remainder=True)
     batches = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).map(_mask_target)

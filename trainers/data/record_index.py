@@ -7,6 +7,7 @@ the data, 4 bytes checksum of the data; little endian, checksums are masked CRC-
 import hashlib
 import struct
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
@@ -21,11 +22,13 @@ from trainers.data.cache import replaced_file
 from trainers.data.cache import write_checksum
 from trainers.data.checksum import masked_crc32c
 from trainers.data.checksum import masked_crc32c_if_fast
+from trainers.data.progress import progress_bar
 from trainers.errors import DataError
 
 HEADER_LENGTH = 12
 FOOTER_LENGTH = 4
 INDEX_VERSION = 1
+_SCANNED_AT_A_TIME = 32
 
 
 class RecordFiles:
@@ -164,13 +167,28 @@ def _cached_offsets(
         if is_intact(path):
             with np.load(path, allow_pickle=False) as arrays:
                 return arrays["offsets"], arrays["counts"]
-        parts = [scan_offsets(name) for name in paths]
+        parts = _scan_all(paths)
         counts = np.array([len(part) for part in parts], np.int64)
         offsets = np.concatenate([np.zeros(0, np.int64), *parts])
         with replaced_file(path) as temporary, temporary.open("wb") as stream:
             np.savez(stream, offsets=offsets, counts=counts)
         write_checksum(path)
     return offsets, counts
+
+
+def _scan_all(paths: tuple[str, ...]) -> list[NDArray[np.int64]]:
+    """Scans files at the same time: a remote one is all waiting."""
+    with (
+        progress_bar("files searched for records", len(paths)) as advance,
+        ThreadPoolExecutor(_SCANNED_AT_A_TIME) as pool,
+    ):
+
+        def scan(path: str) -> NDArray[np.int64]:
+            offsets = scan_offsets(path)
+            advance()
+            return offsets
+
+        return list(pool.map(scan, paths))
 
 
 def _index_path(paths: tuple[str, ...]) -> Path:

@@ -104,6 +104,12 @@ def make_source(
     return _BUILT_IN[name](split)
 
 
+def has_several_labels(source: Source) -> bool:
+    """Whether an example of a source may have several labels, or none."""
+    example = tf.data.Dataset.range(1).map(source.load).element_spec
+    return bool(example["label"].shape.rank == 1)
+
+
 def several_labels(name: str) -> bool | None:
     """Whether an example of a source may have several labels, or none.
 

@@ -12,7 +12,6 @@ import json
 import os
 import threading
 from collections.abc import Callable
-from collections.abc import Iterable
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import as_completed
@@ -22,53 +21,16 @@ from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from trainers import files
-from trainers.data.records_config import RecordsConfig
+from trainers.data.conversion_options import ConversionOptions
 from trainers.data.video_dataset_files import shard_name
-from trainers.data.video_files import FRAMES_PER_SECOND
-from trainers.data.video_files import MIN_SIDE
+from trainers.data.video_example import make_record
 from trainers.data.video_files import read_frames
 from trainers.data.video_list import VideoRow
 from trainers.errors import ConfigurationError
 from trainers.errors import DataError
-
-
-@dataclass(frozen=True)
-class ConversionOptions:
-    """How videos become records.
-
-    Args:
-        num_shards: files of the split.
-        frames_per_second: frames taken from each second, 25 by default.
-        min_side: pixels of the shorter side, 256 by default; smaller videos keep theirs.
-        jpeg_quality: 1 to 100, 95 by default.
-
-    Raises:
-        ConfigurationError: a value is out of range.
-    """
-
-    num_shards: int
-    frames_per_second: float = FRAMES_PER_SECOND
-    min_side: int = MIN_SIDE
-    jpeg_quality: int = 95
-
-    def __post_init__(self) -> None:
-        """Check every value."""
-        for name, flag, smallest, largest in (
-            ("num_shards", "shards", 1, 99_999),
-            ("frames_per_second", "frames_per_second", 0.01, 1000),
-            ("min_side", "min_side", 1, 65_500),
-            ("jpeg_quality", "jpeg_quality", 1, 100),
-        ):
-            value = getattr(self, name)
-            if not smallest <= value <= largest:
-                raise ConfigurationError(
-                    f"--{flag}: expected {smallest} to {largest}, received {value}."
-                )
 
 
 @dataclass
@@ -152,6 +114,7 @@ class Conversion:
 
         Raises:
             DataError: a row cannot be read, and none may be left out.
+            OSError: a shard cannot be written.
         """
         missing = [n for n in range(self.options.num_shards) if n not in self.results]
         with ThreadPoolExecutor(workers) as pool:
@@ -168,7 +131,11 @@ class Conversion:
     def _write_shard(self, number: int, advance: Callable[[], None]) -> ShardResult:
         result = ShardResult()
         path = files.join(self.output, shard_name(self.split, number, self.options.num_shards))
-        with _replaced(path) as partial, tf.io.TFRecordWriter(partial) as writer:
+        with (
+            files.as_os_error(path),
+            _replaced(path) as partial,
+            tf.io.TFRecordWriter(partial) as writer,
+        ):
             for row in self._rows_of(number):
                 if self._stopped.is_set():
                     raise DataError("stopped, because another shard failed")
@@ -209,7 +176,8 @@ class Conversion:
             raise ConfigurationError(
                 f"{self.output} holds {self.split} shards of another list, label map or other "
                 f"options than {self.csv_name} and these. Use another --output, or remove "
-                f"{self.split}.*"
+                f"{self.split}.* there. Where the name of a class was wrong, remove the other "
+                "splits, labels.txt and dataset.json, too."
             )
         results = {}
         for key, value in state["shards"].items():
@@ -224,48 +192,6 @@ class Conversion:
         state = {"fingerprint": self._fingerprint, "shards": shards}
         text = json.dumps(state, indent=1, sort_keys=True) + "\n"
         files.write_atomically(self._state_path, text.encode())
-
-
-def make_record(
-    row: VideoRow,
-    frames: Iterable[NDArray[np.uint8]],
-    label_numbers: dict[str, int],
-    options: ConversionOptions,
-) -> bytes:
-    """Returns a `tf.train.SequenceExample` as DMVR reads it.
-
-    Args:
-        row: where the frames are from.
-        frames: (height, width, 3) each, at least one.
-        label_numbers: from the name of a class to its number.
-        options: quality and frame rate.
-
-    Returns:
-        The record; the same arguments give the same bytes.
-    """
-    keys = RecordsConfig()
-    example = tf.train.SequenceExample()
-    context = example.context.feature
-    numbers = sorted(label_numbers[label] for label in row.labels)
-    names = sorted(row.labels, key=label_numbers.__getitem__)
-    images = example.feature_lists.feature_list[keys.image_key].feature
-    with tf.device("CPU"):
-        for pixels in frames:
-            height, width, _ = pixels.shape
-            encoded = tf.io.encode_jpeg(pixels, quality=options.jpeg_quality).numpy()
-            images.add().bytes_list.value.append(encoded)
-    start = row.start or 0.0
-    duration = len(images) / options.frames_per_second
-    context[keys.label_key].int64_list.value.extend(numbers)
-    context["clip/label/text"].bytes_list.value.extend(name.encode() for name in names)
-    context["clip/start/timestamp"].int64_list.value.append(round(start * 1e6))
-    context["clip/end/timestamp"].int64_list.value.append(round((start + duration) * 1e6))
-    context["video/filename"].bytes_list.value.append(row.name.encode())
-    context["image/frame_rate"].float_list.value.append(options.frames_per_second)
-    context["image/height"].int64_list.value.append(height)
-    context["image/width"].int64_list.value.append(width)
-    content: bytes = example.SerializeToString(deterministic=True)
-    return content
 
 
 @contextmanager

@@ -78,6 +78,11 @@ def find_shards(data_dir: str, split: str) -> list[str]:
     return [files.join(data_dir, shards[number]) for number in range(count)]
 
 
+def has_shards(data_dir: str) -> bool:
+    """Whether a folder holds a file of any split."""
+    return any(_SHARD.fullmatch(name) for name in files.list_names(data_dir))
+
+
 def read_description(data_dir: str) -> Description | None:
     """Reads `dataset.json`.
 
@@ -91,13 +96,14 @@ def read_description(data_dir: str) -> Description | None:
     content = _read_json(path)
     if content is None:
         return None
-    try:
-        return Description(int(content["num_classes"]), bool(content["multi_label"]))
-    except (KeyError, TypeError, ValueError) as error:
+    values = content if isinstance(content, dict) else {}
+    num_classes, multi_label = values.get("num_classes"), values.get("multi_label")
+    if type(num_classes) is not int or num_classes < 1 or type(multi_label) is not bool:
         raise ConfigurationError(
             f'{path} must hold {{"multi_label": false, "num_classes": 400}} or the like, '
             f"received {json.dumps(content)[:200]}. Correct or remove it."
-        ) from error
+        )
+    return Description(num_classes, multi_label)
 
 
 def write_description(data_dir: str, description: Description) -> None:
@@ -125,9 +131,9 @@ def read_labels(data_dir: str) -> tuple[str, ...] | None:
     content = _read_json(path)
     if content is None:
         return None
-    if isinstance(content, dict) and sorted(content.values()) == list(range(len(content))):
-        content = sorted(content, key=lambda name: int(content[name]))
-    if not isinstance(content, list):
+    if isinstance(content, dict) and _are_all_numbers(list(content.values())):
+        content = sorted(content, key=content.__getitem__)
+    if not isinstance(content, list) or not all(type(name) in (str, int) for name in content):
         raise ConfigurationError(
             f"{path} must be a list of class names, or an object from names to 0, 1, …; "
             f"received {json.dumps(content)[:200]}. Correct or remove it."
@@ -152,6 +158,12 @@ def write_labels(data_dir: str, labels: Sequence[str]) -> None:
     """Writes `labels.txt`."""
     text = "".join(f"{label}\n" for label in labels)
     files.write_atomically(files.join(data_dir, LABELS), text.encode())
+
+
+def _are_all_numbers(values: list[Any]) -> bool:
+    """Whether the values are 0, 1, … in any order."""
+    integers = all(type(value) is int for value in values)
+    return integers and sorted(values) == list(range(len(values)))
 
 
 def _checked(labels: list[str], path: str) -> tuple[str, ...]:

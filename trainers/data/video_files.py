@@ -1,5 +1,6 @@
 """Frames out of video files, by PyAV."""
 
+from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -115,21 +116,52 @@ def _timed_frames(container: Any, path: str, start: Fraction) -> Iterator[tuple[
         raise DataError(f"{path} holds no video")
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
+    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    if "avi" in container.format.name.split(",") and stream.codec_context.has_b_frames:
+        frames = _frames_by_place(container, stream)
+    else:
+        frames = _frames_by_time(container, stream, start)
+    previous, begin = None, Fraction(0)
+    for ticks, frame in frames:
+        if ticks is None:
+            raise DataError(f"{path} has a frame without a time")
+        time = ticks * stream.time_base
+        if previous is not None:
+            # Frames come in the order of showing, whatever the container says of them.
+            time = time if time > begin else begin + 1 / rate
+            yield time, previous
+        previous, begin = frame, time
+    if previous is not None:
+        duration = previous.duration * stream.time_base if previous.duration else 1 / rate
+        yield begin + duration, previous
+
+
+def _frames_by_time(
+    container: Any, stream: Any, start: Fraction
+) -> Iterator[tuple[int | None, Any]]:
+    """Yields frames from a little before `start`, with the time that the file gives each."""
     zero = stream.start_time or 0
     if start > _SEEK_AHEAD_SECONDS:
         offset = int((start - _SEEK_AHEAD_SECONDS) / stream.time_base) + zero
         container.seek(offset, stream=stream, backward=True)
-    previous = None
     for frame in container.decode(stream):
-        if frame.pts is None:
-            raise DataError(f"{path} has a frame without a time")
-        if previous is not None:
-            yield (frame.pts - zero) * stream.time_base, previous
-        previous = frame
-    if previous is not None:
-        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-        duration = previous.duration * stream.time_base if previous.duration else 1 / rate
-        yield (previous.pts - zero) * stream.time_base + duration, previous
+        yield None if frame.pts is None else frame.pts - zero, frame
+
+
+def _frames_by_place(container: Any, stream: Any) -> Iterator[tuple[int | None, Any]]:
+    """Yields all frames of a container that counts them in the order of decoding.
+
+    The n-th frame that is shown takes the time of the n-th that is stored. So it must be
+    read from its beginning: behind a jump nobody knows how many are shown before.
+    """
+    times: deque[int] = deque()
+    for packet in container.demux(stream):
+        if packet.size:
+            times.append(packet.dts)
+        elif packet.dts is not None:
+            continue  # in place of a frame that was left out; only the last one ends the decoding
+        for frame in packet.decode():
+            yield times.popleft() if times else None, frame
 
 
 def _pixels(frame: Any, min_side: int) -> NDArray[np.uint8]:

@@ -11,10 +11,12 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from trainers import files
 from trainers.data.class_folders import find_class_folders
 from trainers.data.video_files import EXTENSIONS
 from trainers.data.video_files import import_av
 from trainers.data.video_files import read_frames
+from trainers.errors import ConfigurationError
 
 
 class VideoFolderSource:
@@ -27,8 +29,8 @@ class VideoFolderSource:
             train split, or of the only one, sorted.
 
     Raises:
-        ConfigurationError: a folder is missing, empty or of another layout, or PyAV is
-            not installed.
+        ConfigurationError: a folder is missing, empty, of another layout or not on a local
+            disk, or PyAV is not installed.
     """
 
     def __init__(
@@ -37,6 +39,12 @@ class VideoFolderSource:
         import_av()
         self.name = "video_folder"
         self.split = split
+        if data_dir and files.is_remote(data_dir):
+            raise ConfigurationError(
+                f"data.source={self.name}: expected data.data_dir on a local disk, received "
+                f"{data_dir}. Copy the videos to a local disk, or convert them there by "
+                "trainers.make_video_records, whose records may be remote."
+            )
 
         found = find_class_folders(
             data_dir,

@@ -5,7 +5,8 @@
     videos/b.mp4,,,running;throwing
 
 Times are in seconds; empty ones mean the whole file, as do missing columns. A path that
-is not absolute starts at the folder of the CSV file. A semicolon separates labels.
+is not absolute starts at the folder of the CSV file. A semicolon separates labels. The
+videos must lie on a local disk.
 """
 
 import csv
@@ -53,7 +54,8 @@ def read_video_list(path: str) -> list[VideoRow]:
     """Reads a CSV file; rows with mistakes are returned with their `problem`.
 
     Raises:
-        ConfigurationError: there is no such file, or it is no such list.
+        ConfigurationError: there is no such file, it is no such list, or a video lies on a
+            remote file system.
     """
     try:
         text = files.read(path).decode("utf-8-sig")
@@ -61,16 +63,30 @@ def read_video_list(path: str) -> list[VideoRow]:
         raise ConfigurationError(
             f"--csv={path} cannot be read: {error}. It must be a text file in UTF-8."
         ) from error
-    reader = csv.reader(io.StringIO(text))
-    columns = _columns(path, next(reader, []))
-    folder = os.path.dirname(path)
-    rows = []
-    for cells in reader:
-        if any(cell.strip() for cell in cells):
-            rows.append(_row(reader.line_num, cells, columns, folder))
-    if not rows:
+    reader = csv.reader(io.StringIO(text, newline=None))  # also reads "\r" as an end of line
+    try:
+        columns = _columns(path, next(reader, []))
+        folder = os.path.dirname(path)
+        lines = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
+    except csv.Error as error:
+        raise ConfigurationError(
+            f"--csv={path}, line {reader.line_num}, cannot be read: {error}. Expected cells with "
+            "commas between, and a quotation mark at both ends of a cell or at none."
+        ) from error
+    if not lines:
         raise ConfigurationError(f"--csv={path} names no video. {_HEADER}")
+    rows = [_row(number, cells, columns, folder) for number, cells in lines]
+    _check_local(path, rows)
     return rows
+
+
+def _check_local(path: str, rows: list[VideoRow]) -> None:
+    remote = next((row for row in rows if files.is_remote(row.path)), None)
+    if remote:
+        raise ConfigurationError(
+            f"--csv={path}, row {remote.number}: expected a video on a local disk, received "
+            f"{remote.path}. Copy the videos to a local disk; --output may be remote."
+        )
 
 
 def _columns(path: str, header: list[str]) -> dict[str, int]:

@@ -1,3 +1,5 @@
+import os
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -112,6 +114,38 @@ def test_an_error_of_python_code_is_told_in_one_line() -> None:
         list(evaluation_dataset(source, CONFIG, batch_size=2))
     message = "squares.tfrecord is damaged: the record at byte 96 is cut off"
     assert str(failure.value) == message
+
+
+class _WatchedSource(ArraySource):
+    """Sound but for two examples; two are always loaded at the same time."""
+
+    def __init__(self) -> None:
+        super().__init__(8)
+        self.barrier = threading.Barrier(2)
+        self.loaded: list[int] = []
+
+    def load(self, index: Any) -> dict[str, Any]:
+        """Return one example, or fail, once another one is loaded, too."""
+        self.loaded.append(int(index))
+        self.barrier.wait(timeout=60)
+        if index in (4, 6):
+            raise DataError(f"example {int(index)} is damaged")
+        return super().load(index)
+
+
+def test_the_first_of_the_candidates_is_found_side_by_side(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    source = _WatchedSource()
+    error = tf.errors.InvalidArgumentError(None, None, "")
+    found = describe_data_failure(error, source, [7, 1, 7, 6, 1, 4])
+    assert str(found) == "example 6 is damaged"
+    assert sorted(source.loaded) == [1, 4, 6, 7]  # each of them once
+    told = "looking for the damaged example of array/train ...\n"
+    assert capsys.readouterr().err == told
+    describe_data_failure(error, ArraySource(8), [3])  # one is no search
+    assert not capsys.readouterr().err
 
 
 def test_other_errors_pass(tmp_path: Path) -> None:

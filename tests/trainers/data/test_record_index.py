@@ -1,9 +1,12 @@
 """TFRecord files by record number, and damage told by file and byte."""
 
+import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from trainers.data import record_index
 from trainers.data.checksum import masked_crc32c
@@ -45,6 +48,24 @@ def test_index_is_built_once(shards: list[str], monkeypatch: pytest.MonkeyPatch)
     RecordFiles(shards)
     monkeypatch.setattr(record_index, "scan_offsets", None)
     assert len(RecordFiles(shards)) == 5
+
+
+def test_files_are_searched_at_the_same_time(
+    shards: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    together = threading.Barrier(len(shards))
+
+    def scan_together(path: str) -> NDArray[np.int64]:
+        together.wait(timeout=20)
+        return scan_offsets(path)
+
+    monkeypatch.setattr(record_index, "scan_offsets", scan_together)
+    files = RecordFiles(shards, [3, 0, 2])
+    assert [files.identity(index) for index in (0, 3)] == [
+        f"{shards[0]}, record 0",
+        f"{shards[2]}, record 0",
+    ]
+    assert "files searched for records: 3 of 3" in capsys.readouterr().err
 
 
 def test_changed_file_is_indexed_again(shards: list[str]) -> None:

@@ -2,19 +2,22 @@
 
 import importlib.util
 import sys
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from trainers.data import video_files
 from trainers.data.video_files import read_frames
 from trainers.data.video_files import resized_size
 from trainers.data.video_files import upright
 from trainers.errors import ConfigurationError
 from trainers.errors import DataError
 
-pytest.importorskip("av")
+av = pytest.importorskip("av")
 
 from tests.trainers.data.tiny_videos import frame_numbers  # noqa: E402
 from tests.trainers.data.tiny_videos import write_video  # noqa: E402
@@ -60,6 +63,40 @@ def test_a_part(
     path = write_video(tmp_path / "a.mp4", 30, rate=10)
     frames = read_frames(str(path), start, end, frames_per_second=10.0)
     assert frame_numbers(list(frames)) == expected
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_frames_that_are_stored_in_another_order(tmp_path: Path, codec: str) -> None:
+    if codec not in av.codecs_available:
+        pytest.skip(f"PyAV is built without {codec}")
+    # An AVI file gives a frame the time at which it is decoded, not that at which it is shown.
+    for name in ("a.avi", "a.mp4"):
+        path = write_video(tmp_path / name, 31, rate=10, codec=codec, b_frames=2)
+        frames = read_frames(str(path), frames_per_second=10.0)
+        assert frame_numbers(list(frames)) == list(range(31))
+        frames = read_frames(str(path), 2.0, 2.5, frames_per_second=10.0)
+        assert frame_numbers(list(frames)) == [20, 21, 22, 23, 24]
+
+
+def test_times_that_go_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def frame(number: int, time: int) -> SimpleNamespace:
+        pixels = np.full((2, 2, 3), 8 * number, np.uint8)
+        return SimpleNamespace(
+            pts=time, duration=1, height=2, width=2, rotation=0, to_ndarray=lambda **_: pixels
+        )
+
+    # FFmpeg writes no such file, so it takes an imitation of one.
+    times = [0, 1, 3, 4, 2, 6, 7, 5, 8]
+    stream = SimpleNamespace(start_time=0, time_base=Fraction(1, 10), average_rate=Fraction(10))
+    container = SimpleNamespace(
+        format=SimpleNamespace(name="matroska,webm"),
+        streams=SimpleNamespace(video=[stream]),
+        decode=lambda _: (frame(number, time) for number, time in enumerate(times)),
+    )
+    opened = SimpleNamespace(open=lambda _: nullcontext(container), FFmpegError=av.FFmpegError)
+    monkeypatch.setattr(video_files, "import_av", lambda: opened)
+    numbers = frame_numbers(list(read_frames("a.mkv", frames_per_second=10.0)))
+    assert numbers == [0, 1, 1, 2, 3, 4, 5, 6, 7, 8]  # none is lost; one fills the gap
 
 
 def test_one_frame(tmp_path: Path) -> None:

@@ -55,3 +55,8 @@ def test_layout_is_told(tmp_path: Path) -> None:
     (tmp_path / "train" / "run").mkdir(parents=True)
     with pytest.raises(ConfigurationError, match=r"run has no video files.*\.mp4, \.avi"):
         make_source("video_folder", "train", str(tmp_path))
+
+
+def test_remote_videos_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="received gs://bucket/v. Copy the videos to"):
+        make_source("video_folder", "train", "gs://bucket/v")

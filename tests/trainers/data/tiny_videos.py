@@ -14,6 +14,8 @@ def write_video(
     rate: Fraction | int = 25,
     size: tuple[int, int] = (32, 48),
     level: int = 0,
+    codec: str = "mpeg4",
+    b_frames: int = 0,
 ) -> Path:
     """Writes a video whose frame n has the grey value `level + 8 * n`, up to 255.
 
@@ -23,10 +25,12 @@ def write_video(
         rate: frames a second.
         size: height and width, even numbers.
         level: grey value of the first frame.
+        codec: "mpeg4" or "libx264".
+        b_frames: frames in a row that are stored behind a later one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=rate)
+        stream = container.add_stream(codec, rate=rate, options={"bf": str(b_frames)})
         stream.height, stream.width = size
         stream.pix_fmt = "yuv420p"
         stream.bit_rate = 2_000_000

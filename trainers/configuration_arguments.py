@@ -1,0 +1,66 @@
+"""Arguments that belong to the configuration, made what ml_collections can read."""
+
+import re
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+from ml_collections.config_flags import tuple_parser
+
+_EVAL_SETS = "--config.data.eval_sets="
+
+
+class _OrNone(flags.ArgumentParser):
+    """Reads None as None, and everything else as another parser does."""
+
+    def __init__(self, parser: flags.ArgumentParser) -> None:
+        self.parser = parser
+
+    def parse(self, argument: Any) -> Any:
+        return None if argument == "None" else self.parser.parse(argument)
+
+    def flag_type(self) -> str:
+        return str(self.parser.flag_type())
+
+
+# --config.model.fuser_bottleneck_dim=None has a meaning; ml_collections has none for it.
+for _type, _parser in (
+    (int, flags.IntegerParser()),
+    (float, flags.FloatParser()),
+    (str, flags.ArgumentParser()),
+    (tuple, tuple_parser.TupleParser()),
+):
+    config_flags.register_flag_parser_for_type(_type, _OrNone(_parser))
+
+
+def split_config_argument(argv: list[str]) -> tuple[str | None, list[str]]:
+    """Takes --config=FILE (or --config FILE) out of a command line.
+
+    One dash does as well as two; in the rest the overrides begin with two.
+    """
+    path, rest = None, []
+    arguments = iter(argv)
+    for argument in arguments:
+        if re.match(r"-(no)?config\b", argument):
+            argument = f"-{argument}"
+        if argument == "--config":
+            path = next(arguments, None)
+        elif argument.startswith("--config="):
+            path = argument.split("=", 1)[1]
+        else:
+            rest.append(argument)
+    return path, rest
+
+
+def quote_sets(argument: str) -> str:
+    """Writes evaluation sets as the tuple of strings that ml_collections wants."""
+    value = argument.removeprefix(_EVAL_SETS)
+    if not argument.startswith(_EVAL_SETS) or value.startswith("("):
+        return argument
+    entries = () if value == "None" else tuple(filter(None, value.split(",")))
+    return f"{_EVAL_SETS}{entries!r}"
+
+
+def asks_for_help(argv: list[str]) -> bool:
+    """Tells whether a command line asks for a list of flags."""
+    return any(a.lstrip("-") in ("help", "helpfull", "helpshort", "h", "?") for a in argv)

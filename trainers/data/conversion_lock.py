@@ -1,0 +1,69 @@
+"""Conversions of several splits into one folder, at the same time or one after another.
+
+Each conversion holds the lock of its split, from its start to its end. Whoever makes or
+reads the label map, or takes the lock of a split, holds the lock of the label map. Where
+file locks do not exist (gs://, Windows, some network file systems) nothing is locked.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from trainers import files
+from trainers.data.cache import exclusive
+from trainers.data.sources import SPLITS
+from trainers.data.video_dataset_files import has_shards
+from trainers.errors import ConfigurationError
+from trainers.workdir_lock import WorkdirLock
+
+_LABEL_MAP_LOCK = ".labels.lock"
+_REFUSAL = (
+    "Another conversion of this split (process {owner}) is writing to {folder}. Wait for its "
+    "end, stop it, or use another --output."
+)
+
+
+def conversion_lock(split: str) -> WorkdirLock:
+    """Returns the lock of a split, for a `with`; `acquire` takes it."""
+    return WorkdirLock(_lock_name(split), _REFUSAL)
+
+
+@contextlib.contextmanager
+def label_map_lock(output: str) -> Iterator[None]:
+    """Waits until no other conversion makes the label map of a folder that is there."""
+    if files.is_remote(output):
+        yield
+        return
+    with exclusive(Path(output, _LABEL_MAP_LOCK)):
+        yield
+
+
+def label_map_is_used(output: str, split: str) -> bool:
+    """Whether records hold numbers of the folder's label map, or soon will.
+
+    Args:
+        output: the folder.
+        split: the split that asks; the others may be on their way to a first shard. Where
+            that cannot be known, for want of locks, it is taken for granted.
+    """
+    if not files.exists(output):
+        return False
+    if has_shards(output):
+        return True
+    others = [other for other in SPLITS if other != split]
+    return any(_is_running(output, other) for other in others)
+
+
+def _is_running(output: str, split: str) -> bool:
+    if files.is_remote(output):
+        return True
+    with conversion_lock(split) as lock:
+        try:
+            lock.acquire(output)
+        except ConfigurationError:
+            return True
+        return not lock.is_held
+
+
+def _lock_name(split: str) -> str:
+    return f".{split}.lock"
