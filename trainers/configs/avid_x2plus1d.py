@@ -10,7 +10,8 @@ classes (Table 10: TokenLearner without Conv2D, from scratch, one view).
 
 Published: the model (docs/video_models.md), clips of 64 frames, 224 pixels in training, from
 scratch, one view, the mean over classes: `mean_class_accuracy`, by which the best checkpoint
-is kept; `accuracy` is the share of videos.
+is kept; `accuracy` is the share of videos. The view of the paper has 256 pixels:
+`python -m trainers.evaluate --workdir=DIR --image_size=256`.
 Ours, because nothing else was published: all the rest, as in `charades_x2plus1d.py`.
 """
 
