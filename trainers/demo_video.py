@@ -95,10 +95,11 @@ def _print_result(workdir: str, config: ConfigDict, model: keras.Model, test: So
             f"{workdir} holds no test result: run the training command again to finish it."
         )
     name, value = headline(rows[-1])
-    expected = config.demo.expected_accuracy or "nothing"
+    expected = config.demo.expected_accuracy
+    promise = f" (the whole training is expected to reach {expected})" if expected else ""
     print(
         f"\ntest {name} {value:.3f} on {rows[-1]['num_examples']} rendered clips of unseen maps, "
-        f"after {rows[-1]['step']} steps (the whole training is expected to reach {expected})\n"
+        f"after {rows[-1]['step']} steps{promise}\n"
         f"model {model.name}: {tk.count_macs(model) / 1e6:.1f} million MACs a clip"
     )
     if name == "accuracy":

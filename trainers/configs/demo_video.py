@@ -50,4 +50,5 @@ def get_config() -> ConfigDict:
         "spatial_views": 1,
     }
     config.optimizer = {"learning_rate": 1.5e-3, "weight_decay": 0.05}
+    config.demo = {"expected_accuracy": "0.85 to 0.90"}
     return config
