@@ -54,7 +54,7 @@ $(INSTALLED): pyproject.toml setup.py
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) has no venv module; on Debian or Ubuntu: apt-get install python3-venv"; exit 2; }
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
-	$(RUN) -m pip install --quiet --editable ".[$(TENSORFLOW),train,demo,video,notebooks,test,dev]"
+	$(RUN) -m pip install --quiet --editable ".[$(TENSORFLOW),train,demo,video,export,notebooks,test,dev]"
 	@touch $@
 
 clean:

@@ -6,10 +6,14 @@ is tested here on the newest TensorFlow that has a build for TPUs.
 """
 
 import shutil
+from pathlib import Path
 
 import nox
 
-nox.options.sessions = ["tensorflow", "trainer", "jax", "torch", "keras_hub", "tpu_check"]
+nox.options.sessions = [
+    *("tensorflow", "trainer", "jax", "torch", "keras_hub", "tpu_check"),
+    *("addons", "package", "docs"),
+]
 nox.options.default_venv_backend = "venv"
 
 #: `make test` runs on what is found first; these take the newest there is.
@@ -19,7 +23,7 @@ TORCH = "torch==2.13.0"
 OLDEST_TENSORFLOW = "tensorflow-cpu==2.19.*"
 # What the extra `tpu` takes, too: later ones need a newer protobuf than this TensorFlow.
 METADATA = "tensorflow-metadata==1.17.3"
-LIBRARY_TESTS = "tests/tokenlearner_keras"
+LIBRARY_TESTS = ("tests/tokenlearner_keras", "tests/examples")
 TRAINER_TESTS = "tests/trainers"
 OTHER_BACKENDS = {
     "tensorflow": ("jax", "torch"),
@@ -31,11 +35,11 @@ OTHER_BACKENDS = {
 def _test_library(
     session: nox.Session, backend: str, *requirements: str, **environment: str
 ) -> None:
-    session.install("--quiet", "--editable", ".[test,plots]", *requirements)
+    session.install("--quiet", "--editable", ".[test,plots,examples]", *requirements)
     _only_this_backend(session, backend)
     session.run(
         "python", "-m", "pytest", "-n", "auto", "--maxprocesses=4",
-        "-m", "not slow or every_backend", LIBRARY_TESTS, *session.posargs,
+        "-m", "not slow or every_backend", *LIBRARY_TESTS, *session.posargs,
         env={"KERAS_BACKEND": backend, **environment},
     )  # fmt: skip
 
@@ -85,9 +89,10 @@ def torch(session: nox.Session) -> None:
 @nox.session
 def keras_hub(session: nox.Session) -> None:
     """TokenLearner inside keras-hub's ViT; keras-hub brings TensorFlow itself."""
-    session.install("--quiet", "--editable", ".[test,keras-hub]")
+    session.install("--quiet", "--editable", ".[test,keras-hub,notebooks]")
     session.run(
-        "python", "-m", "pytest", "tests/keras_hub", *session.posargs,
+        "python", "-m", "pytest", "tests/keras_hub",
+        "tests/test_notebooks.py", "-k", "keras_hub or 03_pretrained_vit", *session.posargs,
         env={"KERAS_BACKEND": "tensorflow"},
     )  # fmt: skip
 
@@ -100,3 +105,52 @@ def tpu_check(session: nox.Session) -> None:
         "python", "-m", "pytest", "tests/trainers/test_tpu_check.py", *session.posargs,
         env={"KERAS_BACKEND": "tensorflow"},
     )  # fmt: skip
+
+
+@nox.session(python="3.11")
+def addons(session: nox.Session) -> None:
+    """The library on Keras 2.15 beside tensorflow-addons, whose builds end at Python 3.11."""
+    session.install(
+        "--quiet", "--requirement", "requirements/addons.txt", "pytest>=8", "scikit-learn>=1.4"
+    )  # fmt: skip
+    session.install("--quiet", "--no-deps", "--editable", ".")  # its metadata ask for Keras 3
+    session.run(
+        "python", "-m", "pytest", "tests/addons", "tests/tokenlearner_keras/test_goldens.py",
+        *session.posargs,
+    )  # fmt: skip
+
+
+@nox.session(python=NEWEST_PYTHON)
+def package(session: nox.Session) -> None:
+    """Builds sdist and wheel, the wheel from the sdist; both packages are imported from it."""
+    folder = Path(session.create_tmp())
+    built = folder / "dist"
+    shutil.rmtree(built, ignore_errors=True)
+    session.install("--quiet", "build")
+    session.run("python", "-m", "build", "--outdir", str(built))
+    (wheel,) = built.glob("*.whl")
+    (sdist,) = built.glob("*.tar.gz")
+    # By itself, and by force: another build of the same version may be installed.
+    session.install("--quiet", f"{wheel}[tensorflow-cpu,train]")
+    session.install("--quiet", "--no-deps", "--force-reinstall", str(wheel))
+    session.chdir(folder)  # so that nothing comes from the sources
+    script = (
+        "import sys, numpy, tokenlearner_keras as tk; "
+        "model = tk.create_model('vit_ti16_tl8at6', num_classes=3, image_size=32); "
+        "assert model(numpy.zeros((1, 32, 32, 3))).shape == (1, 3); "
+        "assert 'site-packages' in tk.__file__, tk.__file__; "
+        "sys.exit(tk.__version__ not in sys.argv[1] or tk.__version__ not in sys.argv[2])"
+    )
+    session.run("python", "-c", script, wheel.name, sdist.name)
+    config = "import trainers.configs.digits as recipe; print(recipe.__file__)"
+    path = str(session.run("python", "-c", config, silent=True)).split()[-1]
+    session.run("python", "-m", "trainers.train", f"--config={path}", "--workdir=run", "--dry_run")
+
+
+@nox.session(python=NEWEST_PYTHON)
+def docs(session: nox.Session) -> None:
+    """The documents with the API reference; a broken link or reference is an error."""
+    # It reads the sources without importing them, so it needs no backend.
+    session.install("--quiet", "--editable", ".[docs]")
+    site = Path(session.create_tmp()) / "site"
+    session.run("mkdocs", "build", "--strict", "--site-dir", str(site))

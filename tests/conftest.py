@@ -50,7 +50,9 @@ def _tensorflow(
     with tf.GradientTape() as tape:
         tape.watch(tensors)
         loss = tf.reduce_sum(layer(*tensors) * cotangent)
-    by_input, by_variable = tape.gradient(loss, [tensors, [v.value for v in variables]])
+    # Under Keras 2 a variable is TensorFlow's own.
+    watched = [v if isinstance(v, tf.Variable) else v.value for v in variables]
+    by_input, by_variable = tape.gradient(loss, [tensors, watched])
     return [g.numpy() for g in by_input], [g.numpy() for g in by_variable]
 
 

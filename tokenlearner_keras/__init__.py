@@ -1,5 +1,10 @@
 """TokenLearner for Keras 3: layers, Vision Transformers, weights and pictures."""
 
+import keras
+
+if keras.__version__.startswith("2."):
+    import tokenlearner_keras.keras2_bridge  # noqa: F401, the imports below need what it adds
+
 from tokenlearner_keras.cost import count_macs
 from tokenlearner_keras.cost import paper_gflops
 from tokenlearner_keras.layers import TokenFuser

@@ -94,7 +94,7 @@ def functional_graph(model: Any, purpose: str) -> keras.Model:
         raise ValueError(
             f"{purpose} reads the graph of a functional or Sequential model whose input is "
             f"known. Received: {model!r}. Begin a Sequential model with keras.Input; of a "
-            "subclassed model pass the functional models inside."
+            "subclassed model pass the functional models inside. Graphs of Keras 2 are not read."
         )
     return graph
 

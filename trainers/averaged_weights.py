@@ -19,11 +19,20 @@ def averaged_weights(
         return
     variables = model.trainable_variables
     raw = [variable.numpy() for variable in variables]
-    averages = optimizer._model_variables_moving_average
     try:
-        for variable, average in zip(variables, averages, strict=True):
-            variable.assign(average.numpy())
+        put_averages(model, optimizer)
         yield
     finally:
         for variable, value in zip(variables, raw, strict=True):
             variable.assign(value)
+
+
+def put_averages(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
+    """Puts the moving averages of the weights into the model, for good.
+
+    Without averages (no `ema_decay`) the model keeps its weights.
+    """
+    if optimizer.use_ema:
+        averages = optimizer._model_variables_moving_average
+        for variable, average in zip(model.trainable_variables, averages, strict=True):
+            variable.assign(average.numpy())

@@ -12,6 +12,7 @@ from absl import flags
 
 from trainers.errors import ConfigurationError
 from trainers.errors import DataError
+from trainers.errors import ExportError
 from trainers.errors import Interrupted
 from trainers.errors import TrainingError
 
@@ -48,7 +49,7 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], None]) -> NoRetur
             main()
         except ConfigurationError as error:
             _fail(str(error), STATUS_WRONG_USAGE)
-        except (DataError, TrainingError, OSError) as error:
+        except (DataError, ExportError, TrainingError, OSError) as error:
             _fail(str(error), STATUS_FAILED)
         except Interrupted as error:
             _fail(str(error), STATUS_SIGNAL + error.signal_number)

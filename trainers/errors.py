@@ -13,6 +13,10 @@ class TrainingError(Exception):
     """The training cannot go on; ends the program with status 1."""
 
 
+class ExportError(Exception):
+    """A model cannot be exported, or its export answers otherwise; status 1."""
+
+
 class Interrupted(BaseException):
     """A signal asked the program to stop; ends it with status 128 + signal.
 

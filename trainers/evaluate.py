@@ -21,10 +21,7 @@ from ml_collections import ConfigDict
 from tokenlearner_keras import resize_model
 from tokenlearner_keras.models.model_names import ModelConfig
 from trainers import cli
-from trainers import files
 from trainers.averaged_weights import averaged_weights
-from trainers.checkpoint_files import Arrays
-from trainers.checkpointing import CheckpointStore
 from trainers.class_report import check_report
 from trainers.class_report import class_report
 from trainers.class_report import ranking_report
@@ -49,11 +46,11 @@ from trainers.experiment import make_records
 from trainers.experiment import show_warnings_plainly
 from trainers.hosts import Hosts
 from trainers.reporting import format_metrics
-from trainers.reporting import say_to_stderr
 from trainers.run_checks import check_backend
 from trainers.run_checks import check_labels
 from trainers.run_checks import describe_model
 from trainers.state import load_state
+from trainers.trained_model import load_checkpoint
 from trainers.workdir import read_class_names
 from trainers.workdir import read_configuration
 
@@ -109,7 +106,7 @@ def main() -> None:
     strategy = make_strategy(FLAGS.strategy, FLAGS.tpu, FLAGS.virtual_devices)
     hosts = Hosts(strategy)
     with hosts.agreement():
-        step, arrays = _load(FLAGS.workdir)
+        step, arrays = load_checkpoint(FLAGS.workdir, FLAGS.checkpoint)
     print(describe_strategy(strategy), flush=True)
     hosts.check_same("the checkpoint to evaluate", step)
 
@@ -208,25 +205,6 @@ def _choose_bad_examples(config: ConfigDict) -> None:
     if FLAGS.max_bad_examples is not None:
         check_limit(FLAGS.max_bad_examples)
         config.data.max_bad_examples = FLAGS.max_bad_examples
-
-
-def _load(workdir: str) -> tuple[int, Arrays]:
-    """Returns step and arrays of the checkpoint that the flags ask for.
-
-    Raises:
-        ConfigurationError: If there is none; the message says which there are.
-        DataError: If the one asked for is damaged.
-    """
-    with CheckpointStore(files.join(workdir, "checkpoints"), 1, say_to_stderr) as store:
-        if FLAGS.checkpoint is not None:
-            return FLAGS.checkpoint, store.load(FLAGS.checkpoint)
-        found = store.load_newest()
-    if found is None:
-        raise ConfigurationError(
-            f"Expected --workdir=DIR with a valid checkpoint. Received {workdir!r}, which has "
-            "none. Run the training command again; it saves one at its end."
-        )
-    return found
 
 
 def _describe_weights(averages: bool) -> str:

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from trainers.average_precision import average_precisions
 from trainers.average_precision import mean_average_precision
 from trainers.averaged_weights import averaged_weights
+from trainers.class_logits import class_logits
 from trainers.data.bad_examples import BadExamples
 from trainers.data.bad_examples_file import BadExamplesFile
 from trainers.data.batch_size import evaluation_batch_size
 from trainers.data.distributed import evaluation_batches
 from trainers.data.example_preprocessing import Preprocessing
 from trainers.data.failures import explain_data_failures
-from trainers.data.normalization import normalize
 from trainers.data.sources import Source
 from trainers.errors import DataError
 from trainers.losses import Loss
@@ -31,7 +31,6 @@ from trainers.view_reduction import ViewReduction
 from trainers.view_reduction import make_view_reduction
 
 _CONFUSION = "confusion"
-_RANK_OF_VIEWS = 6  # (batch, views, frames, height, width, channels)
 
 
 class Evaluator:
@@ -259,19 +258,7 @@ class Evaluator:
         return {"logits": logits, "loss": loss, "target": batch["target"], "mask": batch["mask"]}
 
     def _logits(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
-        images = batch["image"]
-        if len(images.shape) < _RANK_OF_VIEWS:
-            return self._predict(images)
-        # One view after the other: the memory of a single clip each.
-        views = tf.transpose(images, (1, 0, 2, 3, 4, 5))
-        logits = tf.map_fn(
-            self._predict, views, fn_output_signature=tf.float32, parallel_iterations=1
-        )
-        return self.view_reduction(logits)
-
-    def _predict(self, images: tf.Tensor) -> tf.Tensor:
-        logits = self.model(normalize(images, self.normalization), training=False)
-        return tf.cast(logits, tf.float32)
+        return class_logits(self.model, batch["image"], self.normalization, self.view_reduction)
 
     def _sums(self, logits: tf.Tensor, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         losses = self.loss(batch["target"], logits)

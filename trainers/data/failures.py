@@ -108,7 +108,7 @@ def _examine(source: Source, index: int) -> DataError | None:
             return error  # raised inside tf.numpy_function; it names the file itself
         except (tf.errors.OpError, OSError, ValueError) as error:
             return DataError(
-                f"cannot read {_named_record(source, index, record)}: {_reason(error)}; "
+                f"cannot read {_named_record(source, index, record)}: {plain_reason(error)}; "
                 "restore the file or remove it from the data set"
             )
         if "video" in example or "frames" in example:
@@ -118,7 +118,7 @@ def _examine(source: Source, index: int) -> DataError | None:
         except tf.errors.OpError as error:
             return DataError(
                 f"cannot decode image {_identity(example)} ({record}): "
-                f"{_reason(error)}; remove or replace the file"
+                f"{plain_reason(error)}; remove or replace the file"
             )
     return None
 
@@ -137,7 +137,7 @@ def _examine_video(example: dict[str, tf.Tensor], record: str) -> DataError | No
             height, width, _ = decode_image({"encoded": encoded}).shape
         except tf.errors.OpError as error:
             return DataError(
-                f"cannot decode {frame}: {_reason(error)}; remove or replace the video"
+                f"cannot decode {frame}: {plain_reason(error)}; remove or replace the video"
             )
         sizes.append(f"{height}x{width}")
         if sizes[-1] != sizes[0]:
@@ -167,7 +167,7 @@ def _source_name(source: Source) -> str:
     return "/".join([name, *([source.split] if hasattr(source, "split") else [])])
 
 
-def _reason(error: Exception) -> str:
+def plain_reason(error: Exception) -> str:
     """Return TensorFlow's words without its node names."""
     text = str(getattr(error, "message", error))
     text = re.sub(r"\{\{.*?\}\}", "", text)

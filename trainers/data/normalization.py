@@ -51,6 +51,19 @@ def check_normalization(kind: str, *, clips: bool | None = None) -> None:
         )
 
 
+def channel_statistics(kind: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return mean and deviation of the channels, one number for all or one each.
+
+    Args:
+        kind: see `normalize`.
+
+    Returns:
+        In units of a byte; None for "clip", where each clip has its own.
+    """
+    check_normalization(kind)
+    return _STATISTICS.get(kind)
+
+
 def normalize(images: tf.Tensor, kind: str) -> tf.Tensor:
     """Scale and shift images.
 

@@ -1,0 +1,120 @@
+"""Pictures of what the learned tokens look at in each file."""
+
+import io
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import tokenlearner_keras as tk
+from tokenlearner_keras.layers.frame_sampling import FrameSampling
+from trainers import files
+from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
+from trainers.errors import ConfigurationError
+from trainers.prediction_reader import ReadFile
+from trainers.prediction_rows import Prediction
+from trainers.predictor import Predictor
+
+_DOTS_PER_INCH = 120
+_LONGEST_PART = 80
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+class AttentionOverlays:
+    """Draws a picture for each file into a folder, and one for each TokenLearner if several.
+
+    A picture is named `NUMBER_NAME.png` after the place of its file among the inputs, so no
+    two have the same name, and after the file's own name.
+
+    Args:
+        folder: Made if necessary, on any file system of TensorFlow.
+        predictor: Gives the maps.
+
+    Raises:
+        ConfigurationError: If the model has no learned tokens, or none on a grid, or
+            Matplotlib is missing.
+        OSError: If the folder cannot be made.
+    """
+
+    def __init__(self, folder: str, predictor: Predictor) -> None:
+        self.folder = folder
+        self.predictor = predictor
+        _check_matplotlib()
+        self._check_maps()
+        files.make_directories(folder)
+
+    def draw(self, read: Sequence[ReadFile], predictions: Sequence[Prediction]) -> None:
+        """Draws what is looked at in some files; of a video, in the clip in its middle.
+
+        Args:
+            read: The files.
+            predictions: What the model says of each; its likeliest class is the title.
+
+        Raises:
+            OSError: If a picture cannot be written.
+        """
+        pictures = np.stack([each.picture for each in read])
+        maps = self.predictor.attention_maps(pictures)
+        shown = self._shown(pictures)
+        for place, (each, prediction) in enumerate(zip(read, predictions, strict=True)):
+            name, probability = prediction.classes[0]
+            only = slice(place, place + 1)
+            for number, (layer, values) in enumerate(maps.items(), start=1):
+                figure = tk.plot_attention_maps(
+                    shown[only], values[only], titles=[f"{name} {probability:.2f}"]
+                )
+                part = f"{number}_{layer}" if len(maps) > 1 else ""
+                self._write(figure, picture_name(each.number, each.path, part))
+
+    def _write(self, figure: Any, name: str) -> None:
+        content = io.BytesIO()
+        figure.savefig(content, format="png", dpi=_DOTS_PER_INCH)
+        files.write_atomically(files.join(self.folder, name), content.getvalue())
+
+    def _shown(self, pictures: NDArray[np.uint8]) -> Any:
+        """Returns the frames that a model takes, if it does not take all."""
+        layers = self.predictor.trained.model.layers
+        sampling = [layer for layer in layers if isinstance(layer, FrameSampling)]
+        return np.asarray(sampling[0](pictures)) if sampling else pictures
+
+    def _check_maps(self) -> None:
+        preprocessing = self.predictor.trained.preprocessing
+        shape: tuple[int, ...] = (*preprocessing.image_size, 3)
+        if isinstance(preprocessing, VideoPreprocessingConfig):
+            shape = (preprocessing.num_frames, *shape)
+        blank = np.zeros((1, *shape), np.uint8)
+        try:
+            maps = self.predictor.attention_maps(blank)
+        except ValueError as error:
+            raise ConfigurationError(f"--overlay_dir: {' '.join(str(error).split())}") from error
+        for layer, values in maps.items():
+            if values.ndim != blank.ndim:
+                raise ConfigurationError(
+                    f"--overlay_dir: the TokenLearner {layer!r} looks at a sequence, not at a "
+                    f"grid: its maps are {values.shape}. Leave the flag out."
+                )
+
+
+def picture_name(number: int, path: str, layer: str = "") -> str:
+    """Returns the name of a picture: no folder in it, and no two the same.
+
+    Args:
+        number: The place of the file among all inputs.
+        path: The file.
+        layer: Number and name of the TokenLearner, where a model has several.
+    """
+    stem = os.path.splitext(os.path.basename(path))[0]
+    parts = [_UNSAFE.sub("_", part)[:_LONGEST_PART] for part in (stem, layer) if part]
+    return "_".join([f"{number:05d}", *parts]) + ".png"
+
+
+def _check_matplotlib() -> None:
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise ConfigurationError(
+            "--overlay_dir needs Matplotlib: pip install 'tokenlearner-keras[plots]'"
+        ) from error

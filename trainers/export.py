@@ -1,0 +1,223 @@
+"""Exports a trained model: `python -m trainers.export --workdir=DIR --format=F --output=PATH`.
+
+Formats: saved_model (TensorFlow: a folder with two signatures), onnx, litert (TensorFlow Lite)
+and stablehlo (a program of jax.export). All are float32 and take batches of any size. A
+SavedModel takes uint8 images of any size, which it resizes as the training's evaluation does and
+normalises, or normalised floats. The other formats hold one function: of normalised floats, or
+with --input=uint8 of bytes that are resized already. All answer with logits.
+
+With --workdir the weights are those that `trainers.evaluate` judges: the moving averages if
+there are any. A .keras file (--model) does not say how its inputs are made: --image_size,
+--crop_fraction, --normalization and --stride do.
+
+What is written is loaded in its own runtime, in a process without Keras and without this
+project, and compared with Keras on examples of an evaluation set: the training's first one, or
+--eval_set=[SOURCE:]SPLIT[@DATA_DIR]. Above a relative difference of 1e-4 nothing is left at
+--output, and the exit status is 1. See docs/export.md.
+"""
+
+import tensorflow as tf
+from absl import flags
+
+from trainers import cli
+from trainers.configuration import base_config
+from trainers.data.example_preprocessing import check_kind
+from trainers.data.normalization import NORMALIZATIONS
+from trainers.data.sources import Source
+from trainers.data.sources import make_source
+from trainers.errors import ConfigurationError
+from trainers.evaluation_sets import configured_sets
+from trainers.evaluation_sets import parse_sets
+from trainers.experiment import make_records
+from trainers.experiment import show_warnings_plainly
+from trainers.formats.check_cases import read_examples
+from trainers.formats.check_cases import saved_model_cases
+from trainers.formats.check_cases import single_cases
+from trainers.formats.float32 import in_float32
+from trainers.formats.litert_file import write_litert
+from trainers.formats.onnx_file import write_onnx
+from trainers.formats.partial_output import check_output
+from trainers.formats.partial_output import partial_output
+from trainers.formats.requirements import FORMATS
+from trainers.formats.requirements import check_requirements
+from trainers.formats.runtime_check import check_differences
+from trainers.formats.runtime_check import check_in_runtime
+from trainers.formats.saved_model import write_saved_model
+from trainers.formats.served_model import ServedModel
+from trainers.formats.stablehlo_file import check_stablehlo_normalization
+from trainers.formats.stablehlo_file import write_stablehlo
+from trainers.keras_file import InputSettings
+from trainers.keras_file import load_keras_file
+from trainers.run_checks import check_backend
+from trainers.signals import StopRequest
+from trainers.trained_model import TrainedModel
+from trainers.trained_model import load_workdir
+from trainers.workdir import read_class_names
+from trainers.workdir import read_configuration
+
+FLAGS = flags.FLAGS
+INPUTS = ("normalized", "uint8")
+# Protocol buffers and FlatBuffers count bytes in 31 bits.
+_LARGEST_FILE = 2**31
+_OF_A_WORKDIR = ("checkpoint",)
+_OF_A_FILE = ("image_size", "crop_fraction", "normalization", "stride")
+
+
+def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
+    """Defines the flags of this command."""
+    values = {"flag_values": flag_values}
+    defaults = InputSettings()
+    cli.define_path("workdir", "The work directory of a training.", **values)
+    cli.define_path("model", "A .keras file, in place of --workdir.", **values)
+    flags.DEFINE_enum("format", None, FORMATS, "What to write.", **values)
+    cli.define_path("output", "The file, of saved_model the folder; must not exist.", **values)
+    flags.DEFINE_enum(
+        "input", "normalized", INPUTS, "What a file takes; a SavedModel takes both.", **values
+    )
+    flags.DEFINE_string(
+        "eval_set", None, "To compare on: [SOURCE:]SPLIT[@DATA_DIR], such as digits:test.", **values
+    )
+    flags.DEFINE_integer(
+        "checkpoint", None, "With --workdir: step; the newest valid one if not given.", **values
+    )
+    flags.DEFINE_integer(
+        "image_size", None, "With --model, if it takes any: pixels of a side.", **values
+    )
+    flags.DEFINE_float(
+        "crop_fraction",
+        defaults.crop_fraction,
+        "With --model: share of the image in the window that is cut out of its middle.",
+        **values,
+    )
+    flags.DEFINE_enum(
+        "normalization",
+        defaults.normalization,
+        NORMALIZATIONS,
+        "With --model: unit is -1 to 1, zero_one 0 to 1.",
+        **values,
+    )
+    flags.DEFINE_integer(
+        "stride", defaults.stride, "With --model: distance of a clip's frames.", **values
+    )
+
+
+def main() -> None:
+    """Exports a model and checks the export; every stage is named once, in order."""
+    show_warnings_plainly()
+    StopRequest().install()
+    check_backend()
+    _check_flags()
+    check_requirements(FLAGS.format)
+    # Float32 means other things on accelerators.
+    tf.config.set_visible_devices([], "GPU")
+
+    # ---------------------------------------------------------- model and examples
+    trained = _load()
+    served = ServedModel(in_float32(trained.model), trained.preprocessing, trained.normalization)
+    _check_model(served)
+    source = _open_set()
+    check_kind(source, served.preprocessing)
+    examples = read_examples(source, served)
+    of_bytes = FLAGS.input == "uint8"
+    if FLAGS.format == "saved_model":
+        cases = saved_model_cases(examples, served)
+    else:
+        cases = single_cases(examples, served, of_bytes)
+    print(
+        f"{trained.model.name} of {trained.description}; compared on {len(examples)} examples of "
+        f"{source.name}/{source.split}",
+        flush=True,
+    )
+
+    # ------------------------------------------------------------ export and check
+    with partial_output(FLAGS.output) as path:
+        _write(served, of_bytes, path)
+        differences = check_in_runtime(FLAGS.format, path, cases)
+        for name, difference in differences.items():
+            print(f"{name}: relative difference {difference:.1e}", flush=True)
+        check_differences(differences)
+    print(f"{FLAGS.format}: {FLAGS.output}", flush=True)
+
+
+def _check_flags() -> None:
+    """Checks that the flags agree.
+
+    Raises:
+        ConfigurationError: If they do not.
+    """
+    if bool(FLAGS.workdir) == bool(FLAGS.model):
+        raise ConfigurationError(
+            "Expected one of --workdir=DIR and --model=FILE.keras. Received "
+            f"{'both' if FLAGS.workdir else 'none'}."
+        )
+    alien, other = (_OF_A_FILE, "--model") if FLAGS.workdir else (_OF_A_WORKDIR, "--workdir")
+    for name in alien:
+        if FLAGS[name].present:
+            raise ConfigurationError(f"--{name} goes with {other}. Leave it out.")
+    if not FLAGS.format:
+        raise ConfigurationError(f"Expected --format={'|'.join(FORMATS)}. Received none.")
+    if FLAGS.format == "saved_model" and FLAGS["input"].present:
+        raise ConfigurationError(
+            "--input goes with a format of one function. A saved_model has both. Leave it out."
+        )
+    if FLAGS.model and not FLAGS.eval_set:
+        raise ConfigurationError(
+            "--model needs examples to compare on: --eval_set=SOURCE:SPLIT[@DATA_DIR], such as "
+            "folder:validation@DATA. Received none."
+        )
+    check_output(FLAGS.output)
+
+
+def _load() -> TrainedModel:
+    if FLAGS.workdir:
+        return load_workdir(FLAGS.workdir, FLAGS.checkpoint)
+    settings = InputSettings(**{name: FLAGS[name].value for name in _OF_A_FILE})
+    return load_keras_file(FLAGS.model, settings)
+
+
+def _check_model(served: ServedModel) -> None:
+    """Checks that the format can hold the model.
+
+    Raises:
+        ConfigurationError: If it cannot.
+    """
+    if FLAGS.format == "saved_model":
+        return
+    if served.weight_bytes >= _LARGEST_FILE:
+        raise ConfigurationError(
+            f"--format={FLAGS.format} holds less than 2 GiB. Received a model of "
+            f"{served.weight_bytes / 2**30:.1f} GiB. Use --format=saved_model."
+        )
+    if FLAGS.format == "stablehlo" and FLAGS.input == "uint8":
+        check_stablehlo_normalization(served.normalization)
+
+
+def _open_set() -> Source:
+    """Returns the set to compare on: of --eval_set, or the first that the training evaluates."""
+    config = read_configuration(FLAGS.workdir)[0] if FLAGS.workdir else base_config()
+    class_names = read_class_names(FLAGS.workdir) if FLAGS.workdir else None
+    sets = parse_sets([FLAGS.eval_set], config.data) if FLAGS.eval_set else None
+    first = (sets or configured_sets(config.data))[0]
+    records = make_records(config)
+    return make_source(first.source, first.split, first.data_dir, class_names, records)
+
+
+def _write(served: ServedModel, of_bytes: bool, path: str) -> None:
+    """Writes the format that the flag asks for."""
+    if FLAGS.format == "saved_model":
+        write_saved_model(served, path)
+        return
+    function = served.logits_of_pixels if of_bytes else served.logits
+    dtype = tf.uint8 if of_bytes else tf.float32
+    spec = tf.TensorSpec((None, *served.input_shape), dtype)
+    if FLAGS.format == "onnx":
+        write_onnx(served, function, spec, path)
+    elif FLAGS.format == "litert":
+        write_litert(served, function, spec, path)
+    else:
+        write_stablehlo(served, spec, path)
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main, cli.parse_known_flags)

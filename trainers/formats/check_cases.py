@@ -1,0 +1,125 @@
+"""What an exported model is checked on: examples of an evaluation set, in batches of 1 and 7."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from trainers.data.decoding import Example
+from trainers.data.decoding import decode_image
+from trainers.data.failures import explain_data_failures
+from trainers.data.normalization import normalize
+from trainers.data.sources import Source
+from trainers.data.video_decoding import decode_frames
+from trainers.data.video_decoding import video_length
+from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
+from trainers.formats.runtime_check import Case
+from trainers.formats.saved_model import NORMALIZED
+from trainers.formats.saved_model import SERVING
+from trainers.formats.served_model import ServedModel
+
+BATCH_SIZES = (1, 7)
+NUM_IMAGES = 32
+# Two batches of 7: a clip costs as much as all those images.
+NUM_VIDEOS = 14
+
+Pixels = NDArray[np.uint8]
+
+
+def read_examples(source: Source, served: ServedModel) -> list[Pixels]:
+    """Returns images or videos as they are, spread evenly over a set.
+
+    Args:
+        source: The set.
+        served: The model, which decides whether they are images or videos.
+
+    Returns:
+        `NUM_IMAGES` of (height, width, 3), or `NUM_VIDEOS` of (frames, height, width, 3), each
+        of its own size; a smaller set is repeated. Of a long video, twice what a clip reaches
+        over.
+
+    Raises:
+        DataError: If one cannot be read.
+    """
+    count = NUM_VIDEOS if served.takes_videos else NUM_IMAGES
+    indices = [number * source.num_examples // count for number in range(count)]
+
+    def read(index: tf.Tensor) -> tf.Tensor:
+        example = source.load(index)
+        return _frames(example, served) if served.takes_videos else decode_image(example)
+
+    dataset = tf.data.Dataset.from_tensor_slices(tf.constant(indices, tf.int64)).map(read)
+    with explain_data_failures(source, lambda: indices):
+        return [pixels.numpy() for pixels in dataset]
+
+
+def single_cases(examples: Sequence[Pixels], served: ServedModel, of_bytes: bool) -> list[Case]:
+    """Returns the cases of a format that holds one function.
+
+    Args:
+        examples: From `read_examples`.
+        served: The model.
+        of_bytes: Whether the function takes bytes of the model's size, or normalised floats.
+    """
+    pixels = _resized(examples, served)
+    inputs = pixels if of_bytes else normalize(pixels, served.normalization).numpy()
+    return _cases("uint8" if of_bytes else "normalized", SERVING, inputs, _answers(pixels, served))
+
+
+def saved_model_cases(examples: Sequence[Pixels], served: ServedModel) -> list[Case]:
+    """Returns the cases of a SavedModel, for both signatures.
+
+    A batch of the one on images of any size has images of one size: alone each image is as it
+    is, together they are cut to the size of the smallest.
+
+    Args:
+        examples: From `read_examples`.
+        served: The model.
+    """
+    pixels = _resized(examples, served)
+    expected = _answers(pixels, served)
+    common = tuple(min(sides) for sides in zip(*(each.shape for each in examples), strict=True))
+    cut = np.stack([each[tuple(map(slice, common))] for each in examples])
+    expected_of_cut = _answers(_resized(cut, served), served)
+    size = "x".join(map(str, common[:-1]))
+    alone, together = BATCH_SIZES
+    name = f"{SERVING}, uint8"
+    return [
+        Case(f"{name} of their own sizes, batch {alone}", SERVING, _cut(examples, alone), expected),
+        Case(f"{name} {size}, batch {together}", SERVING, _cut(cut, together), expected_of_cut),
+        *_cases(NORMALIZED, NORMALIZED, normalize(pixels, served.normalization).numpy(), expected),
+    ]
+
+
+def _cases(
+    name: str, signature: str, inputs: NDArray[Any], expected: NDArray[np.float32]
+) -> list[Case]:
+    return [
+        Case(f"{name}, batch {size}", signature, _cut(inputs, size), expected)
+        for size in BATCH_SIZES
+    ]
+
+
+def _cut(inputs: Sequence[Any] | NDArray[Any], size: int) -> list[NDArray[Any]]:
+    """Returns batches; the last one has what is left."""
+    return [np.stack(list(inputs[begin : begin + size])) for begin in range(0, len(inputs), size)]
+
+
+def _resized(examples: Sequence[Pixels] | Pixels, served: ServedModel) -> Pixels:
+    return np.stack([served.resized(tf.constant(example)).numpy() for example in examples])
+
+
+def _answers(pixels: Pixels, served: ServedModel) -> NDArray[np.float32]:
+    """Returns what the Keras model answers, (N, K)."""
+    inputs = normalize(pixels, served.normalization)
+    batches = [served.logits(inputs[begin : begin + 8]) for begin in range(0, len(pixels), 8)]
+    return np.concatenate([batch.numpy() for batch in batches])
+
+
+def _frames(example: Example, served: ServedModel) -> tf.Tensor:
+    config = served.preprocessing
+    assert isinstance(config, VideoPreprocessingConfig)
+    longest = 2 * config.num_frames * config.stride
+    return decode_frames(example, tf.range(tf.minimum(video_length(example), longest)))

@@ -1,0 +1,41 @@
+"""An output that appears when it is whole and found good."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from trainers import files
+from trainers.errors import ConfigurationError
+
+
+def check_output(path: str | None) -> None:
+    """Checks that something can be written to a path where nothing is yet.
+
+    Raises:
+        ConfigurationError: If no path is given, it is not local, or something is there.
+    """
+    if not path:
+        raise ConfigurationError("Expected --output=PATH. Received none.")
+    if files.is_remote(path):
+        raise ConfigurationError(
+            f"--output={path}: expected a path on a local disk, where runtimes can read it. "
+            "Copy it from there."
+        )
+    if os.path.lexists(path):
+        raise ConfigurationError(f"--output={path} is there already. Remove it, or name another.")
+
+
+@contextlib.contextmanager
+def partial_output(path: str) -> Iterator[str]:
+    """Yields a path beside `path`; what is there at the end of the block is renamed to it.
+
+    After an error, or without anything there, nothing is left.
+    """
+    folder = Path(path).absolute().parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as temporary:
+        partial = os.path.join(temporary, Path(path).name)
+        yield partial
+        os.rename(partial, path)

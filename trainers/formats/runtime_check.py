@@ -1,0 +1,120 @@
+"""Compares what an exported model answers in its own runtime with what Keras answers."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainers.errors import ExportError
+
+#: Largest difference of an answer, relative to the largest of its logits.
+TOLERANCE = 1e-4
+
+_PROGRAM = Path(__file__).with_name("runtime_process.py")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """Inputs of one kind, and what Keras answers to them.
+
+    Attributes:
+        name: What they are, in words.
+        signature: Which function answers; only a SavedModel has several.
+        batches: What the runtime gets, one after the other.
+        expected: The answers of Keras to all of them, float32 (N, K).
+    """
+
+    name: str
+    signature: str
+    batches: Sequence[NDArray[Any]]
+    expected: NDArray[np.float32]
+
+
+def check_in_runtime(format: str, path: str, cases: Sequence[Case]) -> dict[str, float]:
+    """Loads an exported model in a process that has only its runtime, and compares.
+
+    Args:
+        format: One of `trainers.formats.requirements.FORMATS`.
+        path: The file, or the folder of a SavedModel.
+        cases: What to compare.
+
+    Returns:
+        The largest relative difference of each case, by its name.
+
+    Raises:
+        ExportError: If the runtime fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        inputs, outputs = str(Path(folder) / "cases.npz"), str(Path(folder) / "answers.npz")
+        plan = json.dumps([(case.signature, len(case.batches)) for case in cases])
+        batches: dict[str, Any] = {
+            f"{number}/{index}": batch
+            for number, case in enumerate(cases)
+            for index, batch in enumerate(case.batches)
+        }
+        np.savez(inputs, plan=np.array(plan), **batches)
+        _run(format, path, inputs, outputs)
+        with np.load(outputs) as file:
+            answers = [
+                np.concatenate([file[f"{number}/{index}"] for index in range(len(case.batches))])
+                for number, case in enumerate(cases)
+            ]
+    return {
+        case.name: relative_difference(answer, case.expected)
+        for case, answer in zip(cases, answers, strict=True)
+    }
+
+
+def check_differences(differences: dict[str, float]) -> None:
+    """Refuses an export that answers otherwise.
+
+    Args:
+        differences: From `check_in_runtime`.
+
+    Raises:
+        ExportError: If one is above the tolerance, or not a number.
+    """
+    for name, difference in differences.items():
+        if not difference <= TOLERANCE:
+            raise ExportError(
+                f"The exported model answers otherwise than Keras: {name}, relative difference "
+                f"{difference:.1e}, expected at most {TOLERANCE:.0e}. Nothing is written."
+            )
+
+
+def relative_difference(answers: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Returns the largest difference of an example, relative to its largest logit.
+
+    Args:
+        answers: `(N, K)`.
+        expected: `(N, K)`.
+
+    Returns:
+        At least 0; infinite for other shapes, NaN if a number is none.
+    """
+    if answers.shape != expected.shape:
+        return float("inf")
+    differences = np.abs(answers.astype(np.float64) - expected).max(axis=-1)
+    scales = np.abs(expected.astype(np.float64)).max(axis=-1)
+    # An answer of zeros has no scale; neither may then differ.
+    smallest = np.finfo(np.float32).tiny
+    return float((differences / np.maximum(scales, smallest)).max())
+
+
+def _run(format: str, path: str, inputs: str, outputs: str) -> None:
+    # -P: the folder of the program is no place to import from.
+    command = [sys.executable, "-P", str(_PROGRAM), format, path, inputs, outputs]
+    # Float32 means other things on accelerators.
+    only_cpu = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    done = subprocess.run(command, env={**os.environ, **only_cpu}, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+        raise ExportError(f"The exported model does not run in its runtime: {reason}")

@@ -1,0 +1,76 @@
+"""A trained model together with what its inputs are made by."""
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from trainers.data.example_preprocessing import Preprocessing
+from trainers.data.example_preprocessing import evaluation_input
+from trainers.data.normalization import normalize
+from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class ServedModel:
+    """The functions of a model that an export may hold; all return float32 logits (B, K).
+
+    Attributes:
+        model: In float32; takes (B, H, W, 3), or (B, T, H, W, 3) of videos.
+        preprocessing: How an evaluation cuts and resizes its inputs.
+        normalization: Name of the input normalisation.
+    """
+
+    model: keras.Model
+    preprocessing: Preprocessing
+    normalization: str
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of an input: (H, W, 3), or (T, H, W, 3) of videos."""
+        image = (*self.preprocessing.image_size, 3)
+        if isinstance(self.preprocessing, VideoPreprocessingConfig):
+            return (self.preprocessing.num_frames, *image)
+        return image
+
+    @property
+    def any_shape(self) -> tuple[int | None, ...]:
+        """The shape of an image of any size, or of a video of any length and size."""
+        return (*(None for _ in self.input_shape[:-1]), 3)
+
+    @property
+    def takes_videos(self) -> bool:
+        """Whether the model takes clips of videos."""
+        return isinstance(self.preprocessing, VideoPreprocessingConfig)
+
+    @property
+    def weight_bytes(self) -> int:
+        """The size of the weights in float32."""
+        return 4 * int(self.model.count_params())
+
+    def logits(self, normalized: tf.Tensor) -> tf.Tensor:
+        """Answers to normalised inputs, float32 (B, *input_shape)."""
+        return self.model(normalized, training=False)
+
+    def logits_of_pixels(self, pixels: tf.Tensor) -> tf.Tensor:
+        """Answers to inputs of the model's size, uint8 (B, *input_shape)."""
+        return self.logits(normalize(pixels, self.normalization))
+
+    def logits_of_any_size(self, images: tf.Tensor) -> tf.Tensor:
+        """Answers to images of any one size, uint8 (B, *any_shape)."""
+        pixels = tf.map_fn(
+            self.resized, images, fn_output_signature=tf.TensorSpec(self.input_shape, tf.uint8)
+        )
+        return self.logits_of_pixels(pixels)
+
+    def resized(self, image: tf.Tensor) -> tf.Tensor:
+        """Cuts and resizes one image as an evaluation does; of a video, the middle clip.
+
+        Args:
+            image: uint8 of `any_shape`.
+
+        Returns:
+            uint8 of `input_shape`.
+        """
+        kind = "video" if self.takes_videos else "image"
+        return evaluation_input({kind: image}, self.preprocessing, views=False)

@@ -1,0 +1,166 @@
+"""A model of a `.keras` file, which does not say how its inputs are made: settings do."""
+
+import dataclasses
+import tempfile
+import zipfile
+from pathlib import Path
+
+import keras
+
+import tokenlearner_keras as tk
+from trainers import files
+from trainers.data.example_preprocessing import Preprocessing
+from trainers.data.normalization import check_normalization
+from trainers.data.preprocessing_config import PreprocessingConfig
+from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
+from trainers.errors import ConfigurationError
+from trainers.reporting import say_to_stderr
+from trainers.trained_model import TrainedModel
+from trainers.trained_model import choose_class_names
+from trainers.view_reduction import make_view_reduction
+
+_RANK_OF_IMAGES = 4  # (batch, height, width, channels)
+_RANK_OF_VIDEOS = 5  # (batch, frames, height, width, channels)
+
+
+@dataclasses.dataclass(frozen=True)
+class InputSettings:
+    """How the inputs of a `.keras` file are made, and its answers read.
+
+    Args:
+        image_size: Pixels of a side; None is what the model takes.
+        crop_fraction: Share of the largest window that fits an image, in the middle; of a
+            video the side of the model's window over the shorter side it is resized to.
+        normalization: See `trainers.data.normalization.normalize`.
+        stride: Distance of two frames of a clip in the video, in frames.
+        activation: What makes probabilities of the answers: "softmax", "sigmoid" or "none".
+    """
+
+    image_size: int | None = None
+    crop_fraction: float = 0.875
+    normalization: str = "unit"
+    stride: int = 2
+    activation: str = "softmax"
+
+
+def load_keras_file(
+    path: str, settings: InputSettings, class_names_file: str | None = None
+) -> TrainedModel:
+    """Returns the model of a file, local or on a file system of TensorFlow.
+
+    Args:
+        path: The file, of a model with one input of images or clips and one answer a class.
+        settings: How its inputs are made.
+        class_names_file: As for `choose_class_names`.
+
+    Raises:
+        ConfigurationError: If there is no such file, it cannot be loaded, or the model or
+            the settings are of another kind.
+    """
+    model = _load(path)
+    shape, num_classes = _checked_shapes(path, model)
+    preprocessing = _preprocessing(path, shape, settings)
+    clips = isinstance(preprocessing, VideoPreprocessingConfig)
+    check_normalization(settings.normalization, clips=clips)
+    _point_to_workdir(path)
+    return TrainedModel(
+        model=model,
+        preprocessing=preprocessing,
+        normalization=settings.normalization,
+        activation=settings.activation,
+        view_reduction=make_view_reduction("logits", "softmax"),
+        class_names=choose_class_names(num_classes, class_names_file),
+        description=path,
+    )
+
+
+def _load(path: str) -> keras.Model:
+    if not path.endswith(".keras"):
+        raise ConfigurationError(f"Expected --model=FILE.keras. Received {path!r}.")
+    if not files.exists(path):
+        raise ConfigurationError(f"--model={path}: there is no such file.")
+    with tempfile.TemporaryDirectory() as folder:
+        local = path
+        if files.is_remote(path):
+            # Keras reads only local files.
+            local = str(Path(folder) / "model.keras")
+            Path(local).write_bytes(files.read(path))
+        if not zipfile.is_zipfile(local):
+            raise ConfigurationError(
+                f"--model={path}: it is no .keras file, or only a part of one."
+            )
+        try:
+            return keras.saving.load_model(local, compile=False)
+        # Whatever a layer of somebody else's raises when it is built.
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise ConfigurationError(
+                f"--model={path} cannot be loaded ({type(error).__name__}: {reason}). Models of "
+                f"tokenlearner_keras {tk.__version__} and of Keras' own layers can."
+            ) from error
+
+
+def _checked_shapes(path: str, model: keras.Model) -> tuple[tuple[int | None, ...], int]:
+    """Returns the shape of the input, and the number of classes."""
+    inputs = [tuple(each.shape) for each in getattr(model, "inputs", None) or []]
+    outputs = [tuple(each.shape) for each in getattr(model, "outputs", None) or []]
+    fits = len(inputs) == len(outputs) == 1
+    fits = fits and len(inputs[0]) in (_RANK_OF_IMAGES, _RANK_OF_VIDEOS)
+    fits = fits and inputs[0][-1] == 3 and len(outputs[0]) == 2 and outputs[0][1] is not None
+    if not fits:
+        raise ConfigurationError(
+            f"--model={path}: expected a functional model from (batch, height, width, 3) or "
+            "(batch, frames, height, width, 3) to (batch, classes). Received one from "
+            f"{_listed(inputs)} to {_listed(outputs)}."
+        )
+    return inputs[0], int(outputs[0][1])
+
+
+def _listed(shapes: list[tuple[int | None, ...]]) -> str:
+    return " and ".join(map(str, shapes)) or "unknown shapes"
+
+
+def _preprocessing(
+    path: str, shape: tuple[int | None, ...], settings: InputSettings
+) -> Preprocessing:
+    fraction = settings.crop_fraction
+    if not 0 < fraction <= 1:
+        raise ConfigurationError(
+            f"--crop_fraction: expected more than 0, at most 1. Received {fraction}."
+        )
+    size = _image_size(path, shape[-3:-1], settings.image_size)
+    if len(shape) == _RANK_OF_IMAGES:
+        return PreprocessingConfig(size, eval_crop_fraction=fraction)
+    if shape[1] is None:
+        raise ConfigurationError(
+            f"--model={path} does not say how many frames a clip has: its input is {shape}. "
+            "Save one that does."
+        )
+    return VideoPreprocessingConfig(
+        size, shape[1], stride=settings.stride, min_resize=round(min(size) / fraction)
+    )
+
+
+def _image_size(path: str, own: tuple[int | None, ...], wanted: int | None) -> tuple[int, int]:
+    """Returns height and width, of the model or of --image_size."""
+    height, width = (side or wanted for side in own)
+    if height is None or width is None:
+        raise ConfigurationError(
+            f"--model={path} takes images of any size. Say which: --image_size=PIXELS."
+        )
+    if wanted not in (None, height) or wanted not in (None, width):
+        raise ConfigurationError(
+            f"--image_size={wanted}: the model takes {height}x{width} pixels. Leave it out, or "
+            "save a model of another size (tk.resize_model)."
+        )
+    return height, width
+
+
+def _point_to_workdir(path: str) -> None:
+    """Says so if the file lies in a work directory, which knows what the file does not."""
+    folder = path.rpartition("/")[0] or "."
+    if files.exists(files.join(folder, "config.json")):
+        say_to_stderr(
+            f"warning: {path} lies in a work directory; --workdir={folder} takes the "
+            "preprocessing and the class names of its training"
+        )

@@ -1,0 +1,216 @@
+"""Predicts the classes of files: `python -m trainers.predict --workdir=DIR --inputs=FILES`.
+
+Prints the likeliest classes of each image (JPEG, PNG, BMP) or video, as CSV or JSON; with
+--output a file takes them. An input is a file or a folder with all that is below it, and each
+file is predicted once.
+
+With --workdir the model answers as `trainers.evaluate` judges it: the moving averages of the
+weights if there are any, the preprocessing and the class names of the training, all views of
+a video. A .keras file (--model) holds nothing of that: --image_size, --crop_fraction,
+--normalization, --stride and --activation say how it is used, --class_names what its classes
+are called. Videos are read at 25 frames a second; where the training saw records made at another
+rate or size, give the same --frames_per_second and --min_side.
+
+--overlay_dir draws what the learned tokens look at in each file.
+
+A file that cannot be read is named on stderr and left out; the exit status is 1 then.
+"""
+
+import math
+
+from absl import flags
+
+from trainers import cli
+from trainers.attention_overlays import AttentionOverlays
+from trainers.data.batch_size import evaluation_batch_size
+from trainers.data.normalization import NORMALIZATIONS
+from trainers.data.progress import progress_bar
+from trainers.data.video_files import FRAMES_PER_SECOND
+from trainers.data.video_files import MIN_SIDE
+from trainers.data.video_files import import_av
+from trainers.errors import ConfigurationError
+from trainers.errors import DataError
+from trainers.experiment import show_warnings_plainly
+from trainers.keras_file import InputSettings
+from trainers.keras_file import load_keras_file
+from trainers.prediction_inputs import check_outside
+from trainers.prediction_inputs import find_inputs
+from trainers.prediction_inputs import named_inputs
+from trainers.prediction_reader import PredictionReader
+from trainers.prediction_rows import FORMATS
+from trainers.prediction_rows import Prediction
+from trainers.prediction_rows import check_output
+from trainers.prediction_rows import likeliest_classes
+from trainers.prediction_rows import to_text
+from trainers.prediction_rows import write_text
+from trainers.predictor import ACTIVATIONS
+from trainers.predictor import Predictor
+from trainers.reporting import say_to_stderr
+from trainers.run_checks import check_backend
+from trainers.trained_model import TrainedModel
+from trainers.trained_model import load_workdir
+
+FLAGS = flags.FLAGS
+BATCH_SIZE = 32
+_OF_A_WORKDIR = ("checkpoint",)
+_OF_A_FILE = ("image_size", "crop_fraction", "normalization", "stride", "activation")
+
+
+def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
+    """Defines the flags of this command."""
+    values = {"flag_values": flag_values}
+    cli.define_path("workdir", "The work directory of a training.", **values)
+    cli.define_path("model", "A .keras file, in place of --workdir.", **values)
+    flags.DEFINE_multi_string(
+        "inputs", [], "Files and folders, with commas between; may be repeated.", **values
+    )
+    flags.DEFINE_integer("top_k", 5, "Classes an input.", lower_bound=1, **values)
+    flags.DEFINE_enum("format", "csv", FORMATS, "How to write them.", **values)
+    cli.define_path("output", "Where to write them; stdout if not given.", **values)
+    cli.define_path("overlay_dir", "Folder for pictures of what the tokens look at.", **values)
+    flags.DEFINE_integer(
+        "batch_size", BATCH_SIZE, "Images or clips a batch.", lower_bound=1, **values
+    )
+    cli.define_path("class_names", "A text file with a class a line.", **values)
+    flags.DEFINE_bool(
+        "views", True, "Judge a video by all its views, not by the clip in its middle.", **values
+    )
+    flags.DEFINE_float(
+        "frames_per_second", FRAMES_PER_SECOND, "Frames taken from a second of video.", **values
+    )
+    flags.DEFINE_integer(
+        "min_side", MIN_SIDE, "Pixels of the shorter side of a video.", lower_bound=1, **values
+    )
+    flags.DEFINE_integer(
+        "checkpoint", None, "With --workdir: step; the newest valid one if not given.", **values
+    )
+    _define_flags_of_a_file(flag_values)
+
+
+def _define_flags_of_a_file(flag_values: flags.FlagValues) -> None:
+    values = {"flag_values": flag_values}
+    defaults = InputSettings()
+    flags.DEFINE_integer(
+        "image_size", None, "With --model, if it takes any: pixels of a side.", **values
+    )
+    flags.DEFINE_float(
+        "crop_fraction",
+        defaults.crop_fraction,
+        "With --model: share of the image in the window that is cut out of its middle.",
+        **values,
+    )
+    flags.DEFINE_enum(
+        "normalization",
+        defaults.normalization,
+        NORMALIZATIONS,
+        "With --model: unit is -1 to 1, zero_one 0 to 1.",
+        **values,
+    )
+    flags.DEFINE_integer(
+        "stride", defaults.stride, "With --model: distance of a clip's frames.", **values
+    )
+    flags.DEFINE_enum(
+        "activation",
+        defaults.activation,
+        list(ACTIVATIONS),
+        "With --model: what makes probabilities of its answers.",
+        **values,
+    )
+
+
+def main() -> None:
+    """Loads a model and predicts; every stage is named once, in order."""
+    show_warnings_plainly()
+    check_backend()
+    _check_flags()
+    named = named_inputs(FLAGS.inputs)
+    check_output(FLAGS.output, named, FLAGS.model)
+    if FLAGS.overlay_dir:
+        check_outside(FLAGS.overlay_dir, named, "overlay_dir")
+
+    # ------------------------------------------------------------- model and inputs
+    trained = _load()
+    if trained.takes_videos:
+        import_av()
+    paths = find_inputs(named, trained.takes_videos)
+    check_output(FLAGS.output, paths, FLAGS.model)
+    predictor = Predictor(trained)
+    overlays = AttentionOverlays(FLAGS.overlay_dir, predictor) if FLAGS.overlay_dir else None
+    say_to_stderr(f"{trained.model.name} of {trained.description}; inputs: {len(paths)}")
+
+    # ------------------------------------------------------------------- prediction
+    predictions = _predict(predictor, paths, overlays)
+    num_bad = len(paths) - len(predictions)
+    if num_bad == len(paths):
+        raise DataError(f"None of the {len(paths)} inputs can be read; nothing is written.")
+    write_text(to_text(predictions, FLAGS.format), FLAGS.output)
+    if FLAGS.output:
+        say_to_stderr(f"{len(predictions)} predictions: {FLAGS.output}")
+    if num_bad:
+        raise DataError(f"{num_bad} of {len(paths)} inputs cannot be read and are left out.")
+
+
+def _check_flags() -> None:
+    """Checks that the flags agree.
+
+    Raises:
+        ConfigurationError: If they do not.
+    """
+    if bool(FLAGS.workdir) == bool(FLAGS.model):
+        raise ConfigurationError(
+            "Expected one of --workdir=DIR and --model=FILE.keras. Received "
+            f"{'both' if FLAGS.workdir else 'none'}."
+        )
+    alien, other = (_OF_A_FILE, "--model") if FLAGS.workdir else (_OF_A_WORKDIR, "--workdir")
+    for name in alien:
+        if FLAGS[name].present:
+            raise ConfigurationError(f"--{name} goes with {other}. Leave it out.")
+    if not 0 < FLAGS.frames_per_second < math.inf:
+        raise ConfigurationError(
+            f"--frames_per_second: expected a number above 0. Received {FLAGS.frames_per_second}."
+        )
+
+
+def _load() -> TrainedModel:
+    if FLAGS.workdir:
+        return load_workdir(FLAGS.workdir, FLAGS.checkpoint, FLAGS.class_names)
+    settings = InputSettings(**{name: FLAGS[name].value for name in _OF_A_FILE})
+    return load_keras_file(FLAGS.model, settings, FLAGS.class_names)
+
+
+def _predict(
+    predictor: Predictor, paths: list[str], overlays: AttentionOverlays | None
+) -> list[Prediction]:
+    """Predicts all files that can be read, in order, and draws them."""
+    trained = predictor.trained
+    reader = PredictionReader(
+        trained.preprocessing,
+        views=FLAGS.views,
+        frames_per_second=FLAGS.frames_per_second,
+        min_side=FLAGS.min_side,
+    )
+    batch_size = evaluation_batch_size(FLAGS.batch_size, trained.preprocessing, 1, FLAGS.views)
+    predictions: list[Prediction] = []
+    with progress_bar("predicting", len(paths)) as advance:
+
+        def leave_out(error: DataError) -> None:
+            say_to_stderr(f"left out: {error}")
+            advance()
+
+        for batch in reader.batches(paths, min(batch_size, len(paths)), leave_out):
+            found = predictor.probabilities(batch.inputs, len(batch.files))
+            rows = [
+                Prediction(file.path, likeliest_classes(each, trained.class_names, FLAGS.top_k))
+                for file, each in zip(batch.files, found, strict=True)
+            ]
+            if overlays is not None:
+                overlays.draw(batch.files, rows)
+            predictions += rows
+            for _ in rows:
+                advance()
+    return predictions
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main, cli.parse_known_flags)

@@ -1,0 +1,123 @@
+"""Which files to predict: those that are named, and those in folders."""
+
+import os
+from collections.abc import Iterator
+from collections.abc import Sequence
+
+from trainers import files
+from trainers.data.image_folder import EXTENSIONS as IMAGE_EXTENSIONS
+from trainers.data.video_files import EXTENSIONS as VIDEO_EXTENSIONS
+from trainers.errors import ConfigurationError
+from trainers.reporting import say_to_stderr
+
+
+def named_inputs(values: Sequence[str]) -> list[str]:
+    """Returns the files and folders of --inputs.
+
+    Args:
+        values: Each a path, or several with commas between. A path that has a comma in its
+            name is taken as it is if it is there.
+
+    Raises:
+        ConfigurationError: If there are none, or one does not exist.
+    """
+    paths = [path for value in values for path in _split(value)]
+    if not paths:
+        raise ConfigurationError(
+            "Expected --inputs=FILE_OR_FOLDER, several with commas between. Received none."
+        )
+    for path in paths:
+        if not files.exists(path):
+            raise ConfigurationError(f"--inputs={path}: there is no such file or folder.")
+    return paths
+
+
+def find_inputs(paths: Sequence[str], takes_videos: bool) -> list[str]:
+    """Returns the files to predict, each once, however it is reached.
+
+    A file that is named is taken whatever its name; of a folder and those in it, in sorted
+    order, those whose names end as images or videos do.
+
+    Args:
+        paths: Files and folders, from `named_inputs`.
+        takes_videos: Whether the model takes videos, or images.
+
+    Raises:
+        ConfigurationError: If there are none.
+    """
+    extensions = VIDEO_EXTENSIONS if takes_videos else IMAGE_EXTENSIONS
+    found: dict[str, str] = {}
+    others = 0
+    visited: set[str] = set()
+    for path in paths:
+        if not files.is_directory(path):
+            found.setdefault(_identity(path), path)
+            continue
+        for file in _files_below(path, visited):
+            if file.lower().endswith(extensions):
+                found.setdefault(_identity(file), file)
+            else:
+                others += 1
+    kinds = f"{', '.join(extensions[:-1])} or {extensions[-1]}"
+    if not found:
+        raise ConfigurationError(
+            f"--inputs={','.join(paths)}: the model takes {'videos' if takes_videos else 'images'}"
+            f", and no file there ends in {kinds} ({others} others)."
+        )
+    if others:
+        say_to_stderr(f"passed over in folders: files that do not end in {kinds}: {others}")
+    return list(found.values())
+
+
+def check_outside(path: str, inputs: Sequence[str], flag: str) -> None:
+    """Checks that what is written does not lie among what is read.
+
+    Args:
+        path: A folder to write into.
+        inputs: Files and folders, from `named_inputs`.
+        flag: For the message.
+
+    Raises:
+        ConfigurationError: If it is, or lies in, a folder of inputs: the next run would
+            take its files for inputs.
+    """
+    for each in inputs:
+        above = _identity(each).rstrip("/")
+        if files.is_directory(each) and f"{_identity(path).rstrip('/')}/".startswith(f"{above}/"):
+            raise ConfigurationError(
+                f"--{flag}={path} lies in --inputs={each}: another run would take what is "
+                "written there for inputs. Choose another folder."
+            )
+
+
+def is_input(path: str, inputs: Sequence[str]) -> bool:
+    """Whether a file is one of the inputs."""
+    return _identity(path) in map(_identity, inputs)
+
+
+def _split(value: str) -> list[str]:
+    whole = os.path.expanduser(value)
+    if "," not in value or files.exists(whole):
+        return [whole] if value else []
+    return [os.path.expanduser(part.strip()) for part in value.split(",") if part.strip()]
+
+
+def _files_below(folder: str, visited: set[str]) -> Iterator[str]:
+    """Yields all files of a folder and those in it, in sorted order; no hidden ones."""
+    identity = _identity(folder)
+    if identity in visited:
+        return  # named twice, or a link to a folder above
+    visited.add(identity)
+    for name in files.list_names(folder):
+        path = files.join(folder, name)
+        if name.startswith("."):
+            continue
+        if files.is_directory(path):
+            yield from _files_below(path, visited)
+        else:
+            yield path
+
+
+def _identity(path: str) -> str:
+    """Returns a name that all names of a file have in common."""
+    return path if files.is_remote(path) else os.path.realpath(path)

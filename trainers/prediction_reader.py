@@ -1,0 +1,192 @@
+"""From files to batches of what a model sees, by the preprocessing of an evaluation."""
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from trainers import files
+from trainers.data.example_preprocessing import Preprocessing
+from trainers.data.example_preprocessing import evaluation_input
+from trainers.data.failures import plain_reason
+from trainers.data.image_folder import EXTENSIONS as IMAGE_EXTENSIONS
+from trainers.data.video_files import EXTENSIONS as VIDEO_EXTENSIONS
+from trainers.data.video_files import FRAMES_PER_SECOND
+from trainers.data.video_files import MIN_SIDE
+from trainers.data.video_files import read_frames
+from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
+from trainers.data.worker_processes import default_workers
+from trainers.errors import DataError
+
+_VIDEO_THREADS = 2  # each holds a whole video, and the decoder has threads of its own
+MAX_VIDEO_BYTES = 2_000_000_000
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadFile:
+    """What a model sees of a file.
+
+    Attributes:
+        number: Its place among all inputs, from 1.
+        path: The file.
+        inputs: (H, W, 3), (T, H, W, 3) or with views (V, T, H, W, 3).
+        picture: The image, or the clip in the middle of the video, to draw on.
+    """
+
+    number: int
+    path: str
+    inputs: Pixels
+    picture: Pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Files of a batch, with padding to its size.
+
+    Attributes:
+        files: Those that are real.
+        inputs: The inputs of all, (B, ...); those of the padding are zero.
+    """
+
+    files: tuple[ReadFile, ...]
+    inputs: Pixels
+
+
+class PredictionReader:
+    """Reads files ahead, in threads, while the model works.
+
+    Args:
+        preprocessing: That of the model.
+        views: Whether all views of a video are read, or the clip in its middle.
+        frames_per_second: Frames taken from each second of a video.
+        min_side: Pixels of the shorter side of a video's frames; never enlarged.
+    """
+
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        *,
+        views: bool = True,
+        frames_per_second: float = FRAMES_PER_SECOND,
+        min_side: int = MIN_SIDE,
+    ) -> None:
+        self.preprocessing = preprocessing
+        self.views = views
+        self.frames_per_second = frames_per_second
+        self.min_side = min_side
+        self.takes_videos = isinstance(preprocessing, VideoPreprocessingConfig)
+        spec = tf.TensorSpec((), tf.string)
+        if self.takes_videos:
+            spec = tf.TensorSpec((None, None, None, 3), tf.uint8)
+        self._inputs = self._video_inputs if self.takes_videos else self._image_inputs
+        self._compiled = tf.function(self._inputs, input_signature=[spec])
+
+    def read(self, path: str) -> tuple[Pixels, Pixels]:
+        """Returns the inputs of a file, and the picture to draw on, see `ReadFile`.
+
+        Raises:
+            DataError: If the file cannot be read, or is of the other kind.
+        """
+        other_kind = IMAGE_EXTENSIONS if self.takes_videos else VIDEO_EXTENSIONS
+        if path.lower().endswith(other_kind):
+            kinds = ("an image", "videos") if self.takes_videos else ("a video", "images")
+            raise DataError(f"{path}: {kinds[0]}, and the model takes {kinds[1]}")
+        if self.takes_videos and files.is_remote(path):
+            raise DataError(f"{path}: videos are read from a local disk. Copy it there")
+        try:
+            with tf.device("CPU:0"):
+                inputs, picture = self._read(path)
+                return inputs.numpy(), picture.numpy()
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror or error}") from error
+        except (tf.errors.OpError, ValueError) as error:
+            raise DataError(f"{path}: {plain_reason(error)}") from error
+
+    def batches(
+        self, paths: Sequence[str], batch_size: int, left_out: Callable[[DataError], None]
+    ) -> Iterator[Batch]:
+        """Yields all files that can be read, in order, in batches of one size.
+
+        Args:
+            paths: The files.
+            batch_size: Of every batch; the last one is padded.
+            left_out: Called for each file that cannot be read, which is left out.
+        """
+        batch: list[ReadFile] = []
+        for number, path, reading in self._read_ahead(paths, batch_size):
+            try:
+                inputs, picture = reading.result()
+            except DataError as error:
+                left_out(error)
+                continue
+            batch.append(ReadFile(number, path, inputs, picture))
+            if len(batch) == batch_size:
+                yield _padded(batch, batch_size)
+                batch = []
+        if batch:
+            yield _padded(batch, batch_size)
+
+    def _read_ahead(
+        self, paths: Sequence[str], count: int
+    ) -> Iterator[tuple[int, str, "Future[tuple[Pixels, Pixels]]"]]:
+        """Yields the files with what will be read, so many of them in the making."""
+        threads = _VIDEO_THREADS if self.takes_videos else default_workers()
+        pool = ThreadPoolExecutor(threads)
+        try:
+            remaining = iter(enumerate(paths, start=1))
+            reading = ((number, path, pool.submit(self.read, path)) for number, path in remaining)
+            ahead = deque(islice(reading, count + threads))
+            while ahead:
+                yield ahead.popleft()
+                ahead.extend(islice(reading, 1))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _read(self, path: str) -> tuple[tf.Tensor, tf.Tensor]:
+        content = tf.constant(self._frames(path) if self.takes_videos else files.read(path))
+        try:
+            return self._compiled(content)
+        except tf.errors.OpError:
+            # Without a graph the error says what is wrong, and not where in the graph.
+            return self._inputs(content)
+
+    def _frames(self, path: str) -> Pixels:
+        frames: list[Pixels] = []
+        size = 0
+        rate = self.frames_per_second
+        for frame in read_frames(path, frames_per_second=rate, min_side=self.min_side):
+            size += frame.nbytes
+            if size > MAX_VIDEO_BYTES:
+                raise DataError(
+                    f"{path} is too long: more than {len(frames)} frames at {rate:g} a second. "
+                    "Cut it into parts"
+                )
+            frames.append(frame)
+        return np.stack(frames)
+
+    def _image_inputs(self, encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        image = evaluation_input({"encoded": encoded}, self.preprocessing, views=False)
+        return image, image
+
+    def _video_inputs(self, frames: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        example = {"video": frames}
+        clip = evaluation_input(example, self.preprocessing, views=False)
+        if not self.views:
+            return clip, clip
+        return evaluation_input(example, self.preprocessing, views=True), clip
+
+
+def _padded(batch: list[ReadFile], batch_size: int) -> Batch:
+    inputs = np.zeros((batch_size, *batch[0].inputs.shape), np.uint8)
+    inputs[: len(batch)] = [file.inputs for file in batch]
+    return Batch(tuple(batch), inputs)

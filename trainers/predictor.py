@@ -1,0 +1,67 @@
+"""What a trained model says of a batch, and where its tokens look."""
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+import tokenlearner_keras as tk
+from trainers.class_logits import class_logits
+from trainers.data.normalization import normalize
+from trainers.errors import TrainingError
+from trainers.trained_model import TrainedModel
+
+ACTIVATIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
+    "softmax": tf.nn.softmax,
+    "sigmoid": tf.nn.sigmoid,
+    "none": tf.identity,
+}
+
+
+class Predictor:
+    """Runs a trained model on bytes, normalised on the device.
+
+    Args:
+        trained: The model with its preprocessing.
+    """
+
+    def __init__(self, trained: TrainedModel) -> None:
+        self.trained = trained
+        self._step = tf.function(self._probabilities)
+
+    def probabilities(self, inputs: NDArray[np.uint8], count: int) -> NDArray[np.float32]:
+        """Returns the probability of each class, (count, K).
+
+        Args:
+            inputs: (B, H, W, 3), (B, T, H, W, 3) or with views (B, V, T, H, W, 3); always of
+                the same shape, for which the model is compiled once.
+            count: How many of them are wanted; the others are padding.
+
+        Raises:
+            TrainingError: If one is not finite.
+        """
+        found: NDArray[np.float32] = self._step(tf.constant(inputs)).numpy()[:count]
+        if not np.isfinite(found).all():
+            raise TrainingError(
+                f"{self.trained.description}: the model's answers are not finite (NaN or "
+                "infinity). Its training has diverged; take an earlier --checkpoint."
+            )
+        return found
+
+    def attention_maps(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Returns the maps of every TokenLearner by the name of its layer.
+
+        Args:
+            images: (B, H, W, 3) or clips (B, T, H, W, 3).
+
+        Raises:
+            ValueError: If the model has none.
+        """
+        inputs = np.asarray(normalize(tf.constant(images), self.trained.normalization))
+        return tk.attention_maps(self.trained.model, inputs, batch_size=len(inputs))
+
+    def _probabilities(self, inputs: tf.Tensor) -> tf.Tensor:
+        trained = self.trained
+        logits = class_logits(trained.model, inputs, trained.normalization, trained.view_reduction)
+        return ACTIVATIONS[trained.activation](logits)

@@ -1,0 +1,146 @@
+"""A model of a work directory, with all that its training knows about its inputs and answers."""
+
+import dataclasses
+from collections import Counter
+
+import keras
+
+from trainers import files
+from trainers.averaged_weights import put_averages
+from trainers.checkpoint_files import Arrays
+from trainers.checkpointing import CheckpointStore
+from trainers.data.example_preprocessing import Preprocessing
+from trainers.data.video_dataset_files import read_label_file
+from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
+from trainers.errors import ConfigurationError
+from trainers.experiment import NO_TRAINING
+from trainers.experiment import make_model
+from trainers.experiment import make_preprocessing
+from trainers.reporting import say_to_stderr
+from trainers.state import load_state
+from trainers.view_reduction import ViewReduction
+from trainers.view_reduction import make_view_reduction
+from trainers.workdir import read_class_names
+from trainers.workdir import read_configuration
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """A model that can be shown files.
+
+    Attributes:
+        model: The Keras model, with the weights to use.
+        preprocessing: What its inputs are made by.
+        normalization: Name of the input normalisation.
+        activation: What makes probabilities of its answers: "softmax", "sigmoid" or "none".
+        view_reduction: One answer from the views of a video.
+        class_names: K names.
+        description: One line on where the weights are from.
+    """
+
+    model: keras.Model
+    preprocessing: Preprocessing
+    normalization: str
+    activation: str
+    view_reduction: ViewReduction
+    class_names: tuple[str, ...]
+    description: str
+
+    @property
+    def takes_videos(self) -> bool:
+        """Whether it takes videos, or images."""
+        return isinstance(self.preprocessing, VideoPreprocessingConfig)
+
+
+def load_workdir(
+    workdir: str | None, checkpoint: int | None = None, class_names_file: str | None = None
+) -> TrainedModel:
+    """Returns the model of a work directory as an evaluation sees it.
+
+    That is with the moving averages of the weights, if there are any.
+
+    Args:
+        workdir: The work directory of a training, which may be running.
+        checkpoint: Step; None is the newest valid one.
+        class_names_file: As for `choose_class_names`.
+
+    Raises:
+        ConfigurationError: If there is no run, no such checkpoint, or the class names do
+            not fit.
+        DataError: If the checkpoint asked for is damaged.
+    """
+    config, model_config = read_configuration(workdir)
+    assert workdir is not None  # or it was refused
+    preprocessing = make_preprocessing(config, model_config)
+    names = choose_class_names(
+        model_config.num_classes, class_names_file, read_class_names(workdir)
+    )
+    step, arrays = load_checkpoint(workdir, checkpoint)
+    model, optimizer = make_model(config, model_config, NO_TRAINING)
+    load_state(arrays, model, optimizer)
+    put_averages(model, optimizer)
+    kind = "weights as trained" if config.ema_decay is None else "moving averages of the weights"
+    return TrainedModel(
+        model=model,
+        preprocessing=preprocessing,
+        normalization=config.data.normalization,
+        # The loss says what the model was trained to call a probability.
+        activation=config.loss,
+        view_reduction=make_view_reduction(config.video.view_reduction, config.loss),
+        class_names=names,
+        description=f"{workdir}, step {step}, {kind}",
+    )
+
+
+def load_checkpoint(workdir: str, step: int | None) -> tuple[int, Arrays]:
+    """Returns step and arrays of a checkpoint.
+
+    Args:
+        workdir: The work directory.
+        step: Which; None is the newest valid one.
+
+    Raises:
+        ConfigurationError: If there is none; the message says which there are.
+        DataError: If the one asked for is damaged.
+    """
+    with CheckpointStore(files.join(workdir, "checkpoints"), 1, say_to_stderr) as store:
+        if step is not None:
+            return step, store.load(step)
+        found = store.load_newest()
+    if found is None:
+        raise ConfigurationError(
+            f"Expected --workdir=DIR with a valid checkpoint. Received {workdir!r}, which has "
+            "none. Run the training command again; it saves one at its end."
+        )
+    return found
+
+
+def choose_class_names(
+    num_classes: int, path: str | None, known: tuple[str, ...] | None = None
+) -> tuple[str, ...]:
+    """Returns the names of the classes: of a file, of the training, or their numbers.
+
+    Where two classes share a name (ImageNet has such), their numbers tell them apart.
+
+    Args:
+        num_classes: How many the model has.
+        path: A text file with a class a line; None if there is none.
+        known: What the training calls them; None if it is not known.
+
+    Raises:
+        ConfigurationError: If the file is missing, or has another number of classes.
+    """
+    if path is not None and not files.exists(path):
+        raise ConfigurationError(f"--class_names={path}: there is no such file.")
+    names = read_label_file(path) if path is not None else known
+    if names is None:
+        names = tuple(map(str, range(num_classes)))
+    if len(names) != num_classes:
+        raise ConfigurationError(
+            f"--class_names={path}: expected a line for each of the model's {num_classes} "
+            f"classes, received {len(names)}."
+        )
+    counts = Counter(names)
+    return tuple(
+        f"{number} {name}" if counts[name] > 1 else name for number, name in enumerate(names)
+    )
