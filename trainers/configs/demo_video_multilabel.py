@@ -4,7 +4,10 @@
     python -m trainers.demo_video --workdir=DIR
 
 As `demo_video.py`, with several motions at once, a sigmoid for each, and mean average
-precision. Hardware: any CPU.
+precision.
+
+Hardware: any CPU.
+Expected result: the README's table has it.
 """
 
 from ml_collections import ConfigDict
