@@ -34,7 +34,7 @@ def _test_library(
     session.install("--quiet", "--editable", ".[test,plots]", *requirements)
     _only_this_backend(session, backend)
     session.run(
-        "python", "-m", "pytest", "-n", "auto", "--maxprocesses=4",
+        "python", "-m", "pytest", "-n", "auto", "--maxprocesses=4", "--dist", "worksteal",
         "-m", "not slow or every_backend", LIBRARY_TESTS, *session.posargs,
         env={"KERAS_BACKEND": backend, **environment},
     )  # fmt: skip
@@ -64,7 +64,7 @@ def trainer(session: nox.Session) -> None:
         "--quiet", "--editable", ".[train,demo,video,test]", OLDEST_TENSORFLOW, METADATA
     )  # fmt: skip
     session.run(
-        "python", "-m", "pytest", "-n", "auto", "--maxprocesses=4", "-m", "not slow",
+        "python", "-m", "pytest", "-n", "auto", "--maxprocesses=4", "--dist", "worksteal", "-m", "not slow",
         TRAINER_TESTS, *session.posargs,
     )  # fmt: skip
 
