@@ -15,7 +15,7 @@ DEMO_FLAGS ?=
 TEST_FLAGS ?=
 NOX_FLAGS ?=
 # A process a core, at most four: each holds a TensorFlow of its own.
-PYTEST = $(RUN) -m pytest -n auto --maxprocesses=4
+PYTEST = $(RUN) -m pytest -n auto --maxprocesses=4 --dist worksteal
 
 .PHONY: demo demo-video test backends readme lint clean
 

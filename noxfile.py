@@ -23,6 +23,8 @@ TORCH = "torch==2.13.0"
 OLDEST_TENSORFLOW = "tensorflow-cpu==2.19.*"
 # What the extra `tpu` takes, too: later ones need a newer protobuf than this TensorFlow.
 METADATA = "tensorflow-metadata==1.17.3"
+# As in the Makefile.
+PYTEST = ("python", "-m", "pytest", "-n", "auto", "--maxprocesses=4", "--dist", "worksteal")
 LIBRARY_TESTS = ("tests/tokenlearner_keras", "tests/examples")
 TRAINER_TESTS = "tests/trainers"
 OTHER_BACKENDS = {
@@ -38,8 +40,7 @@ def _test_library(
     session.install("--quiet", "--editable", ".[test,plots,examples]", *requirements)
     _only_this_backend(session, backend)
     session.run(
-        "python", "-m", "pytest", "-n", "auto", "--maxprocesses=4",
-        "-m", "not slow or every_backend", *LIBRARY_TESTS, *session.posargs,
+        *PYTEST, "-m", "not slow or every_backend", *LIBRARY_TESTS, *session.posargs,
         env={"KERAS_BACKEND": backend, **environment},
     )  # fmt: skip
 
@@ -67,10 +68,7 @@ def trainer(session: nox.Session) -> None:
     session.install(
         "--quiet", "--editable", ".[train,demo,video,test]", OLDEST_TENSORFLOW, METADATA
     )  # fmt: skip
-    session.run(
-        "python", "-m", "pytest", "-n", "auto", "--maxprocesses=4", "-m", "not slow",
-        TRAINER_TESTS, *session.posargs,
-    )  # fmt: skip
+    session.run(*PYTEST, "-m", "not slow", TRAINER_TESTS, *session.posargs)
 
 
 @nox.session(python=NEWEST_PYTHON)

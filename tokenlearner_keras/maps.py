@@ -40,7 +40,7 @@ def attention_maps(model: keras.Model, inputs: Any, batch_size: int = 32) -> dic
 
     Raises:
         ValueError: If the model is not functional, has no TokenLearner, or has one inside
-            a layer whose graph is not known.
+            a layer whose graph is not known; if the inputs have no batch axis.
 
     Example:
         >>> model = tk.create_model("vit_ti16_tl8at6")
@@ -48,7 +48,8 @@ def attention_maps(model: keras.Model, inputs: Any, batch_size: int = 32) -> dic
         (32, 8, 14, 14)
     """
     check_positive_integer(batch_size, "batch_size")
-    probe = _Probe(functional_graph(model, "attention_maps"))
+    graph = functional_graph(model, "attention_maps")
+    probe = _Probe(graph)
     if probe.features is None:
         raise ValueError(
             f"Model {model.name!r} has no TokenLearner layer, so there are no maps. Build "
@@ -59,6 +60,7 @@ def attention_maps(model: keras.Model, inputs: Any, batch_size: int = 32) -> dic
             f"attention_maps expects {len(model.inputs)} array(s) with the batch first, in "
             f"the structure of model.input. Received: {type(inputs).__name__}."
         )
+    _check_batch_axis(graph, inputs)
     count = len(keras.tree.flatten(inputs)[0])
     if count == 0:
         raise ValueError("attention_maps needs at least one example. Received an empty batch.")
@@ -69,6 +71,20 @@ def attention_maps(model: keras.Model, inputs: Any, batch_size: int = 32) -> dic
         for name, maps in probe.maps(batch):
             parts.setdefault(name, []).append(keras.ops.convert_to_numpy(maps))
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+
+def _check_batch_axis(graph: keras.Model, inputs: Any) -> None:
+    """Raises ValueError for a single image or clip."""
+    for array, tensor in zip(
+        keras.tree.flatten(inputs), keras.tree.flatten(graph.input), strict=False
+    ):
+        shape, expected = tuple(getattr(array, "shape", ())), tuple(tensor.shape)
+        if shape and len(shape) == len(expected) - 1:
+            name = {3: "image", 4: "clip"}.get(len(shape), "example")
+            raise ValueError(
+                f"attention_maps expects a batch, of shape {expected}. Received one {name} of "
+                f"shape {shape}: add a batch axis, {name}[None]."
+            )
 
 
 class _Probe:

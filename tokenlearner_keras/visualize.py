@@ -1,5 +1,6 @@
 """Pictures of attention maps: images and videos under what their tokens look at."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def plot_attention_maps(
         images: `(batch, height, width, 3)` or `(batch, time, height, width, 3)`, uint8 or
             floats in [0, 1].
         maps: `(batch, num_tokens, grid_height, grid_width)`, for videos `(batch, steps,
-            num_tokens, grid_height, grid_width)`.
+            num_tokens, grid_height, grid_width)`; or what `tk.attention_maps` returns, of
+            a model with one TokenLearner.
         path: Where to write the picture (PNG, PDF, SVG by suffix). None: nowhere.
         titles: A line of text for each image or video.
 
@@ -43,9 +45,10 @@ def plot_attention_maps(
 
     Raises:
         ImportError: If Matplotlib is not installed.
-        ValueError: If the shapes do not fit or the images are no pictures.
+        ValueError: If the shapes do not fit, the images are no pictures, or there are maps
+            of several TokenLearners.
     """
-    images, maps = _checked(np.asarray(images), np.asarray(maps), titles)
+    images, maps = _checked(np.asarray(images), np.asarray(_only(maps)), titles)
     draw = _draw_images if images.ndim == 4 else _draw_videos
     figure = draw(images, maps, titles)
     if path is not None:
@@ -142,6 +145,18 @@ def _enlarge(weights: np.ndarray, height: int, width: int) -> np.ndarray:
     return keras.ops.convert_to_numpy(resized)[..., 0]
 
 
+def _only(maps: Any) -> Any:
+    """Returns the maps, also from a dictionary that holds those of one TokenLearner."""
+    if not isinstance(maps, Mapping):
+        return maps
+    if len(maps) != 1:
+        raise ValueError(
+            "plot_attention_maps draws the maps of one TokenLearner. Received those of "
+            f"{', '.join(map(repr, maps)) or 'none'}. Pass one of them, maps[name]."
+        )
+    return next(iter(maps.values()))
+
+
 def _checked(
     images: np.ndarray, maps: np.ndarray, titles: list[str] | None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -159,6 +174,7 @@ def _checked(
             "(batch, steps, num_tokens, grid_height, grid_width) with no more steps than "
             f"frames, and as many titles. Received images of shape {images.shape}, maps of "
             f"shape {maps.shape} and {len(titles) if titles is not None else 'no'} titles."
+            f"{_hint(images, maps)}"
         )
     if np.issubdtype(images.dtype, np.integer):
         images = images.astype("float32") / 255
@@ -170,6 +186,13 @@ def _checked(
             "normalisation first."
         )
     return images, maps
+
+
+def _hint(images: np.ndarray, maps: np.ndarray) -> str:
+    """Returns the cure for one image or video by itself."""
+    lacks_batch = images.ndim == 3 or (images.ndim == 4 and maps.ndim == 5)
+    name = "image" if images.ndim == 3 else "clip"
+    return f" Add a batch axis, {name}[None]." if lacks_batch else ""
 
 
 def _figure(rows: int, columns: int, images: np.ndarray, margin: float = 0.0) -> Any:

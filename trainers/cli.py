@@ -93,9 +93,10 @@ def parse_known_flags(argv: list[str], flag_values: flags.FlagValues = flags.FLA
     """
     rest = flag_values(argv)[1:]
     if rest:
+        cure = " Write --config.key=value to override a configuration key."
         raise ConfigurationError(
-            f"Expected only flags (--name=value). Received: {' '.join(rest)}. "
-            "Write --config.key=value to override a configuration key."
+            f"Expected only flags (--name=value). Received: {' '.join(rest)}."
+            f"{cure if 'config' in flag_values else ''}"
         )
 
 

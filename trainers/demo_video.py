@@ -73,7 +73,8 @@ def finished_run(
     if not is_demo or not isinstance(preprocessing, VideoPreprocessingConfig):
         raise ConfigurationError(
             f"The report is about the data sources {', '.join(SOURCES)}. Received a run on "
-            f"{config.data.source!r}."
+            f"{config.data.source!r}; for your own data: python -m trainers.evaluate "
+            f"--workdir={workdir}."
         )
     path = files.join(workdir, "model.keras")
     if not files.exists(path):

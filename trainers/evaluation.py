@@ -102,8 +102,9 @@ class Evaluator:
     ) -> dict[str, float]:
         """Returns `accuracy`, `top5_accuracy`, `loss` and `num_examples` of a split.
 
-        Where each example has one class, `mean_class_accuracy` is the mean over the classes
-        that have examples. With several labels it is `mean_average_precision`, `loss` and
+        `top5_accuracy` is left out where there are no more than five classes. Where each
+        example has one class, `mean_class_accuracy` is the mean over the classes that have
+        examples. With several labels it is `mean_average_precision`, `loss` and
         `num_examples`.
 
         Args:

@@ -1,6 +1,6 @@
 """Makes TFRecords of videos, one split a run:
 
-    python -m trainers.make_video_records --csv=FILE --output=DIR --shards=N [--split=train]
+    python -m trainers.make_video_records --csv=FILE --output=DIR [--shards=N] [--split=train]
 
 The CSV file names parts of video files with their labels, see `trainers/data/video_list.py`:
 
@@ -12,16 +12,21 @@ The first run makes the label map of the output folder, `labels.txt`, out of all
 its list, or out of --labels. Every further split (--split=validation, --split=test) must
 do with it: so a number means the same class in all of them. `dataset.json` says how many
 classes there are and whether a video may have several: set --multi_label if the first list
-happens to have one label in each row. Both are made anew while the folder holds no shard
-and no other split is being converted. Two splits may be converted at the same time, where
-file locks exist; on gs:// wait for the first one to write its label map.
+happens to have one label in each row. It also says --frames_per_second and --min_side, which
+all splits share. Both files are made anew while the folder holds no shard and no other split
+is being converted. Two splits may be converted at the same time, where file locks exist; on
+gs:// wait for the first one to write its label map.
 
-Train on the result by --config.data.source=records --config.data.data_dir=DIR. The same
-command run again goes on where it was killed, or does nothing if all is done. The
-exit status is 0 when the split is complete, rows left out by --skip_bad notwithstanding.
+Train on the result by --config.data.source=records --config.data.data_dir=DIR. Without
+--shards there is one file for each 256 rows. The same command run again goes on where it was
+killed. Files whose rows have been corrected in the list are made anew, if it has as many rows
+as before and one finished file at least stays as it is; so are those that lack a row, left
+out by --skip_bad, which can be read now. The exit status is 0 when the split is complete,
+rows left out by --skip_bad notwithstanding.
 """
 
 import dataclasses
+import math
 
 from absl import flags
 
@@ -51,9 +56,12 @@ from trainers.data.worker_processes import default_workers
 from trainers.errors import ConfigurationError
 from trainers.errors import DataError
 from trainers.errors import Interrupted
+from trainers.misspelling import did_you_mean
 from trainers.signals import StopRequest
 
 FLAGS = flags.FLAGS
+_ROWS_PER_SHARD = 256
+_MISTAKES_SHOWN = 3
 _ANEW = (
     "or convert all splits anew: to another --output, or to this one without its *.tfrecord-*, "
     f"*.conversion.json, {LABELS} and {DESCRIPTION}"
@@ -65,7 +73,12 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     values = {"flag_values": flag_values}
     cli.define_path("csv", "A CSV file: path,start,end,label.", flag_values)
     cli.define_path("output", "The folder of the records; made if necessary.", flag_values)
-    flags.DEFINE_integer("shards", None, "Files to cut the split into.", **values)
+    flags.DEFINE_integer(
+        "shards",
+        None,
+        f"Files of the split; one for {_ROWS_PER_SHARD} rows if not given.",
+        **values,
+    )
     flags.DEFINE_string("split", "train", "train, validation or test.", **values)
     flags.DEFINE_float(
         "frames_per_second", FRAMES_PER_SECOND, "Frames taken from a second.", **values
@@ -83,24 +96,21 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
 def main() -> None:
     """Converts one split; every stage is named once, in order."""
     StopRequest().install()
-    options = _check_flags()
+    _check_flags()
     import_av()
     rows = read_video_list(FLAGS.csv)
+    options = _options(len(rows))
 
     # ----------------------------------------------------------- labels of all splits
     if not files.exists(FLAGS.output):
-        _plan(rows)  # a mistake in the list leaves no folder behind
+        _plan(rows, options)  # a mistake in the list leaves no folder behind
         files.make_directories(FLAGS.output)
     with conversion_lock(FLAGS.split) as lock:
         with label_map_lock(FLAGS.output):
             lock.acquire(FLAGS.output)
-            labels, multi_label, rows = _plan(rows)
-            numbers = {label: number for number, label in enumerate(labels)}
-            conversion = Conversion(
-                FLAGS.csv, rows, numbers, FLAGS.output, FLAGS.split, options, FLAGS.skip_bad
-            )
-            write_labels(FLAGS.output, labels)
-            write_description(FLAGS.output, Description(len(labels), multi_label))
+            conversion, description = _plan(rows, options)
+            write_labels(FLAGS.output, tuple(conversion.label_numbers))
+            write_description(FLAGS.output, description)
         _convert(conversion)
 
 
@@ -140,34 +150,46 @@ def sorted_labels(rows: list[VideoRow]) -> tuple[str, ...]:
     return (*numbers, *(name for name in alphabetical if not name.isdecimal()))
 
 
-def _check_flags() -> ConversionOptions:
-    for name in ("csv", "output", "shards"):
-        if FLAGS[name].value in (None, ""):
-            raise ConfigurationError(
-                "Expected --csv=FILE --output=DIR --shards=N. Received no --" + name + "."
-            )
+def _check_flags() -> None:
+    for name in ("csv", "output"):
+        if not FLAGS[name].value:
+            raise ConfigurationError(f"Expected --csv=FILE --output=DIR. Received no --{name}.")
+    if files.exists(FLAGS.output) and not files.is_directory(FLAGS.output):
+        raise ConfigurationError(
+            f"--output={FLAGS.output}: expected a folder, received a file. Name another one; it "
+            "is made if necessary."
+        )
     check_source("records", FLAGS.split)
     if FLAGS.workers < 1:
         raise ConfigurationError(f"--workers: expected 1 or more, received {FLAGS.workers}.")
+
+
+def _options(num_rows: int) -> ConversionOptions:
+    num_shards = math.ceil(num_rows / _ROWS_PER_SHARD) if FLAGS.shards is None else FLAGS.shards
     return ConversionOptions(
-        FLAGS.shards, FLAGS.frames_per_second, FLAGS.min_side, FLAGS.jpeg_quality
+        num_shards, FLAGS.frames_per_second, FLAGS.min_side, FLAGS.jpeg_quality
     )
 
 
-def _plan(rows: list[VideoRow]) -> tuple[tuple[str, ...], bool, list[VideoRow]]:
-    """Returns the label map, whether there are several labels, and the rows, all checked."""
+def _plan(rows: list[VideoRow], options: ConversionOptions) -> tuple[Conversion, Description]:
+    """Returns what is to do, and what holds for all splits; all is checked, nothing written."""
     begun = label_map_is_used(FLAGS.output, FLAGS.split)
     labels = _label_map(rows, read_labels(FLAGS.output) if begun else None)
-    multi_label = _is_multi_label(rows, read_description(FLAGS.output) if begun else None)
-    _check_labels(rows, labels, multi_label)
-    rows = _with_missing_labels(rows, multi_label)
-    _check_rows(rows)
-    return labels, multi_label, rows
+    description = _description(rows, labels, options, begun)
+    _check_labels(rows, labels, description.multi_label, begun)
+    rows = _with_missing_labels(rows, description.multi_label)
+    numbers = {label: number for number, label in enumerate(labels)}
+    conversion = Conversion(
+        FLAGS.csv, rows, numbers, FLAGS.output, FLAGS.split, options, FLAGS.skip_bad
+    )
+    conversion.look_for_files()
+    _check_rows(conversion.rows)
+    return conversion, description
 
 
 def _label_map(rows: list[VideoRow], written: tuple[str, ...] | None) -> tuple[str, ...]:
     """Returns the names of the classes: of the folder, of --labels, or of the list."""
-    given = read_label_file(FLAGS.labels) if FLAGS.labels else None
+    given = _given_labels()
     if written and given and written != given:
         raise ConfigurationError(
             f"--labels={FLAGS.labels} differs from {files.join(FLAGS.output, LABELS)}, which "
@@ -176,28 +198,57 @@ def _label_map(rows: list[VideoRow], written: tuple[str, ...] | None) -> tuple[s
     return written or given or sorted_labels(rows)
 
 
-def _is_multi_label(rows: list[VideoRow], written: Description | None) -> bool:
+def _given_labels() -> tuple[str, ...] | None:
+    if not FLAGS.labels:
+        return None
+    try:
+        return read_label_file(FLAGS.labels)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--labels={FLAGS.labels} cannot be read: {error}. It must be a text file in UTF-8."
+        ) from error
+
+
+def _description(
+    rows: list[VideoRow], labels: tuple[str, ...], options: ConversionOptions, begun: bool
+) -> Description:
+    """Returns what holds for all splits: as it is written in the folder, or of this one."""
+    written = read_description(FLAGS.output) if begun else None
     if written is None:
         several = any(len(row.labels) > 1 for row in rows)
-        return several if FLAGS.multi_label is None else FLAGS.multi_label
-    if FLAGS.multi_label not in (None, written.multi_label):
-        raise ConfigurationError(
-            f"--multi_label={FLAGS.multi_label} differs from {FLAGS.output}/dataset.json, which "
-            f"an earlier split was made with. Leave it out, {_ANEW}."
-        )
-    return written.multi_label
+        multi_label = several if FLAGS.multi_label is None else FLAGS.multi_label
+        return Description(len(labels), multi_label, options.frames_per_second, options.min_side)
+    for name, value, cure in (
+        ("multi_label", FLAGS.multi_label, "Leave it out"),
+        ("frames_per_second", options.frames_per_second, "Set --{}={}"),
+        ("min_side", options.min_side, "Set --{}={}"),
+    ):
+        expected = getattr(written, name)
+        if None not in (value, expected) and value != expected:
+            raise ConfigurationError(
+                f"--{name}={value} differs from {files.join(FLAGS.output, DESCRIPTION)}, which "
+                f"an earlier split was made with. {cure.format(name, expected)}, {_ANEW}."
+            )
+    return dataclasses.replace(written, num_classes=len(labels))
 
 
-def _check_labels(rows: list[VideoRow], labels: tuple[str, ...], multi_label: bool) -> None:
+def _check_labels(
+    rows: list[VideoRow], labels: tuple[str, ...], multi_label: bool, begun: bool
+) -> None:
     """Checks what --skip_bad does not pass over: it would be a mistake in the whole list."""
     known = set(labels)
+    place = "of the label map" if begun else f"of --labels={FLAGS.labels}"
+    cure = (
+        f"{_ANEW}, and name the classes of all splits in --labels=FILE"
+        if begun
+        else "or add the label to that file"
+    )
     for row in rows:
         for label in row.labels:
             if label not in known:
                 raise DataError(
                     f"{FLAGS.csv}, row {row.number}: the label {label!r} is not among the "
-                    f"{len(labels)} of the label map. Correct the row, {_ANEW}, and name the "
-                    "classes of all splits in --labels=FILE."
+                    f"{len(labels)} {place}.{did_you_mean(label, labels)} Correct the row, {cure}."
                 )
         if len(row.labels) > 1 and not multi_label:
             raise DataError(
@@ -207,14 +258,17 @@ def _check_labels(rows: list[VideoRow], labels: tuple[str, ...], multi_label: bo
 
 
 def _check_rows(rows: list[VideoRow]) -> None:
-    """Checks what can be seen without the videos; corrected later, it would be another list."""
+    """Checks what can be seen before the first video is read."""
     bad = [row for row in rows if row.problem]
-    if bad and not FLAGS.skip_bad:
-        more = f" ({len(bad)} such rows)" if len(bad) > 1 else ""
-        raise DataError(
-            f"{FLAGS.csv}, row {bad[0].number}: {bad[0].problem}{more}. Correct the list, or "
-            "leave out such rows with --skip_bad."
-        )
+    if not bad or FLAGS.skip_bad:
+        return
+    shown = [f"row {row.number}: {row.problem}" for row in bad[:_MISTAKES_SHOWN]]
+    rest = ["…"] if len(bad) > len(shown) else []
+    count = f"{len(bad)} of {len(rows)} rows have mistakes, " if len(bad) > 1 else ""
+    raise DataError(
+        f"{FLAGS.csv}, {count}{'; '.join([*shown, *rest])}. Correct the list, or leave out such "
+        "rows with --skip_bad."
+    )
 
 
 def _with_missing_labels(rows: list[VideoRow], multi_label: bool) -> list[VideoRow]:

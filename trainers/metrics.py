@@ -21,15 +21,21 @@ def evaluation_sums(
             right and an example without ones, which nothing could get right, is left out.
         losses: `(B,)` loss of each example.
         mask: `(B,)`, 1 for a real example, 0 for padding.
+
+    Returns:
+        `correct`, `loss`, `num_examples`, and `top5_correct` if K is more than five.
     """
     mask = tf.cast(mask, tf.float32)
     if labels.shape.rank == 2:
         mask *= tf.cast(tf.reduce_any(labels > 0, axis=1), tf.float32)
     ahead = _classes_ahead(logits, labels)
     real = mask > 0
+    sums = {"correct": tf.reduce_sum(mask * tf.cast(ahead < 1, tf.float32))}
+    # Among five classes or fewer every answer would be right.
+    if logits.shape[1] > TOP_K:
+        sums["top5_correct"] = tf.reduce_sum(mask * tf.cast(ahead < TOP_K, tf.float32))
     return {
-        "correct": tf.reduce_sum(mask * tf.cast(ahead < 1, tf.float32)),
-        "top5_correct": tf.reduce_sum(mask * tf.cast(ahead < TOP_K, tf.float32)),
+        **sums,
         "loss": tf.reduce_sum(tf.where(real, losses, tf.zeros_like(losses))),
         "num_examples": tf.reduce_sum(mask),
     }
@@ -89,10 +95,9 @@ def metrics_of(sums: dict[str, Any]) -> dict[str, float]:
             `mean_class_accuracy`, the mean over the classes that have examples.
     """
     count = sums["num_examples"]
-    metrics = {
-        "accuracy": float(sums["correct"] / count),
-        "top5_accuracy": float(sums["top5_correct"] / count),
-    }
+    metrics = {"accuracy": float(sums["correct"] / count)}
+    if "top5_correct" in sums:
+        metrics["top5_accuracy"] = float(sums["top5_correct"] / count)
     if "class_examples" in sums:
         found = sums["class_examples"] > 0
         recall = sums["class_correct"][found] / sums["class_examples"][found]

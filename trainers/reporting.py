@@ -76,11 +76,15 @@ class ProgressLine:
         total_steps: Length of the training.
         first_step: Where it starts or resumes.
         batch_size: Global batch size, for images/s.
+        unit: What a batch is made of, "images" or "clips".
     """
 
-    def __init__(self, total_steps: int, first_step: int, batch_size: int) -> None:
+    def __init__(
+        self, total_steps: int, first_step: int, batch_size: int, unit: str = "images"
+    ) -> None:
         self.total_steps = total_steps
         self.batch_size = batch_size
+        self.unit = unit
         self.console = Console(soft_wrap=True)
         self._live = self._make_live(first_step) if self.console.is_terminal else None
         self._last_line = time.monotonic()
@@ -111,7 +115,7 @@ class ProgressLine:
         """
         text = (
             f"{steps_per_second:.1f} steps/s, {steps_per_second * self.batch_size:.0f} "
-            f"images/s, waiting for data {data_wait:.0%}"
+            f"{self.unit}/s, waiting for data {data_wait:.0%}"
         )
         if self._live is not None:
             self._live.update(self._task, completed=step, text=text)

@@ -23,6 +23,7 @@ from trainers.experiment import check_training
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
 from trainers.initialization import check_init_from
+from trainers.metrics import TOP_K
 from trainers.workdir import check_workdir
 
 
@@ -91,6 +92,11 @@ def check_sources(
     for source in (train, *evaluation.values()):
         check_kind(source, preprocessing)
         check_labels(source, config.data.multi_label, source is train)
+    if config.keep_best_metric == "top5_accuracy" and train.num_classes <= TOP_K:
+        raise ConfigurationError(
+            f"keep_best_metric='top5_accuracy' needs more than {TOP_K} classes. Received "
+            f"{train.num_classes} in {train.name}. Choose accuracy, or loss."
+        )
     name, first = next(iter(evaluation.items()))
     if config.keep_best_metric == "mean_class_accuracy" and has_several_labels(first):
         raise ConfigurationError(

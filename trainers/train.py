@@ -182,7 +182,8 @@ def train(lock: WorkdirLock) -> None:
     bad_examples.remember_in(bad_examples_file)
     evaluator.list_bad_examples_in(bad_examples_file)
     writer = MetricsWriter(output, step)
-    progress = ProgressLine(schedule.total, step, config.batch_size)
+    unit = "images" if model_config.num_frames is None else "clips"
+    progress = ProgressLine(schedule.total, step, config.batch_size, unit)
     with progress, stop.deferred(), store, hosts.explain_losses(), profiler:
         log = TrainingLog(writer, optimizer, config.batch_size, bad_examples)
         log.load(saved)

@@ -206,7 +206,7 @@ class TrainStep:
         # All of them: an example without a label has a loss all the same.
         sums["loss"] = tf.reduce_sum(losses)
         sums["num_examples"] = tf.cast(tf.size(losses), tf.float32)
-        del sums["top5_correct"]
+        sums.pop("top5_correct", None)
         return tape.gradient(loss, variables), sums
 
     def _seed_generators(self, stream: tf.Tensor) -> None:

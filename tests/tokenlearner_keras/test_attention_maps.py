@@ -34,6 +34,18 @@ def test_a_model_without_token_learner_has_no_maps() -> None:
         attention_maps(small_model("vit_ti8_d2"), np.zeros((1, 32, 48, 3), "float32"))
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "cure"),
+    [
+        ("vit_ti16_d1_tl4at0", (32, 48, 3), r"image\[None\]"),
+        ("vivit_ti16x2_d1_tl4at0", (4, 32, 48, 3), r"clip\[None\]"),
+    ],
+)
+def test_one_example_without_a_batch_axis(name: str, shape: tuple[int, ...], cure: str) -> None:
+    with pytest.raises(ValueError, match=f"add a batch axis, {cure}"):
+        attention_maps(small_model(name), np.zeros(shape, "float32"))
+
+
 def test_masks_of_the_layers_count() -> None:
     inputs = {"x": keras.Input((5, 6), name="x"), "mask": keras.Input((5,), name="mask")}
     tokens = tk.TokenLearnerV11(2, name="learner")(inputs["x"], mask=inputs["mask"])

@@ -101,3 +101,16 @@ def test_dropped_pixels_are_named_once() -> None:
     assert len(messages) == 1
     assert "last 4 rows and 5 columns of pixels are dropped (grid (22, 22))" in messages[0]
     assert model.get_layer("embedding").output.shape == (None, 22, 22, 192)
+
+
+@pytest.mark.parametrize("name", ["num_frames", "sample_frames"])
+def test_dropped_frames_are_named_once(name: str) -> None:
+    fields = {"num_frames": 9, "tubelet_size": 4, name: 7}
+    with pytest.warns(UserWarning, match="tubelet_size") as caught:
+        config = Config(**fields)
+    message = f"{name}=7 is no multiple of tubelet_size=4: the last 3 frames are dropped"
+    assert [str(each.message) for each in caught] == [f"{message} (time steps: 1)."]
+    assert config.num_time_steps == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Config(**{**fields, name: 8})

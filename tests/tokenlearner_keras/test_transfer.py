@@ -178,6 +178,24 @@ def test_what_does_not_fit_is_named_and_changes_nothing(
         np.testing.assert_array_equal(value, before[path])
 
 
+def test_a_token_learner_keeps_its_block_and_its_pooling() -> None:
+    source = _image_model("vit_ti8_d2_tl4at1_v10")
+    for name, fields, message in (
+        ("vivit_ti8x2_d2_tl4at0_v10", {}, "expected before block 0, received before block 1"),
+        (
+            "vivit_ti8x2_d2_tl4at1_v10",
+            {"token_learner_pooling": "mean"},
+            "expected pooling 'mean', received 'sum'",
+        ),
+    ):
+        model = small_model(name, **fields)
+        before = _weights(model)
+        with pytest.raises(ValueError, match=rf"token_learner_0: {message}\. Choose"):
+            transfer_weights(model, source)
+        for path, value in _weights(model).items():
+            np.testing.assert_array_equal(value, before[path])
+
+
 def test_fusers_that_cannot_start_each_other() -> None:
     source = _image_model("vit_ti8_d1_tl4at0_fuser")
     mixing = small_model("vivit_ti8x2_d1_tl4at0_fuser", fuser_mixing="video")

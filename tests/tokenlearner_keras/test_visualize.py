@@ -62,6 +62,31 @@ def test_shapes_that_do_not_fit() -> None:
 
 
 @pytest.mark.parametrize(
+    ("image", "maps", "message"),
+    [
+        ((8, 8, 3), (1, 4, 2, 2), r"Add a batch axis, image\[None\]"),
+        ((4, 8, 8, 3), (1, 4, 3, 2, 2), r"Add a batch axis, clip\[None\]"),
+    ],
+)
+def test_one_without_a_batch_axis(
+    image: tuple[int, ...], maps: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        tk.plot_attention_maps(np.zeros(image), np.zeros(maps))
+
+
+def test_the_maps_of_one_token_learner_by_name() -> None:
+    pytest.importorskip("matplotlib")
+    images, maps = np.zeros((1, 8, 8, 3)), np.ones((1, 3, 2, 2), "float32")
+    figure = tk.plot_attention_maps(images, {"token_learner_0": maps})
+    assert len(figure.axes) == 4
+    for names in (("first", "second"), ()):
+        listed = "'first', 'second'" if names else "none"
+        with pytest.raises(ValueError, match=f"those of {listed}. Pass one of them"):
+            tk.plot_attention_maps(images, dict.fromkeys(names, maps))
+
+
+@pytest.mark.parametrize(
     ("num_frames", "steps", "shown"),
     [(4, 4, [1, 2, 3, 4]), (8, 4, [2, 4, 6, 8]), (9, 3, [2, 5, 8]), (7, 3, [2, 4, 6]), (5, 1, [3])],
 )

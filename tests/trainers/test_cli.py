@@ -44,6 +44,15 @@ def test_errors_end_in_one_line(
     assert capsys.readouterr().err == message
 
 
+def test_arguments_that_are_no_flags() -> None:
+    values = flags.FlagValues()
+    with pytest.raises(ConfigurationError, match=r"Received: train\.csv DIR\.$"):
+        cli.parse_known_flags(["command", "train.csv", "DIR"], values)
+    flags.DEFINE_string("config", None, "A file.", flag_values=values)
+    with pytest.raises(ConfigurationError, match=r"Write --config\.key=value"):
+        cli.parse_known_flags(["command", "model.name=vit_s16"], values)
+
+
 def test_paths_may_begin_with_the_home_directory(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

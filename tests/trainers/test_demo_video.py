@@ -77,5 +77,5 @@ def test_a_model_without_tokens(
 def test_other_data_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workdir = Trainer(monkeypatch, tmp_path)("images")
     monkeypatch.setattr(demo_video, "FLAGS", SimpleNamespace(workdir=str(workdir)))
-    with pytest.raises(ConfigurationError, match="freedoom_motion.*'digits'"):
+    with pytest.raises(ConfigurationError, match="freedoom_motion.*'digits'.*trainers.evaluate"):
         demo_video.main()

@@ -20,6 +20,7 @@ from trainers import make_video_records
 from trainers.data.conversion_lock import conversion_lock
 from trainers.data.records_config import RecordsConfig
 from trainers.data.sources import make_source
+from trainers.data.video_conversion import Conversion
 from trainers.data.video_dataset_files import write_labels
 from trainers.data.video_list import VideoRow
 from trainers.errors import ConfigurationError
@@ -68,10 +69,11 @@ def convert(
 ) -> Convert:
     """Runs the command on a list of rows; returns what it prints."""
 
-    def run(rows: Iterable[Row], *given: str) -> str:
+    def run(rows: Iterable[Row], *given: str, without: str = "") -> str:
         values = flags.FlagValues()
         make_video_records.define_flags(values)
-        values(["make_video_records", *arguments(videos, rows, *given)])
+        words = arguments(videos, rows, *given)
+        values(["make_video_records", *(word for word in words if word != without)])
         monkeypatch.setattr(make_video_records, "FLAGS", values)
         capsys.readouterr()
         make_video_records.main()
@@ -108,13 +110,16 @@ def test_one_label_map_for_all_splits(videos: Path, convert: Convert) -> None:
     convert(ROWS)
     before = content_of(videos)
     rows: list[Row] = [("b.mp4", "", "", "throw"), ("a.mp4", "", "", "run")]
-    convert(rows, "--split=validation", "--min_side=16")
+    convert(rows, "--split=validation")
     source = make_source("records", "validation", str(videos / "records"))
     examples = list(tf.data.Dataset.range(2).map(source.load).as_numpy_iterator())
     assert [int(example["label"]) for example in examples] == [2, 1]
-    assert tf.io.decode_jpeg(examples[0]["frames"][0]).shape == (24, 16, 3)
     assert before.items() <= content_of(videos).items()
 
+    with pytest.raises(ConfigurationError, match=r"per_second=5\.0 differs.*Set --frames_per_sec"):
+        convert(rows, "--split=test", "--frames_per_second=5")
+    with pytest.raises(ConfigurationError, match=r"dataset\.json.*Set --min_side=256, or convert"):
+        convert(rows, "--split=test", "--min_side=16")
     with pytest.raises(DataError, match="row 4: the label 'swim' is not among the 3"):
         convert([*rows, ("a.mp4", "", "", "swim")], "--split=test", "--skip_bad")
     with pytest.raises(DataError, match="row 2: 2 labels.*--multi_label"):
@@ -153,7 +158,8 @@ def test_bad_rows(videos: Path, convert: Convert) -> None:
         ("b.mp4", "", "", "jump"),
     ]
     # What the list itself says is seen before anything is read or written.
-    with pytest.raises(DataError, match=r"list\.csv, row 4: .*seconds \(3 such rows\).*--skip_bad"):
+    mistakes = r"4 of 8 rows have mistakes, row 4: .*; row 5: .*; row 7: /.*d\.mp4: no such file; …"
+    with pytest.raises(DataError, match=mistakes + ".*--skip_bad"):
         convert(rows)
     assert not (videos / "records").exists()
     elsewhere = videos / "elsewhere"
@@ -164,13 +170,82 @@ def test_bad_rows(videos: Path, convert: Convert) -> None:
     output = convert(rows, "--skip_bad")
     listed = [line for line in output.splitlines() if line.startswith("left out")]
     reasons = ["Invalid data", "no number of seconds", "not after", "no frame from 50 s"]
-    reasons += ["No such file", "no label"]
+    reasons += ["no such file", "no label"]
     assert [line.split(":")[0] for line in listed] == [f"left out row {n}" for n in range(3, 9)]
     assert all(reason in line for reason, line in zip(reasons, listed, strict=True))
     assert "2 videos of 2 classes in 2 files, 6 rows left out" in output
     assert make_source("records", "train", str(videos / "records")).num_examples == 2
     # Nothing is left to do, and the same is said again.
     assert convert(rows, "--skip_bad") == output
+
+
+def test_a_mended_video_gets_in(videos: Path, convert: Convert) -> None:
+    (videos / "c.mp4").write_bytes(b"no video")
+    rows: list[Row] = [("a.mp4", "", "", "run"), *ROWS, ("c.mp4", "", "", "run")]
+    convert(rows, "--skip_bad")
+    before = content_of(videos)
+    with pytest.raises(DataError, match=r"row 8: .*c\.mp4: Invalid data.*--skip_bad"):
+        convert(rows)
+    assert content_of(videos) == before
+    (videos / "c.mp4").unlink()
+    with pytest.raises(DataError, match=r"row 8: .*c\.mp4: no such file"):
+        convert(rows)
+    # The reason is the one of today.
+    assert "left out row 8: " + str(videos / "c.mp4: no such file") in convert(rows, "--skip_bad")
+
+    write_video(videos / "c.mp4", 3, rate=10)
+    assert "7 videos of 3 classes in 2 files, 0 rows left out" in convert(rows, "--skip_bad")
+    assert make_source("records", "train", str(videos / "records")).num_examples == 7
+    first = "train.tfrecord-00000-of-00002"
+    assert content_of(videos)[first] == before[first]
+    # Finished files do without their videos.
+    (videos / "c.mp4").unlink()
+    assert "0 rows left out" in convert(rows)
+
+
+def test_only_files_of_corrected_rows_are_made_anew(
+    videos: Path, convert: Convert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert(ROWS)
+    shards = sorted((videos / "records").glob("train.tfrecord-*"))
+    written = [path.stat().st_mtime_ns for path in shards]
+    rows: list[Row] = [*ROWS[:4], ("b.mp4", "0.1", "0.3", "throw")]
+    monkeypatch.setattr(Conversion, "_write_shard", _fail)
+    with pytest.raises(DataError, match="no second shard"):
+        convert(rows)
+    assert [path.exists() for path in shards] == [True, False]
+    monkeypatch.undo()
+    monkeypatch.setenv("TOKENLEARNER_CACHE", str(videos / "cache"))
+    convert(rows)
+    assert shards[0].stat().st_mtime_ns == written[0]
+    source = make_source("records", "train", str(videos / "records"))
+    assert int(source.load(tf.constant(4))["label"]) == 2
+
+
+def _fail(*_: object) -> None:
+    raise DataError("no second shard")
+
+
+def test_labels_that_are_not_in_the_given_file(videos: Path, convert: Convert) -> None:
+    given = f"--labels={videos / 'classes.txt'}"
+    with pytest.raises(ConfigurationError, match=r"--labels=.*classes\.txt cannot be read: "):
+        convert(ROWS, given)
+    (videos / "classes.txt").write_text("run\njumps\nthrow\n")
+    message = r"row 3: .*'jump' is not among the 3 of --labels=.*'jumps'\? Correct .* to that file"
+    with pytest.raises(DataError, match=message):
+        convert(ROWS, given)
+    assert not (videos / "records").exists()
+
+
+@pytest.mark.parametrize(("count", "shards"), [(1, 1), (256, 1), (257, 2)])
+def test_number_of_files(
+    count: int, shards: int, convert: Convert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversions: list[Conversion] = []
+    monkeypatch.setattr(make_video_records, "_convert", conversions.append)
+    values = ROWS[:1] * count
+    convert(values, without="--shards=2")
+    assert conversions[0].options.num_shards == shards
 
 
 def test_other_options_are_refused(videos: Path, convert: Convert) -> None:
@@ -273,6 +348,7 @@ def content_of_shards(folder: Path) -> list[Path]:
         (["--jpeg_quality=101"], "--jpeg_quality: expected 1 to 100"),
         (["--split=training"], "Did you mean 'train'"),
         (["--csv="], "Received no --csv"),
+        (["--output=README.md"], "--output=README.md: expected a folder, received a file"),
         (["--csv=nowhere.csv"], "--csv=nowhere.csv cannot be read"),
         (["--workers=0"], "--workers: expected 1 or more"),
     ],

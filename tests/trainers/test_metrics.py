@@ -43,7 +43,13 @@ def test_ties_count_against_the_right_class() -> None:
     logits = np.array([[2.0, 2, 0, 0, 0, 0], [2, 2, 2, 2, 2, 0], [3, 2, 2, 2, 2, 0]])
     assert _sums(logits, [0, 0, 0])["correct"] == 1
     assert _sums(logits, [1, 1, 1])["top5_correct"] == 3
-    assert _sums(np.ones((1, 5)), [2])["top5_correct"] == 1
+    assert _sums(np.ones((1, 6)), [2])["top5_correct"] == 0
+
+
+def test_five_classes_have_no_top_five() -> None:
+    sums = _sums(np.ones((1, 5)), [2])
+    assert "top5_correct" not in sums
+    assert set(metrics_of(sums)) == {"accuracy", "loss", "num_examples"}
 
 
 def test_padding_does_not_count_whatever_it_holds() -> None:
@@ -55,7 +61,6 @@ def test_padding_does_not_count_whatever_it_holds() -> None:
     metrics = metrics_of({name: float(value) for name, value in sums.items()})
     assert metrics == {
         "accuracy": 0.5,
-        "top5_accuracy": 1.0,
         "loss": 1.0,
         "num_examples": 2,
     }
@@ -67,7 +72,6 @@ def test_any_of_several_classes_is_right_and_none_is_left_out() -> None:
     sums = evaluation_sums(logits, labels, tf.constant([1.0, 2, 4, 8]), tf.ones(4))
     assert {name: float(value) for name, value in sums.items()} == {
         "correct": 1,
-        "top5_correct": 3,
         "loss": 11,
         "num_examples": 3,
     }

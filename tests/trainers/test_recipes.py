@@ -12,6 +12,7 @@ import pytest
 import tokenlearner_keras as tk
 from tests.trainers.small_runs import Trainer
 from tests.trainers.small_runs import rows
+from tokenlearner_keras.models.without_weights import without_weights
 from trainers.configuration import complete_config
 from trainers.configuration import load_config_file
 from trainers.evaluation_sets import configured_sets
@@ -57,12 +58,13 @@ def test_a_recipe_says_command_hardware_and_result(name: str) -> None:
     assert re.search(r"^Expected (result|test accuracy): ", text, re.MULTILINE)
 
 
+@pytest.mark.filterwarnings("ignore:image_size")  # A grid of 22 x 22, as in the paper.
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_valid(name: str) -> None:
     config = _config(name)
     check_training(config)
     model = make_model_config(config, 1000)
-    make_preprocessing(config, model.image_size)
+    make_preprocessing(config, model)
     assert configured_sets(config.data)[0].split == config.data.eval_split
     assert make_durations(config, IMAGENET_EXAMPLES).total > 0
 
@@ -86,7 +88,7 @@ def test_the_reference_recipe() -> None:
     assert (model.dropout, model.attention_dropout, model.stochastic_depth) == (0, 0, 0)
     assert model.head_bias == -10
 
-    augmentation = make_preprocessing(config, model.image_size)
+    augmentation = make_preprocessing(config, model)
     assert (augmentation.crop, augmentation.crop_area) == ("inception", (0.08, 1.0))
     assert augmentation.crop_aspect_ratio == (3 / 4, 4 / 3)
     assert (augmentation.crop_attempts, augmentation.flip) == (10, True)
@@ -102,6 +104,35 @@ def test_the_reference_recipe() -> None:
     steps = {0: 0.0, 5_000: 2.5e-3, 10_000: 5e-3, 19_040: 2.505e-3, 28_080: 1e-5}
     for step, expected in steps.items():
         assert float(rate(step)) == pytest.approx(expected, rel=1e-4, abs=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:image_size")
+@pytest.mark.parametrize(
+    ("name", "gigaflops"),
+    [
+        ("kinetics400_tl16at12_l16", 766),
+        ("kinetics400_tl16at18_l10", 4076),
+        ("kinetics600_tl16at18_fuser_l10", 4100),
+    ],
+)
+def test_the_kinetics_recipes(name: str, gigaflops: float) -> None:
+    config = _config(name)
+    model = make_model_config(config, 400)
+    with without_weights():
+        cost = tk.paper_gflops(tk.build_model(model))
+    assert cost == pytest.approx(gigaflops, rel=0.005)
+    assert (model.token_learner, model.num_frames, model.tubelet_size) == ("v1.0", 32, 2)
+    assert (config.batch_size, config.loss, config.label_smoothing) == (64, "softmax", 0)
+    assert (config.total_epochs, config.warmup_epochs) == (30, 2.5)
+    assert (config.data.mixup_alpha, model.stochastic_depth) == (0, 0)
+    optimizer = config.optimizer
+    assert (optimizer.name, optimizer.learning_rate, optimizer.momentum) == ("sgd", 0.05, 0.9)
+    assert (optimizer.schedule, optimizer.global_clipnorm) == ("cosine", 1.0)
+    video = make_preprocessing(config, model)
+    assert (video.num_frames, video.stride, video.min_resize) == (32, 2, 256)
+    assert (video.scale_jitter, video.flip, video.color_jitter) == ((0.9, 1.33), True, 0.8)
+    assert (video.temporal_views, video.spatial_views, video.view_reduction) == (4, 3, "logits")
+    assert video.randaugment_layers == 0
 
 
 def test_the_modern_recipe_drops_branches() -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from trainers import files
 from trainers.reporting import MetricsWriter
+from trainers.reporting import ProgressLine
 from trainers.reporting import format_metrics
 from trainers.reporting import read_metrics
 
@@ -52,6 +53,16 @@ def test_a_row_is_on_the_disk_when_it_is_written(tmp_path: Path) -> None:
     writer = MetricsWriter(tmp_path, 0)
     writer.write(1, "train", {"loss": 0.1})
     assert len(read_metrics(tmp_path / "metrics.jsonl")) == 1
+
+
+@pytest.mark.parametrize("unit", ["images", "clips"])
+def test_the_progress_line_names_what_a_batch_is_made_of(
+    unit: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ProgressLine(total_steps=4, first_step=0, batch_size=8, unit=unit) as progress:
+        progress.update(4, steps_per_second=2.5, data_wait=0.25)
+    expected = f"step 4/4, 2.5 steps/s, 20 {unit}/s, waiting for data 25%, 0 s left\n"
+    assert capsys.readouterr().out == expected
 
 
 def test_metrics_for_people() -> None:

@@ -5,6 +5,7 @@ same training on clips that are one frame repeated. Those for Kinetics start fro
 model with a TokenLearner, as their docstrings say.
 """
 
+import gc
 from collections.abc import Iterator
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,10 +104,10 @@ def test_a_recipe_learns_motion(
             workdir = trainer(f"{frame_order}_{seed}", *_flags((*overrides, *more)))
             (row,) = rows(workdir, "test")
             found.append(row[METRICS.get(recipe, "accuracy")])
+            gc.collect()  # Or the clips of several trainings lie in memory, half a gigabyte each.
         return found
 
     clips, one_frame = results("natural"), results("repeated")
-
     # One frame is worth little more than a guess: nine classes, or eight labels of which
     # a quarter are there.
     assert min(clips) > 1.4 * max(one_frame), (clips, one_frame)

@@ -146,6 +146,9 @@ def test_the_mean_over_classes_needs_one_label_an_example() -> None:
     check_sources(config, preprocessing, one, {"validation": one, "test": several})
     with pytest.raises(ConfigurationError, match="those of 'test' have any number"):
         check_sources(config, preprocessing, one, {"test": several, "validation": one})
+    config.keep_best_metric = "top5_accuracy"
+    with pytest.raises(ConfigurationError, match="needs more than 5 classes. Received 2"):
+        check_sources(config, preprocessing, one, {"validation": one})
 
 
 def test_records_of_several_labels_are_no_records_of_one(

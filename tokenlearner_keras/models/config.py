@@ -34,7 +34,8 @@ class VisionTransformerConfig:
         image_size: `(height, width)` of the input in pixels.
         num_frames: Frames of a video input. None means images.
         patch_size: `(height, width)` of a patch in pixels. Grids are floored.
-        tubelet_size: Frames of a tubelet; 1 embeds every frame with a 2-D kernel.
+        tubelet_size: Frames of a tubelet; 1 embeds every frame with a 2-D kernel. Frames
+            that fill no tubelet are dropped, with a warning.
         tubelet_inflation: How a tubelet's kernel starts: `"average"` or
             `"central_frame"` inflates a 2-D kernel, None draws all frames at random.
         sample_frames: Takes that many frames, evenly spaced, before the embedding.
@@ -205,6 +206,15 @@ class VisionTransformerConfig:
             raise ValueError(
                 f"A video needs at least tubelet_size={self.tubelet_size} frames. "
                 f"Received {self._embedded_frames}."
+            )
+        dropped = self._embedded_frames % self.tubelet_size
+        if dropped:
+            name = "num_frames" if self.sample_frames is None else "sample_frames"
+            warnings.warn(
+                f"{name}={self._embedded_frames} is no multiple of tubelet_size="
+                f"{self.tubelet_size}: the last {dropped} frames are dropped (time steps: "
+                f"{self.num_time_steps}).",
+                stacklevel=2,
             )
 
     def _check_grid(self) -> None:

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from tokenlearner_keras.cost import functional_graph
+from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
 from tokenlearner_keras.layers.encoder_block import EncoderBlock
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
@@ -39,7 +40,9 @@ def transfer_weights(model: keras.Model, source: keras.Model) -> LoadReport:
         model: The model that receives the weights.
         source: A model of the same width, depth, heads, patches and tokens, for images
             or videos of any size; of images or videos if `model` is one of videos, of
-            images if it is one of images. For a convolutional video model another one.
+            images if it is one of images. If both have a TokenLearner, it is of the same
+            version and pooling and at the same block. For a convolutional video model
+            another one.
 
     Returns:
         What became of each parameter, by the variables' paths.
@@ -70,6 +73,7 @@ def transfer_weights(model: keras.Model, source: keras.Model) -> LoadReport:
     skipped |= {name for name in common if _layer(name) in map(_layer, skipped)}
     different -= skipped
     problems = [*_depth_problems(target_graph, source_graph), *_layer_problems(pairs)]
+    problems += _place_problems(target_graph, source_graph)
     problems += [_shape_problem(name, ours, theirs) for name in sorted(different)]
     if problems:
         raise ValueError(_describe(problems, pairs))
@@ -170,6 +174,27 @@ def _depth_problems(model: keras.Model, source: keras.Model) -> list[str]:
     return [f"encoder blocks: expected {expected}, received {received}"]
 
 
+def _place_problems(model: keras.Model, source: keras.Model) -> list[str]:
+    """Lists the TokenLearners that stand before other blocks, where they see other features."""
+    ours, theirs = _blocks_before_token_learners(model), _blocks_before_token_learners(source)
+    return [
+        f"{name}: expected before block {ours[name]}, received before block {theirs[name]}"
+        for name in ours
+        if theirs.get(name, ours[name]) != ours[name]
+    ]
+
+
+def _blocks_before_token_learners(model: keras.Model) -> dict[str, int]:
+    """Returns, by name, how many encoder blocks stand before each TokenLearner."""
+    places, count = {}, 0
+    # In the order of the calls: the blocks are one chain.
+    for layer in model.layers:
+        if isinstance(layer, BaseTokenLearner):
+            places[layer.name] = count
+        count += isinstance(layer, EncoderBlock)
+    return places
+
+
 def _layer_problems(pairs: Pairs) -> list[str]:
     """Lists the differences between layers of the same name that shapes may not tell."""
     problems = []
@@ -181,6 +206,13 @@ def _layer_problems(pairs: Pairs) -> list[str]:
         heads = [getattr(each, "num_heads", None) for each in (layer, other)]
         if heads[0] != heads[1]:
             problems.append(f"{layer.name}: expected {heads[0]} heads, received {heads[1]}")
+        if isinstance(layer, BaseTokenLearner):
+            # Sums and means differ by the number of positions, which later weights rely on.
+            poolings = [getattr(each, "pooling", None) for each in (layer, other)]
+            if poolings[0] != poolings[1]:
+                problems.append(
+                    f"{layer.name}: expected pooling {poolings[0]!r}, received {poolings[1]!r}"
+                )
         ours, theirs = _parameters(layer).keys(), _parameters(other).keys()
         if ours != theirs:
             names = _listed(ours - theirs), _listed(theirs - ours)
@@ -197,8 +229,8 @@ def _describe(problems: list[str], pairs: Pairs) -> str:
     more = len(problems) - _SHOWN_PROBLEMS
     listed = [*problems[:_SHOWN_PROBLEMS], *([f"and {more} more"] if more > 0 else [])]
     cure = (
-        "Choose a model of the same width, depth, heads, patches, tokens and TokenLearner "
-        "version, or give the new model those of the source"
+        "Choose a model of the same width, depth, heads, patches and tokens and with the same "
+        "TokenLearner (version, block, pooling), or give the new model those of the source"
     )
     fusers = [each for pair in pairs for each in pair if isinstance(each, TokenFuser)]
     mixes_frames = any(fuser.mixing == "video" for fuser in fusers)

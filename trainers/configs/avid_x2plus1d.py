@@ -3,6 +3,9 @@
     python -m trainers.train --config=trainers/configs/avid_x2plus1d.py \\
         --config.data.data_dir=RECORDS --workdir=DIR --strategy=tpu --tpu=local
 
+Hardware: not compiled for a TPU by us yet; does it fit?
+    python -m trainers.tpu_check --config=trainers/configs/avid_x2plus1d.py \\
+        --topology=v5e:4x4 --num_classes=887
 Data: TFRecords of AViD (docs/video.md) at 12 frames a second, short side 256:
 `trainers.make_video_records --frames_per_second=12`.
 Expected result: unknown; not measured by us. The paper's 53.8 is the mean accuracy over

@@ -3,6 +3,9 @@
     python -m trainers.train --config=trainers/configs/charades_x2plus1d.py \\
         --config.data.data_dir=RECORDS --workdir=DIR --strategy=tpu --tpu=local
 
+Hardware: not compiled for a TPU by us yet; does it fit?
+    python -m trainers.tpu_check --config=trainers/configs/charades_x2plus1d.py \\
+        --topology=v5e:4x4 --num_classes=157
 Data: TFRecords of Charades (docs/video.md) at 12 frames a second, short side 256, with all
 labels of a video: `trainers.make_video_records --frames_per_second=12 --multi_label`.
 Expected result: unknown; not measured by us. The paper's 66.3 mAP (Table 9: 12 frames a

@@ -4,6 +4,9 @@
         --config.data.data_dir=RECORDS --config.init_from=WEIGHTS --workdir=DIR \\
         --strategy=tpu --tpu=local
 
+Hardware: not compiled for a TPU by us yet; does it fit?
+    python -m trainers.tpu_check --config=trainers/configs/kinetics400_tl16at18_l10.py \\
+        --topology=v5e:8x8 --num_classes=400
 Data: TFRecords of Kinetics-400 (docs/video.md), 25 frames a second, short side 256.
 Expected result: unknown; not measured by us. The paper's 85.4 (Table 7, 4 x 3 views) started
 from the authors' own L/10 image model, pre-trained on JFT-300M. No public weights have these

@@ -4,6 +4,9 @@
         --config.data.data_dir=RECORDS --config.init_from=WEIGHTS --workdir=DIR \\
         --strategy=tpu --tpu=local
 
+Hardware: not compiled for a TPU by us yet; does it fit?
+    python -m trainers.tpu_check --config=trainers/configs/kinetics600_tl16at18_fuser_l10.py \\
+        --topology=v5e:8x8 --num_classes=600
 Data: TFRecords of Kinetics-600 (docs/video.md), 25 frames a second, short side 256.
 Expected result: unknown; not measured by us. The paper's 86.3 (Table 8, 4 x 3 views) started
 from the authors' own image model, pre-trained on JFT-300M. Do not expect that figure.

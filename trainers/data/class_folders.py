@@ -146,9 +146,11 @@ class _Search:
     def _split_folder(self, data_dir: str, split: str, folders: list[str]) -> str:
         present = [name for name in SPLIT_FOLDERS[split] if name in folders]
         if len(present) != 1:
+            missing = split == "test" and not present
+            cure = " Add the folder, or set data.final_split=None." if missing else ""
             raise ConfigurationError(
                 f"{data_dir} must have one folder {' or '.join(SPLIT_FOLDERS[split])} for "
-                f"the split {split!r}, received {', '.join(folders)}. {self.layout}"
+                f"the split {split!r}, received {', '.join(folders)}. {self.layout}{cure}"
             )
         return str(tf.io.gfile.join(data_dir, present[0]))
 

@@ -33,6 +33,8 @@ _DATA_ERRORS = (
     tf.errors.FailedPreconditionError,
     tf.errors.UnknownError,
 )
+_FILE_CURE = "restore the file or remove it from the data set"
+_RECORD_CURE = "convert it again, or go on without it by data.max_bad_examples=N"
 
 
 @contextmanager
@@ -100,58 +102,77 @@ def _first_damaged(source: Source, candidates: list[int]) -> DataError | None:
 
 
 def _examine(source: Source, index: int) -> DataError | None:
-    record = f"record {index} of {_source_name(source)}"
     with tf.device("CPU:0"):
         try:
             example = source.load(tf.constant(index, tf.int64))
         except DataError as error:
             return error  # raised inside tf.numpy_function; it names the file itself
         except (tf.errors.OpError, OSError, ValueError) as error:
+            cure = _RECORD_CURE if _is_converted(source) else _FILE_CURE
             return DataError(
-                f"cannot read {_named_record(source, index, record)}: {plain_reason(error)}; "
-                "restore the file or remove it from the data set"
+                f"cannot read {_named_record(source, index)}: {plain_reason(error)}; {cure}"
             )
         if "video" in example or "frames" in example:
-            return _examine_video(example, record)
+            return _examine_video(source, index, example)
         try:
             decode_image(example)
         except tf.errors.OpError as error:
             return DataError(
-                f"cannot decode image {_identity(example)} ({record}): "
+                f"cannot decode image {_identity(example)} ({_record(source, index)}): "
                 f"{plain_reason(error)}; remove or replace the file"
             )
     return None
 
 
-def _examine_video(example: dict[str, tf.Tensor], record: str) -> DataError | None:
-    video = f"video {_identity(example)} ({record})"
+def _examine_video(source: Source, index: int, example: dict[str, tf.Tensor]) -> DataError | None:
     frames = example["video"] if "video" in example else example["frames"]
+    problem = _frames_problem(frames, decoded="video" in example)
+    if problem is None:
+        return None
+    what, reason = problem
+    cure = _RECORD_CURE if _is_converted(source) else "remove or replace the video"
+    name = f"{_identity(example)} ({_record(source, index)})"
+    return DataError(f"{what} {name}{reason}; {cure}")
+
+
+def _frames_problem(frames: tf.Tensor, decoded: bool) -> tuple[str, str] | None:
+    """Return what is wrong with a video: the words before its name and those after it."""
     if len(frames) == 0:
-        return DataError(f"{video} holds no frames: expected at least one; remove the video")
-    if "video" in example:
-        return None  # decoded by `load`
+        return "video", " holds no frames: expected at least one"
+    if decoded:
+        return None  # by `load`
     sizes = []
     for number, encoded in enumerate(frames):
-        frame = f"frame {number}, counted from 0, of {video}"
+        frame = f"frame {number}, counted from 0, of video"
         try:
             height, width, _ = decode_image({"encoded": encoded}).shape
         except tf.errors.OpError as error:
-            return DataError(
-                f"cannot decode {frame}: {plain_reason(error)}; remove or replace the video"
-            )
+            return f"cannot decode {frame}", f": {plain_reason(error)}"
         sizes.append(f"{height}x{width}")
         if sizes[-1] != sizes[0]:
-            return DataError(
-                f"{frame}: expected the height and width of frame 0, {sizes[0]}, received "
-                f"{sizes[-1]}; remove or replace the video"
-            )
+            expected = f": expected the height and width of frame 0, {sizes[0]}"
+            return frame, f"{expected}, received {sizes[-1]}"
     return None
 
 
-def _named_record(source: Source, index: int, record: str) -> str:
+def _is_converted(source: Source) -> bool:
+    """Whether the examples are records made of other files, which cannot be taken out."""
+    return hasattr(source, "original")
+
+
+def _named_record(source: Source, index: int) -> str:
     """Return a record that `load` cannot read, with its file if the source names it."""
     identity = getattr(source, "identity", None)
+    record = _record(source, index)
     return f"{identity(index)} ({record})" if identity else record
+
+
+def _record(source: Source, index: int) -> str:
+    """Return the number of a record, and the file it was made of if the source knows it."""
+    original = getattr(source, "original", None)
+    name = original(index) if original else None
+    made_of = f", made of {name}" if name else ""
+    return f"record {index} of {_source_name(source)}{made_of}"
 
 
 def _identity(example: dict[str, tf.Tensor]) -> str:

@@ -20,7 +20,8 @@ class Source(Protocol):
 
     A source decides neither order nor shuffling: whoever reads it names the index. It may
     have a method `identity(index)`, which names file and record in messages, for what
-    `load` itself cannot read.
+    `load` itself cannot read, and, where records are made of other files, `original(index)`,
+    which names that file, or None if the record does not.
 
     Attributes:
         name: as in `data.source`.

@@ -4,11 +4,11 @@ Shard k of n holds the rows k * N / n to (k + 1) * N / n of the list, in its ord
 written under another name, forced to disk, renamed, and then noted in
 `SPLIT.conversion.json`, together with the rows that were left out. A conversion that was
 killed and starts again skips the shards that are noted; the bytes of a shard depend on
-the rows, the videos and the options alone, so the files end up the same.
+the rows, the videos and the options alone, so the files end up the same. What was left out
+is tried again: if it can be read now, its shard is written anew, as are those whose rows
+have been corrected in the list.
 """
 
-import hashlib
-import json
 import os
 import threading
 from collections.abc import Callable
@@ -17,33 +17,22 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import as_completed
 from contextlib import contextmanager
 from dataclasses import asdict
-from dataclasses import dataclass
-from dataclasses import field
-from typing import Any
 
 import tensorflow as tf
 
 from trainers import files
 from trainers.data.conversion_options import ConversionOptions
+from trainers.data.conversion_state import ShardResult
+from trainers.data.conversion_state import fingerprint
+from trainers.data.conversion_state import read_state
+from trainers.data.conversion_state import write_state
 from trainers.data.video_dataset_files import shard_name
 from trainers.data.video_example import make_record
 from trainers.data.video_files import read_frames
 from trainers.data.video_list import VideoRow
+from trainers.data.video_list import mark_missing_files
 from trainers.errors import ConfigurationError
 from trainers.errors import DataError
-
-
-@dataclass
-class ShardResult:
-    """What a finished shard holds.
-
-    Attributes:
-        num_examples: its records.
-        skipped: number and reason of each row that was left out.
-    """
-
-    num_examples: int = 0
-    skipped: list[tuple[int, str]] = field(default_factory=list)
 
 
 class Conversion:
@@ -60,7 +49,7 @@ class Conversion:
 
     Raises:
         ConfigurationError: more shards than rows, or the folder holds shards of the split
-            from another list or with other options.
+            with other options, or from a list that has no shard in common with this one.
     """
 
     def __init__(
@@ -86,14 +75,20 @@ class Conversion:
         self.options = options
         self.skip_bad = skip_bad
         self._state_path = files.join(output, f"{split}.conversion.json")
-        self._fingerprint = _fingerprint(rows, label_numbers, options)
-        self.results = self._load_results()
+        # Neither where the files lie nor whether bad rows are left out changes a good record.
+        self._fingerprint = fingerprint([len(rows), sorted(label_numbers.items()), asdict(options)])
+        self.results, self._changed = self._load_results()
         self._stopped = threading.Event()
+
+    def look_for_files(self) -> None:
+        """Gives rows a `problem` whose file is not there, apart from finished shards."""
+        needed = {row.number for shard in self._to_do() for row in self._rows_of(shard)}
+        self.rows = mark_missing_files(self.rows, needed)
 
     @property
     def rows_done(self) -> int:
-        """How many rows lie in finished shards."""
-        return sum(len(self._rows_of(number)) for number in self.results)
+        """How many rows lie in shards that `run` has nothing to do for."""
+        return len(self.rows) - sum(len(self._rows_of(number)) for number in self._to_do())
 
     @property
     def skipped(self) -> list[tuple[int, str]]:
@@ -106,7 +101,7 @@ class Conversion:
         return sum(result.num_examples for result in self.results.values())
 
     def run(self, workers: int, advance: Callable[[], None]) -> None:
-        """Writes the shards that are missing.
+        """Writes the shards that are missing, and tries again what others left out.
 
         Args:
             workers: shards that are written at the same time, by a thread each.
@@ -116,9 +111,10 @@ class Conversion:
             DataError: a row cannot be read, and none may be left out.
             OSError: a shard cannot be written.
         """
-        missing = [n for n in range(self.options.num_shards) if n not in self.results]
+        for number in self._changed:
+            files.remove(self._path_of(number))  # nobody may take old and new shards for a set
         with ThreadPoolExecutor(workers) as pool:
-            futures = {pool.submit(self._write_shard, n, advance): n for n in missing}
+            futures = {pool.submit(self._finish_shard, n, advance): n for n in self._to_do()}
             try:
                 for future in as_completed(futures):
                     self.results[futures[future]] = future.result()
@@ -128,29 +124,67 @@ class Conversion:
                 pool.shutdown(cancel_futures=True)
                 raise
 
+    def _to_do(self) -> list[int]:
+        """Returns the shards that are not there, or lack rows."""
+        results = ((n, self.results.get(n)) for n in range(self.options.num_shards))
+        return [number for number, result in results if result is None or result.skipped]
+
+    def _finish_shard(self, number: int, advance: Callable[[], None]) -> ShardResult:
+        if number in self.results:
+            if self._lacks_the_same(number):
+                for _ in self._rows_of(number):
+                    advance()
+                return self.results[number]
+            files.remove(self._path_of(number))  # what is noted of it is true no more
+        return self._write_shard(number, advance)
+
+    def _lacks_the_same(self, number: int) -> bool:
+        """Whether no row that a shard lacks can be read now; renews the reasons."""
+        result = self.results[number]
+        lacking = {number for number, _ in result.skipped}
+        rows = [row for row in self._rows_of(number) if row.number in lacking]
+        skipped = []
+        for row in rows:
+            self._check_stopped()
+            try:
+                self._record(row)
+            except DataError as error:
+                skipped.append(self._left_out(row, error))
+        if len(skipped) < len(lacking):
+            return False
+        result.skipped = skipped
+        return True
+
     def _write_shard(self, number: int, advance: Callable[[], None]) -> ShardResult:
-        result = ShardResult()
-        path = files.join(self.output, shard_name(self.split, number, self.options.num_shards))
+        result = ShardResult(self._fingerprint_of(number))
+        path = self._path_of(number)
         with (
             files.as_os_error(path),
             _replaced(path) as partial,
             tf.io.TFRecordWriter(partial) as writer,
         ):
             for row in self._rows_of(number):
-                if self._stopped.is_set():
-                    raise DataError("stopped, because another shard failed")
+                self._check_stopped()
                 try:
                     writer.write(self._record(row))
                     result.num_examples += 1
                 except DataError as error:
-                    if not self.skip_bad:
-                        raise DataError(
-                            f"{self.csv_name}, row {row.number}: {error}. Mend the file, or "
-                            "leave out such rows with --skip_bad; the same command goes on."
-                        ) from error
-                    result.skipped.append((row.number, str(error)))
+                    result.skipped.append(self._left_out(row, error))
                 advance()
         return result
+
+    def _check_stopped(self) -> None:
+        if self._stopped.is_set():
+            raise DataError("stopped, because another shard failed")
+
+    def _left_out(self, row: VideoRow, error: DataError) -> tuple[int, str]:
+        """Returns number and reason of a row to leave out; it is an error if none may be."""
+        if not self.skip_bad:
+            raise DataError(
+                f"{self.csv_name}, row {row.number}: {error}. Mend the file, or leave out such "
+                "rows with --skip_bad; the same command goes on."
+            ) from error
+        return row.number, str(error)
 
     def _record(self, row: VideoRow) -> bytes:
         if row.problem:
@@ -168,30 +202,32 @@ class Conversion:
         total, shards = len(self.rows), self.options.num_shards
         return self.rows[number * total // shards : (number + 1) * total // shards]
 
-    def _load_results(self) -> dict[int, ShardResult]:
+    def _path_of(self, number: int) -> str:
+        return files.join(self.output, shard_name(self.split, number, self.options.num_shards))
+
+    def _fingerprint_of(self, number: int) -> str:
+        rows = self._rows_of(number)
+        return fingerprint([[row.number, row.name, row.start, row.end, row.labels] for row in rows])
+
+    def _load_results(self) -> tuple[dict[int, ShardResult], list[int]]:
+        """Returns the finished shards, and the numbers of those whose rows have changed."""
         if not files.exists(self._state_path):
-            return {}
-        state = _read_state(self._state_path)
-        if state["fingerprint"] != self._fingerprint:
-            raise ConfigurationError(
-                f"{self.output} holds {self.split} shards of another list, label map or other "
-                f"options than {self.csv_name} and these. Use another --output, or remove "
-                f"{self.split}.* there. Where the name of a class was wrong, remove the other "
-                "splits, labels.txt and dataset.json, too."
-            )
-        results = {}
-        for key, value in state["shards"].items():
-            path = shard_name(self.split, int(key), self.options.num_shards)
-            if files.exists(files.join(self.output, path)):
-                skipped = [(int(row), str(reason)) for row, reason in value["skipped"]]
-                results[int(key)] = ShardResult(int(value["num_examples"]), skipped)
-        return results
+            return {}, []
+        of_all, results = read_state(self._state_path)
+        if of_all == self._fingerprint:
+            there = {n: result for n, result in results.items() if files.exists(self._path_of(n))}
+            same = {n: r for n, r in there.items() if r.fingerprint == self._fingerprint_of(n)}
+            if same or not there:
+                return same, sorted(there.keys() - same.keys())
+        raise ConfigurationError(
+            f"{self.output} holds {self.split} shards of another list, label map or other "
+            f"options than {self.csv_name} and these. Use another --output, or remove "
+            f"{self.split}.* there. Where the name of a class was wrong, remove the other "
+            "splits, labels.txt and dataset.json, too."
+        )
 
     def _save_results(self) -> None:
-        shards = {str(number): asdict(result) for number, result in self.results.items()}
-        state = {"fingerprint": self._fingerprint, "shards": shards}
-        text = json.dumps(state, indent=1, sort_keys=True) + "\n"
-        files.write_atomically(self._state_path, text.encode())
+        write_state(self._state_path, self._fingerprint, self.results)
 
 
 @contextmanager
@@ -206,23 +242,3 @@ def _replaced(path: str) -> Iterator[str]:
         files.force(folder)
     finally:
         files.remove(partial)
-
-
-def _fingerprint(
-    rows: list[VideoRow], label_numbers: dict[str, int], options: ConversionOptions
-) -> str:
-    # Neither where the files lie nor whether bad rows are left out changes a good record.
-    listed = [[row.number, row.name, row.start, row.end, row.labels] for row in rows]
-    content = [listed, sorted(label_numbers.items()), asdict(options)]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def _read_state(path: str) -> dict[str, Any]:
-    try:
-        state: dict[str, Any] = json.loads(files.read(path))
-        _ = state["fingerprint"], state["shards"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigurationError(
-            f"{path} is damaged ({error}). Remove it; the conversion then begins anew."
-        ) from error
-    return state

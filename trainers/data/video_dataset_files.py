@@ -1,12 +1,13 @@
 """The small files beside TFRecords of videos: names of the shards, classes, labels.
 
-    DIR/dataset.json                          number of classes; one label or several
+    DIR/dataset.json                          number of classes; one label or several; frames
     DIR/labels.txt                            a class a line, in the order of the numbers
     DIR/train.tfrecord-00000-of-00004 …       any number of shards a split
 
 The first two are the same for all splits, so that a number means the same class in each.
 """
 
+import dataclasses
 import json
 import re
 from collections.abc import Sequence
@@ -31,10 +32,14 @@ class Description:
     Attributes:
         num_classes: number of classes.
         multi_label: whether a video may have several labels, or none.
+        frames_per_second: frames taken from each second, None if that is unknown.
+        min_side: pixels of the shorter side, None if that is unknown.
     """
 
     num_classes: int
     multi_label: bool
+    frames_per_second: float | None = None
+    min_side: int | None = None
 
 
 def shard_name(split: str, number: int, count: int) -> str:
@@ -65,7 +70,7 @@ def find_shards(data_dir: str, split: str) -> list[str]:
         sets = ", ".join(f"{stem}*-of-{count:05d}" for stem, count in sorted(found))
         raise ConfigurationError(
             f"{data_dir} must hold one set of TFRecord files for the split {split!r}, found "
-            f"{sets or 'none'}. {SHARD_LAYOUT}"
+            f"{sets or 'none'}. {SHARD_LAYOUT}{'' if found else _cure(split)}"
         )
     ((_, count), shards), *_ = found.items()
     missing = sorted(set(range(count)) - set(shards))
@@ -76,6 +81,11 @@ def find_shards(data_dir: str, split: str) -> list[str]:
             "the same command again goes on."
         )
     return [files.join(data_dir, shards[number]) for number in range(count)]
+
+
+def _cure(split: str) -> str:
+    other = ", or set data.final_split=None" if split == "test" else ""
+    return f" Make it by trainers.make_video_records --split={split}{other}."
 
 
 def has_shards(data_dir: str) -> bool:
@@ -97,18 +107,40 @@ def read_description(data_dir: str) -> Description | None:
     if content is None:
         return None
     values = content if isinstance(content, dict) else {}
-    num_classes, multi_label = values.get("num_classes"), values.get("multi_label")
-    if type(num_classes) is not int or num_classes < 1 or type(multi_label) is not bool:
+    description = Description(
+        values.get("num_classes", 0),
+        values.get("multi_label", 0),
+        values.get("frames_per_second"),
+        values.get("min_side"),
+    )
+    if not _is_description(description):
         raise ConfigurationError(
             f'{path} must hold {{"multi_label": false, "num_classes": 400}} or the like, '
             f"received {json.dumps(content)[:200]}. Correct or remove it."
         )
-    return Description(num_classes, multi_label)
+    return description
+
+
+def _is_description(description: Description) -> bool:
+    """Whether all values are of their types and possible."""
+    if type(description.num_classes) is not int or type(description.multi_label) is not bool:
+        return False
+    if description.frames_per_second is not None and (
+        type(description.frames_per_second) not in (int, float)
+        or not description.frames_per_second > 0
+    ):
+        return False
+    if description.min_side is not None and (
+        type(description.min_side) is not int or description.min_side < 1
+    ):
+        return False
+    return description.num_classes >= 1
 
 
 def write_description(data_dir: str, description: Description) -> None:
-    """Writes `dataset.json`."""
-    content = {"multi_label": description.multi_label, "num_classes": description.num_classes}
+    """Writes `dataset.json`; what is unknown is left out."""
+    values = dataclasses.asdict(description)
+    content = {name: value for name, value in values.items() if value is not None}
     text = json.dumps(content, indent=2, sort_keys=True) + "\n"
     files.write_atomically(files.join(data_dir, DESCRIPTION), text.encode())
 

@@ -5,14 +5,16 @@
     videos/b.mp4,,,running;throwing
 
 Times are in seconds; empty ones mean the whole file, as do missing columns. A path that
-is not absolute starts at the folder of the CSV file. A semicolon separates labels. The
-videos must lie on a local disk.
+is not absolute starts at the folder of the CSV file; "~" is the home directory. A semicolon
+separates labels. The videos must lie on a local disk.
 """
 
 import csv
+import dataclasses
 import io
 import math
 import os
+import re
 from dataclasses import dataclass
 
 from trainers import files
@@ -25,6 +27,8 @@ _COLUMNS = {
     "labels": ("label", "labels"),
 }
 _HEADER = "Expected a first line path,start,end,label; start and end may be left out."
+_SEPARATOR = re.compile("[;\t]")
+_OTHER_SEPARATOR = " Separate the cells by commas; a semicolon stands between labels only."
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class VideoRow:
     Attributes:
         number: of the line in the CSV file, whose header is line 1.
         name: the path as it is written there.
-        path: the file.
+        path: the file, from the root.
         start: seconds, None for the beginning.
         end: seconds, None for the end.
         labels: names of the classes, each once.
@@ -80,6 +84,23 @@ def read_video_list(path: str) -> list[VideoRow]:
     return rows
 
 
+def mark_missing_files(rows: list[VideoRow], needed: set[int]) -> list[VideoRow]:
+    """Returns the rows, and says in their `problem` where a file is not there.
+
+    Args:
+        rows: of the list.
+        needed: numbers of the rows whose files to look for.
+    """
+    paths = {row.path for row in rows if row.number in needed and not row.problem}
+    missing = {path for path in paths if not os.path.isfile(path)}
+    return [
+        dataclasses.replace(row, problem=f"{row.path}: no such file")
+        if row.path in missing and row.number in needed and not row.problem
+        else row
+        for row in rows
+    ]
+
+
 def _check_local(path: str, rows: list[VideoRow]) -> None:
     remote = next((row for row in rows if files.is_remote(row.path)), None)
     if remote:
@@ -97,7 +118,8 @@ def _columns(path: str, header: list[str]) -> dict[str, int]:
         meaning = next((key for key, known in _COLUMNS.items() if name in known), None)
         if meaning is None or meaning in places:
             problem = "is there twice" if meaning else "is unknown"
-            raise ConfigurationError(f"--csv={path}: the column {name!r} {problem}. {_HEADER}")
+            cure = f"{_HEADER}{_OTHER_SEPARATOR if _SEPARATOR.search(name) else ''}"
+            raise ConfigurationError(f"--csv={path}: the column {name!r} {problem}. {cure}")
         places[meaning] = place
     missing = [name for name in ("path", "labels") if name not in places]
     if missing:
@@ -123,12 +145,18 @@ def _row(number: int, cells: list[str], columns: dict[str, int], folder: str) ->
     return VideoRow(
         number=number,
         name=name,
-        path=name if files.is_remote(name) else os.path.join(folder, name),
+        path=_full_path(folder, name),
         start=start,
         end=end,
         labels=tuple(dict.fromkeys(label for label in labels if label)),
         problem=next((problem for problem in problems if problem), ""),
     )
+
+
+def _full_path(folder: str, name: str) -> str:
+    """Returns a path from the root; ".." stays, for a link may lie before it."""
+    path = name if files.is_remote(name) else os.path.join(folder, os.path.expanduser(name))
+    return path if files.is_remote(path) else os.path.join(os.getcwd(), path)
 
 
 def _seconds(name: str, text: str) -> tuple[float | None, str]:
@@ -140,5 +168,5 @@ def _seconds(name: str, text: str) -> tuple[float | None, str]:
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
-        return None, f"the {name} {text!r} is no number of seconds"
+        return None, f"the {name} {text!r} is no number of seconds such as 61.5"
     return value, ""

@@ -22,6 +22,8 @@ from trainers.data.video_dataset_files import read_labels
 from trainers.errors import ConfigurationError
 from trainers.errors import DataError
 
+_FILENAME_KEY = "video/filename"
+
 
 class VideoRecordsSource:
     """Labelled videos in TFRecord files, local or on a file system that TensorFlow reads.
@@ -69,6 +71,17 @@ class VideoRecordsSource:
     def identity(self, index: int) -> str:
         """Names a record for messages: its file and its number there."""
         return self._records.identity(index)
+
+    def original(self, index: int) -> str | None:
+        """Names the video that a record was made of, for messages; None if it does not say."""
+        example = tf.train.SequenceExample()
+        try:
+            example.ParseFromString(self._records.read(index))
+        except (DecodeError, DataError, OSError, tf.errors.OpError):
+            return None  # it is asked for after a failure, which may be one of the file
+        context = example.context.feature
+        names = context[_FILENAME_KEY].bytes_list.value if _FILENAME_KEY in context else ()
+        return names[0].decode("utf-8", errors="replace") if names else None
 
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
         """Reads one example; see `trainers.data.sources.Source`."""

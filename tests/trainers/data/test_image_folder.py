@@ -108,6 +108,8 @@ def test_missing_split(tmp_path: Path) -> None:
     write_images(tmp_path / "train" / "cat", 1)
     with pytest.raises(ConfigurationError, match="validation or val"):
         ImageFolderSource(str(tmp_path), "validation")
+    with pytest.raises(ConfigurationError, match=r"test for .*or set data\.final_split=None\.$"):
+        ImageFolderSource(str(tmp_path), "test")
 
 
 def test_two_names_for_one_split(split_folders: Path) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from trainers.data import record_index
 from trainers.data.checksum import masked_crc32c
+from trainers.data.checksum import masked_crc32c_if_fast
 from trainers.data.record_index import RecordFiles
 from trainers.data.record_index import scan_offsets
 from trainers.errors import DataError
@@ -99,6 +100,12 @@ def test_damaged_header(shards: list[str]) -> None:
     path.write_bytes(b"\xff" + path.read_bytes()[1:])
     with pytest.raises(DataError, match=r"shard2 is damaged.*byte 0"):
         scan_offsets(shards[2])
+
+
+def test_the_compiled_checksum_is_that_of_python() -> None:
+    pytest.importorskip("google_crc32c")
+    for data in (b"", b"123456789", bytes(range(256))):
+        assert masked_crc32c_if_fast(data) == masked_crc32c(data)
 
 
 def test_damaged_data_is_found_where_a_fast_checksum_exists(

@@ -18,6 +18,8 @@ from trainers.errors import ConfigurationError
         '{"num_classes": true, "multi_label": false}',
         '{"num_classes": 0, "multi_label": false}',
         '{"num_classes": 3}',
+        '{"num_classes": 3, "multi_label": false, "frames_per_second": "25"}',
+        '{"num_classes": 3, "multi_label": false, "min_side": 0}',
         "[3, false]",
     ],
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from trainers.data.video_list import mark_missing_files
 from trainers.data.video_list import read_video_list
 from trainers.errors import ConfigurationError
 
@@ -28,11 +29,29 @@ def test_lines_that_end_in_a_carriage_return(tmp_path: Path) -> None:
     ]
 
 
+def test_paths_are_shown_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.csv").write_text("path,label\n~/a.mp4,run\nx/b.mp4,run\n")
+    rows = read_video_list("list.csv")
+    assert [row.path for row in rows] == [str(tmp_path / "home/a.mp4"), str(tmp_path / "x/b.mp4")]
+    assert rows[0].name == "~/a.mp4"
+    _, second = mark_missing_files(rows, needed={3})
+    assert second.problem == f"{tmp_path / 'x/b.mp4'}: no such file"
+
+
+def test_times_in_minutes(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("path,end,label\na.mp4,00:00:01,run\n")
+    (row,) = read_video_list(str(tmp_path / "list.csv"))
+    assert row.problem == "the end '00:00:01' is no number of seconds such as 61.5"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ('path,label\n"' + "a" * 200_000 + '",run\n', "line 2, cannot be read: field larger"),
         ("path,label\na.mp4,run\ngs://b/c.mp4,run\n", "row 3: .*gs://b/c.mp4. Copy the videos"),
+        ("path;label\na.mp4;run\n", "is unknown.*Separate the cells by commas"),
     ],
 )
 def test_lists_that_are_refused(tmp_path: Path, content: str, message: str) -> None:

@@ -16,6 +16,10 @@ from tests.trainers.data.video_record_sets import sequence_example
 from tests.trainers.data.video_record_sets import small_videos
 from tests.trainers.data.video_record_sets import write_small_set
 from tests.trainers.data.video_record_sets import write_split
+from trainers.data import record_index
+from trainers.data.checksum import masked_crc32c
+from trainers.data.checksum import masked_crc32c_if_fast
+from trainers.data.failures import describe_data_failure
 from trainers.data.failures import explain_data_failures
 from trainers.data.records_config import RecordsConfig
 from trainers.data.sources import SPLITS
@@ -157,8 +161,10 @@ def test_missing_folder(data_dir: str | None) -> None:
 
 def test_no_file_of_the_split(tmp_path: Path) -> None:
     describe(tmp_path, ["a"])
-    with pytest.raises(ConfigurationError, match="'test', found none"):
-        VideoRecordsSource(str(tmp_path), "test")
+    made = r"Make it by trainers\.make_video_records --split="
+    for split, cure in (("test", r"test, or set data\.final_split=None\."), ("train", r"train\.")):
+        with pytest.raises(ConfigurationError, match=f"'{split}', found none.*{made}{cure}$"):
+            VideoRecordsSource(str(tmp_path), split)
 
 
 def write_last(folder: Path, record: bytes) -> VideoRecordsSource:
@@ -196,6 +202,45 @@ def test_bad_record_is_named(tmp_path: Path, make_record: Callable[[], bytes], r
         examples_of(source)
     assert "train.tfrecord-00001-of-00002, record 1" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_bad_frame_names_the_video_and_what_to_do(tmp_path: Path) -> None:
+    source = write_last(tmp_path, sequence_example(SmallVideo(7, num_frames=2, corrupt_frame=1)))
+    failure = describe_data_failure(
+        tf.errors.InvalidArgumentError(None, None, ""), source, range(source.num_examples)
+    )
+    assert failure is not None
+    message = str(failure)
+    assert message.startswith("cannot decode frame 1, counted from 0, of video ")
+    assert "00001-of-00002, record 1 (record 3 of records/train, made of 7.mp4): " in message
+    cure = "; convert it again, or go on without it by data.max_bad_examples=N"
+    assert message.endswith(cure)
+
+
+def test_a_flipped_byte_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if masked_crc32c_if_fast(b"") is None:
+        # Without the compiled one only the headers are verified.
+        monkeypatch.setattr(record_index, "masked_crc32c_if_fast", masked_crc32c)
+    source = write_last(tmp_path, labelled(1))
+    path = tmp_path / "train.tfrecord-00001-of-00002"
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    with (
+        pytest.raises(DataError, match=r"00001-of-00002 is damaged: .* its checksum is wrong"),
+        explain_data_failures(source, lambda: range(source.num_examples)),
+    ):
+        examples_of(source)
+
+
+def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
+    source = write_last(tmp_path, labelled(1))
+    (tmp_path / "train.tfrecord-00001-of-00002").unlink()
+    with (
+        pytest.raises(DataError, match=r"00001-of-00002.*convert it again"),
+        explain_data_failures(source, lambda: range(source.num_examples)),
+    ):
+        examples_of(source)
 
 
 def test_record_without_frames(tmp_path: Path) -> None:
