@@ -23,20 +23,31 @@ flags.DEFINE_string("workdir", "workdir/benchmarks", "Where the runs go.")
 flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds to train with.")
 
 CONFIG = "trainers/configs/demo.py"
-MODELS = {"TokenLearner": "vit_ti8_d4_tl8at1", "plain ViT": "vit_ti8_d4"}
+MODELS = {"vit_ti8_d4_tl8at1": "TokenLearner", "vit_ti8_d4": "plain ViT"}
 
 
 def main(argv: list[str]) -> None:
     """Trains every model with every seed and writes the CSV."""
     del argv
+    print(write_csv("demo_accuracy", results(MODELS, FLAGS.seeds, FLAGS.workdir)))
+
+
+def results(models: dict[str, str], seeds: list[str], folder: str) -> list[dict[str, Any]]:
+    """Returns a row for each model and seed, training what is not trained yet.
+
+    Args:
+        models: Names of `tk.create_model`, and what each is called in the row.
+        seeds: Seeds to train with.
+        folder: Where the runs go, each in a work directory of its own.
+    """
     rows = []
-    for seed in FLAGS.seeds:
-        for label, name in MODELS.items():
-            workdir = Path(FLAGS.workdir) / f"{name}_seed{seed}"
+    for seed in seeds:
+        for name, label in models.items():
+            workdir = Path(folder) / f"{name}_seed{seed}"
             _train(name, seed, workdir)
             rows.append(_row(label, name, int(seed), workdir))
             print(rows[-1], flush=True)
-    print(write_csv("demo_accuracy", rows))
+    return rows
 
 
 def _train(name: str, seed: str, workdir: Path) -> None:
