@@ -80,6 +80,10 @@ def _check_batch_axis(graph: keras.Model, inputs: Any) -> None:
     ):
         shape, expected = tuple(getattr(array, "shape", ())), tuple(tensor.shape)
         if shape and len(shape) == len(expected) - 1:
+            if None not in expected[1:] and shape != expected[1:]:
+                raise ValueError(
+                    f"attention_maps expects a batch, of shape {expected}. Received shape {shape}."
+                )
             name = {3: "image", 4: "clip"}.get(len(shape), "example")
             raise ValueError(
                 f"attention_maps expects a batch, of shape {expected}. Received one {name} of "

@@ -190,9 +190,14 @@ def _checked(
 
 def _hint(images: np.ndarray, maps: np.ndarray) -> str:
     """Returns the cure for one image or video by itself."""
-    lacks_batch = images.ndim == 3 or (images.ndim == 4 and maps.ndim == 5)
-    name = "image" if images.ndim == 3 else "clip"
-    return f" Add a batch axis, {name}[None]." if lacks_batch else ""
+    if images.ndim == 3:
+        return " Add a batch axis, image[None]."
+    if images.ndim != 4 or len(images) == len(maps):
+        return ""
+    return {
+        4: " Of one clip and its maps, add a batch axis to both: clip[None], maps[None].",
+        5: " Add a batch axis, clip[None].",
+    }.get(maps.ndim, "")
 
 
 def _figure(rows: int, columns: int, images: np.ndarray, margin: float = 0.0) -> Any:

@@ -81,6 +81,14 @@ def read(path: AnyPath) -> bytes:
     return Path(path).read_bytes()
 
 
+def size(path: AnyPath) -> int:
+    """Returns the length of a file in bytes."""
+    if is_remote(path):
+        with as_os_error(path):
+            return int(_gfile().stat(str(path)).length)
+    return os.path.getsize(path)
+
+
 def write(path: AnyPath, payload: bytes) -> None:
     """Writes a file and forces it to disk; a kill may leave a part of it."""
     if is_remote(path):

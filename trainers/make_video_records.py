@@ -8,7 +8,8 @@ The CSV file names parts of video files with their labels, see `trainers/data/vi
     videos/a.mp4,0,9.5,archery
     videos/b.mp4,,,running;throwing
 
-The first run makes the label map of the output folder, `labels.txt`, out of all labels of
+Paths start at the folder of the CSV file, times are in seconds; an end beyond the video's is the
+video's. The first run makes the label map of the output folder, `labels.txt`, out of all labels of
 its list, or out of --labels. Every further split (--split=validation, --split=test) must
 do with it: so a number means the same class in all of them. `dataset.json` says how many
 classes there are and whether a video may have several: set --multi_label if the first list
@@ -20,9 +21,9 @@ gs:// wait for the first one to write its label map.
 Train on the result by --config.data.source=records --config.data.data_dir=DIR. Without
 --shards there is one file for each 256 rows. The same command run again goes on where it was
 killed. Files whose rows have been corrected in the list are made anew, if it has as many rows
-as before and one finished file at least stays as it is; so are those that lack a row, left
-out by --skip_bad, which can be read now. The exit status is 0 when the split is complete,
-rows left out by --skip_bad notwithstanding.
+as before and one finished file at least stays as it is; so are those that are cut off or
+removed, and those that lack a row, left out by --skip_bad, which can be read now. The exit
+status is 0 when the split is complete, rows left out by --skip_bad notwithstanding.
 """
 
 import dataclasses

@@ -24,6 +24,7 @@ from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
 from trainers.initialization import check_init_from
 from trainers.metrics import TOP_K
+from trainers.reporting import say_to_stderr
 from trainers.workdir import check_workdir
 
 
@@ -96,6 +97,12 @@ def check_sources(
         raise ConfigurationError(
             f"keep_best_metric='top5_accuracy' needs more than {TOP_K} classes. Received "
             f"{train.num_classes} in {train.name}. Choose accuracy, or loss."
+        )
+    if train.num_examples < config.batch_size:
+        say_to_stderr(
+            f"warning: a batch of {config.batch_size} is more than the {train.num_examples} "
+            "examples to train on, so that every step sees some twice; for more steps an epoch "
+            "set a smaller --config.batch_size"
         )
     name, first = next(iter(evaluation.items()))
     if config.keep_best_metric == "mean_class_accuracy" and has_several_labels(first):

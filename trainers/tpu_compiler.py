@@ -26,6 +26,7 @@ _TOO_LARGE = (
     re.compile(r"\(([\d.]+)([KMGT]?)\) exceeds available HBM"),
     re.compile(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm"),
 )
+_LONGEST_REASON = 600  # characters
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -175,8 +176,14 @@ def _memory_needed(name: str, error: Exception) -> int:
         if found:
             return int(float(found[1]) * _UNITS[found[2]])
     raise TrainingError(
-        f"The {name} step does not compile: libtpu refuses it ({_first_line(error)})."
+        f"The {name} step does not compile: libtpu refuses it ({_shortened(error)})."
     ) from error
+
+
+def _shortened(error: Exception) -> str:
+    """Returns an error in one line: the compiler names the operation after the first."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]} ..."
 
 
 def _first_line(error: Exception) -> str:

@@ -46,6 +46,12 @@ def test_one_example_without_a_batch_axis(name: str, shape: tuple[int, ...], cur
         attention_maps(small_model(name), np.zeros(shape, "float32"))
 
 
+def test_images_for_a_video_model_are_not_taken_for_one_clip() -> None:
+    model = small_model("vivit_ti16x2_d1_tl4at0")
+    with pytest.raises(ValueError, match=r"Received shape \(1, 32, 48, 3\)\.$"):
+        attention_maps(model, np.zeros((1, 32, 48, 3), "float32"))
+
+
 def test_masks_of_the_layers_count() -> None:
     inputs = {"x": keras.Input((5, 6), name="x"), "mask": keras.Input((5,), name="mask")}
     tokens = tk.TokenLearnerV11(2, name="learner")(inputs["x"], mask=inputs["mask"])

@@ -66,6 +66,8 @@ def test_shapes_that_do_not_fit() -> None:
     [
         ((8, 8, 3), (1, 4, 2, 2), r"Add a batch axis, image\[None\]"),
         ((4, 8, 8, 3), (1, 4, 3, 2, 2), r"Add a batch axis, clip\[None\]"),
+        ((4, 8, 8, 3), (2, 3, 2, 2), r"add a batch axis to both: clip\[None\], maps\[None\]"),
+        ((4, 8, 8, 3), (4, 2, 3, 2, 2), r"no titles\.$"),
     ],
 )
 def test_one_without_a_batch_axis(

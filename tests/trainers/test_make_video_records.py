@@ -1,6 +1,7 @@
 """The converter: what it writes, what it refuses, and that a kill changes nothing."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -220,6 +221,31 @@ def test_only_files_of_corrected_rows_are_made_anew(
     assert shards[0].stat().st_mtime_ns == written[0]
     source = make_source("records", "train", str(videos / "records"))
     assert int(source.load(tf.constant(4))["label"]) == 2
+
+
+def test_files_that_are_cut_off_or_removed_are_made_anew(videos: Path, convert: Convert) -> None:
+    convert(ROWS)
+    before = content_of(videos)
+    first, second = sorted((videos / "records").glob("train.tfrecord-*"))
+    first.write_bytes(first.read_bytes()[:-7])
+    with pytest.raises(DataError, match="cut off.*remove it, and the same make_video_records"):
+        make_source("records", "train", str(videos / "records"))
+    second.unlink()
+    convert(ROWS)
+    assert content_of(videos) == before
+
+
+def test_files_noted_without_a_size_are_kept(videos: Path, convert: Convert) -> None:
+    convert(ROWS)
+    path = videos / "records" / "train.conversion.json"
+    state = json.loads(path.read_text())
+    for shard in state["shards"].values():
+        del shard["num_bytes"]
+    path.write_text(json.dumps(state))
+    shards = sorted((videos / "records").glob("train.tfrecord-*"))
+    written = [shard.stat().st_mtime_ns for shard in shards]
+    convert(ROWS)
+    assert [shard.stat().st_mtime_ns for shard in shards] == written
 
 
 def _fail(*_: object) -> None:

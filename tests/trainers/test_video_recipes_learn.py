@@ -47,7 +47,6 @@ CONVOLUTIONS = (
     "model.num_heads=2",
     "model.num_tokens=4",
     "model.representation_size=256",
-    "total_epochs=8",
     "warmup_epochs=1",
 )
 RECIPES = {
@@ -56,8 +55,8 @@ RECIPES = {
         *TRANSFORMER,
         "model.name=vivit_ti4x4_d2_tl4at1_v10_fuser_linear",
     ),
-    "charades_x2plus1d": (*CONVOLUTIONS, "data.source=freedoom_multilabel"),
-    "avid_x2plus1d": (*CONVOLUTIONS, "data.source=freedoom_motion"),
+    "charades_x2plus1d": (*CONVOLUTIONS, "data.source=freedoom_multilabel", "total_epochs=8"),
+    "avid_x2plus1d": (*CONVOLUTIONS, "data.source=freedoom_motion", "total_epochs=14"),
 }
 METRICS = {
     "charades_x2plus1d": "mean_average_precision",

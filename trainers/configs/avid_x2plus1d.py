@@ -3,7 +3,8 @@
     python -m trainers.train --config=trainers/configs/avid_x2plus1d.py \\
         --config.data.data_dir=RECORDS --workdir=DIR --strategy=tpu --tpu=local
 
-Hardware: not compiled for a TPU by us yet; does it fit?
+Hardware: unknown; libtpu 0.0.52 refuses the train step of `charades_x2plus1d.py`, nearly the
+same model, for v5e:4x4 (docs/tpu.md). This one has not been compiled by us:
     python -m trainers.tpu_check --config=trainers/configs/avid_x2plus1d.py \\
         --topology=v5e:4x4 --num_classes=887
 Data: TFRecords of AViD (docs/video.md) at 12 frames a second, short side 256:

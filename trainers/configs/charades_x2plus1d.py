@@ -3,7 +3,8 @@
     python -m trainers.train --config=trainers/configs/charades_x2plus1d.py \\
         --config.data.data_dir=RECORDS --workdir=DIR --strategy=tpu --tpu=local
 
-Hardware: not compiled for a TPU by us yet; does it fit?
+Hardware: unknown. libtpu 0.0.52 refuses the train step for v5e:4x4 (docs/tpu.md); other TPUs
+have not been tried:
     python -m trainers.tpu_check --config=trainers/configs/charades_x2plus1d.py \\
         --topology=v5e:4x4 --num_classes=157
 Data: TFRecords of Charades (docs/video.md) at 12 frames a second, short side 256, with all

@@ -4,7 +4,7 @@
         --config.data.data_dir=RECORDS --config.init_from=WEIGHTS --workdir=DIR \\
         --strategy=tpu --tpu=local
 
-Hardware: not compiled for a TPU by us yet; does it fit?
+Hardware: v5e:8x8, 64 chips with one clip each (docs/tpu.md); does it fit?
     python -m trainers.tpu_check --config=trainers/configs/kinetics600_tl16at18_fuser_l10.py \\
         --topology=v5e:8x8 --num_classes=600
 Data: TFRecords of Kinetics-600 (docs/video.md), 25 frames a second, short side 256.

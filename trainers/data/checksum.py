@@ -1,6 +1,7 @@
 """CRC-32C with the mask that TFRecord files use."""
 
 import functools
+import warnings
 from collections.abc import Callable
 
 POLYNOMIAL = 0x82F63B78  # Castagnoli, bits reversed
@@ -58,5 +59,8 @@ def _compiled() -> Callable[[bytes], int] | None:
     try:
         import google_crc32c
     except ImportError:
+        warnings.warn(
+            "checksums of records are not verified: pip install google-crc32c", stacklevel=2
+        )
         return None
     return google_crc32c.value  # type: ignore[no-any-return]

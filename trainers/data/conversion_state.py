@@ -1,7 +1,7 @@
 """`SPLIT.conversion.json`: which shards of a split are finished, and what they hold.
 
     {"fingerprint": "…", "shards": {"0": {"fingerprint": "…", "num_examples": 255,
-                                          "skipped": [[7, "no label"]]}}}
+                                          "num_bytes": 52013, "skipped": [[7, "no label"]]}}}
 
 The first fingerprint is of what all shards have in common, the others of their rows.
 """
@@ -24,11 +24,13 @@ class ShardResult:
     Attributes:
         fingerprint: of its rows.
         num_examples: its records.
+        num_bytes: the size of its file; None if it was noted by an older version.
         skipped: number and reason of each row that was left out.
     """
 
     fingerprint: str
     num_examples: int = 0
+    num_bytes: int | None = None
     skipped: list[tuple[int, str]] = field(default_factory=list)
 
 
@@ -62,4 +64,6 @@ def write_state(path: str, of_all: str, results: dict[int, ShardResult]) -> None
 
 def _result(value: dict[str, Any]) -> ShardResult:
     skipped = [(int(number), str(reason)) for number, reason in value["skipped"]]
-    return ShardResult(str(value["fingerprint"]), int(value["num_examples"]), skipped)
+    size = value.get("num_bytes")
+    num_bytes = None if size is None else int(size)
+    return ShardResult(str(value["fingerprint"]), int(value["num_examples"]), num_bytes, skipped)

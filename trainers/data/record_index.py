@@ -28,6 +28,7 @@ from trainers.errors import DataError
 HEADER_LENGTH = 12
 FOOTER_LENGTH = 4
 INDEX_VERSION = 1
+PREPARE_AGAIN = "Prepare or copy the file again."
 _SCANNED_AT_A_TIME = 32
 
 
@@ -37,14 +38,21 @@ class RecordFiles:
     Args:
         paths: the files, in the order of the list.
         expected_counts: number of records of each file, None if not known.
+        cure: what to do about a damaged file, for messages.
 
     Raises:
         DataError: a file is damaged or has another number of records.
     """
 
-    def __init__(self, paths: Sequence[str], expected_counts: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str],
+        expected_counts: Sequence[int] | None = None,
+        cure: str = PREPARE_AGAIN,
+    ) -> None:
         self._paths = tuple(paths)
-        self._offsets, counts = _cached_offsets(self._paths)
+        self._cure = cure
+        self._offsets, counts = _cached_offsets(self._paths, cure)
         if expected_counts is not None:
             _check_counts(self._paths, counts, expected_counts)
         self._starts = np.concatenate([[0], np.cumsum(counts)])
@@ -69,7 +77,7 @@ class RecordFiles:
         offset = int(self._offsets[index])
         with _open(path) as stream:
             stream.seek(offset)
-            return _read_record(stream, path, offset)
+            return _read_record(stream, path, offset, self._cure)
 
     def identity(self, index: int) -> str:
         """Names a record for messages.
@@ -90,11 +98,12 @@ class RecordFiles:
         return self._paths[file_number], int(index - self._starts[file_number])
 
 
-def scan_offsets(path: str) -> NDArray[np.int64]:
+def scan_offsets(path: str, cure: str = PREPARE_AGAIN) -> NDArray[np.int64]:
     """Finds the records of one file; reads their headers only.
 
     Args:
         path: a TFRecord file.
+        cure: what to do about a damaged file, for messages.
 
     Returns:
         (count,) int64, the first byte of each record.
@@ -108,13 +117,12 @@ def scan_offsets(path: str) -> NDArray[np.int64]:
     with _open(path) as stream:
         while offset < end:
             stream.seek(offset)
-            length = _data_length(stream.read(HEADER_LENGTH), path, offset)
+            length = _data_length(stream.read(HEADER_LENGTH), path, offset, cure)
             offsets.append(offset)
             offset += HEADER_LENGTH + length + FOOTER_LENGTH
     if offset != end:
         raise DataError(
-            f"{path} is cut off: its last record ends at byte {offset}, the file at "
-            f"{end}. Prepare or copy the file again."
+            f"{path} is cut off: its last record ends at byte {offset}, the file at {end}. {cure}"
         )
     return np.array(offsets, np.int64)
 
@@ -126,26 +134,26 @@ def _open(path: str) -> IO[bytes]:
     return open(path, "rb")
 
 
-def _data_length(header: bytes, path: str, offset: int) -> int:
+def _data_length(header: bytes, path: str, offset: int, cure: str) -> int:
     if len(header) == HEADER_LENGTH:
         length, checksum = struct.unpack("<QI", header)
         if masked_crc32c(header[:8]) == checksum:
             return int(length)
     raise DataError(
         f"{path} is damaged: no record begins at byte {offset}. Is it an "
-        "uncompressed TFRecord file? Prepare or copy it again."
+        f"uncompressed TFRecord file? {cure}"
     )
 
 
-def _read_record(stream: IO[bytes], path: str, offset: int) -> bytes:
-    length = _data_length(stream.read(HEADER_LENGTH), path, offset)
+def _read_record(stream: IO[bytes], path: str, offset: int, cure: str) -> bytes:
+    length = _data_length(stream.read(HEADER_LENGTH), path, offset, cure)
     data = stream.read(length + FOOTER_LENGTH)
     checksum = masked_crc32c_if_fast(data[:length])
     whole = len(data) == length + FOOTER_LENGTH
     if not whole or checksum not in (None, int.from_bytes(data[length:], "little")):
         raise DataError(
             f"{path} is damaged: the record at byte {offset} is cut off or its "
-            "checksum is wrong. Prepare or copy the file again."
+            f"checksum is wrong. {cure}"
         )
     return data[:length]
 
@@ -160,14 +168,14 @@ def _check_counts(paths: Sequence[str], counts: NDArray[np.int64], expected: Seq
 
 
 def _cached_offsets(
-    paths: tuple[str, ...],
+    paths: tuple[str, ...], cure: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     path = _index_path(paths)
     with exclusive(path.with_suffix(".lock")):
         if is_intact(path):
             with np.load(path, allow_pickle=False) as arrays:
                 return arrays["offsets"], arrays["counts"]
-        parts = _scan_all(paths)
+        parts = _scan_all(paths, cure)
         counts = np.array([len(part) for part in parts], np.int64)
         offsets = np.concatenate([np.zeros(0, np.int64), *parts])
         with replaced_file(path) as temporary, temporary.open("wb") as stream:
@@ -176,7 +184,7 @@ def _cached_offsets(
     return offsets, counts
 
 
-def _scan_all(paths: tuple[str, ...]) -> list[NDArray[np.int64]]:
+def _scan_all(paths: tuple[str, ...], cure: str) -> list[NDArray[np.int64]]:
     """Scans files at the same time: a remote one is all waiting."""
     with (
         progress_bar("files searched for records", len(paths)) as advance,
@@ -184,7 +192,7 @@ def _scan_all(paths: tuple[str, ...]) -> list[NDArray[np.int64]]:
     ):
 
         def scan(path: str) -> NDArray[np.int64]:
-            offsets = scan_offsets(path)
+            offsets = scan_offsets(path, cure)
             advance()
             return offsets
 

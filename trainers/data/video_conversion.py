@@ -6,7 +6,8 @@ written under another name, forced to disk, renamed, and then noted in
 killed and starts again skips the shards that are noted; the bytes of a shard depend on
 the rows, the videos and the options alone, so the files end up the same. What was left out
 is tried again: if it can be read now, its shard is written anew, as are those whose rows
-have been corrected in the list.
+have been corrected in the list and those that are cut off. A file of the right size is taken as it
+is: the training checks what it reads, and names a damaged file to remove.
 """
 
 import os
@@ -171,6 +172,7 @@ class Conversion:
                 except DataError as error:
                     result.skipped.append(self._left_out(row, error))
                 advance()
+        result.num_bytes = files.size(path)
         return result
 
     def _check_stopped(self) -> None:
@@ -181,8 +183,8 @@ class Conversion:
         """Returns number and reason of a row to leave out; it is an error if none may be."""
         if not self.skip_bad:
             raise DataError(
-                f"{self.csv_name}, row {row.number}: {error}. Mend the file, or leave out such "
-                "rows with --skip_bad; the same command goes on."
+                f"{self.csv_name}, row {row.number}: {error}. Mend the file or correct the row, or "
+                "leave out such rows with --skip_bad; the same command goes on."
             ) from error
         return row.number, str(error)
 
@@ -215,7 +217,7 @@ class Conversion:
             return {}, []
         of_all, results = read_state(self._state_path)
         if of_all == self._fingerprint:
-            there = {n: result for n, result in results.items() if files.exists(self._path_of(n))}
+            there = {n: result for n, result in results.items() if self._is_whole(n, result)}
             same = {n: r for n, r in there.items() if r.fingerprint == self._fingerprint_of(n)}
             if same or not there:
                 return same, sorted(there.keys() - same.keys())
@@ -225,6 +227,11 @@ class Conversion:
             f"{self.split}.* there. Where the name of a class was wrong, remove the other "
             "splits, labels.txt and dataset.json, too."
         )
+
+    def _is_whole(self, number: int, result: ShardResult) -> bool:
+        """Whether a shard is there, in the size that it was written."""
+        path = self._path_of(number)
+        return files.exists(path) and result.num_bytes in (None, files.size(path))
 
     def _save_results(self) -> None:
         write_state(self._state_path, self._fingerprint, self.results)

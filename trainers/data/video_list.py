@@ -63,9 +63,13 @@ def read_video_list(path: str) -> list[VideoRow]:
     """
     try:
         text = files.read(path).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigurationError(
-            f"--csv={path} cannot be read: {error}. It must be a text file in UTF-8."
+            f"--csv={path} cannot be read: {error.strerror or error}."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            f"--csv={path} is no text file in UTF-8: {error}. Save it as one."
         ) from error
     reader = csv.reader(io.StringIO(text, newline=None))  # also reads "\r" as an end of line
     try:
@@ -168,5 +172,5 @@ def _seconds(name: str, text: str) -> tuple[float | None, str]:
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
-        return None, f"the {name} {text!r} is no number of seconds such as 61.5"
+        return None, f"the {name} {text!r} is no number of seconds, 0 or more, such as 61.5"
     return value, ""

@@ -23,6 +23,10 @@ from trainers.errors import ConfigurationError
 from trainers.errors import DataError
 
 _FILENAME_KEY = "video/filename"
+_CURE = (
+    "Copy the file again; or remove it, and the same make_video_records command as before makes "
+    "it anew."
+)
 
 
 class VideoRecordsSource:
@@ -49,15 +53,16 @@ class VideoRecordsSource:
         if not data_dir or not files.is_directory(data_dir):
             raise ConfigurationError(
                 "data.source=records needs data.data_dir, a folder of TFRecord files. Received "
-                f"{data_dir!r}. {SHARD_LAYOUT}"
+                f"{data_dir!r}. {SHARD_LAYOUT} python -m trainers.make_video_records makes them."
             )
         self.name = "records"
         self.split = split
         self.config = config or RecordsConfig()
+        shards = find_shards(data_dir, split)
         labels = read_labels(data_dir)
         num_classes = _num_classes(data_dir, self.config, labels)
         self.class_names = labels or tuple(map(str, range(num_classes)))
-        self._records = RecordFiles(find_shards(data_dir, split))
+        self._records = RecordFiles(shards, cure=_CURE)
         self.num_examples = len(self._records)
         if not self.num_examples:
             raise ConfigurationError(f"The {split} split in {data_dir} has no records.")
@@ -162,8 +167,8 @@ def _num_classes(data_dir: str, config: RecordsConfig, labels: tuple[str, ...] |
     if written and written.multi_label and not config.multi_label:
         raise ConfigurationError(
             f"{data_dir}: expected one label a video, for data.multi_label is False. Received "
-            "records with any number of labels, as dataset.json says. Set data.multi_label=True "
-            "and loss='sigmoid'."
+            "records with any number of labels, as dataset.json says. Set "
+            "--config.data.multi_label=True --config.loss=sigmoid."
         )
     counts = {
         "dataset.json": written.num_classes if written else None,

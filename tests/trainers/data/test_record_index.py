@@ -56,9 +56,9 @@ def test_files_are_searched_at_the_same_time(
 ) -> None:
     together = threading.Barrier(len(shards))
 
-    def scan_together(path: str) -> NDArray[np.int64]:
+    def scan_together(path: str, cure: str) -> NDArray[np.int64]:
         together.wait(timeout=20)
-        return scan_offsets(path)
+        return scan_offsets(path, cure)
 
     monkeypatch.setattr(record_index, "scan_offsets", scan_together)
     files = RecordFiles(shards, [3, 0, 2])

@@ -213,7 +213,7 @@ def test_bad_frame_names_the_video_and_what_to_do(tmp_path: Path) -> None:
     message = str(failure)
     assert message.startswith("cannot decode frame 1, counted from 0, of video ")
     assert "00001-of-00002, record 1 (record 3 of records/train, made of 7.mp4): " in message
-    cure = "; convert it again, or go on without it by data.max_bad_examples=N"
+    cure = "; remove its file and convert again, or go on without it by data.max_bad_examples=N"
     assert message.endswith(cure)
 
 
@@ -237,7 +237,7 @@ def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     source = write_last(tmp_path, labelled(1))
     (tmp_path / "train.tfrecord-00001-of-00002").unlink()
     with (
-        pytest.raises(DataError, match=r"00001-of-00002.*convert it again"),
+        pytest.raises(DataError, match=r"00001-of-00002.*remove its file and convert again"),
         explain_data_failures(source, lambda: range(source.num_examples)),
     ):
         examples_of(source)
