@@ -55,7 +55,9 @@ def test_a_recipe_says_command_hardware_and_result(name: str) -> None:
     assert text is not None
     assert f"python -m trainers.train --config=trainers/configs/{name}.py" in text
     assert re.search(r"^Hardware: ", text, re.MULTILINE)
-    assert re.search(r"^Expected (result|test accuracy): ", text, re.MULTILINE)
+    assert re.search(
+        r"^Expected (result|test accuracy|test mean average precision): ", text, re.MULTILINE
+    )
 
 
 @pytest.mark.filterwarnings("ignore:image_size")  # A grid of 22 x 22, as in the paper.

@@ -155,5 +155,7 @@ def test_records_of_several_labels_are_no_records_of_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     trainer = _trainer(monkeypatch, tmp_path, TRANSFORMER, multi_label=True)
-    with pytest.raises(ConfigurationError, match=r"Set data\.multi_label=True"):
+    with pytest.raises(
+        ConfigurationError, match="--config.data.multi_label=True --config.loss=sigmoid"
+    ):
         trainer("run", "--config.data.multi_label=False", "--config.loss=softmax")
