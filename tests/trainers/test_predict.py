@@ -55,6 +55,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         values = flags.FlagValues()
         predict.define_flags(values)
         values(["predict", *arguments])
+        capsys.readouterr()  # what a training printed before
         with monkeypatch.context() as patch:
             patch.setattr(predict, "FLAGS", values)
             predict.main()
