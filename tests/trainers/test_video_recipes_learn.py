@@ -49,13 +49,14 @@ CONVOLUTIONS = (
     "model.representation_size=256",
     "warmup_epochs=1",
 )
+#: The longest first: processes that are done with theirs take over from the end of the list.
 RECIPES = {
-    "kinetics400_tl16at18_l10": (*TRANSFORMER, "model.name=vivit_ti4x4_d2_tl4at1_v10"),
+    "charades_x2plus1d": (*CONVOLUTIONS, "data.source=freedoom_multilabel", "total_epochs=8"),
     "kinetics600_tl16at18_fuser_l10": (
         *TRANSFORMER,
         "model.name=vivit_ti4x4_d2_tl4at1_v10_fuser_linear",
     ),
-    "charades_x2plus1d": (*CONVOLUTIONS, "data.source=freedoom_multilabel", "total_epochs=8"),
+    "kinetics400_tl16at18_l10": (*TRANSFORMER, "model.name=vivit_ti4x4_d2_tl4at1_v10"),
     "avid_x2plus1d": (*CONVOLUTIONS, "data.source=freedoom_motion", "total_epochs=14"),
 }
 METRICS = {
@@ -83,28 +84,31 @@ def _flags(overrides: Sequence[str]) -> list[str]:
     return [f"--config.{each}" for each in overrides]
 
 
-@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_learns_motion(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
     tmp_path: Path,
     recipe: str,
-    seed: int,
 ) -> None:
     pytest.importorskip("vizdoom")
     trainer = _trainer(monkeypatch, tmp_path, recipe)
-    overrides = [*RECIPES[recipe], f"seed={seed}"]
+    overrides = list(RECIPES[recipe])
     if recipe.startswith("kinetics"):
         overrides.append(f"init_from={request.getfixturevalue('image_model')}")
 
-    def result(frame_order: str) -> float:
-        order = f"video.frame_order={frame_order}"
-        (row,) = rows(trainer(frame_order, *_flags((*overrides, order))), "test")
-        gc.collect()  # Or the clips of several trainings lie in memory, half a gigabyte each.
-        return row[METRICS.get(recipe, "accuracy")]
+    def results(frame_order: str) -> list[float]:
+        found = []
+        for seed in SEEDS:
+            more = (f"video.frame_order={frame_order}", f"seed={seed}")
+            workdir = trainer(f"{frame_order}_{seed}", *_flags((*overrides, *more)))
+            (row,) = rows(workdir, "test")
+            found.append(row[METRICS.get(recipe, "accuracy")])
+            gc.collect()  # Or the clips of several trainings lie in memory, half a gigabyte each.
+        return found
 
-    clips, one_frame = result("natural"), result("repeated")
+    clips, one_frame = results("natural"), results("repeated")
+    print(f"{recipe}: clips {clips}, one frame {one_frame}")
     # One frame is worth little more than a guess: nine classes, or eight labels of which
     # a quarter are there.
-    assert clips > 1.4 * one_frame
+    assert min(clips) > 1.4 * max(one_frame), (clips, one_frame)

@@ -136,6 +136,21 @@ def test_labels_are_what_the_configuration_says(several: bool) -> None:
     check_labels(source, multi_label=False)  # to be evaluated, by any label that is right
 
 
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_batch_larger_than_the_set_is_told(
+    batch_size: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preprocessing = VideoPreprocessingConfig((8, 8), num_frames=2)
+    videos = np.zeros((1, 2, 8, 8, 3), np.uint8)
+    source = InMemoryVideoSource("clips", "train", videos, np.array([1]), ("a", "b"))
+    config = base_config()
+    config.batch_size = batch_size
+    check_sources(config, preprocessing, source, {"validation": source})
+    assert ("a batch of 2 is more than the 1 examples" in capsys.readouterr().err) == (
+        batch_size == 2
+    )
+
+
 def test_the_mean_over_classes_needs_one_label_an_example() -> None:
     preprocessing = VideoPreprocessingConfig((8, 8), num_frames=2)
     videos, names = np.zeros((1, 2, 8, 8, 3), np.uint8), ("a", "b")

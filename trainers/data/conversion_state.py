@@ -24,13 +24,13 @@ class ShardResult:
     Attributes:
         fingerprint: of its rows.
         num_examples: its records.
-        num_bytes: the size of its file; None if it was noted by an older version.
+        num_bytes: the size of its file.
         skipped: number and reason of each row that was left out.
     """
 
     fingerprint: str
     num_examples: int = 0
-    num_bytes: int | None = None
+    num_bytes: int = 0
     skipped: list[tuple[int, str]] = field(default_factory=list)
 
 
@@ -64,6 +64,6 @@ def write_state(path: str, of_all: str, results: dict[int, ShardResult]) -> None
 
 def _result(value: dict[str, Any]) -> ShardResult:
     skipped = [(int(number), str(reason)) for number, reason in value["skipped"]]
-    size = value.get("num_bytes")
-    num_bytes = None if size is None else int(size)
-    return ShardResult(str(value["fingerprint"]), int(value["num_examples"]), num_bytes, skipped)
+    return ShardResult(
+        str(value["fingerprint"]), int(value["num_examples"]), int(value["num_bytes"]), skipped
+    )

@@ -231,7 +231,7 @@ class Conversion:
     def _is_whole(self, number: int, result: ShardResult) -> bool:
         """Whether a shard is there, in the size that it was written."""
         path = self._path_of(number)
-        return files.exists(path) and result.num_bytes in (None, files.size(path))
+        return files.exists(path) and result.num_bytes == files.size(path)
 
     def _save_results(self) -> None:
         write_state(self._state_path, self._fingerprint, self.results)

@@ -1,5 +1,6 @@
 """TFRecord files by record number, and damage told by file and byte."""
 
+import sys
 import threading
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from trainers.data import checksum
 from trainers.data import record_index
 from trainers.data.checksum import masked_crc32c
 from trainers.data.checksum import masked_crc32c_if_fast
@@ -119,3 +121,15 @@ def test_damaged_data_is_found_where_a_fast_checksum_exists(
     monkeypatch.setattr(record_index, "masked_crc32c_if_fast", masked_crc32c)
     with pytest.raises(DataError, match="checksum"):
         files.read(4)
+
+
+def test_checksums_that_are_not_verified_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "google_crc32c", None)
+    checksum._compiled.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="not verified: pip install google-crc32c") as told:
+            assert checksum.masked_crc32c_if_fast(b"a") is None
+            assert checksum.masked_crc32c_if_fast(b"b") is None
+        assert len(told) == 1
+    finally:
+        checksum._compiled.cache_clear()

@@ -155,7 +155,8 @@ def test_two_sets_of_shards(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data_dir", [None, "/nonexistent/folder"])
 def test_missing_folder(data_dir: str | None) -> None:
-    with pytest.raises(ConfigurationError, match=r"needs data.data_dir.*SPLIT\.tfrecord-00000"):
+    message = r"needs data.data_dir.*SPLIT\.tfrecord-00000.*make_video_records makes"
+    with pytest.raises(ConfigurationError, match=message):
         make_source("records", "train", data_dir)
 
 
