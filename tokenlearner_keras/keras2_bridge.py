@@ -76,7 +76,7 @@ def _built_from_all_shapes(self: Any, *args: Any, **kwargs: Any) -> Any:
     return keras.layers.Layer.__call__(self, *args, **kwargs)
 
 
-def _init_subclass(cls: Any, **kwargs: Any) -> None:
+def _init_subclass(cls: Any, /, **kwargs: Any) -> None:
     """Gives a layer of this package, when its class is made, the rules above."""
     super(keras.layers.Layer, cls).__init_subclass__(**kwargs)
     if cls.__module__.startswith(f"{__package__}.") and "build" in vars(cls):

@@ -64,8 +64,9 @@ class GridPooling(keras.layers.Layer):
         wide = ops.cast(x, dtype)
         rows = ops.cast(self._rows, dtype)
         columns = ops.cast(self._columns, dtype)
-        pooled = ops.einsum("ih,...hwc->...iwc", rows, wide)
-        pooled = ops.einsum("jw,...iwc->...ijc", columns, pooled)
+        # The tensor with the batch comes first: LiteRT's converter gets the other order wrong.
+        pooled = ops.einsum("...hwc,ih->...iwc", wide, rows)
+        pooled = ops.einsum("...iwc,jw->...ijc", pooled, columns)
         return ops.cast(pooled, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
