@@ -40,6 +40,17 @@ def test_the_last_cell_says_what_to_try(path: Path) -> None:
     assert "## Something to try" in _sources(path)[-1]
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_its_pictures_are_committed(path: Path) -> None:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    # Neither what one machine warns of, nor megabytes that every clone would hold.
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+    assert path.stat().st_size < 400_000
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
