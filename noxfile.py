@@ -14,7 +14,8 @@ nox.options.sessions = [
     *("tensorflow", "trainer", "jax", "torch", "keras_hub", "tpu_check"),
     *("addons", "package", "docs"),
 ]
-nox.options.default_venv_backend = "venv"
+# uv, where it is there, installs in seconds what takes pip a minute.
+nox.options.default_venv_backend = "uv|venv"
 
 #: `make test` runs on what is found first; these take the newest there is.
 NEWEST_PYTHON = next((v for v in ("3.12", "3.11") if shutil.which(f"python{v}")), None)

@@ -3,9 +3,9 @@
     python -m benchmarks.demo_family --workdir=DIR [--seeds=0,1,2]
 
 Trains trainers/configs/demo.py with its TokenLearner before another block, with the patches
-averaged to a coarser grid in its place, and as plain ViTs of fewer blocks; writes
+averaged to a coarser grid in its place, and as a plain ViT of half the blocks; writes
 `results/demo_family.csv`. `benchmarks.demo_plot` draws it beside `results/demo_accuracy.csv`.
-Runs that are already in the work directory are only read. About an hour and a half on two cores.
+Runs that are already in the work directory are only read. About an hour on two cores.
 """
 
 from absl import app
@@ -20,9 +20,7 @@ MODELS = {
     "vit_ti8_d4_tl8at3": "TokenLearner",
     "vit_ti8_d4_pool3at1": "average pooling",
     "vit_ti8_d4_pool3at2": "average pooling",
-    "vit_ti8_d1": "plain ViT",
     "vit_ti8_d2": "plain ViT",
-    "vit_ti8_d3": "plain ViT",
 }
 
 
