@@ -102,7 +102,8 @@ def _layer_model(name: str) -> keras.Model:
 
 def test_no_layer_is_missing() -> None:
     for module in pkgutil.walk_packages(tk.__path__, "tokenlearner_keras."):
-        importlib.import_module(module.name)
+        if module.name != "tokenlearner_keras.keras2_bridge":  # which refuses Keras 3
+            importlib.import_module(module.name)
     registered = {
         kind
         for name, kind in keras.saving.get_custom_objects().items()
