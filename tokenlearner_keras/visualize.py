@@ -206,7 +206,7 @@ def _figure(rows: int, columns: int, images: np.ndarray, margin: float = 0.0) ->
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "plot_attention_maps needs Matplotlib: pip install 'tokenlearner-keras[plots]'"
+            "plot_attention_maps needs Matplotlib: pip install '.[plots]' in a clone"
         ) from error
     height, width = images.shape[-3:-1]
     size = (_CELL_WIDTH * columns + margin, (_CELL_WIDTH * height / width + 0.1) * rows)

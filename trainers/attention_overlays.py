@@ -17,6 +17,7 @@ from trainers.errors import ConfigurationError
 from trainers.prediction_reader import ReadFile
 from trainers.prediction_rows import Prediction
 from trainers.predictor import Predictor
+from trainers.writable import check_writable
 
 _DOTS_PER_INCH = 120
 _LONGEST_PART = 80
@@ -30,13 +31,13 @@ class AttentionOverlays:
     two have the same name, and after the file's own name.
 
     Args:
-        folder: Made if necessary, on any file system of TensorFlow.
+        folder: Made if necessary, on any file system of TensorFlow; empty, so that no picture
+            takes the place of a file.
         predictor: Gives the maps.
 
     Raises:
-        ConfigurationError: If the model has no learned tokens, or none on a grid, or
-            Matplotlib is missing.
-        OSError: If the folder cannot be made.
+        ConfigurationError: If the model has no learned tokens, or none on a grid, Matplotlib
+            is missing, or the folder is not empty or cannot be written into.
     """
 
     def __init__(self, folder: str, predictor: Predictor) -> None:
@@ -44,7 +45,12 @@ class AttentionOverlays:
         self.predictor = predictor
         _check_matplotlib()
         self._check_maps()
-        files.make_directories(folder)
+        check_writable(folder, f"--overlay_dir={folder}")
+        if files.list_names(folder):
+            raise ConfigurationError(
+                f"--overlay_dir={folder}: expected a new or an empty folder, where no picture "
+                "takes the place of a file. Remove what is there, or choose another."
+            )
 
     def draw(self, read: Sequence[ReadFile], predictions: Sequence[Prediction]) -> None:
         """Draws what is looked at in some files; of a video, in the clip in its middle.
@@ -116,5 +122,5 @@ def _check_matplotlib() -> None:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise ConfigurationError(
-            "--overlay_dir needs Matplotlib: pip install 'tokenlearner-keras[plots]'"
+            "--overlay_dir needs Matplotlib: pip install '.[plots]' in a clone"
         ) from error

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import os
 import re
+import sys
 from typing import Any
 
 from absl import flags
@@ -27,6 +28,8 @@ from trainers.misspelling import did_you_mean
 
 # Fields with None or several types among their values cannot be typed placeholders.
 _UNTYPED = object
+# Where it lies depends on how the package was installed.
+_EXAMPLE = os.path.join(os.path.dirname(__file__), "configs", "demo.py")
 _OVERRIDE = re.compile(r"--(?:no)?config\.([^=]*)")
 
 
@@ -189,12 +192,14 @@ def load_config_file(path: str) -> ConfigDict:
     if not os.path.isfile(path):
         raise ConfigurationError(
             f"There is no configuration file {path!r}. Experiments are Python files such "
-            "as trainers/configs/demo.py."
+            f"as {_EXAMPLE}."
         )
     specification = importlib.util.spec_from_file_location("experiment_config", path)
     if specification is None or specification.loader is None:
         raise ConfigurationError(f"Expected a Python file (.py) for --config. Got {path!r}.")
     module = importlib.util.module_from_spec(specification)
+    before = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # a folder of the user's; a dry run writes nothing
     try:
         specification.loader.exec_module(module)
         config = module.get_config()
@@ -204,6 +209,8 @@ def load_config_file(path: str) -> ConfigDict:
             f"{error}. It needs a function get_config() that returns an "
             "ml_collections.ConfigDict."
         ) from error
+    finally:
+        sys.dont_write_bytecode = before
     if not isinstance(config, ConfigDict):
         raise ConfigurationError(
             f"get_config() of {path!r} must return an ml_collections.ConfigDict. It "

@@ -36,7 +36,7 @@ def baseline_accuracies(
         from sklearn.neighbors import KNeighborsClassifier
     except ImportError as error:
         raise ConfigurationError(
-            "The demo needs scikit-learn: pip install 'tokenlearner-keras[demo]'"
+            "The demo needs scikit-learn: pip install '.[demo]' in a clone"
         ) from error
     classifiers = {
         "logistic regression on 8x8 thumbnails": LogisticRegression(max_iter=300),

@@ -19,7 +19,7 @@ STRATEGIES = ("auto", "tpu", "mirrored", "multi_worker", "one_device")
 
 _NO_TPU = (
     "No TPU was found for --strategy=tpu ({reason}). On a Cloud TPU VM: install "
-    "'tokenlearner-keras[tpu,train]', set TPU_NAME=local PJRT_DEVICE=TPU "
+    "'.[tpu,train]' in a clone, set TPU_NAME=local PJRT_DEVICE=TPU "
     "NEXT_PLUGGABLE_DEVICE_USE_C_API=true "
     "TF_XLA_FLAGS=--tf_mlir_enable_mlir_bridge=true and TF_PLUGGABLE_DEVICE_LIBRARY_PATH to "
     "libtpu/libtpu.so in site-packages, and pass --tpu=local; for a TPU elsewhere pass "

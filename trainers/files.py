@@ -103,11 +103,19 @@ def write(path: AnyPath, payload: bytes) -> None:
 
 
 def write_atomically(path: AnyPath, payload: bytes) -> None:
-    """Replaces a file as a whole: after a kill it is the old one or the new one."""
+    """Replaces a file as a whole: after a kill it is the old one or the new one.
+
+    What stops it otherwise, as Ctrl-C or a full disk, leaves no part of the new one.
+    """
     folder, name = os.path.split(path)
     partial = os.path.join(folder, f"{_PARTIAL}{name}")
-    write(partial, payload)
-    rename(partial, path)
+    try:
+        write(partial, payload)
+        rename(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            remove(partial)
+        raise
     force(folder or os.curdir)
 
 

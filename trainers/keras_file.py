@@ -4,6 +4,7 @@ import dataclasses
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -34,13 +35,14 @@ class InputSettings:
         normalization: See `trainers.data.normalization.normalize`.
         stride: Distance of two frames of a clip in the video, in frames.
         activation: What makes probabilities of the answers: "softmax", "sigmoid" or "none".
+            None is softmax, or nothing where the model ends in one of them itself.
     """
 
     image_size: int | None = None
     crop_fraction: float = 0.875
     normalization: str = "unit"
     stride: int = 2
-    activation: str = "softmax"
+    activation: str | None = None
 
 
 def load_keras_file(
@@ -67,7 +69,7 @@ def load_keras_file(
         model=model,
         preprocessing=preprocessing,
         normalization=settings.normalization,
-        activation=settings.activation,
+        activation=settings.activation or _missing_activation(model),
         view_reduction=make_view_reduction("logits", "softmax"),
         class_names=choose_class_names(num_classes, class_names_file),
         description=path,
@@ -114,6 +116,16 @@ def _checked_shapes(path: str, model: keras.Model) -> tuple[tuple[int | None, ..
             f"{_listed(inputs)} to {_listed(outputs)}."
         )
     return inputs[0], int(outputs[0][1])
+
+
+def _missing_activation(model: keras.Model) -> str:
+    """Returns what makes probabilities of the answers: "none" if the model has done it."""
+    last: Any = model
+    while isinstance(last, keras.Model):
+        last = last.outputs[0]._keras_history.operation
+    done = (keras.activations.softmax, keras.activations.sigmoid)
+    answers = isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) in done
+    return "none" if answers else "softmax"
 
 
 def _listed(shapes: list[tuple[int | None, ...]]) -> str:

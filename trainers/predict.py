@@ -11,7 +11,8 @@ a video. A .keras file (--model) holds nothing of that: --image_size, --crop_fra
 are called. Videos are read at 25 frames a second; where the training saw records made at another
 rate or size, give the same --frames_per_second and --min_side.
 
---overlay_dir draws what the learned tokens look at in each file.
+--overlay_dir, a new or empty folder, gets pictures of what the learned tokens look at in each
+file.
 
 A file that cannot be read is named on stderr and left out; the exit status is 1 then.
 """
@@ -49,6 +50,8 @@ from trainers.reporting import say_to_stderr
 from trainers.run_checks import check_backend
 from trainers.trained_model import TrainedModel
 from trainers.trained_model import load_workdir
+from trainers.writable import check_writable
+from trainers.writable import folder_of
 
 FLAGS = flags.FLAGS
 BATCH_SIZE = 32
@@ -66,8 +69,10 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     )
     flags.DEFINE_integer("top_k", 5, "Classes an input.", lower_bound=1, **values)
     flags.DEFINE_enum("format", "csv", FORMATS, "How to write them.", **values)
-    cli.define_path("output", "Where to write them; stdout if not given.", **values)
-    cli.define_path("overlay_dir", "Folder for pictures of what the tokens look at.", **values)
+    cli.define_path("output", "A file, replaced if it is there; stdout if not given.", **values)
+    cli.define_path(
+        "overlay_dir", "A new or empty folder for pictures of what the tokens look at.", **values
+    )
     flags.DEFINE_integer(
         "batch_size", BATCH_SIZE, "Images or clips a batch.", lower_bound=1, **values
     )
@@ -113,7 +118,7 @@ def _define_flags_of_a_file(flag_values: flags.FlagValues) -> None:
         "activation",
         defaults.activation,
         list(ACTIVATIONS),
-        "With --model: what makes probabilities of its answers.",
+        "With --model: what makes probabilities of its answers; none if it ends in that itself.",
         **values,
     )
 
@@ -134,6 +139,8 @@ def main() -> None:
         import_av()
     paths = find_inputs(named, trained.takes_videos)
     check_output(FLAGS.output, paths, FLAGS.model)
+    if FLAGS.output:
+        check_writable(folder_of(FLAGS.output), f"--output={FLAGS.output}")
     predictor = Predictor(trained)
     overlays = AttentionOverlays(FLAGS.overlay_dir, predictor) if FLAGS.overlay_dir else None
     say_to_stderr(f"{trained.model.name} of {trained.description}; inputs: {len(paths)}")
@@ -142,10 +149,10 @@ def main() -> None:
     predictions = _predict(predictor, paths, overlays)
     num_bad = len(paths) - len(predictions)
     if num_bad == len(paths):
-        raise DataError(f"None of the {len(paths)} inputs can be read; nothing is written.")
+        raise DataError(f"No input can be read, of {len(paths)}; nothing is written.")
     write_text(to_text(predictions, FLAGS.format), FLAGS.output)
     if FLAGS.output:
-        say_to_stderr(f"{len(predictions)} predictions: {FLAGS.output}")
+        say_to_stderr(f"predictions: {len(predictions)}, in {FLAGS.output}")
     if num_bad:
         raise DataError(f"{num_bad} of {len(paths)} inputs cannot be read and are left out.")
 

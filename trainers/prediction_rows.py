@@ -78,7 +78,7 @@ def write_text(text: str, path: str | None) -> None:
 
 
 def check_output(path: str | None, inputs: Sequence[str], model: str | None) -> None:
-    """Checks, without writing, that a file can take the predictions; None is fine.
+    """Checks that a file may take the predictions; None is fine.
 
     Args:
         path: The file.
@@ -92,11 +92,6 @@ def check_output(path: str | None, inputs: Sequence[str], model: str | None) -> 
         return
     if files.is_directory(path):
         raise ConfigurationError(f"--output={path} is a directory. Give a file, such as p.csv.")
-    folder = path.rpartition("/")[0] or ("/" if path.startswith("/") else ".")
-    if not files.is_remote(path) and not files.is_directory(folder):
-        raise ConfigurationError(
-            f"--output={path}: there is no folder {folder!r}. Make it, or give another file."
-        )
     is_of_a_training = path.rpartition("/")[2] in _FILES_OF_A_TRAINING
     if is_of_a_training or path.endswith(".keras") or is_input(path, [*inputs, model or ""]):
         raise ConfigurationError(

@@ -17,7 +17,7 @@ from trainers.tpu_topology import Topology
 
 _MISSING = (
     "trainers.tpu_check needs the packages jax and libtpu, whose compiler it uses ({reason}). "
-    "Install them with: pip install 'tokenlearner-keras[tpu-check]' (Linux only)"
+    "Install them with: pip install '.[tpu-check]' in a clone (Linux only)"
 )
 
 # "… the total memory required for HLO temporaries (22.50G) exceeds available HBM (15.75G)"

@@ -257,5 +257,5 @@ def test_wrong_usage(command: Export, arguments: list[str], message: str) -> Non
 def test_a_missing_package(command: Export, monkeypatch: pytest.MonkeyPatch, format: str) -> None:
     nothing = SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: None))
     monkeypatch.setattr(requirements, "importlib", nothing)
-    with pytest.raises(ConfigurationError, match=r"Not installed: .*tokenlearner-keras\[export\]"):
+    with pytest.raises(ConfigurationError, match=r"Not installed: .*'\.\[export\]' in a clone"):
         command("--workdir=a", f"--format={format}")

@@ -153,7 +153,7 @@ def test_bad_files_are_named_and_left_out(
         assert reason in line
     assert any(re.search("passed over.*: 1$", line) for line in said)
     assert len(_rows(output.read_text())) == 5 * NUM_DIGITS
-    with pytest.raises(DataError, match="None of the 1 inputs"):
+    with pytest.raises(DataError, match="No input can be read, of 1"):
         command(f"--workdir={workdir}", f"--inputs={digits / 'text.png'}", f"--output={output}")
     assert len(_rows(output.read_text())) == 5 * NUM_DIGITS
     assert sorted(path.name for path in output.parent.iterdir() if path.is_file()) == [
@@ -205,10 +205,64 @@ def test_pictures_of_what_the_tokens_look_at(
     (shape,) = sizes
     assert shape[1] > 2 * shape[0]  # the image, and the two tokens beside it
     assert (_pixels(pictures / names[0]) == _pixels(pictures / names[2])).all()
+    # No picture takes the place of a file.
+    before = _contents(pictures)
+    with pytest.raises(ConfigurationError, match="a new or an empty folder"):
+        command(f"--workdir={workdir}", f"--inputs={first}", f"--overlay_dir={pictures}")
+    assert _contents(pictures) == before
     with pytest.raises(ConfigurationError, match="lies in --inputs"):
         command(
             f"--workdir={workdir}", f"--inputs={digits}", f"--overlay_dir={digits / 'pictures'}"
         )
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("flag", ["output", "overlay_dir"])
+def test_a_place_that_takes_no_files_is_told_before_anything_is_predicted(
+    command: Predict, workdir: Path, digits: Path, monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    monkeypatch.setattr(predict, "_predict", lambda *_: pytest.fail("predicted"))
+    pytest.importorskip("matplotlib")
+    (digits.parent / "file").write_text("kept")
+    place = digits.parent / "file" / "below"
+    with pytest.raises(ConfigurationError, match=f"--{flag}=.*cannot be written.*another place"):
+        command(f"--workdir={workdir}", f"--inputs={digits}", f"--{flag}={place}")
+    assert (digits.parent / "file").read_text() == "kept"
+
+
+def test_folders_are_made(command: Predict, workdir: Path, digits: Path, tmp_path: Path) -> None:
+    output = tmp_path / "two" / "folders" / "p.csv"
+    command(f"--workdir={workdir}", f"--inputs={digits}", f"--output={output}")
+    assert len(_rows(output.read_text())) == 5 * NUM_DIGITS
+
+
+@pytest.mark.parametrize("ending", ["softmax", "sigmoid", "layer", "nested", "logits"])
+def test_answers_that_are_probabilities_already(
+    command: Predict, digits: Path, tmp_path: Path, ending: str
+) -> None:
+    images = keras.Input((8, 8, 3))
+    x = keras.layers.Flatten()(images)
+    name = ending if ending in ("softmax", "sigmoid") else None
+    x = keras.layers.Dense(3, activation=name)(x)
+    if ending in ("layer", "nested"):
+        x = keras.layers.Softmax()(x)
+    model = keras.Model(images, x)
+    if ending == "nested":
+        model = keras.Sequential([images, model])
+    path = tmp_path / "any.keras"
+    model.save(path)
+    found = _rows(command(f"--model={path}", f"--inputs={digits}", "--top_k=3"))
+    pixels = np.stack([_pixels(each) for each in sorted(digits.rglob("*.png"))])
+    resized = [evaluation_example({"image": each}, PreprocessingConfig((8, 8))) for each in pixels]
+    expected = model(normalize(np.stack(resized), "unit"))
+    if ending == "logits":
+        expected = keras.ops.softmax(expected)
+    expected = -np.sort(-np.asarray(expected), axis=-1)
+    values = np.array([float(row["probability"]) for row in found]).reshape(expected.shape)
+    np.testing.assert_allclose(values, expected, rtol=1e-4)
 
 
 @pytest.fixture
@@ -281,7 +335,6 @@ def test_the_file_of_a_work_directory(
         (["--model=names.txt", "--inputs=."], "Expected --model=FILE.keras"),
         (["--model=bad.keras", "--inputs=."], "only a part of one"),
         (["--workdir=DIR", "--inputs=.", "--output=."], "is a directory"),
-        (["--workdir=DIR", "--inputs=.", "--output=no/p.csv"], "there is no folder 'no'"),
         (["--workdir=DIR", "--inputs=names.txt", "--output=names.txt"], "would replace"),
         (["--workdir=DIR", "--inputs=.", "--frames_per_second=0"], "--frames_per_second"),
     ],

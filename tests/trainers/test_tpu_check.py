@@ -195,7 +195,7 @@ def test_without_its_packages_it_says_what_to_install(
 ) -> None:
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")  # taken back after the test
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'tokenlearner-keras\[tpu-check\]'"):
+    with pytest.raises(ConfigurationError, match=r"pip install '\.\[tpu-check\]' in a clone"):
         TpuCompiler(parse_topology("v5e:2x2"))
 
 

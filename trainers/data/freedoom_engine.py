@@ -31,7 +31,7 @@ def import_vizdoom() -> Any:
         raise ConfigurationError(
             "The Freedoom data are rendered by the package 'vizdoom', which could not "
             f"be imported ({error}). Install it with: "
-            "pip install tokenlearner-keras[demo]"
+            "pip install '.[demo]' in a clone"
         ) from error
     return vizdoom
 

@@ -30,7 +30,7 @@ def import_av() -> Any:
     except ImportError as error:
         raise ConfigurationError(
             f"Reading video files needs the package av, which could not be imported ({error}). "
-            "Install it with: pip install 'tokenlearner-keras[video]'"
+            "Install it with: pip install '.[video]' in a clone"
         ) from error
     return av
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from trainers import files
 from trainers.errors import ConfigurationError
+from trainers.writable import check_writable
+from trainers.writable import folder_of
 
 
 def check_output(path: str | None) -> None:
-    """Checks that something can be written to a path where nothing is yet.
+    """Checks that something can be written to a path where nothing is yet; makes its folder.
 
     Raises:
         ConfigurationError: If no path is given, it is not local, or something is there.
@@ -25,6 +27,7 @@ def check_output(path: str | None) -> None:
         )
     if os.path.lexists(path):
         raise ConfigurationError(f"--output={path} is there already. Remove it, or name another.")
+    check_writable(folder_of(path), f"--output={path}")
 
 
 @contextlib.contextmanager
@@ -34,7 +37,6 @@ def partial_output(path: str) -> Iterator[str]:
     After an error, or without anything there, nothing is left.
     """
     folder = Path(path).absolute().parent
-    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as temporary:
         partial = os.path.join(temporary, Path(path).name)
         yield partial

@@ -33,5 +33,5 @@ def check_requirements(format: str) -> None:
     if missing:
         raise ConfigurationError(
             f"--format={format} needs {', '.join(REQUIREMENTS[format])}. Not installed: "
-            f"{', '.join(missing)}. Install them with: pip install 'tokenlearner-keras[export]'"
+            f"{', '.join(missing)}. Install them with: pip install '.[export]' in a clone"
         )

@@ -131,7 +131,7 @@ def test_missing_engine_names_the_command(cache: Path, monkeypatch: pytest.Monke
         return real_import(name, *arguments, **keywords)  # type: ignore[arg-type]
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(ConfigurationError, match=r"pip install tokenlearner-keras\[demo\]"):
+    with pytest.raises(ConfigurationError, match=r"pip install '\.\[demo\]'"):
         load_freedoom_objects("train", SMALL)
 
 

@@ -143,7 +143,7 @@ def test_damaged_file(tmp_path: Path, length: int) -> None:
 
 def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'tokenlearner-keras\[video\]'"):
+    with pytest.raises(ConfigurationError, match=r"pip install '\.\[video\]' in a clone"):
         list(read_frames("a.mp4"))
 
 
