@@ -19,7 +19,6 @@ MODELS = {
     "vit_ti8_d4_tl8at2": "TokenLearner",
     "vit_ti8_d4_tl8at3": "TokenLearner",
     "vit_ti8_d4_pool3at1": "average pooling",
-    "vit_ti8_d4_pool3at2": "average pooling",
     "vit_ti8_d2": "plain ViT",
 }
 

@@ -174,7 +174,9 @@ def _dry_run_on(folders: list[Path], *flags: str) -> list[tuple[int, str, str]]:
     data = ["--config.data.source=folder", "--config.data.data_dir=images"]
     before = sorted(folders[0].parent.rglob("*"))
     command = ["trainers.train", *fixed, *data, "--config.batch_size=4", *flags]
-    with start_workers([command] * 2, folders, TMPDIR=str(temporary)) as workers:
+    # TensorFlow imports functions from files that it writes there for a moment.
+    variables = {"TMPDIR": str(temporary), "PYTHONDONTWRITEBYTECODE": "1"}
+    with start_workers([command] * 2, folders, **variables) as workers:
         ends = ends_of(workers)
     assert sorted(folders[0].parent.rglob("*")) == before
     return ends

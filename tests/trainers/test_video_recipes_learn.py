@@ -97,9 +97,9 @@ def test_a_recipe_learns_motion(
     if recipe.startswith("kinetics"):
         overrides.append(f"init_from={request.getfixturevalue('image_model')}")
 
-    def results(frame_order: str) -> list[float]:
+    def results(frame_order: str, seeds: Sequence[int]) -> list[float]:
         found = []
-        for seed in SEEDS:
+        for seed in seeds:
             more = (f"video.frame_order={frame_order}", f"seed={seed}")
             workdir = trainer(f"{frame_order}_{seed}", *_flags((*overrides, *more)))
             (row,) = rows(workdir, "test")
@@ -107,7 +107,8 @@ def test_a_recipe_learns_motion(
             gc.collect()  # Or the clips of several trainings lie in memory, half a gigabyte each.
         return found
 
-    clips, one_frame = results("natural"), results("repeated")
+    # One frame is at chance with any seed, so one tells.
+    clips, one_frame = results("natural", SEEDS), results("repeated", SEEDS[:1])
     print(f"{recipe}: clips {clips}, one frame {one_frame}")
     # One frame is worth little more than a guess: nine classes, or eight labels of which
     # a quarter are there.
