@@ -22,7 +22,6 @@ from absl import flags
 from trainers import cli
 from trainers.configuration import base_config
 from trainers.data.example_preprocessing import check_kind
-from trainers.data.normalization import NORMALIZATIONS
 from trainers.data.sources import Source
 from trainers.data.sources import make_source
 from trainers.errors import ConfigurationError
@@ -46,8 +45,10 @@ from trainers.formats.saved_model import write_saved_model
 from trainers.formats.served_model import ServedModel
 from trainers.formats.stablehlo_file import check_stablehlo_normalization
 from trainers.formats.stablehlo_file import write_stablehlo
-from trainers.keras_file import InputSettings
 from trainers.keras_file import load_keras_file
+from trainers.model_flags import check_model_flags
+from trainers.model_flags import define_model_flags
+from trainers.model_flags import input_settings
 from trainers.run_checks import check_backend
 from trainers.signals import StopRequest
 from trainers.trained_model import TrainedModel
@@ -59,16 +60,12 @@ FLAGS = flags.FLAGS
 INPUTS = ("normalized", "uint8")
 # Protocol buffers and FlatBuffers count bytes in 31 bits.
 _LARGEST_FILE = 2**31
-_OF_A_WORKDIR = ("checkpoint",)
-_OF_A_FILE = ("image_size", "crop_fraction", "normalization", "stride")
 
 
 def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     """Defines the flags of this command."""
     values = {"flag_values": flag_values}
-    defaults = InputSettings()
-    cli.define_path("workdir", "The work directory of a training.", **values)
-    cli.define_path("model", "A .keras file, in place of --workdir.", **values)
+    define_model_flags(flag_values)
     flags.DEFINE_enum("format", None, FORMATS, "What to write.", **values)
     cli.define_path("output", "The file, of saved_model the folder; must not exist.", **values)
     flags.DEFINE_enum(
@@ -76,28 +73,6 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     )
     flags.DEFINE_string(
         "eval_set", None, "To compare on: [SOURCE:]SPLIT[@DATA_DIR], such as digits:test.", **values
-    )
-    flags.DEFINE_integer(
-        "checkpoint", None, "With --workdir: step; the newest valid one if not given.", **values
-    )
-    flags.DEFINE_integer(
-        "image_size", None, "With --model, if it takes any: pixels of a side.", **values
-    )
-    flags.DEFINE_float(
-        "crop_fraction",
-        defaults.crop_fraction,
-        "With --model: share of the image in the window that is cut out of its middle.",
-        **values,
-    )
-    flags.DEFINE_enum(
-        "normalization",
-        defaults.normalization,
-        NORMALIZATIONS,
-        "With --model: unit is -1 to 1, zero_one 0 to 1.",
-        **values,
-    )
-    flags.DEFINE_integer(
-        "stride", defaults.stride, "With --model: distance of a clip's frames.", **values
     )
 
 
@@ -145,15 +120,7 @@ def _check_flags() -> None:
     Raises:
         ConfigurationError: If they do not.
     """
-    if bool(FLAGS.workdir) == bool(FLAGS.model):
-        raise ConfigurationError(
-            "Expected one of --workdir=DIR and --model=FILE.keras. Received "
-            f"{'both' if FLAGS.workdir else 'none'}."
-        )
-    alien, other = (_OF_A_FILE, "--model") if FLAGS.workdir else (_OF_A_WORKDIR, "--workdir")
-    for name in alien:
-        if FLAGS[name].present:
-            raise ConfigurationError(f"--{name} goes with {other}. Leave it out.")
+    check_model_flags(FLAGS)
     if not FLAGS.format:
         raise ConfigurationError(f"Expected --format={'|'.join(FORMATS)}. Received none.")
     if FLAGS.format == "saved_model" and FLAGS["input"].present:
@@ -171,8 +138,7 @@ def _check_flags() -> None:
 def _load() -> TrainedModel:
     if FLAGS.workdir:
         return load_workdir(FLAGS.workdir, FLAGS.checkpoint)
-    settings = InputSettings(**{name: FLAGS[name].value for name in _OF_A_FILE})
-    return load_keras_file(FLAGS.model, settings)
+    return load_keras_file(FLAGS.model, input_settings(FLAGS))
 
 
 def _check_model(served: ServedModel) -> None:

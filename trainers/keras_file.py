@@ -19,6 +19,7 @@ from trainers.reporting import say_to_stderr
 from trainers.trained_model import TrainedModel
 from trainers.trained_model import choose_class_names
 from trainers.view_reduction import make_view_reduction
+from trainers.writable import folder_of
 
 _RANK_OF_IMAGES = 4  # (batch, height, width, channels)
 _RANK_OF_VIDEOS = 5  # (batch, frames, height, width, channels)
@@ -170,7 +171,7 @@ def _image_size(path: str, own: tuple[int | None, ...], wanted: int | None) -> t
 
 def _point_to_workdir(path: str) -> None:
     """Says so if the file lies in a work directory, which knows what the file does not."""
-    folder = path.rpartition("/")[0] or "."
+    folder = folder_of(path)
     if files.exists(files.join(folder, "config.json")):
         say_to_stderr(
             f"warning: {path} lies in a work directory; --workdir={folder} takes the "

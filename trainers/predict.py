@@ -24,7 +24,6 @@ from absl import flags
 from trainers import cli
 from trainers.attention_overlays import AttentionOverlays
 from trainers.data.batch_size import evaluation_batch_size
-from trainers.data.normalization import NORMALIZATIONS
 from trainers.data.progress import progress_bar
 from trainers.data.video_files import FRAMES_PER_SECOND
 from trainers.data.video_files import MIN_SIDE
@@ -32,8 +31,10 @@ from trainers.data.video_files import import_av
 from trainers.errors import ConfigurationError
 from trainers.errors import DataError
 from trainers.experiment import show_warnings_plainly
-from trainers.keras_file import InputSettings
 from trainers.keras_file import load_keras_file
+from trainers.model_flags import check_model_flags
+from trainers.model_flags import define_model_flags
+from trainers.model_flags import input_settings
 from trainers.prediction_inputs import check_outside
 from trainers.prediction_inputs import find_inputs
 from trainers.prediction_inputs import named_inputs
@@ -55,15 +56,12 @@ from trainers.writable import folder_of
 
 FLAGS = flags.FLAGS
 BATCH_SIZE = 32
-_OF_A_WORKDIR = ("checkpoint",)
-_OF_A_FILE = ("image_size", "crop_fraction", "normalization", "stride", "activation")
 
 
 def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     """Defines the flags of this command."""
     values = {"flag_values": flag_values}
-    cli.define_path("workdir", "The work directory of a training.", **values)
-    cli.define_path("model", "A .keras file, in place of --workdir.", **values)
+    define_model_flags(flag_values)
     flags.DEFINE_multi_string(
         "inputs", [], "Files and folders, with commas between; may be repeated.", **values
     )
@@ -86,37 +84,9 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     flags.DEFINE_integer(
         "min_side", MIN_SIDE, "Pixels of the shorter side of a video.", lower_bound=1, **values
     )
-    flags.DEFINE_integer(
-        "checkpoint", None, "With --workdir: step; the newest valid one if not given.", **values
-    )
-    _define_flags_of_a_file(flag_values)
-
-
-def _define_flags_of_a_file(flag_values: flags.FlagValues) -> None:
-    values = {"flag_values": flag_values}
-    defaults = InputSettings()
-    flags.DEFINE_integer(
-        "image_size", None, "With --model, if it takes any: pixels of a side.", **values
-    )
-    flags.DEFINE_float(
-        "crop_fraction",
-        defaults.crop_fraction,
-        "With --model: share of the image in the window that is cut out of its middle.",
-        **values,
-    )
-    flags.DEFINE_enum(
-        "normalization",
-        defaults.normalization,
-        NORMALIZATIONS,
-        "With --model: unit is -1 to 1, zero_one 0 to 1.",
-        **values,
-    )
-    flags.DEFINE_integer(
-        "stride", defaults.stride, "With --model: distance of a clip's frames.", **values
-    )
     flags.DEFINE_enum(
         "activation",
-        defaults.activation,
+        None,
         list(ACTIVATIONS),
         "With --model: what makes probabilities of its answers; none if it ends in that itself.",
         **values,
@@ -163,15 +133,7 @@ def _check_flags() -> None:
     Raises:
         ConfigurationError: If they do not.
     """
-    if bool(FLAGS.workdir) == bool(FLAGS.model):
-        raise ConfigurationError(
-            "Expected one of --workdir=DIR and --model=FILE.keras. Received "
-            f"{'both' if FLAGS.workdir else 'none'}."
-        )
-    alien, other = (_OF_A_FILE, "--model") if FLAGS.workdir else (_OF_A_WORKDIR, "--workdir")
-    for name in alien:
-        if FLAGS[name].present:
-            raise ConfigurationError(f"--{name} goes with {other}. Leave it out.")
+    check_model_flags(FLAGS)
     if not 0 < FLAGS.frames_per_second < math.inf:
         raise ConfigurationError(
             f"--frames_per_second: expected a number above 0. Received {FLAGS.frames_per_second}."
@@ -181,8 +143,7 @@ def _check_flags() -> None:
 def _load() -> TrainedModel:
     if FLAGS.workdir:
         return load_workdir(FLAGS.workdir, FLAGS.checkpoint, FLAGS.class_names)
-    settings = InputSettings(**{name: FLAGS[name].value for name in _OF_A_FILE})
-    return load_keras_file(FLAGS.model, settings, FLAGS.class_names)
+    return load_keras_file(FLAGS.model, input_settings(FLAGS), FLAGS.class_names)
 
 
 def _predict(

@@ -1,0 +1,64 @@
+"""The flags by which `predict` and `export` are told a trained model."""
+
+from absl import flags
+
+from trainers import cli
+from trainers.data.normalization import NORMALIZATIONS
+from trainers.errors import ConfigurationError
+from trainers.keras_file import InputSettings
+
+_OF_A_WORKDIR = ("checkpoint",)
+#: Fields of `InputSettings`, those that a command has defined.
+_OF_A_FILE = ("image_size", "crop_fraction", "normalization", "stride", "activation")
+
+
+def define_model_flags(flag_values: flags.FlagValues) -> None:
+    """Defines --workdir, --model and how the inputs of a model are made."""
+    values = {"flag_values": flag_values}
+    defaults = InputSettings()
+    cli.define_path("workdir", "The work directory of a training.", **values)
+    cli.define_path("model", "A .keras file, in place of --workdir.", **values)
+    flags.DEFINE_integer(
+        "checkpoint", None, "With --workdir: step; the newest valid one if not given.", **values
+    )
+    flags.DEFINE_integer(
+        "image_size", None, "With --model, if it takes any: pixels of a side.", **values
+    )
+    flags.DEFINE_float(
+        "crop_fraction",
+        defaults.crop_fraction,
+        "With --model: share of the image in the window that is cut out of its middle.",
+        **values,
+    )
+    flags.DEFINE_enum(
+        "normalization",
+        defaults.normalization,
+        NORMALIZATIONS,
+        "With --model: unit is -1 to 1, zero_one 0 to 1.",
+        **values,
+    )
+    flags.DEFINE_integer(
+        "stride", defaults.stride, "With --model: distance of a clip's frames.", **values
+    )
+
+
+def check_model_flags(values: flags.FlagValues) -> None:
+    """Checks that there is one model, and no flag of the other kind.
+
+    Raises:
+        ConfigurationError: If not.
+    """
+    if bool(values.workdir) == bool(values.model):
+        raise ConfigurationError(
+            "Expected one of --workdir=DIR and --model=FILE.keras. Received "
+            f"{'both' if values.workdir else 'none'}."
+        )
+    alien, other = (_OF_A_FILE, "--model") if values.workdir else (_OF_A_WORKDIR, "--workdir")
+    for name in alien:
+        if name in values and values[name].present:
+            raise ConfigurationError(f"--{name} goes with {other}. Leave it out.")
+
+
+def input_settings(values: flags.FlagValues) -> InputSettings:
+    """Returns what the flags say of the inputs of a `.keras` file."""
+    return InputSettings(**{name: values[name].value for name in _OF_A_FILE if name in values})
