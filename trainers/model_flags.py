@@ -7,6 +7,9 @@ from trainers.data.normalization import NORMALIZATIONS
 from trainers.errors import ConfigurationError
 from trainers.keras_file import InputSettings
 
+# They belong to the module that calls `define_model_flags`, and so to its --help.
+flags.disclaim_key_flags()
+
 _OF_A_WORKDIR = ("checkpoint",)
 #: Fields of `InputSettings`, those that a command has defined.
 _OF_A_FILE = ("image_size", "crop_fraction", "normalization", "stride", "activation")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 import tokenlearner_keras as tk
 from tests.trainers.data.video_record_sets import write_small_set
+from tests.trainers.processes import ROOT
 from tests.trainers.small_runs import TINY_MODEL
 from tests.trainers.small_runs import Trainer
 from tests.trainers.video_runs import CONVOLUTIONS
@@ -259,3 +260,13 @@ def test_a_missing_package(command: Export, monkeypatch: pytest.MonkeyPatch, for
     monkeypatch.setattr(requirements, "importlib", nothing)
     with pytest.raises(ConfigurationError, match=r"Not installed: .*'\.\[export\]' in a clone"):
         command("--workdir=a", f"--format={format}")
+
+
+@pytest.mark.slow
+def test_the_help_has_all_flags() -> None:
+    command = [sys.executable, "-m", "trainers.export", "--help"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    values = flags.FlagValues()
+    export.define_flags(values)
+    missing = [each for each in values if f"--{each}:" not in shown.replace("[no]", "")]
+    assert not missing

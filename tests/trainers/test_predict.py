@@ -382,3 +382,13 @@ def test_as_a_process(workdir: Path, digits: Path) -> None:
     assert "error: 1 of 7 inputs" in bad.stderr and "Traceback" not in bad.stderr
     wrong = run(f"--inputs={digits}", "--top_k=0")
     assert wrong.returncode == 2 and not wrong.stdout and "top_k" in wrong.stderr
+
+
+@pytest.mark.slow
+def test_the_help_has_all_flags() -> None:
+    command = [sys.executable, "-m", "trainers.predict", "--help"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    values = flags.FlagValues()
+    predict.define_flags(values)
+    missing = [each for each in values if f"--{each}:" not in shown.replace("[no]", "")]
+    assert not missing
