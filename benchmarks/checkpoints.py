@@ -34,6 +34,7 @@ from benchmarks.measuring import write_csv
 from trainers.checkpoint_files import read_checkpoint
 from trainers.checkpointing import CheckpointStore
 from trainers.configuration import complete_config
+from trainers.engines.choice import make_local_engine
 from trainers.experiment import Schedule
 from trainers.experiment import make_model
 from trainers.experiment import make_model_config
@@ -96,7 +97,7 @@ class _Training:
             model=self.model,
             optimizer=self.optimizer,
             loss=make_loss(config.loss),
-            strategy=tf.distribute.get_strategy(),
+            engine=make_local_engine(),
             batch_size=FLAGS.batch_size,
             normalization=config.data.normalization,
             global_clipnorm=1.0,

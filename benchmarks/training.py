@@ -39,6 +39,7 @@ from trainers.data.distributed import training_batches
 from trainers.data.normalization import normalize
 from trainers.data.pipeline import training_dataset
 from trainers.data.sources import make_source
+from trainers.engines.choice import make_local_engine
 from trainers.experiment import make_durations
 from trainers.experiment import make_model
 from trainers.experiment import make_model_config
@@ -150,17 +151,17 @@ class _Trainer(_Arm):
 
     def __init__(self, config: ConfigDict) -> None:
         super().__init__(config)
-        strategy = tf.distribute.get_strategy()
+        engine = make_local_engine()
         self.batches = training_batches(
             self.source,
             self.preprocessing,
-            strategy,
+            engine,
             batch_size=config.batch_size,
             seed=config.seed,
             start_step=0,
             mixup_alpha=config.data.mixup_alpha,
         )
-        self.train_step = make_train_step(config, self.model, self.optimizer, strategy)
+        self.train_step = make_train_step(config, self.model, self.optimizer, engine)
         self.folder = tempfile.TemporaryDirectory()
         self.writer = MetricsWriter(self.folder.name, 0)
         self.log = TrainingLog(self.writer, self.optimizer, config.batch_size)

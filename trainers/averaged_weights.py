@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import keras
 
+from trainers.host_arrays import to_numpy
+
 
 @contextlib.contextmanager
 def averaged_weights(
@@ -18,7 +20,7 @@ def averaged_weights(
         yield
         return
     variables = model.trainable_variables
-    raw = [variable.numpy() for variable in variables]
+    raw = [to_numpy(variable) for variable in variables]
     try:
         put_averages(model, optimizer)
         yield
@@ -35,4 +37,4 @@ def put_averages(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> N
     if optimizer.use_ema:
         averages = optimizer._model_variables_moving_average
         for variable, average in zip(model.trainable_variables, averages, strict=True):
-            variable.assign(average.numpy())
+            variable.assign(to_numpy(average))

@@ -1,17 +1,20 @@
 """From bytes to the logits of each class: normalisation, the model, one answer from all views."""
 
+from typing import Any
+
 import keras
-import tensorflow as tf
+from keras import ops
 
 from trainers.data.normalization import normalize
+from trainers.one_by_one import map_one_by_one
 from trainers.view_reduction import ViewReduction
 
 _RANK_OF_VIEWS = 6  # (batch, views, frames, height, width, channels)
 
 
 def class_logits(
-    model: keras.Model, inputs: tf.Tensor, normalization: str, view_reduction: ViewReduction
-) -> tf.Tensor:
+    model: keras.Model, inputs: Any, normalization: str, view_reduction: ViewReduction
+) -> Any:
     """Returns what a model answers, float32 (B, K).
 
     Args:
@@ -21,12 +24,11 @@ def class_logits(
         view_reduction: One answer from the views of a video.
     """
 
-    def answer(images: tf.Tensor) -> tf.Tensor:
-        return tf.cast(model(normalize(images, normalization), training=False), tf.float32)
+    def answer(images: Any) -> Any:
+        return ops.cast(model(normalize(images, normalization), training=False), "float32")
 
     if len(inputs.shape) < _RANK_OF_VIEWS:
         return answer(inputs)
     # One view after the other: the memory of a single clip each.
-    views = tf.transpose(inputs, (1, 0, 2, 3, 4, 5))
-    logits = tf.map_fn(answer, views, fn_output_signature=tf.float32, parallel_iterations=1)
-    return view_reduction(logits)
+    views = ops.transpose(inputs, (1, 0, 2, 3, 4, 5))
+    return view_reduction(map_one_by_one(answer, views))

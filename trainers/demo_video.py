@@ -23,6 +23,7 @@ from trainers.data.sources import Source
 from trainers.data.sources import make_source
 from trainers.data.video_preprocessing import evaluation_clip
 from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
+from trainers.engines.choice import make_local_engine
 from trainers.errors import ConfigurationError
 from trainers.evaluation import Evaluator
 from trainers.experiment import make_preprocessing
@@ -142,7 +143,7 @@ def evaluate_order(
         model=model,
         optimizer=None,
         loss=make_loss(config.loss),
-        strategy=tf.distribute.get_strategy(),
+        engine=make_local_engine(),
         preprocessing=dataclasses.replace(preprocessing, frame_order=frame_order),
         batch_size=config.batch_size,
         normalization=config.data.normalization,

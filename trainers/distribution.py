@@ -15,6 +15,14 @@ from trainers.errors import ConfigurationError
 from trainers.errors import TrainingError
 from trainers.hosts import Hosts
 
+# What a step raises here when another process is gone.
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+)
+
 STRATEGIES = ("auto", "tpu", "mirrored", "multi_worker", "one_device")
 
 _NO_TPU = (
@@ -45,7 +53,7 @@ def make_strategy(
             TF_CONFIG is missing or wrong.
         TrainingError: If the workers do not come together.
     """
-    cluster = _check_flags(name, tpu, virtual_devices)
+    cluster = check_flags(name, tpu, virtual_devices)
     if virtual_devices is not None:
         _make_virtual_devices(virtual_devices)
     if name == "tpu" or tpu:
@@ -63,12 +71,32 @@ def describe_strategy(strategy: tf.distribute.Strategy) -> str:
     kind = _public_name(strategy)
     replicas = strategy.num_replicas_in_sync
     places = [str(device) for device in strategy.extended.worker_devices]
-    hosts = Hosts(strategy)
+    hosts = hosts_of(strategy)
     if hosts.count > 1:
         places = [f"host {hosts.index} of {hosts.count}", *places]
     if len(places) > 8:  # a pod has hundreds
         places = [places[0], "...", places[-1]]
     return f"{kind}, {_count(replicas, 'replica')}: {', '.join(places)}"
+
+
+def hosts_of(strategy: tf.distribute.Strategy) -> Hosts:
+    """Returns the processes that train together under a strategy."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return Hosts()
+    resolver = strategy.cluster_resolver
+    jobs = resolver.cluster_spec().as_dict()
+    before = len(jobs.get("chief", ())) if resolver.task_type == "worker" else 0
+    count = sum(map(len, jobs.values()))
+
+    @tf.function
+    def of_replicas(value: tf.Tensor) -> tf.Tensor:
+        return strategy.gather(strategy.run(tf.identity, args=(value,)), axis=0)
+
+    def gather(value: int) -> list[int]:
+        values = of_replicas(tf.constant([value], tf.int64)).numpy().tolist()
+        return list(values[:: len(values) // count])
+
+    return Hosts(count, before + int(resolver.task_id), gather, _LOST)
 
 
 def describe_topology(topology: Any) -> str:
@@ -95,8 +123,17 @@ def _public_name(strategy: tf.distribute.Strategy) -> str:
     return type(strategy).__name__
 
 
-def _check_flags(name: str, tpu: str | None, virtual_devices: int | None) -> Cluster | None:
-    """Checks that the flags agree; returns the workers to train with, if there are any."""
+def check_flags(name: str, tpu: str | None, virtual_devices: int | None) -> Cluster | None:
+    """Checks that the flags agree; returns the workers to train with, if there are any.
+
+    Args:
+        name: As for `make_strategy`.
+        tpu: As for `make_strategy`.
+        virtual_devices: As for `make_strategy`.
+
+    Raises:
+        ConfigurationError: If they do not, or TF_CONFIG is missing or wrong.
+    """
     if name not in STRATEGIES:
         raise ConfigurationError(
             f"--strategy must be one of {', '.join(STRATEGIES)}. Received: {name!r}."
@@ -104,6 +141,10 @@ def _check_flags(name: str, tpu: str | None, virtual_devices: int | None) -> Clu
     if tpu and name not in ("auto", "tpu"):
         raise ConfigurationError(
             f"--tpu={tpu} needs --strategy=tpu or auto. Received --strategy={name}."
+        )
+    if virtual_devices is not None and virtual_devices < 1:
+        raise ConfigurationError(
+            f"--virtual_devices must be at least 1. Received: {virtual_devices}."
         )
     if tpu or name not in ("auto", "multi_worker"):
         return None
@@ -131,8 +172,6 @@ def _devices() -> list[str]:
 
 
 def _make_virtual_devices(count: int) -> None:
-    if count < 1:
-        raise ConfigurationError(f"--virtual_devices must be at least 1. Received: {count}.")
     if tf.config.list_physical_devices("GPU"):
         tf.config.set_visible_devices([], "GPU")
     cpu = tf.config.list_physical_devices("CPU")[0]

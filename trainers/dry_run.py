@@ -16,14 +16,13 @@ from trainers.data.example_preprocessing import num_views
 from trainers.data.pipeline import evaluation_dataset
 from trainers.data.pipeline import training_dataset
 from trainers.data.sources import Source
+from trainers.engines.engine import Engine
 from trainers.errors import ConfigurationError
 from trainers.errors import DataError
 from trainers.errors import TrainingError
 from trainers.evaluation import Evaluator
-from trainers.lone_replica import LoneReplica
 from trainers.reporting import format_metrics
 from trainers.step_memory import StepMemory
-from trainers.step_memory import compiled_memory
 from trainers.train_step import TrainStep
 
 _FINDINGS = (DataError, TrainingError, OSError, tf.errors.OpError)
@@ -81,7 +80,7 @@ def print_memory(
     config: ConfigDict,
     model_config: ModelConfig,
     preprocessing: Preprocessing,
-    strategy: tf.distribute.Strategy,
+    engine: Engine,
     train_source: Source,
     eval_source: Source,
 ) -> None:
@@ -96,30 +95,30 @@ def print_memory(
         config: The whole configuration.
         model_config: From `make_model_config`.
         preprocessing: From `make_preprocessing`.
-        strategy: Of the training.
+        engine: Of the training.
         train_source: What is trained on.
         eval_source: What is evaluated.
     """
-    replicas = strategy.num_replicas_in_sync
-    device = strategy.extended.worker_devices[0]
-    replica = LoneReplica(config, model_config, preprocessing, device)
+    replicas = engine.num_replicas
+    measured = engine.measured_steps(config, model_config, preprocessing)
     share = {"batch_size": config.batch_size, "replicas_per_host": replicas}
     train_data = training_dataset(train_source, preprocessing, seed=config.seed, **share)
     print(
-        f"weights: {_megabytes(replica.weight_bytes)}, optimizer: "
-        f"{_megabytes(replica.optimizer_bytes)}",
+        f"weights: {_megabytes(measured.weight_bytes)}, optimizer: "
+        f"{_megabytes(measured.optimizer_bytes)}",
         flush=True,
     )
-    steps = {"training step": replica.training(train_data.element_spec)}
+    _print_step("training step", measured.training_memory(train_data.element_spec))
     for name, views in {"evaluation step": False, "evaluation step of views": True}.items():
         if not views or num_views(preprocessing) > 1:
             batch_size = evaluation_batch_size(config.batch_size, preprocessing, replicas, views)
             share["batch_size"] = batch_size
             eval_data = evaluation_dataset(eval_source, preprocessing, views=views, **share)
-            steps[name] = replica.evaluation(eval_data.element_spec)
-    for name, (step, specifications) in steps.items():
-        memory = compiled_memory(step, *specifications)
-        print(f"memory of a replica's {name}: {_describe(memory)}", flush=True)
+            _print_step(name, measured.evaluation_memory(eval_data.element_spec))
+
+
+def _print_step(name: str, memory: StepMemory | None) -> None:
+    print(f"memory of a replica's {name}: {_describe(memory)}", flush=True)
 
 
 def _describe(memory: StepMemory | None) -> str:

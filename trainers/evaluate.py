@@ -30,9 +30,9 @@ from trainers.data.bad_examples import check_limit
 from trainers.data.example_preprocessing import check_kind
 from trainers.data.sources import Source
 from trainers.data.sources import has_several_labels
-from trainers.distribution import STRATEGIES
-from trainers.distribution import describe_strategy
-from trainers.distribution import make_strategy
+from trainers.engines.choice import check_backend
+from trainers.engines.choice import define_flags as define_engine_flags
+from trainers.engines.choice import make_engine
 from trainers.errors import ConfigurationError
 from trainers.evaluation import Evaluator
 from trainers.evaluation_sets import EvaluationSet
@@ -44,9 +44,7 @@ from trainers.experiment import make_model
 from trainers.experiment import make_preprocessing
 from trainers.experiment import make_records
 from trainers.experiment import show_warnings_plainly
-from trainers.hosts import Hosts
 from trainers.reporting import format_metrics
-from trainers.run_checks import check_backend
 from trainers.run_checks import check_labels
 from trainers.run_checks import describe_model
 from trainers.state import load_state
@@ -82,11 +80,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
         "views", True, "Judge a video by all its views, not by the clip in its middle.", **values
     )
     cli.define_path("report", "JSON file for results by class.", **values)
-    flags.DEFINE_enum("strategy", "auto", STRATEGIES, "How to distribute the work.", **values)
-    flags.DEFINE_string("tpu", None, "'local' on a TPU VM, or the name of a TPU.", **values)
-    flags.DEFINE_integer(
-        "virtual_devices", None, "Cut the CPU into that many devices, to rehearse.", **values
-    )
+    define_engine_flags(flag_values)
 
 
 def main() -> None:
@@ -103,11 +97,11 @@ def main() -> None:
     check_report(FLAGS.report)
 
     # ----------------------------------------------------- checkpoint and devices
-    strategy = make_strategy(FLAGS.strategy, FLAGS.tpu, FLAGS.virtual_devices)
-    hosts = Hosts(strategy)
+    engine = make_engine(FLAGS)
+    hosts = engine.hosts
     with hosts.agreement():
         step, arrays = load_checkpoint(FLAGS.workdir, FLAGS.checkpoint)
-    print(describe_strategy(strategy), flush=True)
+    print(engine.describe(), flush=True)
     hosts.check_same("the checkpoint to evaluate", step)
 
     # ------------------------------------------------------------ data and model
@@ -117,16 +111,16 @@ def main() -> None:
         sources = {
             each.name: each.open(model_config.num_classes, class_names, records) for each in sets
         }
-    with strategy.scope():
+    with engine.scope():
         model, optimizer = make_model(config, model_config, NO_TRAINING)
     load_state(arrays, model, optimizer)
     if size_config.image_size != model_config.image_size:
-        with strategy.scope(), averaged_weights(model, optimizer if averages else None):
+        with engine.scope(), averaged_weights(model, optimizer if averages else None):
             model, optimizer = _resized(model), None
     for source in sources.values():
         check_kind(source, preprocessing)
         check_labels(source, config.data.multi_label)
-    evaluator = make_evaluator(config, model, optimizer, strategy, preprocessing, averages)
+    evaluator = make_evaluator(config, model, optimizer, engine, preprocessing, averages)
     print(f"{describe_model(model)}, step {step}, {_describe_weights(averages)}", flush=True)
 
     # ---------------------------------------------------------------- evaluation

@@ -6,7 +6,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from trainers.average_precision import average_precisions
@@ -20,6 +19,8 @@ from trainers.data.distributed import evaluation_batches
 from trainers.data.example_preprocessing import Preprocessing
 from trainers.data.failures import explain_data_failures
 from trainers.data.sources import Source
+from trainers.engines.engine import Batch
+from trainers.engines.engine import Engine
 from trainers.errors import DataError
 from trainers.losses import Loss
 from trainers.metrics import class_sums
@@ -40,10 +41,10 @@ class Evaluator:
     weights are what they were afterwards.
 
     Args:
-        model: The Keras model, built in the strategy's scope.
+        model: The Keras model, built in the engine's scope.
         optimizer: Its optimizer; None if the model holds what is to be evaluated.
         loss: Loss of each example.
-        strategy: Where to run.
+        engine: Where to run.
         preprocessing: Size and crop of the images.
         batch_size: Global batch size; with views, that of the clips of a batch, see
             `evaluation_batch_size`.
@@ -63,7 +64,7 @@ class Evaluator:
         model: keras.Model,
         optimizer: keras.optimizers.Optimizer | None,
         loss: Loss,
-        strategy: tf.distribute.Strategy,
+        engine: Engine,
         preprocessing: Preprocessing,
         batch_size: int,
         normalization: str,
@@ -75,7 +76,7 @@ class Evaluator:
         self.model = model
         self.optimizer = optimizer
         self.loss = loss
-        self.strategy = strategy
+        self.engine = engine
         self.preprocessing = preprocessing
         self.batch_size = batch_size
         self.normalization = normalization
@@ -85,8 +86,9 @@ class Evaluator:
         self.max_bad_examples = max_bad_examples
         self._bad_examples: dict[Source, BadExamples] = {}
         self._bad_examples_file: BadExamplesFile | None = None
-        self._step = tf.function(self._distributed_step)
-        self._ranking_step = tf.function(self._distributed_ranking_step)
+        self._step = engine.evaluation(model, self.replica_step)
+        self._step_by_class = engine.evaluation(model, self._replica_step_by_class)
+        self._ranking_step = engine.evaluation(model, self._replica_ranking_step, per_example=True)
 
     @property
     def bad_examples(self) -> list[BadExamples]:
@@ -141,7 +143,7 @@ class Evaluator:
         scores, targets = [], []
         with self._evaluating(source):
             for number, batch in enumerate(self._batches(source, views), 1):
-                parts = {name: each.numpy() for name, each in self._ranking_step(batch).items()}
+                parts = self._ranking_step(batch)
                 real = parts["mask"] > 0
                 scores.append(parts["logits"][real])
                 targets.append(parts["target"][real])
@@ -177,8 +179,8 @@ class Evaluator:
         confusion = totals.pop(_CONFUSION)
         return metrics_of(totals), np.asarray(confusion, np.int64)
 
-    def replica_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Evaluates one replica's share of a batch; to be called by `strategy.run`.
+    def replica_step(self, batch: Batch) -> Batch:
+        """Evaluates one replica's share of a batch; to be compiled by the engine.
 
         Args:
             batch: `image`, uint8 (B, H, W, 3), (B, T, H, W, 3) or with views
@@ -194,24 +196,25 @@ class Evaluator:
     def _totals(
         self, source: Source, num_batches: int | None, views: bool, *, by_class: bool
     ) -> dict[str, Any]:
+        step = self._step_by_class if by_class else self._step
         totals: dict[str, Any] = {}
         with self._evaluating(source):
             for number, batch in enumerate(self._batches(source, views), 1):
-                for name, value in self._step(batch, by_class).items():
+                for name, value in step(batch).items():
                     # float64: the sums of a large set keep their digits.
-                    totals[name] = totals.get(name, 0.0) + value.numpy().astype(np.float64)
+                    totals[name] = totals.get(name, 0.0) + value.astype(np.float64)
                 if _is_rehearsed(number, num_batches, totals):
                     break
         _check_any(source, totals)
         return totals
 
     def _batches(self, source: Source, views: bool) -> Any:
-        replicas = self.strategy.num_replicas_in_sync
+        replicas = self.engine.num_replicas
         return evaluation_batches(
             source,
             self.preprocessing,
             evaluation_batch_size(self.batch_size, self.preprocessing, replicas, views),
-            self.strategy,
+            self.engine,
             views,
             self._bad_examples_of(source),
         )
@@ -236,35 +239,23 @@ class Evaluator:
         ):
             yield
 
-    def _distributed_step(self, batch: Any, by_class: bool) -> dict[str, tf.Tensor]:
-        step = self._replica_step_by_class if by_class else self.replica_step
-        parts = self.strategy.run(step, args=(batch,))
-        return {
-            name: self.strategy.reduce(tf.distribute.ReduceOp.SUM, part, axis=None)
-            for name, part in parts.items()
-        }
-
-    def _replica_step_by_class(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def _replica_step_by_class(self, batch: Batch) -> Batch:
         logits = self._logits(batch)
         confusion = confusion_counts(logits, batch["label"], batch["mask"])
         return {**self._sums(logits, batch), _CONFUSION: confusion}
 
-    def _distributed_ranking_step(self, batch: Any) -> dict[str, tf.Tensor]:
-        parts = self.strategy.run(self._replica_ranking_step, args=(batch,))
-        return {name: self.strategy.gather(part, axis=0) for name, part in parts.items()}
-
-    def _replica_ranking_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def _replica_ranking_step(self, batch: Batch) -> Batch:
         logits = self._logits(batch)
         loss = self.loss(batch["target"], logits)
         return {"logits": logits, "loss": loss, "target": batch["target"], "mask": batch["mask"]}
 
-    def _logits(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+    def _logits(self, batch: Batch) -> Any:
         return class_logits(self.model, batch["image"], self.normalization, self.view_reduction)
 
-    def _sums(self, logits: tf.Tensor, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def _sums(self, logits: Any, batch: Batch) -> Batch:
         losses = self.loss(batch["target"], logits)
         labels, mask = batch["label"], batch["mask"]
-        by_class = class_sums(logits, labels, mask) if labels.shape.rank == 1 else {}
+        by_class = class_sums(logits, labels, mask) if len(labels.shape) == 1 else {}
         return {**evaluation_sums(logits, labels, losses, mask), **by_class}
 
 

@@ -6,7 +6,6 @@ import warnings
 from typing import Any
 
 import keras
-import tensorflow as tf
 from ml_collections import ConfigDict
 
 from tokenlearner_keras.models.model_names import ModelConfig
@@ -20,6 +19,7 @@ from trainers.data.preprocessing_config import PreprocessingConfig
 from trainers.data.records_config import RecordsConfig
 from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
 from trainers.durations import duration_steps
+from trainers.engines.engine import Engine
 from trainers.errors import ConfigurationError
 from trainers.evaluation import Evaluator
 from trainers.losses import make_loss
@@ -113,7 +113,7 @@ def make_model_config(config: ConfigDict, num_classes: int) -> ModelConfig:
 def make_model(
     config: ConfigDict, model: ModelConfig, schedule: Schedule
 ) -> tuple[keras.Model, keras.optimizers.Optimizer]:
-    """Builds model and optimizer; call it in the scope of the strategy.
+    """Builds model and optimizer; call it in the scope of the engine.
 
     Raises:
         ConfigurationError: If a value is out of range.
@@ -135,7 +135,7 @@ def make_train_step(
     config: ConfigDict,
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
-    strategy: tf.distribute.Strategy,
+    engine: Engine,
 ) -> TrainStep:
     """Returns the training step of a configuration.
 
@@ -143,16 +143,16 @@ def make_train_step(
         config: The whole configuration.
         model: From `make_model`.
         optimizer: From `make_model`.
-        strategy: In whose scope they were built.
+        engine: In whose scope they were built.
 
     Raises:
-        ConfigurationError: If the strategy's replicas cannot share the batch.
+        ConfigurationError: If the engine cannot run it, or its devices not share the batch.
     """
     return TrainStep(
         model=model,
         optimizer=optimizer,
         loss=make_loss(config.loss, config.label_smoothing),
-        strategy=strategy,
+        engine=engine,
         batch_size=config.batch_size,
         normalization=config.data.normalization,
         global_clipnorm=config.optimizer.global_clipnorm,
@@ -167,7 +167,7 @@ def make_evaluator(
     config: ConfigDict,
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer | None,
-    strategy: tf.distribute.Strategy,
+    engine: Engine,
     preprocessing: Preprocessing,
     averages: bool = True,
 ) -> Evaluator:
@@ -177,7 +177,7 @@ def make_evaluator(
         config: The whole configuration.
         model: From `make_model`.
         optimizer: From `make_model`; None if the model holds what is to be evaluated.
-        strategy: In whose scope they were built.
+        engine: In whose scope they were built.
         preprocessing: From `make_preprocessing`.
         averages: Whether moving averages of the weights are evaluated, if there are any.
     """
@@ -185,7 +185,7 @@ def make_evaluator(
         model=model,
         optimizer=optimizer,
         loss=make_loss(config.loss),
-        strategy=strategy,
+        engine=engine,
         preprocessing=preprocessing,
         batch_size=config.batch_size,
         normalization=config.data.normalization,
@@ -246,7 +246,7 @@ def check_training(config: ConfigDict) -> None:
 def check_optimizer(config: ConfigDict) -> None:
     """Checks the section `optimizer` by building one and throwing it away.
 
-    This uses a device, so it comes after the strategy.
+    This uses a device, so it comes after the engine.
 
     Raises:
         ConfigurationError: If a value is out of range.

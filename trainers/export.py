@@ -24,6 +24,7 @@ from trainers.configuration import base_config
 from trainers.data.example_preprocessing import check_kind
 from trainers.data.sources import Source
 from trainers.data.sources import make_source
+from trainers.engines.choice import check_tensorflow
 from trainers.errors import ConfigurationError
 from trainers.evaluation_sets import configured_sets
 from trainers.evaluation_sets import parse_sets
@@ -49,7 +50,6 @@ from trainers.keras_file import load_keras_file
 from trainers.model_flags import check_model_flags
 from trainers.model_flags import define_model_flags
 from trainers.model_flags import input_settings
-from trainers.run_checks import check_backend
 from trainers.signals import StopRequest
 from trainers.trained_model import TrainedModel
 from trainers.trained_model import load_workdir
@@ -80,7 +80,7 @@ def main() -> None:
     """Exports a model and checks the export; every stage is named once, in order."""
     show_warnings_plainly()
     StopRequest().install()
-    check_backend()
+    check_tensorflow("trainers.export")
     _check_flags()
     check_requirements(FLAGS.format)
     # Float32 means other things on accelerators.

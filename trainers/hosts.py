@@ -6,34 +6,29 @@ other strategies, TPU pods included, one process drives every device and is the 
 """
 
 import tempfile
+from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import tensorflow as tf
-
 from trainers.errors import ConfigurationError
 from trainers.errors import TrainingError
-
-# What a step raises here when another process is gone.
-_LOST = (
-    tf.errors.UnavailableError,
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-)
 
 # How a block that all hosts pass has ended on one of them.
 _WENT_WELL, _REFUSED, _FAILED = range(3)
 
 
 class Hosts:
-    """The hosts of a strategy.
+    """The hosts of an engine.
 
     Methods that talk to the other hosts must be called by all of them, in the same
     order; with one host they return at once.
 
     Args:
-        strategy: From `make_strategy`.
+        count: How many processes train together.
+        index: Which of them this is; 0 is the chief.
+        gather: Returns the integer of every host, of 64 bits, host by host; None if there is
+            one host only.
+        lost: What a step raises when another process is gone.
 
     Attributes:
         count: How many processes train together.
@@ -41,14 +36,18 @@ class Hosts:
         is_chief: Whether this one writes files.
     """
 
-    def __init__(self, strategy: tf.distribute.Strategy) -> None:
-        self.count, self.index = _place(strategy)
-        self.is_chief = self.index == 0
-
-        def gather(value: tf.Tensor) -> tf.Tensor:
-            return strategy.gather(strategy.run(tf.identity, args=(value,)), axis=0)
-
-        self._gather = tf.function(gather)
+    def __init__(
+        self,
+        count: int = 1,
+        index: int = 0,
+        gather: Callable[[int], list[int]] | None = None,
+        lost: tuple[type[Exception], ...] = (),
+    ) -> None:
+        self.count = count
+        self.index = index
+        self.is_chief = index == 0
+        self._gather = gather
+        self._lost = lost
 
     def output_directory(self, workdir: str) -> str:
         """Returns where this host writes: the work directory, if it is the chief.
@@ -66,10 +65,7 @@ class Hosts:
 
     def all_values(self, value: int) -> list[int]:
         """Returns the value that each host has called this with, host by host."""
-        if self.count == 1:
-            return [value]
-        values = self._gather(tf.constant([value], tf.int64)).numpy().tolist()
-        return list(values[:: len(values) // self.count])
+        return [value] if self._gather is None else self._gather(value)
 
     def largest(self, value: int) -> int:
         """Returns the largest of the hosts' values."""
@@ -111,14 +107,14 @@ class Hosts:
 
     @contextmanager
     def explain_losses(self) -> Iterator[None]:
-        """Replaces TensorFlow's error about a host that is gone by one line.
+        """Replaces an engine's error about a host that is gone by one line.
 
         Raises:
             TrainingError: If another host was lost inside of the block.
         """
         try:
             yield
-        except _LOST as error:
+        except self._lost as error:
             if self.count == 1:
                 raise
             raise TrainingError(
@@ -144,13 +140,3 @@ class Hosts:
                 f"The hosts differ in {what} ({listed}). Start the same command on all of "
                 "them, with a --workdir that they share."
             )
-
-
-def _place(strategy: tf.distribute.Strategy) -> tuple[int, int]:
-    """Returns the number of hosts and the place of this one, the chief's being 0."""
-    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return 1, 0
-    resolver = strategy.cluster_resolver
-    jobs = resolver.cluster_spec().as_dict()
-    before = len(jobs.get("chief", ())) if resolver.task_type == "worker" else 0
-    return sum(map(len, jobs.values())), before + int(resolver.task_id)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 from typing import Any
 
 import tensorflow as tf
@@ -15,6 +16,11 @@ from trainers.experiment import NO_TRAINING
 from trainers.experiment import make_evaluator
 from trainers.experiment import make_model
 from trainers.experiment import make_train_step
+from trainers.step_memory import StepMemory
+from trainers.step_memory import compiled_memory
+
+if TYPE_CHECKING:
+    from trainers.engines.tensorflow_engine import TensorFlowEngine
 
 #: A function of tensors alone, as XLA wants it, and what these are.
 FlatStep = tuple[Callable[..., Any], tuple[tf.TensorSpec, ...]]
@@ -32,7 +38,7 @@ class LoneReplica:
         config: The whole configuration.
         model_config: From `make_model_config`.
         preprocessing: From `make_preprocessing`.
-        device: Where the variables are, such as "CPU:0".
+        engine: Of one device, where the variables are.
 
     Attributes:
         weight_bytes: Size of the model's variables.
@@ -45,13 +51,13 @@ class LoneReplica:
         config: ConfigDict,
         model_config: ModelConfig,
         preprocessing: Preprocessing,
-        device: str,
+        engine: "TensorFlowEngine",
     ) -> None:
-        self._strategy = tf.distribute.OneDeviceStrategy(device)
-        with self._strategy.scope():
+        self._strategy = engine.strategy
+        with engine.scope():
             model, optimizer = make_model(config, model_config, NO_TRAINING)
-        self._train_step = make_train_step(config, model, optimizer, self._strategy)
-        self._evaluator = make_evaluator(config, model, optimizer, self._strategy, preprocessing)
+        self._train_step = make_train_step(config, model, optimizer, engine)
+        self._evaluator = make_evaluator(config, model, optimizer, engine, preprocessing)
         self.weight_bytes = _bytes(model.variables)
         self.optimizer_bytes = _bytes(optimizer.variables)
         self.gradient_bytes = _bytes(model.trainable_variables)
@@ -60,13 +66,15 @@ class LoneReplica:
         """Returns the training step.
 
         Args:
-            batch: The replica's share, as `TrainStep.replica_step` takes it.
+            batch: The replica's share, as `TensorFlowTraining.replica_step` takes it.
 
         Returns:
             A function of the batch's tensors and the step's number, and their shapes and
             types.
         """
-        return self._flat(self._train_step.replica_step, batch, tf.TensorSpec((), tf.int64))
+        return self._flat(
+            self._train_step.compiled.replica_step, batch, tf.TensorSpec((), tf.int64)
+        )
 
     def evaluation(self, batch: Specifications) -> FlatStep:
         """Returns the evaluation step.
@@ -78,6 +86,16 @@ class LoneReplica:
             A function of the batch's tensors, and their shapes and types.
         """
         return self._flat(self._evaluator.replica_step, batch)
+
+    def training_memory(self, batch: Specifications) -> StepMemory | None:
+        """Returns the memory of the training step as XLA lays it out."""
+        step, specifications = self.training(batch)
+        return compiled_memory(step, *specifications)
+
+    def evaluation_memory(self, batch: Specifications) -> StepMemory | None:
+        """Returns the memory of the evaluation step as XLA lays it out."""
+        step, specifications = self.evaluation(batch)
+        return compiled_memory(step, *specifications)
 
     def _flat(
         self, replica_step: Callable[..., Any], batch: Specifications, *further: tf.TensorSpec

@@ -1,12 +1,14 @@
 """Losses of one example, in float32; the step divides by the global batch."""
 
 from collections.abc import Callable
+from typing import Any
 
-import tensorflow as tf
+from keras import ops
 
 from trainers.errors import ConfigurationError
 
-Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+#: From targets and logits, tensors of Keras' backend, to the loss of each example.
+Loss = Callable[[Any, Any], Any]
 
 
 def make_loss(name: str, label_smoothing: float = 0.0) -> Loss:
@@ -29,26 +31,26 @@ def make_loss(name: str, label_smoothing: float = 0.0) -> Loss:
             f"label_smoothing must be at least 0 and below 1. Received: {label_smoothing}."
         )
 
-    def loss(targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        return losses[name](smooth(targets, label_smoothing), tf.cast(logits, tf.float32))
+    def loss(targets: Any, logits: Any) -> Any:
+        return losses[name](smooth(targets, label_smoothing), ops.cast(logits, "float32"))
 
     return loss
 
 
-def softmax_cross_entropy(targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+def softmax_cross_entropy(targets: Any, logits: Any) -> Any:
     """Returns -sum_k targets log softmax(logits), (B,)."""
-    return -tf.reduce_sum(targets * tf.nn.log_softmax(logits), axis=-1)
+    return -ops.sum(targets * ops.log_softmax(logits), axis=-1)
 
 
-def sigmoid_cross_entropy(targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+def sigmoid_cross_entropy(targets: Any, logits: Any) -> Any:
     """Returns the binary cross-entropies summed over the classes, (B,)."""
-    losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits)
-    return tf.reduce_sum(losses, axis=-1)
+    # Neither term loses its digits for large logits, and the gradient at zero is exact.
+    losses = targets * ops.softplus(-logits) + (1.0 - targets) * ops.softplus(logits)
+    return ops.sum(losses, axis=-1)
 
 
-def smooth(targets: tf.Tensor, label_smoothing: float) -> tf.Tensor:
+def smooth(targets: Any, label_smoothing: float) -> Any:
     """Returns targets mixed with the uniform distribution over the classes."""
     if label_smoothing == 0.0:
         return targets
-    num_classes = tf.cast(tf.shape(targets)[-1], targets.dtype)
-    return targets * (1.0 - label_smoothing) + label_smoothing / num_classes
+    return targets * (1.0 - label_smoothing) + label_smoothing / targets.shape[-1]

@@ -3,16 +3,15 @@
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
-Sums = dict[str, tf.Tensor]
+#: Tensors of Keras' backend.
+Sums = dict[str, Any]
 
 TOP_K = 5
 
 
-def evaluation_sums(
-    logits: tf.Tensor, labels: tf.Tensor, losses: tf.Tensor, mask: tf.Tensor
-) -> Sums:
+def evaluation_sums(logits: Any, labels: Any, losses: Any, mask: Any) -> Sums:
     """Returns masked sums over one batch; sums over batches and replicas add up.
 
     Args:
@@ -25,23 +24,23 @@ def evaluation_sums(
     Returns:
         `correct`, `loss`, `num_examples`, and `top5_correct` if K is more than five.
     """
-    mask = tf.cast(mask, tf.float32)
-    if labels.shape.rank == 2:
-        mask *= tf.cast(tf.reduce_any(labels > 0, axis=1), tf.float32)
+    mask = ops.cast(mask, "float32")
+    if len(labels.shape) == 2:
+        mask *= ops.cast(ops.any(labels > 0, axis=1), "float32")
     ahead = _classes_ahead(logits, labels)
     real = mask > 0
-    sums = {"correct": tf.reduce_sum(mask * tf.cast(ahead < 1, tf.float32))}
+    sums = {"correct": ops.sum(mask * ops.cast(ahead < 1, "float32"))}
     # Among five classes or fewer every answer would be right.
     if logits.shape[1] > TOP_K:
-        sums["top5_correct"] = tf.reduce_sum(mask * tf.cast(ahead < TOP_K, tf.float32))
+        sums["top5_correct"] = ops.sum(mask * ops.cast(ahead < TOP_K, "float32"))
     return {
         **sums,
-        "loss": tf.reduce_sum(tf.where(real, losses, tf.zeros_like(losses))),
-        "num_examples": tf.reduce_sum(mask),
+        "loss": ops.sum(ops.where(real, losses, ops.zeros_like(losses))),
+        "num_examples": ops.sum(mask),
     }
 
 
-def class_sums(logits: tf.Tensor, labels: tf.Tensor, mask: tf.Tensor) -> Sums:
+def class_sums(logits: Any, labels: Any, mask: Any) -> Sums:
     """Returns masked sums over one batch, of each class; those of batches and replicas add up.
 
     Args:
@@ -53,16 +52,16 @@ def class_sums(logits: tf.Tensor, labels: tf.Tensor, mask: tf.Tensor) -> Sums:
         `class_correct` and `class_examples`, `(K,)`. Over the classes they add up to
         `correct` and `num_examples` of `evaluation_sums`.
     """
-    mask = tf.cast(mask, tf.float32)
-    is_right = tf.cast(_classes_ahead(logits, labels) < 1, tf.float32)
-    examples = mask[:, None] * tf.one_hot(labels, logits.shape[1])  # (B, K)
+    mask = ops.cast(mask, "float32")
+    is_right = ops.cast(_classes_ahead(logits, labels) < 1, "float32")
+    examples = mask[:, None] * _one_hot(labels, logits)  # (B, K)
     return {
-        "class_correct": tf.reduce_sum(is_right[:, None] * examples, axis=0),
-        "class_examples": tf.reduce_sum(examples, axis=0),
+        "class_correct": ops.sum(is_right[:, None] * examples, axis=0),
+        "class_examples": ops.sum(examples, axis=0),
     }
 
 
-def confusion_counts(logits: tf.Tensor, labels: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+def confusion_counts(logits: Any, labels: Any, mask: Any) -> Any:
     """Returns how often each class was taken for each, `(K, K)`: right class, predicted class.
 
     The diagonal agrees with `correct` of `evaluation_sums`: the right class is predicted
@@ -73,18 +72,19 @@ def confusion_counts(logits: tf.Tensor, labels: tf.Tensor, mask: tf.Tensor) -> t
         labels: `(B,)` integers.
         mask: `(B,)`, 1 for a real example, 0 for padding.
     """
-    logits = tf.cast(logits, tf.float32)
-    num_classes = logits.shape[1]
-    chosen = tf.gather(logits, labels, axis=1, batch_dims=1)  # (B,)
-    right = tf.one_hot(labels, num_classes)  # (B, K)
+    logits = ops.cast(logits, "float32")
+    labels = ops.cast(labels, "int32")
+    chosen = _answers(logits, labels)  # (B,)
+    right = _one_hot(labels, logits)  # (B, K)
     # NaN is ahead of the right class, as in evaluation_sums.
-    others = tf.where(tf.math.is_nan(logits), np.inf, tf.maximum(logits, tf.float32.min))
-    others = tf.where(right > 0, -np.inf, others)
-    is_right = chosen > tf.reduce_max(others, axis=1)
-    predicted = tf.where(is_right, tf.cast(labels, tf.int64), tf.argmax(others, axis=1))
+    smallest = float(np.finfo(np.float32).min)
+    others = ops.where(ops.isnan(logits), np.inf, ops.maximum(logits, smallest))
+    others = ops.where(right > 0, -np.inf, others)
+    is_right = chosen > ops.max(others, axis=1)
+    predicted = ops.where(is_right, labels, ops.cast(ops.argmax(others, axis=1), "int32"))
     # A product of zeros and ones is exact on every device, and has a static shape.
-    mask = tf.cast(mask, tf.float32)[:, None]
-    return tf.matmul(mask * right, tf.one_hot(predicted, num_classes), transpose_a=True)
+    mask = ops.cast(mask, "float32")[:, None]
+    return ops.matmul(ops.transpose(mask * right), _one_hot(predicted, logits))
 
 
 def metrics_of(sums: dict[str, Any]) -> dict[str, float]:
@@ -105,19 +105,28 @@ def metrics_of(sums: dict[str, Any]) -> dict[str, float]:
     return {**metrics, "loss": float(sums["loss"] / count), "num_examples": int(count)}
 
 
-def _classes_ahead(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+def _classes_ahead(logits: Any, labels: Any) -> Any:
     """Returns how many wrong classes are not below the best right one, `(B,)`.
 
     Ties count against the right class, and so does NaN: neither a constant model nor a
     broken one is right.
     """
-    logits = tf.cast(logits, tf.float32)
-    if labels.shape.rank == 2:
+    logits = ops.cast(logits, "float32")
+    if len(labels.shape) == 2:
         right = labels > 0
-        chosen = tf.reduce_max(tf.where(right, logits, -np.inf), axis=1)[:, None]
+        chosen = ops.max(ops.where(right, logits, -np.inf), axis=1)
     else:
-        classes = tf.range(tf.shape(logits)[1], dtype=labels.dtype)[None]
-        right = classes == labels[:, None]
-        chosen = tf.gather(logits, labels, axis=1, batch_dims=1)[:, None]
-    others = tf.cast(~right, tf.float32)
-    return tf.reduce_sum(others * tf.cast(~(logits < chosen), tf.float32), axis=1)
+        right = _one_hot(labels, logits) > 0
+        chosen = _answers(logits, labels)
+    is_ahead = ops.logical_not(ops.logical_or(logits < chosen[:, None], right))
+    return ops.sum(ops.cast(is_ahead, "float32"), axis=1)
+
+
+def _one_hot(labels: Any, logits: Any) -> Any:
+    return ops.one_hot(ops.cast(labels, "int32"), logits.shape[1])
+
+
+def _answers(logits: Any, labels: Any) -> Any:
+    """Returns the logit of each example's class, `(B,)`."""
+    labels = ops.cast(labels, "int32")
+    return ops.squeeze(ops.take_along_axis(logits, labels[:, None], axis=1), axis=1)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import tensorflow as tf
+from keras import ops
 from ml_collections import ConfigDict
 
 from trainers.errors import ConfigurationError
@@ -39,17 +39,17 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         self.decay = decay
 
     def __call__(self, step: Any) -> Any:
-        step = tf.cast(step, tf.float32)
+        step = ops.cast(step, "float32")
         length = float(max(self.total_steps - self.warmup_steps, 1))
-        progress = tf.clip_by_value((step - self.warmup_steps) / length, 0.0, 1.0)
+        progress = ops.clip((step - self.warmup_steps) / length, 0.0, 1.0)
         remaining = {
-            "cosine": 0.5 * (1.0 + tf.cos(3.141592653589793 * progress)),
+            "cosine": 0.5 * (1.0 + ops.cos(3.141592653589793 * progress)),
             "linear": 1.0 - progress,
-            "constant": tf.ones_like(progress),
+            "constant": ops.ones_like(progress),
         }[self.decay]
         rate = self.end + (self.base - self.end) * remaining
         warmup = self.base * step / float(max(self.warmup_steps, 1))
-        return tf.where(step < self.warmup_steps, warmup, rate)
+        return ops.where(step < self.warmup_steps, warmup, rate)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -174,20 +174,18 @@ def exclude_from_decay(
         )
 
 
-def clip_by_global_norm(
-    gradients: list[tf.Tensor], clipnorm: float | None
-) -> tuple[list[tf.Tensor], tf.Tensor]:
+def clip_by_global_norm(gradients: list[Any], clipnorm: float | None) -> tuple[list[Any], Any]:
     """Returns gradients scaled to a global norm of at most `clipnorm`, and the norm.
 
     Args:
         gradients: Gradients of the global batch.
         clipnorm: The largest norm; None or 0 leaves the gradients alone.
     """
-    norm = tf.linalg.global_norm(gradients)
+    norm = ops.sqrt(sum(ops.sum(ops.square(gradient)) for gradient in gradients))
     if not clipnorm:
         return gradients, norm
-    clipped, _ = tf.clip_by_global_norm(gradients, clipnorm, use_norm=norm)
-    return clipped, norm
+    scale = clipnorm / ops.maximum(norm, clipnorm)
+    return [gradient * scale for gradient in gradients], norm
 
 
 def _check_at_least_zero(config: ConfigDict, names: tuple[str, ...]) -> None:

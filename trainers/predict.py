@@ -28,6 +28,7 @@ from trainers.data.progress import progress_bar
 from trainers.data.video_files import FRAMES_PER_SECOND
 from trainers.data.video_files import MIN_SIDE
 from trainers.data.video_files import import_av
+from trainers.engines.choice import check_backend
 from trainers.errors import ConfigurationError
 from trainers.errors import DataError
 from trainers.experiment import show_warnings_plainly
@@ -48,7 +49,6 @@ from trainers.prediction_rows import write_text
 from trainers.predictor import ACTIVATIONS
 from trainers.predictor import Predictor
 from trainers.reporting import say_to_stderr
-from trainers.run_checks import check_backend
 from trainers.trained_model import TrainedModel
 from trainers.trained_model import load_workdir
 from trainers.writable import check_writable

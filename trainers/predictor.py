@@ -1,21 +1,24 @@
 """What a trained model says of a batch, and where its tokens look."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-import tensorflow as tf
+from keras import ops
 from numpy.typing import NDArray
 
 import tokenlearner_keras as tk
 from trainers.class_logits import class_logits
 from trainers.data.normalization import normalize
+from trainers.engines.choice import make_local_engine
+from trainers.engines.engine import Batch
 from trainers.errors import TrainingError
 from trainers.trained_model import TrainedModel
 
-ACTIVATIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
-    "softmax": tf.nn.softmax,
-    "sigmoid": tf.nn.sigmoid,
-    "none": tf.identity,
+ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
+    "softmax": ops.softmax,
+    "sigmoid": ops.sigmoid,
+    "none": lambda answers: answers,
 }
 
 
@@ -28,7 +31,8 @@ class Predictor:
 
     def __init__(self, trained: TrainedModel) -> None:
         self.trained = trained
-        self._step = tf.function(self._probabilities)
+        engine = make_local_engine()
+        self._step = engine.evaluation(trained.model, self._probabilities, per_example=True)
 
     def probabilities(self, inputs: NDArray[np.uint8], count: int) -> NDArray[np.float32]:
         """Returns the probability of each class, (count, K).
@@ -41,7 +45,7 @@ class Predictor:
         Raises:
             TrainingError: If one is not finite.
         """
-        found: NDArray[np.float32] = self._step(tf.constant(inputs)).numpy()[:count]
+        found: NDArray[np.float32] = self._step({"image": inputs})["probabilities"][:count]
         if not np.isfinite(found).all():
             raise TrainingError(
                 f"{self.trained.description}: the model's answers are not finite (NaN or "
@@ -58,10 +62,12 @@ class Predictor:
         Raises:
             ValueError: If the model has none.
         """
-        inputs = np.asarray(normalize(tf.constant(images), self.trained.normalization))
+        inputs = np.asarray(normalize(images, self.trained.normalization))
         return tk.attention_maps(self.trained.model, inputs, batch_size=len(inputs))
 
-    def _probabilities(self, inputs: tf.Tensor) -> tf.Tensor:
+    def _probabilities(self, batch: Batch) -> Batch:
         trained = self.trained
-        logits = class_logits(trained.model, inputs, trained.normalization, trained.view_reduction)
-        return ACTIVATIONS[trained.activation](logits)
+        logits = class_logits(
+            trained.model, batch["image"], trained.normalization, trained.view_reduction
+        )
+        return {"probabilities": ACTIVATIONS[trained.activation](logits)}

@@ -2,9 +2,8 @@
 
 import re
 
-import tensorflow as tf
-
 from trainers import files
+from trainers.engines.engine import Engine
 from trainers.errors import ConfigurationError
 from trainers.files import AnyPath
 
@@ -33,6 +32,7 @@ class StepProfiler:
     Leaving it as a context ends a profile that is still being taken.
 
     Args:
+        engine: Takes the profile.
         workdir: Where to write.
         steps: First and last step, from `parse_profile_steps`; None profiles nothing.
         total_steps: Length of the training.
@@ -41,12 +41,19 @@ class StepProfiler:
         ConfigurationError: If the training is over before the last of them.
     """
 
-    def __init__(self, workdir: AnyPath, steps: tuple[int, int] | None, total_steps: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        workdir: AnyPath,
+        steps: tuple[int, int] | None,
+        total_steps: int,
+    ) -> None:
         if steps is not None and steps[1] > total_steps:
             raise ConfigurationError(
                 f"--profile_steps={steps[0]}:{steps[1]} ends after the training, which has "
                 f"{total_steps} steps. Choose earlier steps."
             )
+        self.engine = engine
         self.directory = files.join(workdir, "tensorboard")
         # Borders between steps, as numbers of steps done.
         self._borders = (steps[0] - 1, steps[1]) if steps is not None else ()
@@ -81,10 +88,10 @@ class StepProfiler:
         if self._is_running and step >= last:
             self._stop()
         elif not self._is_running and first <= step < last:
-            tf.profiler.experimental.start(self.directory)
+            self.engine.start_profile(self.directory)
             self._is_running = True
 
     def _stop(self) -> None:
         if self._is_running:
             self._is_running = False
-            tf.profiler.experimental.stop()
+            self.engine.stop_profile()

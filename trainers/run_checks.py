@@ -17,6 +17,7 @@ from trainers.data.sources import Source
 from trainers.data.sources import check_source
 from trainers.data.sources import has_several_labels
 from trainers.data.sources import several_labels
+from trainers.engines.choice import check_backend
 from trainers.errors import ConfigurationError
 from trainers.evaluation_sets import configured_sets
 from trainers.experiment import check_training
@@ -137,19 +138,6 @@ def _check_labels(name: str, several: bool | None, multi_label: bool) -> None:
         raise ConfigurationError(
             f"data.multi_label is {multi_label}, and each example of {name} has {received}. Set "
             f"data.multi_label={several}{cure}, or choose another data.source."
-        )
-
-
-def check_backend() -> None:
-    """Checks that Keras runs on TensorFlow.
-
-    Raises:
-        ConfigurationError: If it does not.
-    """
-    if keras.backend.backend() != "tensorflow":
-        raise ConfigurationError(
-            "The trainer runs on Keras' TensorFlow backend. Received KERAS_BACKEND="
-            f"{keras.backend.backend()}. Unset it, or set it to tensorflow."
         )
 
 

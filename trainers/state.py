@@ -5,6 +5,7 @@ import numpy as np
 
 from trainers.checkpoint_files import Arrays
 from trainers.errors import ConfigurationError
+from trainers.host_arrays import to_numpy
 from trainers.training_log import TrainingLog
 
 _WEIGHTS = "model/"
@@ -37,7 +38,7 @@ def state_arrays(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> A
     """
     variables = _named_variables(model, optimizer)
     # Copies: they are written while the next steps change the variables.
-    return {name: np.array(variable.numpy()) for name, variable in variables.items()}
+    return {name: to_numpy(variable) for name, variable in variables.items()}
 
 
 def load_state(arrays: Arrays, model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:

@@ -12,6 +12,7 @@ from tokenlearner_keras.models.model_names import ModelConfig
 from trainers.data.batch_size import check_batch_size
 from trainers.data.batch_size import evaluation_batch_size
 from trainers.data.example_preprocessing import num_views
+from trainers.engines.tensorflow_engine import TensorFlowEngine
 from trainers.errors import TrainingError
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
@@ -48,7 +49,8 @@ class StepLowering:
         )
         model_config = make_model_config(config, num_classes)
         preprocessing = make_preprocessing(config, model_config)
-        self._replica = LoneReplica(config, model_config, preprocessing, "CPU:0")
+        engine = TensorFlowEngine(tf.distribute.OneDeviceStrategy("CPU:0"))
+        self._replica = LoneReplica(config, model_config, preprocessing, engine)
         self.examples = config.batch_size // chips
         self.gradient_bytes = self._replica.gradient_bytes
         self.optimizer_bytes = self._replica.optimizer_bytes

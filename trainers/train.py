@@ -35,12 +35,11 @@ from trainers.data.failures import explain_data_failures
 from trainers.data.pipeline import examples_at_step
 from trainers.data.sources import Source
 from trainers.data.sources import make_source
-from trainers.distribution import STRATEGIES
-from trainers.distribution import describe_strategy
-from trainers.distribution import make_strategy
 from trainers.dry_run import failures_are_findings
 from trainers.dry_run import print_memory
 from trainers.dry_run import run_one_step_each
+from trainers.engines.choice import define_flags as define_engine_flags
+from trainers.engines.choice import make_engine
 from trainers.errors import ConfigurationError
 from trainers.errors import Interrupted
 from trainers.evaluation_sets import configured_sets
@@ -53,7 +52,6 @@ from trainers.experiment import make_preprocessing
 from trainers.experiment import make_records
 from trainers.experiment import make_train_step
 from trainers.experiment import show_warnings_plainly
-from trainers.hosts import Hosts
 from trainers.initialization import initialize
 from trainers.profiling import StepProfiler
 from trainers.profiling import parse_profile_steps
@@ -78,11 +76,7 @@ from trainers.workdir_lock import WorkdirLock
 
 FLAGS = flags.FLAGS
 cli.define_path("workdir", "Where checkpoints, metrics and the model go.")
-flags.DEFINE_enum("strategy", "auto", STRATEGIES, "How to distribute the training.")
-flags.DEFINE_string("tpu", None, "'local' on a TPU VM, or the name of a TPU.")
-flags.DEFINE_integer(
-    "virtual_devices", None, "Cut the CPU into that many devices, to rehearse replicas."
-)
+define_engine_flags()
 flags.DEFINE_bool("dry_run", False, "Check all, run one step of each kind, write nothing.")
 flags.DEFINE_string("profile_steps", None, "A:B writes a TensorBoard profile of these steps.")
 
@@ -102,9 +96,9 @@ def train(lock: WorkdirLock) -> None:
     profile_steps = parse_profile_steps(FLAGS.profile_steps)
 
     # ------------------------------------------------------------------ devices
-    strategy = make_strategy(FLAGS.strategy, FLAGS.tpu, FLAGS.virtual_devices)
-    print(describe_strategy(strategy), flush=True)
-    hosts = Hosts(strategy)
+    engine = make_engine(FLAGS)
+    print(engine.describe(), flush=True)
+    hosts = engine.hosts
     hosts.check_same("the configuration (checksums)", zlib.crc32(str(config).encode()))
     check_optimizer(config.optimizer)
 
@@ -128,7 +122,7 @@ def train(lock: WorkdirLock) -> None:
     model_config = make_model_config(config, train_source.num_classes)
     preprocessing = make_preprocessing(config, model_config)
     check_sources(config, preprocessing, train_source, eval_sources)
-    with strategy.scope():
+    with engine.scope():
         model, optimizer = make_model(config, model_config, schedule)
     print(describe_model(model), flush=True)
 
@@ -151,17 +145,17 @@ def train(lock: WorkdirLock) -> None:
     batches = training_batches(
         train_source,
         preprocessing,
-        strategy,
+        engine,
         batch_size=config.batch_size,
         seed=config.seed,
         start_step=step,
         mixup_alpha=config.data.mixup_alpha,
         bad_examples=bad_examples,
     )
-    train_step = make_train_step(config, model, optimizer, strategy)
-    evaluator = make_evaluator(config, model, optimizer, strategy, preprocessing)
+    train_step = make_train_step(config, model, optimizer, engine)
+    evaluator = make_evaluator(config, model, optimizer, engine, preprocessing)
     output = hosts.output_directory(workdir)
-    profiler = StepProfiler(output, profile_steps, schedule.total)
+    profiler = StepProfiler(engine, output, profile_steps, schedule.total)
     if FLAGS.dry_run:
         sources = {**eval_sources, **({final_split: final_source} if final_source else {})}
         examples = partial(_examples, config, train_source, step, 1)
@@ -169,7 +163,7 @@ def train(lock: WorkdirLock) -> None:
         with hosts.explain_losses(), explained, bad_examples.explain():
             run_one_step_each(train_step, evaluator, batches, step, sources, final_split)
         main_source = eval_sources[main_set]
-        print_memory(config, model_config, preprocessing, strategy, train_source, main_source)
+        print_memory(config, model_config, preprocessing, engine, train_source, main_source)
         hosts.wait()
         print("dry run: everything fits together; nothing was written", flush=True)
         return

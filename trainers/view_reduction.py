@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
-import tensorflow as tf
+from keras import ops
 
 from trainers.data.video_preprocessing_config import VIEW_REDUCTIONS
 from trainers.errors import ConfigurationError
 
 #: From the logits of all views, (views, B, K), to those of the videos, (B, K).
-ViewReduction = Callable[[tf.Tensor], tf.Tensor]
+ViewReduction = Callable[[Any], Any]
 
 
 def make_view_reduction(kind: str, loss: str) -> ViewReduction:
@@ -27,9 +28,9 @@ def make_view_reduction(kind: str, loss: str) -> ViewReduction:
     """
     averages = {"softmax": _mean_softmax, "sigmoid": _mean_sigmoid}
     reductions: dict[str, ViewReduction] = {
-        "logits": lambda logits: tf.reduce_mean(logits, axis=0),
+        "logits": lambda logits: ops.mean(logits, axis=0),
         "probabilities": averages[loss],
-        "max": lambda logits: tf.reduce_max(logits, axis=0),
+        "max": lambda logits: ops.max(logits, axis=0),
     }
     if kind not in reductions:
         raise ConfigurationError(
@@ -38,16 +39,16 @@ def make_view_reduction(kind: str, loss: str) -> ViewReduction:
     return reductions[kind]
 
 
-def _mean_softmax(logits: tf.Tensor) -> tf.Tensor:
-    return _mean_of_exponentials(tf.nn.log_softmax(logits))
+def _mean_softmax(logits: Any) -> Any:
+    return _mean_of_exponentials(ops.log_softmax(logits))
 
 
-def _mean_sigmoid(logits: tf.Tensor) -> tf.Tensor:
+def _mean_sigmoid(logits: Any) -> Any:
     # log p - log (1 - p), each without the loss of digits near 0 and 1.
-    positive = _mean_of_exponentials(tf.math.log_sigmoid(logits))
-    return positive - _mean_of_exponentials(tf.math.log_sigmoid(-logits))
+    positive = _mean_of_exponentials(ops.log_sigmoid(logits))
+    return positive - _mean_of_exponentials(ops.log_sigmoid(-logits))
 
 
-def _mean_of_exponentials(logarithms: tf.Tensor) -> tf.Tensor:
+def _mean_of_exponentials(logarithms: Any) -> Any:
     """Returns the logarithm of the mean over the first axis."""
-    return tf.reduce_logsumexp(logarithms, axis=0) - math.log(logarithms.shape[0])
+    return ops.logsumexp(logarithms, axis=0) - math.log(logarithms.shape[0])

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from tests.trainers.small_runs import strategy_of
+from tests.trainers.small_runs import engine_of
 from tests.trainers.step_runs import BATCH
 from tests.trainers.step_runs import CLIPNORM
 from tests.trainers.step_runs import Arrays
 from tests.trainers.step_runs import StepRun
+from trainers.engines.engine import Engine
 
 STEPS = 6
 
@@ -30,17 +30,17 @@ FEWER_CASES = ("lamb", "accumulation")
 @functools.cache
 def on_one_replica(case: str) -> Arrays:
     """Returns how a case ends on one replica."""
-    return train_case(strategy_of(1), case)
+    return train_case(engine_of(1), case)
 
 
-def train_case(strategy: tf.distribute.Strategy, case: str, **changes: Any) -> Arrays:
+def train_case(engine: Engine, case: str, **changes: Any) -> Arrays:
     """Trains one of the cases and returns all that it ends with.
 
     Returns:
         Weights and optimizer state, `initial/...` weights, and for the first step
         (`first/...`) and the others (`later/...`) the sums of the step.
     """
-    run = StepRun(strategy, **{**CASES[case], **changes})
+    run = StepRun(engine, **{**CASES[case], **changes})
     initial = {f"initial/{name}": value for name, value in run.state().items()}
     first, later = run.train(0, 1), run.train(1, STEPS - 1)
     sums = {

@@ -5,11 +5,11 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tests.trainers.step_runs import Arrays
 from tests.trainers.step_runs import StepRun
 from tokenlearner_keras import create_model
+from trainers.engines.engine import Engine
 
 STEPS = 4
 RATES = {"dropout": 0.2, "attention_dropout": 0.2, "stochastic_depth": 0.5}
@@ -24,20 +24,18 @@ CASES: dict[str, dict[str, Any]] = {
 FEWER_RUNS = (("certain", "remat"), ("accumulation", "plain"), ("accumulation", "remat"))
 
 
-def train_remat(
-    strategy: tf.distribute.Strategy, case: str, *, remat: bool, **changes: Any
-) -> Arrays:
+def train_remat(engine: Engine, case: str, *, remat: bool, **changes: Any) -> Arrays:
     """Trains one of the cases and returns the weights and the optimizer's state.
 
     Args:
-        strategy: Where to run.
+        engine: Where to run.
         case: One of `CASES`.
         remat: As in the configuration of the model.
         **changes: Further arguments of `StepRun`, or `rates`.
     """
     arguments = {**CASES[case], **changes}
     rates = arguments.pop("rates")
-    run = StepRun(strategy, partial(_vit, remat=remat, **rates), **arguments)
+    run = StepRun(engine, partial(_vit, remat=remat, **rates), **arguments)
     assert run.model.get_layer("encoder_block_0").remat is remat
     run.train(0, STEPS)
     return run.state()

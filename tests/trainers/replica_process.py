@@ -1,8 +1,8 @@
 """A process that trains several cases on its devices and saves how they end.
 
 `python -m tests.trainers.replica_process OUTPUT.npz [VIRTUAL_DEVICES] [--cases=KIND]`;
-TF_CONFIG in the environment makes it one of several workers. A strategy for each number of
-devices needs a process of its own: the collective operations of two strategies would be
+TF_CONFIG in the environment makes it one of several workers. An engine for each number of
+devices needs a process of its own: the collective operations of two would be
 mixed up.
 """
 
@@ -10,13 +10,14 @@ import argparse
 import logging
 
 import numpy as np
-import tensorflow as tf
+from absl import flags
 
 from tests.trainers import equality
 from tests.trainers import remat_runs
 from tests.trainers.step_runs import Arrays
-from trainers.distribution import make_strategy
-from trainers.hosts import Hosts
+from trainers.engines.choice import define_flags
+from trainers.engines.choice import make_engine
+from trainers.engines.engine import Engine
 
 
 def main() -> None:
@@ -27,28 +28,32 @@ def main() -> None:
     parser.add_argument("virtual_devices", nargs="?", type=int)
     parser.add_argument("--cases", choices=("equality", "remat"), default="equality")
     arguments = parser.parse_args()
-    strategy = make_strategy("auto", None, arguments.virtual_devices)
+    values = flags.FlagValues()
+    define_flags(values)
+    values(["replica_process"])
+    values.virtual_devices = arguments.virtual_devices
+    engine = make_engine(values)
     train = _train_equality if arguments.cases == "equality" else _train_remat
-    replicas = np.asarray(strategy.num_replicas_in_sync)
-    np.savez(arguments.output, replicas=replicas, **train(strategy))
-    Hosts(strategy).wait()
+    replicas = np.asarray(engine.num_replicas)
+    np.savez(arguments.output, replicas=replicas, **train(engine))
+    engine.hosts.wait()
 
 
-def _train_equality(strategy: tf.distribute.Strategy) -> Arrays:
+def _train_equality(engine: Engine) -> Arrays:
     """Returns the ends as `CASE:NAME`."""
     return {
         f"{case}:{name}": value
         for case in equality.FEWER_CASES
-        for name, value in equality.train_case(strategy, case).items()
+        for name, value in equality.train_case(engine, case).items()
     }
 
 
-def _train_remat(strategy: tf.distribute.Strategy) -> Arrays:
+def _train_remat(engine: Engine) -> Arrays:
     """Returns the ends as `CASE:plain:NAME` and `CASE:remat:NAME`."""
     return {
         f"{case}:{kind}:{name}": value
         for case, kind in remat_runs.FEWER_RUNS
-        for name, value in remat_runs.train_remat(strategy, case, remat=kind == "remat").items()
+        for name, value in remat_runs.train_remat(engine, case, remat=kind == "remat").items()
     }
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,6 +14,7 @@ from absl import flags
 
 from trainers import train
 from trainers.configuration import parse_config_flag
+from trainers.engines.engine import Engine
 
 TINY_MODEL = {
     "name": "vit_ti4_d1_tl2at0",
@@ -66,16 +68,32 @@ def write_images(folder: Path, classes: int) -> None:
 
 
 @functools.cache
-def strategy_of(replicas: int) -> tf.distribute.Strategy:
-    """Returns a strategy on one or two logical CPUs, the same one in every test.
+def engine_of(replicas: int) -> Engine:
+    """Returns an engine on one or two (virtual) CPUs, the same one in every test.
 
     The collective operations of two MirroredStrategies in a process are mixed up.
     """
+    if keras.backend.backend() == "jax":
+        return _jax_engine(replicas)
+    from trainers.engines.tensorflow_engine import TensorFlowEngine
+
     if replicas == 1:
-        return tf.distribute.OneDeviceStrategy("CPU:0")
+        return TensorFlowEngine(tf.distribute.OneDeviceStrategy("CPU:0"))
     if len(tf.config.list_logical_devices("CPU")) < replicas:
         pytest.skip("this process has no logical CPUs")
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    return TensorFlowEngine(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+
+
+def _jax_engine(replicas: int) -> Engine:
+    import jax
+
+    from trainers.engines.jax_engine import JaxEngine
+    from trainers.engines.jax_layout import JaxLayout
+    from trainers.hosts import Hosts
+
+    if len(jax.devices()) < replicas:
+        pytest.skip("this process has no virtual devices")
+    return JaxEngine(JaxLayout(jax.devices()[:replicas]), Hosts())
 
 
 class Trainer:
@@ -106,7 +124,7 @@ class Trainer:
         with self.monkeypatch.context() as patch:
             patch.setattr(train, "FLAGS", values)
             if values.strategy == "mirrored" and not values.tpu:
-                patch.setattr(train, "make_strategy", lambda *_: strategy_of(2))
+                patch.setattr(train, "make_engine", lambda _: engine_of(2))
             train.main()
         return workdir
 

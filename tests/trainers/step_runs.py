@@ -5,13 +5,13 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tokenlearner_keras import create_model
 from trainers.configuration import base_config
 from trainers.data.digits import digits_source
 from trainers.data.distributed import training_batches
 from trainers.data.preprocessing_config import PreprocessingConfig
+from trainers.engines.engine import Engine
 from trainers.losses import make_loss
 from trainers.optimization import exclude_from_decay
 from trainers.optimization import make_optimizer
@@ -34,10 +34,10 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 
 
 class StepRun:
-    """A model, its optimizer and its step under a strategy.
+    """A model, its optimizer and its step on an engine.
 
     Args:
-        strategy: Where to run.
+        engine: Where to run.
         build: Makes the model; None: a small ViT.
         optimizer: One of `OPTIMIZERS`; all decay the kernels.
         use_ema: Whether averages of the weights are kept, with momentum 0.75.
@@ -50,7 +50,7 @@ class StepRun:
 
     def __init__(
         self,
-        strategy: tf.distribute.Strategy,
+        engine: Engine,
         build: Callable[[], keras.Model] | None = None,
         *,
         optimizer: str = "adamw",
@@ -61,11 +61,11 @@ class StepRun:
         mixup_alpha: float = 0.0,
         jit_compile: bool = False,
     ) -> None:
-        self.strategy = strategy
+        self.engine = engine
         self.mixup_alpha = mixup_alpha
         keras.backend.clear_session()  # the names of the variables begin anew
         keras.utils.set_random_seed(0)
-        with strategy.scope():
+        with engine.scope():
             self.model = (build or small_vit)()
             self.optimizer = _optimizer(optimizer)
             self.optimizer.use_ema, self.optimizer.ema_momentum = use_ema, 0.75
@@ -76,7 +76,7 @@ class StepRun:
             model=self.model,
             optimizer=self.optimizer,
             loss=make_loss("softmax"),
-            strategy=strategy,
+            engine=engine,
             batch_size=BATCH,
             normalization="unit",
             global_clipnorm=clipnorm,
@@ -90,7 +90,7 @@ class StepRun:
         return training_batches(
             digits_source("train"),
             PreprocessingConfig((8, 8), crop="none", flip=False),
-            self.strategy,
+            self.engine,
             batch_size=BATCH,
             seed=0,
             start_step=first_step,

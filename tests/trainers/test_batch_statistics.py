@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.trainers.small_runs import strategy_of
+from tests.trainers.small_runs import engine_of
 from tests.trainers.step_runs import StepRun
 from tests.trainers.step_runs import linear
 from tokenlearner_keras import create_model
@@ -46,7 +46,7 @@ def _normalized() -> keras.Model:
 
 def _run(replicas: int, build: Callable[[], keras.Model], **options: Any) -> StepRun:
     # No clipping: the first gradients of the fuser are a thousandfold.
-    return StepRun(strategy_of(replicas), build, optimizer="sgd", clipnorm=None, **options)
+    return StepRun(engine_of(replicas), build, optimizer="sgd", clipnorm=None, **options)
 
 
 def _assert_same_statistics(one: StepRun, two: StepRun, norms: int) -> None:
@@ -79,7 +79,7 @@ def test_two_replicas_of_a_video_model_also_rematerialised() -> None:
 
 
 def test_micro_batches_move_the_statistics_one_after_the_other() -> None:
-    run, alone = (StepRun(strategy_of(1), _normalized, accumulation=2) for _ in range(2))
+    run, alone = (StepRun(engine_of(1), _normalized, accumulation=2) for _ in range(2))
     images = next(run.batches(0))["image"].numpy() / np.float32(127.5) - 1
     run.train(0, 1)
     for part in np.split(images, 2):
@@ -95,7 +95,7 @@ def test_micro_batches_move_the_statistics_one_after_the_other() -> None:
 
 def test_micro_batches_on_replicas_that_share_statistics_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="on 2 replicas. .*--strategy=one_device"):
-        StepRun(strategy_of(2), _normalized, accumulation=2)
+        StepRun(engine_of(2), _normalized, accumulation=2)
 
 
 def test_a_resumed_run_has_the_same_statistics() -> None:

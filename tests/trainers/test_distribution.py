@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.trainers.small_runs import strategy_of
+from tests.trainers.small_runs import engine_of
 from trainers import distribution
 from trainers.distribution import describe_strategy
 from trainers.distribution import describe_topology
 from trainers.distribution import make_strategy
 from trainers.errors import ConfigurationError
 from trainers.errors import TrainingError
-from trainers.hosts import Hosts
 
 TWO_WORKERS = {
     "cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]},
@@ -32,7 +31,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Puts down what would be made: a process can hold one strategy of several devices."""
     # Made and kept for all tests before the stand-ins could take its place.
     if len(tf.config.list_logical_devices("CPU")) > 1:
-        strategy_of(2)
+        engine_of(2)
     arguments: dict[str, Any] = {}
 
     def stand_in(original: type, name: str) -> type:
@@ -197,7 +196,7 @@ def test_no_tpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_one_process_is_the_chief_and_agrees_with_itself(replicas: int) -> None:
-    hosts = Hosts(strategy_of(replicas))
+    hosts = engine_of(replicas).hosts
     assert (hosts.count, hosts.index, hosts.is_chief) == (1, 0, True)
     assert hosts.all_values(7) == [7]
     assert hosts.largest(7) == 7

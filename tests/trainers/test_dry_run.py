@@ -13,7 +13,6 @@ from tests.trainers.processes import ROOT
 from tests.trainers.small_runs import TINY_CONFIG
 from tests.trainers.small_runs import Trainer
 from tests.trainers.small_runs import config_file
-from tests.trainers.small_runs import strategy_of
 from tests.trainers.small_runs import write_images
 from tests.trainers.worker_hosts import ends_of
 from tests.trainers.worker_hosts import error_line
@@ -133,7 +132,7 @@ class _TwoHosts(Hosts):
     """One of two hosts; the other one ends every block as it is told to."""
 
     def __init__(self, other: int) -> None:
-        super().__init__(strategy_of(1))
+        super().__init__()
         self.count, self.other, self.told = 2, other, []
 
     def all_values(self, value: int) -> list[int]:

@@ -20,8 +20,8 @@ from tests.trainers.processes import ROOT
 from tests.trainers.processes import start
 from tests.trainers.small_runs import Trainer
 from tests.trainers.small_runs import config_file
+from tests.trainers.small_runs import engine_of
 from tests.trainers.small_runs import rows
-from tests.trainers.small_runs import strategy_of
 from tokenlearner_keras import resize_model
 from trainers import checkpointing
 from trainers import evaluate
@@ -66,7 +66,7 @@ def command(monkeypatch: pytest.MonkeyPatch, workdir: Path, tmp_path: Path) -> E
         values(["evaluate", f"--workdir={workdir}", *arguments])
         with monkeypatch.context() as patch:
             patch.setattr(evaluate, "FLAGS", values)
-            patch.setattr(evaluate, "make_strategy", lambda *_: strategy_of(replicas))
+            patch.setattr(evaluate, "make_engine", lambda _: engine_of(replicas))
             evaluate.main()
         return tmp_path / "report.json"
 
@@ -133,7 +133,7 @@ def test_images_of_another_size(command: Evaluate, workdir: Path, tmp_path: Path
     model = resize_model(keras.saving.load_model(workdir / "model.keras"), 12)
     config, model_config = read_configuration(str(workdir))
     preprocessing = make_preprocessing(config, dataclasses.replace(model_config, image_size=12))
-    evaluator = make_evaluator(config, model, None, strategy_of(1), preprocessing)
+    evaluator = make_evaluator(config, model, None, engine_of(1), preprocessing)
     assert values["metrics"] == pytest.approx(evaluator.evaluate(digits_source("test")), abs=1e-6)
     assert abs(values["metrics"]["loss"] - _row(workdir, "held_out", 4)["loss"]) > 1e-4
 

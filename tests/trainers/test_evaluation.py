@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tests.trainers.data.fake_source import ArraySource
-from tests.trainers.small_runs import strategy_of
+from tests.trainers.small_runs import engine_of
 from trainers import evaluation
 from trainers.averaged_weights import averaged_weights
 from trainers.data.batch_size import evaluation_batch_size
@@ -58,8 +58,8 @@ class _VideosOfSeveralLabels:
 def _evaluator(
     replicas: int, batch_size: int, use_ema: bool = False, of_videos: bool = False
 ) -> tuple[Evaluator, keras.Model]:
-    strategy = strategy_of(replicas)
-    with strategy.scope():
+    engine = engine_of(replicas)
+    with engine.scope():
         model = _video_model() if of_videos else _model()
         optimizer = keras.optimizers.SGD(0.1, use_ema=use_ema)
         optimizer.build(model.trainable_variables)
@@ -67,7 +67,7 @@ def _evaluator(
         model=model,
         optimizer=optimizer,
         loss=make_loss("sigmoid" if of_videos else "softmax"),
-        strategy=strategy,
+        engine=engine,
         preprocessing=VIEWS if of_videos else PREPROCESSING,
         batch_size=batch_size,
         normalization="unit",

@@ -16,14 +16,14 @@ from tests.trainers.remat_runs import FEWER_RUNS
 from tests.trainers.remat_runs import assert_same_weights
 from tests.trainers.remat_runs import largest_difference
 from tests.trainers.remat_runs import train_remat
-from tests.trainers.small_runs import strategy_of
+from tests.trainers.small_runs import engine_of
 from tests.trainers.step_runs import Arrays
 
 
 @functools.cache
 def on_one_replica(case: str, remat: bool) -> Arrays:
     """Returns how a case ends on one replica."""
-    return train_remat(strategy_of(1), case, remat=remat)
+    return train_remat(engine_of(1), case, remat=remat)
 
 
 @pytest.mark.parametrize("case", ["dropout", pytest.param("accumulation", marks=pytest.mark.slow)])
@@ -35,26 +35,26 @@ def test_one_replica(case: str) -> None:
     "case", ["dropout", *(pytest.param(c, marks=pytest.mark.slow) for c in ("accumulation",))]
 )
 def test_two_replicas_with_dropout(case: str) -> None:
-    plain, remat = (train_remat(strategy_of(2), case, remat=each) for each in (False, True))
+    plain, remat = (train_remat(engine_of(2), case, remat=each) for each in (False, True))
     assert_same_weights(plain, remat)
 
 
 def test_two_replicas_without_dropout_end_like_one() -> None:
-    remat = train_remat(strategy_of(2), "certain", remat=True)
+    remat = train_remat(engine_of(2), "certain", remat=True)
     assert_same_weights(on_one_replica("certain", False), remat)
 
 
 @pytest.mark.slow
 def test_micro_batches_without_dropout_end_like_the_whole_batch() -> None:
     for replicas in (1, 2):
-        parts = train_remat(strategy_of(replicas), "certain", remat=True, accumulation=2)
+        parts = train_remat(engine_of(replicas), "certain", remat=True, accumulation=2)
         assert_same_weights(on_one_replica("certain", False), parts)
 
 
 @pytest.mark.slow
 def test_the_masks_make_a_difference() -> None:
     """Were they drawn anew in the second pass, the tests with dropout would see it."""
-    other = train_remat(strategy_of(1), "dropout", remat=True, seed=1)
+    other = train_remat(engine_of(1), "dropout", remat=True, seed=1)
     assert largest_difference(on_one_replica("dropout", True), other) > 1e-3
 
 
@@ -63,10 +63,10 @@ def test_the_masks_make_a_difference() -> None:
 def test_compiled_by_xla(accumulation: int) -> None:
     compiled = {"jit_compile": True, "accumulation": accumulation}
     plain, remat = (
-        train_remat(strategy_of(1), "dropout", remat=each, **compiled) for each in (False, True)
+        train_remat(engine_of(1), "dropout", remat=each, **compiled) for each in (False, True)
     )
     assert_same_weights(plain, remat)
-    certain = train_remat(strategy_of(1), "certain", remat=True, **compiled)
+    certain = train_remat(engine_of(1), "certain", remat=True, **compiled)
     assert_same_weights(on_one_replica("certain", False), certain)
 
 

@@ -16,7 +16,7 @@ from tests.trainers.equality import assert_same_training
 from tests.trainers.equality import on_one_replica
 from tests.trainers.equality import train_case
 from tests.trainers.processes import ROOT
-from tests.trainers.small_runs import strategy_of
+from tests.trainers.small_runs import engine_of
 from tests.trainers.step_runs import StepRun
 from tests.trainers.step_runs import linear
 from trainers.state import load_state
@@ -26,7 +26,7 @@ from trainers.state import load_state
     "case", ["adamw", *(pytest.param(c, marks=pytest.mark.slow) for c in CASES if c != "adamw")]
 )
 def test_two_replicas(case: str) -> None:
-    assert_same_training(on_one_replica(case), train_case(strategy_of(2), case))
+    assert_same_training(on_one_replica(case), train_case(engine_of(2), case))
 
 
 @pytest.mark.slow
@@ -49,7 +49,7 @@ def test_micro_batches_end_like_the_whole_batch() -> None:
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_a_quick_look_at_micro_batches(replicas: int) -> None:
     whole, parts = (
-        StepRun(strategy_of(count), linear, accumulation=micro_batches, mixup_alpha=0.4)
+        StepRun(engine_of(count), linear, accumulation=micro_batches, mixup_alpha=0.4)
         for count, micro_batches in ((1, 1), (replicas, 4))
     )
     sums, sums_of_parts = (run.train(0, 5) for run in (whole, parts))
@@ -61,9 +61,9 @@ def test_a_quick_look_at_micro_batches(replicas: int) -> None:
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_a_run_goes_on_with_other_replicas(before: int, after: int) -> None:
-    whole = StepRun(strategy_of(after), linear, mixup_alpha=0.4)
+    whole = StepRun(engine_of(after), linear, mixup_alpha=0.4)
     started, resumed = (
-        StepRun(strategy_of(replicas), linear, mixup_alpha=0.4) for replicas in (before, after)
+        StepRun(engine_of(replicas), linear, mixup_alpha=0.4) for replicas in (before, after)
     )
     whole.train(0, 3)
     started.train(0, 3)
@@ -76,9 +76,9 @@ def test_a_run_goes_on_with_other_replicas(before: int, after: int) -> None:
 
 @pytest.mark.parametrize("step", [0, 7])
 def test_replicas_share_the_batch_of_a_step(step: int) -> None:
-    one, two = (StepRun(strategy_of(replicas), linear, mixup_alpha=0.4) for replicas in (1, 2))
+    one, two = (StepRun(engine_of(replicas), linear, mixup_alpha=0.4) for replicas in (1, 2))
     whole, shares = next(one.batches(step)), next(two.batches(step))
     for name in ("image", "target"):
-        parts = two.strategy.experimental_local_results(shares[name])
+        parts = two.engine.strategy.experimental_local_results(shares[name])
         assert len(parts) == 2
         np.testing.assert_array_equal(np.concatenate(parts), whole[name])

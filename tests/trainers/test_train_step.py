@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from tests.trainers.small_runs import assert_same_arrays
-from tests.trainers.small_runs import strategy_of
+from tests.trainers.small_runs import engine_of
 from tests.trainers.step_runs import BATCH
 from tests.trainers.step_runs import StepRun
 from tests.trainers.step_runs import linear
@@ -24,7 +24,7 @@ from trainers.state import load_state
 
 
 def test_a_step_follows_the_gradient_of_the_mean_loss() -> None:
-    run = StepRun(strategy_of(1), linear, clipnorm=None)
+    run = StepRun(engine_of(1), linear, clipnorm=None)
     batch = next(run.batches(0))
     with tf.GradientTape() as tape:
         logits = run.model(tf.cast(batch["image"], tf.float32) / 127.5 - 1)
@@ -39,7 +39,7 @@ def test_a_step_follows_the_gradient_of_the_mean_loss() -> None:
 
 
 def test_averages_of_the_weights() -> None:
-    run = StepRun(strategy_of(2), linear, use_ema=True)
+    run = StepRun(engine_of(2), linear, use_ema=True)
     averages: list[np.ndarray] = []
     for step in range(3):
         run.train(step, 1)
@@ -82,7 +82,7 @@ def test_masks_are_a_function_of_seed_step_replica_and_micro_batch(
 
     def make_run(seed: int) -> StepRun:
         return StepRun(
-            strategy_of(replicas),
+            engine_of(replicas),
             lambda: linear(_Masks(seen.append)),
             seed=seed,
             accumulation=accumulation,
@@ -106,9 +106,7 @@ def test_dropout_goes_on_after_a_resume_as_without() -> None:
     def build() -> keras.Model:
         return linear(keras.layers.Dropout(0.5))
 
-    whole, resumed = (
-        StepRun(strategy_of(2), build, use_ema=True, accumulation=2) for _ in range(2)
-    )
+    whole, resumed = (StepRun(engine_of(2), build, use_ema=True, accumulation=2) for _ in range(2))
     whole.train(0, 2)
     middle = whole.state()
     whole.train(2, 2)
@@ -120,7 +118,7 @@ def test_dropout_goes_on_after_a_resume_as_without() -> None:
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_compiled_by_xla_the_step_is_the_same(accumulation: int) -> None:
     plain, compiled = (
-        StepRun(strategy_of(1), linear, jit_compile=jit_compile, accumulation=accumulation)
+        StepRun(engine_of(1), linear, jit_compile=jit_compile, accumulation=accumulation)
         for jit_compile in (False, True)
     )
     for run in (plain, compiled):
@@ -128,7 +126,7 @@ def test_compiled_by_xla_the_step_is_the_same(accumulation: int) -> None:
     for name, value in plain.state().items():
         np.testing.assert_allclose(compiled.state()[name], value, atol=1e-5, err_msg=name)
     with pytest.raises(ConfigurationError, match="for one replica"):
-        StepRun(strategy_of(2), linear, jit_compile=True)
+        StepRun(engine_of(2), linear, jit_compile=True)
 
 
 @pytest.mark.parametrize(("replicas", "accumulation"), [(1, 1), (2, 1), (2, 2)])
@@ -143,7 +141,7 @@ def test_the_loop_is_traced_once_with_static_shapes_and_bytes(
 
     normalize_images = train_step.normalize
     monkeypatch.setattr(train_step, "normalize", normalize)
-    run = StepRun(strategy_of(replicas), linear, accumulation=accumulation)
+    run = StepRun(engine_of(replicas), linear, accumulation=accumulation)
     batches = run.batches(0)
     sums = run.step.run(batches, 0, 3)
     assert sums["num_examples"] == 3 * BATCH
@@ -161,7 +159,7 @@ def test_the_loop_is_traced_once_with_static_shapes_and_bytes(
 )
 def test_micro_batches_that_do_not_divide(replicas: int, accumulation: int, cure: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{accumulation}.*received 16; .* to {cure}$"):
-        StepRun(strategy_of(replicas), linear, accumulation=accumulation)
+        StepRun(engine_of(replicas), linear, accumulation=accumulation)
 
 
 def test_less_than_one_micro_batch() -> None:

@@ -16,7 +16,7 @@ from tests.trainers.data.video_record_sets import frame_of
 from tests.trainers.data.video_record_sets import number_of
 from tests.trainers.data.video_record_sets import small_videos
 from tests.trainers.data.video_record_sets import write_split
-from tests.trainers.small_runs import strategy_of
+from tests.trainers.small_runs import engine_of
 from trainers.configuration import complete_config
 from trainers.configuration import load_config_file
 from trainers.data.bad_examples import BadExamples
@@ -85,7 +85,7 @@ class Recipe:
         batches = training_batches(
             source,
             self.preprocessing,
-            strategy_of(1),
+            engine_of(1),
             batch_size=BATCH_SIZE,
             seed=self.config.seed,
             start_step=0,
@@ -98,7 +98,7 @@ class Recipe:
         """Returns what a test sees of each video, by its index."""
         found: dict[int, Batch] = {}
         batches = evaluation_batches(
-            source, self.preprocessing, BATCH_SIZE, strategy_of(1), views=True, bad_examples=bad
+            source, self.preprocessing, BATCH_SIZE, engine_of(1), views=True, bad_examples=bad
         )
         for batch in map(_arrays, batches):
             for place in np.flatnonzero(batch["mask"]):

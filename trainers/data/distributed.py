@@ -1,4 +1,4 @@
-"""Batches handed to the replicas of a strategy."""
+"""Batches handed to the devices of an engine."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,12 +10,13 @@ from trainers.data.example_preprocessing import Preprocessing
 from trainers.data.pipeline import evaluation_dataset
 from trainers.data.pipeline import training_dataset
 from trainers.data.sources import Source
+from trainers.engines.engine import Engine
 
 
 def training_batches(
     source: Source,
     preprocessing: Preprocessing,
-    strategy: tf.distribute.Strategy,
+    engine: Engine,
     *,
     batch_size: int,
     seed: int,
@@ -28,7 +29,7 @@ def training_batches(
     See `training_dataset` for the arguments and the batches.
     """
 
-    def batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
+    def batches(**layout: int) -> tf.data.Dataset:
         dataset = training_dataset(
             source,
             preprocessing,
@@ -37,14 +38,14 @@ def training_batches(
             start_step=start_step,
             mixup_alpha=mixup_alpha,
             bad_examples=bad_examples,
-            **_layout(context),
+            **layout,
         )
         # Several hosts would ask one another at each step whether there is a batch left,
         # and lose its static shape, if this were not said.
         endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
         return dataset.apply(endless)
 
-    iterator: Iterator[Any] = iter(strategy.distribute_datasets_from_function(batches))
+    iterator: Iterator[Any] = iter(engine.batches(batches))
     return iterator
 
 
@@ -52,7 +53,7 @@ def evaluation_batches(
     source: Source,
     preprocessing: Preprocessing,
     batch_size: int,
-    strategy: tf.distribute.Strategy,
+    engine: Engine,
     views: bool = False,
     bad_examples: BadExamples | None = None,
 ) -> Any:
@@ -61,23 +62,14 @@ def evaluation_batches(
     See `evaluation_dataset` for the arguments and the batches.
     """
 
-    def batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
+    def batches(**layout: int) -> tf.data.Dataset:
         return evaluation_dataset(
             source,
             preprocessing,
             batch_size=batch_size,
             views=views,
             bad_examples=bad_examples,
-            **_layout(context),
+            **layout,
         )
 
-    return strategy.distribute_datasets_from_function(batches)
-
-
-def _layout(context: tf.distribute.InputContext) -> dict[str, int]:
-    hosts = context.num_input_pipelines
-    return {
-        "num_hosts": hosts,
-        "host_index": context.input_pipeline_id,
-        "replicas_per_host": context.num_replicas_in_sync // hosts,
-    }
+    return engine.batches(batches)

@@ -4,7 +4,9 @@ Batches cross to the accelerator as uint8, a quarter of the traffic of float32, 
 are normalised inside the compiled step.
 """
 
-import tensorflow as tf
+from typing import Any
+
+from keras import ops
 
 from trainers.errors import ConfigurationError
 
@@ -64,7 +66,7 @@ def channel_statistics(kind: str) -> tuple[tuple[float, ...], tuple[float, ...]]
     return _STATISTICS.get(kind)
 
 
-def normalize(images: tf.Tensor, kind: str) -> tf.Tensor:
+def normalize(images: Any, kind: str) -> Any:
     """Scale and shift images.
 
     Args:
@@ -86,24 +88,24 @@ def normalize(images: tf.Tensor, kind: str) -> tf.Tensor:
     if kind == _CLIP:
         return _normalize_clips(images)
     mean, deviation = _STATISTICS[kind]
-    centred = tf.cast(images, tf.float32) - tf.constant(mean, tf.float32)
-    return centred / tf.constant(deviation, tf.float32)
+    centred = ops.cast(images, "float32") - ops.convert_to_tensor(mean, "float32")
+    return centred / ops.convert_to_tensor(deviation, "float32")
 
 
-def _normalize_clips(clips: tf.Tensor) -> tf.Tensor:
+def _normalize_clips(clips: Any) -> Any:
     # Near zero from the start, the sums keep their digits.
-    pixels = tf.cast(clips, tf.float32) - 127.5
+    pixels = ops.cast(clips, "float32") - 127.5
     centred = pixels - _clip_mean(pixels)
-    deviation = tf.sqrt(_clip_mean(tf.square(centred)))
-    return centred / tf.maximum(deviation, _SMALLEST_DEVIATION)
+    deviation = ops.sqrt(_clip_mean(ops.square(centred)))
+    return centred / ops.maximum(deviation, _SMALLEST_DEVIATION)
 
 
-def _clip_mean(values: tf.Tensor) -> tf.Tensor:
+def _clip_mean(values: Any) -> Any:
     """Return float32 (..., 1, 1, 1, 1), the mean of each clip.
 
     The mean of the means of equal parts: XLA adds up a long axis one by one, and the
     millions of values of a clip would be lost in a float32 sum.
     """
     for axis in (-1, -2, -3, -4):
-        values = tf.reduce_mean(values, axis=axis, keepdims=True)
+        values = ops.mean(values, axis=axis, keepdims=True)
     return values

@@ -1,0 +1,132 @@
+"""Which engine a command runs on: `--engine`, and the flags of its devices."""
+
+import keras
+import tensorflow as tf
+from absl import flags
+
+from trainers.distribution import STRATEGIES
+from trainers.engines.engine import Engine
+from trainers.errors import ConfigurationError
+
+ENGINES = ("tensorflow", "jax")
+
+# They belong to the module that calls `define_flags`, and so to its --help.
+flags.disclaim_key_flags()
+
+
+def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines the flags by which `make_engine` is told where to run."""
+    values = {"flag_values": flag_values}
+    flags.DEFINE_enum(
+        "engine",
+        None,
+        ENGINES,
+        "What runs the steps; KERAS_BACKEND, or tensorflow, if not given.",
+        **values,
+    )
+    flags.DEFINE_enum("strategy", "auto", STRATEGIES, "How to distribute the work.", **values)
+    flags.DEFINE_string("tpu", None, "'local' on a TPU VM, or the name of a TPU.", **values)
+    flags.DEFINE_integer(
+        "virtual_devices", None, "Cut the CPU into that many devices, to rehearse.", **values
+    )
+    define_axis_flags(flag_values)
+
+
+def define_axis_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines the axes of the mesh of devices."""
+    values = {"flag_values": flag_values}
+    flags.DEFINE_integer(
+        "batch_axis", None, "jax: copies of the weights; as many as fit if not given.", **values
+    )
+    flags.DEFINE_integer(
+        "model_axis", 1, "jax: devices that share a copy of weights and optimizer.", **values
+    )
+
+
+def check_backend(engine: str | None = None) -> str:
+    """Checks that Keras runs on an engine's backend.
+
+    Args:
+        engine: As `--engine`; None: whatever Keras runs on.
+
+    Returns:
+        The engine's name.
+
+    Raises:
+        ConfigurationError: If it does not, or on none that the trainer knows.
+    """
+    backend = str(keras.backend.backend())
+    if backend not in ENGINES:
+        raise ConfigurationError(
+            f"The trainer runs on Keras' backends {' and '.join(ENGINES)}. Received "
+            f"KERAS_BACKEND={backend}. Unset it, or set it to one of these."
+        )
+    if engine not in (None, backend):
+        # A command sets the backend before Keras is imported; a program has to do it itself.
+        raise ConfigurationError(
+            f"--engine={engine} needs Keras on that backend, and it is on {backend} already. "
+            f"Set KERAS_BACKEND={engine} before Keras is imported."
+        )
+    return backend
+
+
+def check_tensorflow(command: str) -> None:
+    """Checks that Keras runs on TensorFlow, for what needs its graphs.
+
+    Args:
+        command: The name of the command, for the message.
+
+    Raises:
+        ConfigurationError: If it does not.
+    """
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise ConfigurationError(
+            f"{command} runs on Keras' TensorFlow backend, also for what was trained on another "
+            f"engine. Received KERAS_BACKEND={backend}. Unset it, or set it to tensorflow."
+        )
+
+
+def make_engine(values: flags.FlagValues) -> Engine:
+    """Returns the engine of a command's flags. Call it before anything touches a device.
+
+    Args:
+        values: Those of `define_flags`.
+
+    Raises:
+        ConfigurationError: If the flags do not agree, or the devices are not there.
+        TrainingError: If the processes that should train together do not come together.
+    """
+    if check_backend(values.engine) == "tensorflow":
+        if values.batch_axis is not None or values.model_axis != 1:
+            raise ConfigurationError(
+                "--batch_axis and --model_axis are for --engine=jax; under TensorFlow every "
+                "replica has all weights. Leave them out, or set --engine=jax."
+            )
+        from trainers.engines.tensorflow_engine import TensorFlowEngine
+
+        return TensorFlowEngine.from_flags(values.strategy, values.tpu, values.virtual_devices)
+    # TensorFlow reads the data then, and must leave accelerators alone.
+    for kind in ("GPU", "TPU"):
+        tf.config.set_visible_devices([], kind)
+    from trainers.engines.jax_devices import find_devices
+    from trainers.engines.jax_engine import JaxEngine
+    from trainers.engines.jax_layout import JaxLayout
+
+    devices, hosts = find_devices(values.strategy, values.tpu, values.virtual_devices)
+    return JaxEngine(JaxLayout(devices, values.batch_axis, values.model_axis), hosts)
+
+
+def make_local_engine() -> Engine:
+    """Returns the engine of Keras' backend on one device of this process."""
+    if check_backend() == "tensorflow":
+        from trainers.engines.tensorflow_engine import TensorFlowEngine
+
+        return TensorFlowEngine(tf.distribute.get_strategy())
+    import jax
+
+    from trainers.engines.jax_engine import JaxEngine
+    from trainers.engines.jax_layout import JaxLayout
+    from trainers.hosts import Hosts
+
+    return JaxEngine(JaxLayout(jax.local_devices()[:1]), Hosts())

@@ -1,0 +1,137 @@
+"""The interface of an engine: devices, batches on them, and how steps are compiled and run."""
+
+import abc
+from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import Protocol
+
+import tensorflow as tf
+from ml_collections import ConfigDict
+from numpy.typing import NDArray
+
+from tokenlearner_keras.models.model_names import ModelConfig
+from trainers.hosts import Hosts
+from trainers.step_memory import StepMemory
+
+if TYPE_CHECKING:
+    import keras
+
+    from trainers.data.example_preprocessing import Preprocessing
+    from trainers.train_step import TrainStep
+
+Batch = dict[str, Any]
+Specifications = dict[str, tf.TensorSpec]
+
+
+class Training(Protocol):
+    """Steps of a training, compiled."""
+
+    def run(self, batches: Iterator[Any], first_step: int, num_steps: int) -> dict[str, float]:
+        """Runs steps and returns their sums, as `TrainStep.run` says."""
+
+
+class MeasuredSteps(Protocol):
+    """Steps that are compiled to see what they take, in a model of their own.
+
+    Attributes:
+        weight_bytes: Of the model's variables on a device.
+        optimizer_bytes: Of the optimizer's state on a device.
+    """
+
+    @property
+    def weight_bytes(self) -> int: ...
+
+    @property
+    def optimizer_bytes(self) -> int: ...
+
+    def training_memory(self, batch: Specifications) -> StepMemory | None:
+        """Returns the memory of a device in a training step; None if nobody knows.
+
+        Args:
+            batch: A replica's share.
+        """
+
+    def evaluation_memory(self, batch: Specifications) -> StepMemory | None:
+        """Returns the memory of a device in an evaluation step; None if nobody knows.
+
+        Args:
+            batch: A replica's share.
+        """
+
+
+class Engine(abc.ABC):
+    """Runs the trainer's steps on the devices of one backend of Keras.
+
+    The maths of a step is `TrainStep`'s and `Evaluator`'s, in `keras.ops`; an engine compiles
+    it, sums over the devices and hands batches out.
+
+    Attributes:
+        name: As `--engine`.
+        hosts: The processes that train together.
+        num_replicas: Parts of equal size that a global batch is cut into.
+    """
+
+    name: str
+    hosts: Hosts
+    num_replicas: int
+
+    @abc.abstractmethod
+    def describe(self) -> str:
+        """Returns one line: how the work is distributed, and where."""
+
+    @abc.abstractmethod
+    def scope(self) -> AbstractContextManager[Any]:
+        """Returns the context to build model and optimizer in."""
+
+    @abc.abstractmethod
+    def batches(self, make_dataset: Callable[..., tf.data.Dataset]) -> Any:
+        """Returns global batches on the devices, to be iterated over.
+
+        Args:
+            make_dataset: Called with `num_hosts`, `host_index` and `replicas_per_host`;
+                returns this host's dataset, of which each element is the share of a replica.
+        """
+
+    @abc.abstractmethod
+    def training(self, step: "TrainStep") -> Training:
+        """Compiles a training step.
+
+        Raises:
+            ConfigurationError: If this engine cannot run it.
+        """
+
+    @abc.abstractmethod
+    def evaluation(
+        self,
+        model: "keras.Model",
+        function: Callable[[Batch], Batch],
+        *,
+        per_example: bool = False,
+    ) -> Callable[[Any], dict[str, NDArray[Any]]]:
+        """Compiles a function of a batch.
+
+        Args:
+            model: Whose variables, as they are at each call, the function reads.
+            function: Returns sums over the examples of its share of a batch.
+            per_example: Whether it returns a row an example instead of sums.
+
+        Returns:
+            From a batch of `batches` to the sums over all its examples, or to all rows.
+        """
+
+    @abc.abstractmethod
+    def measured_steps(
+        self, config: ConfigDict, model_config: ModelConfig, preprocessing: "Preprocessing"
+    ) -> MeasuredSteps:
+        """Returns the steps of a configuration, not to be run."""
+
+    @abc.abstractmethod
+    def start_profile(self, directory: str) -> None:
+        """Starts a TensorBoard profile."""
+
+    @abc.abstractmethod
+    def stop_profile(self) -> None:
+        """Ends the profile and writes it."""

@@ -1,0 +1,152 @@
+"""The JAX devices and processes that the flags ask for."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from trainers.cluster import Cluster
+from trainers.distribution import check_flags
+from trainers.errors import ConfigurationError
+from trainers.errors import TrainingError
+from trainers.hosts import Hosts
+
+_NO_TPU = (
+    "No TPU was found for --strategy=tpu (JAX sees: {found}). On a TPU VM install '.[jax-tpu]' "
+    "in a clone, and see that no other process holds the chips. Without a TPU use "
+    "--strategy=auto."
+)
+_HALVES = 2**32
+
+
+def find_devices(
+    strategy: str, tpu: str | None = None, virtual_devices: int | None = None
+) -> tuple[Sequence[Any], Hosts]:
+    """Returns the devices by the name of a strategy, and who trains together.
+
+    Call it before JAX touches a device.
+
+    Args:
+        strategy: As for `make_strategy`: `auto` and `mirrored` take all devices, `tpu` all
+            cores of the TPU, `one_device` the first; `multi_worker` joins the processes of
+            TF_CONFIG, or without one those that JAX finds by itself (a TPU pod, Slurm).
+        tpu: `local`, or None; JAX runs on the TPU of the machine.
+        virtual_devices: Cuts the CPU into that many devices, to rehearse.
+
+    Raises:
+        ConfigurationError: If the name is unknown, the devices are not there, or TF_CONFIG
+            is wrong.
+        TrainingError: If the processes do not come together.
+    """
+    if strategy == "multi_worker" and not os.environ.get("TF_CONFIG", "").strip():
+        _check_virtual(virtual_devices)
+        _join(None)
+    else:
+        cluster = check_flags(strategy, tpu, virtual_devices)
+        if tpu not in (None, "", "local"):
+            raise ConfigurationError(
+                f"JAX runs on the TPU of this machine: expected --tpu=local. Received {tpu!r}. "
+                "Run the command on the TPU VM, on a pod on all of its hosts with "
+                "--strategy=multi_worker."
+            )
+        if virtual_devices is not None:
+            _make_virtual_devices(virtual_devices)
+        if cluster is not None:
+            _join(cluster)
+    devices = _devices()
+    if (strategy == "tpu" or tpu) and devices[0].platform != "tpu":
+        raise ConfigurationError(_NO_TPU.format(found=devices[0].platform))
+    if strategy == "one_device":
+        devices = devices[:1]
+    return devices, _hosts()
+
+
+def _devices() -> list[Any]:
+    try:
+        return list(jax.devices())
+    except RuntimeError as error:
+        raise ConfigurationError(f"JAX cannot use a device: {_first_line(error)}.") from error
+
+
+def _make_virtual_devices(count: int) -> None:
+    try:
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError as error:
+        raise ConfigurationError(
+            "--virtual_devices must be set before JAX uses a device; set it in the first call "
+            f"of the process ({_first_line(error)})."
+        ) from error
+    found = len(jax.devices())
+    if found != count:
+        raise ConfigurationError(
+            f"--virtual_devices={count}: JAX has {found} devices already; set it in the first "
+            "call of the process."
+        )
+
+
+def _check_virtual(virtual_devices: int | None) -> None:
+    if virtual_devices is not None:
+        raise ConfigurationError(
+            "--virtual_devices rehearses replicas in one process, and --strategy=multi_worker "
+            "joins several. Leave one of them out."
+        )
+
+
+def _join(cluster: Cluster | None) -> None:
+    """Joins the other processes; returns when all of them are there."""
+    with contextlib.suppress(AttributeError):
+        # It would take SIGTERM for itself, on which a training saves and stops.
+        jax.config.update("jax_enable_preemption_service", False)
+    arguments: dict[str, Any] = {}
+    if cluster is not None:
+        addresses = cluster.addresses
+        arguments = {
+            "coordinator_address": addresses[0],
+            "num_processes": len(addresses),
+            "process_id": cluster.index,
+        }
+        # The next call returns when all are there; a word, lest it seem to hang.
+        print(
+            f"host {cluster.index} of {len(addresses)}, waiting for the others: "
+            f"{', '.join(addresses)}",
+            file=sys.stderr,
+            flush=True,
+        )
+    try:
+        jax.distributed.initialize(**arguments)
+    except ValueError as error:
+        raise ConfigurationError(
+            "--strategy=multi_worker: JAX finds no other processes by itself "
+            f"({_first_line(error)}). Run it on every host of a TPU pod or under Slurm, or name "
+            "the processes in the environment variable TF_CONFIG."
+        ) from error
+    except RuntimeError as error:
+        raise TrainingError(
+            f"The processes did not come together ({_first_line(error)}). Check that all of "
+            "them are running, and that the first one's address can be reached."
+        ) from error
+
+
+def _hosts() -> Hosts:
+    count = jax.process_count()
+    if count == 1:
+        return Hosts()
+    return Hosts(count, jax.process_index(), _gather, (jax.errors.JaxRuntimeError,))
+
+
+def _gather(value: int) -> list[int]:
+    # JAX has no 64-bit integers by default: two halves without a sign.
+    halves = np.array([value // _HALVES % _HALVES, value % _HALVES], np.uint32)
+    found = np.asarray(multihost_utils.process_allgather(halves)).astype(np.uint64)
+    return [int(np.uint64(high * _HALVES + low).astype(np.int64)) for high, low in found]
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else repr(error)

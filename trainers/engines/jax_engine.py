@@ -1,0 +1,124 @@
+"""JAX: `jax.sharding` over all devices of all hosts, compiled for TPUs, GPUs and CPUs."""
+
+import contextlib
+from collections.abc import Callable
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from typing import Any
+
+import jax
+import keras
+import tensorflow as tf
+from ml_collections import ConfigDict
+from numpy.typing import NDArray
+
+from tokenlearner_keras.models.model_names import ModelConfig
+from trainers.data.batch_size import check_batch_size
+from trainers.data.example_preprocessing import Preprocessing
+from trainers.engines.engine import Batch
+from trainers.engines.engine import Engine
+from trainers.engines.jax_layout import JaxLayout
+from trainers.engines.jax_training import JaxTraining
+from trainers.host_arrays import to_numpy
+from trainers.hosts import Hosts
+
+if TYPE_CHECKING:
+    from trainers.engines.jax_measured_steps import JaxMeasuredSteps
+    from trainers.train_step import TrainStep
+
+# What a step needs of a batch; 64-bit numbers of examples stay on the host.
+_ON_THE_DEVICE = ("image", "target", "label", "mask")
+
+
+class JaxEngine(Engine):
+    """Runs steps on a mesh of devices; a replica is a device.
+
+    Args:
+        layout: The mesh.
+        hosts: The processes that train together.
+    """
+
+    name = "jax"
+
+    def __init__(self, layout: JaxLayout, hosts: Hosts) -> None:
+        self.layout = layout
+        self.hosts = hosts
+        self.num_replicas = layout.num_devices
+
+    def describe(self) -> str:
+        devices = [str(device) for device in self.layout.mesh.devices.flat]
+        count = f"{len(devices)} device{'' if len(devices) == 1 else 's'}"
+        places = [devices[0], "...", devices[-1]] if len(devices) > 8 else devices
+        if self.hosts.count > 1:
+            places = [f"host {self.hosts.index} of {self.hosts.count}", *places]
+        sharing = self.layout.model_axis
+        shared = f", {sharing} of them share the weights" if sharing > 1 else ""
+        return f"JAX {jax.__version__}, {count}{shared}: {', '.join(places)}"
+
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext()
+
+    def batches(self, make_dataset: Callable[..., tf.data.Dataset]) -> "_Batches":
+        dataset = make_dataset(
+            num_hosts=self.hosts.count, host_index=self.hosts.index, replicas_per_host=1
+        )
+        rows = dataset.element_spec["image"].shape[0] * self.hosts.count
+        check_batch_size(rows, {"devices": self.num_replicas})
+        return _Batches(dataset, self.layout)
+
+    def training(self, step: "TrainStep") -> JaxTraining:
+        return JaxTraining(step, self.layout)
+
+    def evaluation(
+        self,
+        model: keras.Model,
+        function: Callable[[Batch], Batch],
+        *,
+        per_example: bool = False,
+    ) -> Callable[[Any], dict[str, NDArray[Any]]]:
+        del per_example  # the batch is one array: sums and rows are whole either way
+        jitted = self.jitted_evaluation(model, function)
+
+        def evaluate(batch: Batch) -> dict[str, NDArray[Any]]:
+            values = [self.layout.place(variable) for variable in model.variables]
+            return {name: to_numpy(each) for name, each in jitted(values, batch).items()}
+
+        return evaluate
+
+    def jitted_evaluation(self, model: keras.Model, function: Callable[[Batch], Batch]) -> Any:
+        """Returns a jitted function of the values of a model's variables and of a batch."""
+        variables = model.variables
+
+        def stateless(values: list[Any], batch: Batch) -> Batch:
+            with keras.StatelessScope(list(zip(variables, values, strict=True))):
+                return function(batch)
+
+        return jax.jit(stateless, out_shardings=self.layout.replicated)
+
+    def measured_steps(
+        self, config: ConfigDict, model_config: ModelConfig, preprocessing: Preprocessing
+    ) -> "JaxMeasuredSteps":
+        # It builds an experiment, whose parts import this module's package.
+        from trainers.engines.jax_measured_steps import JaxMeasuredSteps
+
+        return JaxMeasuredSteps(self, config, model_config, preprocessing)
+
+    def start_profile(self, directory: str) -> None:
+        jax.profiler.start_trace(directory)
+
+    def stop_profile(self) -> None:
+        jax.profiler.stop_trace()
+
+
+class _Batches:
+    """Global batches on the devices, from each host's own dataset."""
+
+    def __init__(self, dataset: tf.data.Dataset, layout: JaxLayout) -> None:
+        self._dataset = dataset
+        self._layout = layout
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._dataset.as_numpy_iterator():
+            yield {
+                name: self._layout.share(batch[name]) for name in _ON_THE_DEVICE if name in batch
+            }

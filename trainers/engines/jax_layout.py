@@ -1,0 +1,110 @@
+"""Where arrays lie on a mesh of JAX devices: batches cut up, weights whole or cut up too."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
+from numpy.typing import NDArray
+
+from trainers.errors import ConfigurationError
+from trainers.host_arrays import to_numpy
+
+BATCH_AXIS, MODEL_AXIS = "batch", "model"
+#: A batch is cut along both axes: devices that share a copy of the weights work on
+#: different examples all the same.
+BOTH_AXES = (BATCH_AXIS, MODEL_AXIS)
+# Smaller arrays are whole on each device: cutting them up saves nothing.
+_SMALLEST_CUT = 2**14  # elements
+
+
+class JaxLayout:
+    """A mesh of devices, and the place of every kind of array on it.
+
+    Args:
+        devices: All of them, over all hosts.
+        batch_axis: Copies of the weights; None: as many as the devices give.
+        model_axis: Devices that share a copy of weights and optimizer state.
+
+    Raises:
+        ConfigurationError: If the axes do not make up the number of devices, or devices
+            that share a copy are on several hosts.
+    """
+
+    def __init__(
+        self, devices: Sequence[Any], batch_axis: int | None = None, model_axis: int = 1
+    ) -> None:
+        shape = _mesh_shape(len(devices), batch_axis, model_axis)
+        self.mesh = Mesh(_arrange(devices, shape), BOTH_AXES)
+        self.num_devices = len(devices)
+        self.model_axis = model_axis
+        self.replicated = NamedSharding(self.mesh, PartitionSpec())
+        self.batch = NamedSharding(self.mesh, PartitionSpec(BOTH_AXES))
+        _check_hosts(self.mesh)
+
+    def sharding_of(self, shape: Sequence[int]) -> NamedSharding:
+        """Returns where a variable lies: whole, or its longest even dimension cut up.
+
+        The moments of an optimizer have the shapes of their weights, and so their place.
+        """
+        even = [size if size % self.model_axis == 0 else 0 for size in shape]
+        if self.model_axis == 1 or math.prod(shape) < _SMALLEST_CUT or not any(even):
+            return self.replicated
+        axis = int(np.argmax(even))
+        return NamedSharding(self.mesh, PartitionSpec(*[None] * axis, MODEL_AXIS))
+
+    def device_bytes(self, variables: Sequence[Any]) -> int:
+        """Returns what variables take on a device."""
+        return sum(
+            math.prod(self.sharding_of(variable.shape).shard_shape(tuple(variable.shape)))
+            * np.dtype(variable.dtype).itemsize
+            for variable in variables
+        )
+
+    def place(self, variable: Any) -> jax.Array:
+        """Returns the value of a Keras variable at its place; it is moved only once."""
+        value, sharding = variable.value, self.sharding_of(variable.shape)
+        if value.sharding == sharding:
+            return value
+        whole = to_numpy(value)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+    def share(self, local: NDArray[Any]) -> jax.Array:
+        """Returns a global batch of the rows that each host has, hosts in order."""
+        return jax.make_array_from_process_local_data(self.batch, local)
+
+
+def _mesh_shape(devices: int, batch_axis: int | None, model_axis: int) -> tuple[int, int]:
+    if model_axis < 1 or devices % model_axis:
+        raise ConfigurationError(
+            f"--model_axis must divide the number of devices, {devices}. Received: {model_axis}."
+        )
+    copies = devices // model_axis
+    if batch_axis is not None and batch_axis != copies:
+        raise ConfigurationError(
+            f"--batch_axis times --model_axis must be the number of devices, {devices}. "
+            f"Received: {batch_axis} and {model_axis}. Leave --batch_axis out, or set it to "
+            f"{copies}."
+        )
+    return copies, model_axis
+
+
+def _arrange(devices: Sequence[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    """Returns the devices as a grid; devices that share a copy are of one host."""
+    ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
+    return np.array(ordered, dtype=object).reshape(shape)
+
+
+def _check_hosts(mesh: Mesh) -> None:
+    for row in mesh.devices:
+        hosts = {device.process_index for device in row}
+        if len(hosts) > 1:
+            local = mesh.devices.size // len({each.process_index for each in mesh.devices.flat})
+            raise ConfigurationError(
+                "--model_axis: devices that share a copy of the weights must be on one host. "
+                f"Received {len(row)}, where a host has {local}."
+            )

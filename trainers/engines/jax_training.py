@@ -1,0 +1,178 @@
+"""Training steps on JAX: one jitted function of the state and the global batch."""
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
+
+from trainers.engines.jax_layout import BOTH_AXES
+from trainers.engines.jax_layout import JaxLayout
+
+if TYPE_CHECKING:
+    from trainers.train_step import TrainStep
+
+# Steps that are under way at a time: the device never waits for the host, and no more
+# than so many batches lie on it.
+_STEPS_AHEAD = 2
+
+Values = list[Any]
+Sums = dict[str, Any]
+
+
+class JaxTraining:
+    """Runs the steps of a `TrainStep` on all devices of a layout.
+
+    The batch is cut up over the devices and the program is partitioned by the compiler:
+    means and norms are those of the global batch without a word about devices, and so are
+    dropout masks. The state is donated: a step takes no second copy of it.
+
+    Args:
+        step: The maths.
+        layout: Where to run.
+    """
+
+    def __init__(self, step: "TrainStep", layout: JaxLayout) -> None:
+        self.step = step
+        self.layout = layout
+        seeds = {id(state) for state, _ in step.seeds(0, "uint32")}
+        self._trainable = list(step.model.trainable_variables)
+        self._optimizer = list(step.optimizer.variables)
+        # All that a pass moves: statistics of batch norms, not the generators' states.
+        others = step.model.non_trainable_variables
+        self._statistics = [variable for variable in others if id(variable) not in seeds]
+        self._variables = [self._trainable, self._statistics, self._optimizer]
+        shardings = [
+            [layout.sharding_of(variable.shape) for variable in variables]
+            for variables in self._variables
+        ]
+        self._jitted = jax.jit(
+            self._one_step, donate_argnums=0, out_shardings=(shardings, layout.replicated)
+        )
+
+    def run(self, batches: Iterator[Any], first_step: int, num_steps: int) -> dict[str, float]:
+        """Runs steps and returns their sums, as `TrainStep.run` says."""
+        state = [[self.layout.place(each) for each in group] for group in self._variables]
+        under_way: list[Sums] = []
+        # float64: an epoch's sum of losses keeps its digits.
+        totals = {name: 0.0 for name in ("loss", "correct", "num_examples", "gradient_norm")}
+        totals["data_wait"] = 0.0
+        try:
+            for number in range(first_step, first_step + num_steps):
+                start = time.monotonic()
+                batch = next(batches)
+                # While the device has work the host waits for nothing that matters.
+                if not under_way or under_way[-1]["loss"].is_ready():
+                    totals["data_wait"] += time.monotonic() - start
+                inputs = {name: batch[name] for name in ("image", "target")}
+                state, sums = self._jitted(state, inputs, np.uint32(number))
+                under_way.append(sums)
+                if len(under_way) > _STEPS_AHEAD:
+                    _add(totals, under_way.pop(0))
+        finally:
+            # The arrays before are gone; a batch that could not be read must not lose these.
+            self._assign(state)
+        for sums in under_way:
+            _add(totals, sums)
+        return totals
+
+    def lower(self, batch: dict[str, jax.ShapeDtypeStruct]) -> jax.stages.Lowered:
+        """Returns the lowered step, for arrays that need not be there.
+
+        Args:
+            batch: `image` and `target`, global, with their shardings.
+        """
+        state = [
+            [
+                jax.ShapeDtypeStruct(
+                    tuple(each.shape), each.dtype, sharding=self.layout.sharding_of(each.shape)
+                )
+                for each in group
+            ]
+            for group in self._variables
+        ]
+        number = jax.ShapeDtypeStruct((), jnp.uint32, sharding=self.layout.replicated)
+        return self._jitted.lower(state, batch, number)
+
+    def _assign(self, state: list[Values]) -> None:
+        for variables, values in zip(self._variables, state, strict=True):
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+
+    def _one_step(
+        self, state: list[Values], batch: dict[str, Any], number: Any
+    ) -> tuple[list[Values], Sums]:
+        trainable, statistics, optimizer = state
+        gradients, sums, statistics = self._gradients(trainable, statistics, batch, number)
+        places = [self.layout.sharding_of(variable.shape) for variable in self._trainable]
+        gradients = jax.lax.with_sharding_constraint(gradients, places)
+        before = [
+            *zip(self._trainable, trainable, strict=True),
+            *zip(self._optimizer, optimizer, strict=True),
+        ]
+        with keras.StatelessScope(before) as scope:
+            sums["gradient_norm"] = self.step.update(gradients)
+        trainable = [scope.get_current_value(variable) for variable in self._trainable]
+        optimizer = [scope.get_current_value(variable) for variable in self._optimizer]
+        return [trainable, statistics, optimizer], sums
+
+    def _gradients(
+        self, trainable: Values, statistics: Values, batch: dict[str, Any], number: Any
+    ) -> tuple[Values, Sums, Values]:
+        """Returns gradients and sums of the global batch, and the statistics after it."""
+        count = self.step.gradient_accumulation_steps
+        if count == 1:
+            return self._part(trainable, statistics, batch["image"], batch["target"], number)
+        images, targets = (self._cut(batch[name], count) for name in ("image", "target"))
+
+        def add(carry: Any, part: Any) -> Any:
+            gradients, sums, statistics = carry
+            index, images, targets = part
+            stream = number * count + index
+            more, more_sums, statistics = self._part(trainable, statistics, images, targets, stream)
+            total = jax.tree.map(jnp.add, (gradients, sums), (more, more_sums))
+            return (*total, statistics), None
+
+        zeros = [jnp.zeros_like(value) for value in trainable]
+        sums = {name: jnp.zeros(()) for name in ("loss", "correct", "num_examples")}
+        parts = (jnp.arange(count, dtype=jnp.uint32), images, targets)
+        carry, _ = jax.lax.scan(add, (zeros, sums, statistics), parts)
+        return carry
+
+    def _part(
+        self, trainable: Values, statistics: Values, images: Any, targets: Any, stream: Any
+    ) -> tuple[Values, Sums, Values]:
+        """Returns gradients, sums and statistics of one pass."""
+
+        def loss(trainable: Values) -> Any:
+            values = [
+                *zip(self._trainable, trainable, strict=True),
+                *zip(self._statistics, statistics, strict=True),
+                *self.step.seeds(stream, "uint32"),
+            ]
+            with keras.StatelessScope(values) as scope:
+                loss, sums = self.step.loss_and_sums(images, targets)
+            moved = [scope.get_current_value(variable) for variable in self._statistics]
+            return loss, (sums, moved)
+
+        gradients, (sums, moved) = jax.grad(loss, has_aux=True)(trainable)
+        return gradients, sums, moved
+
+    def _cut(self, values: Any, count: int) -> Any:
+        """Returns (count, B / count, ...) of (B, ...), each part with rows of every device."""
+        devices, rows = self.layout.num_devices, values.shape[0]
+        parts = values.reshape((devices, count, rows // devices // count, *values.shape[1:]))
+        parts = parts.swapaxes(0, 1).reshape((count, rows // count, *values.shape[1:]))
+        place = NamedSharding(self.layout.mesh, PartitionSpec(None, BOTH_AXES))
+        return jax.lax.with_sharding_constraint(parts, place)
+
+
+def _add(totals: dict[str, float], sums: Sums) -> None:
+    for name, value in sums.items():
+        totals[name] += float(value)

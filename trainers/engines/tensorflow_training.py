@@ -1,0 +1,166 @@
+"""Training steps on TensorFlow: one compiled loop, a sum over the replicas in every step."""
+
+from typing import TYPE_CHECKING
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from trainers.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from trainers.train_step import TrainStep
+
+_SUMS = ("loss", "correct", "num_examples", "gradient_norm", "data_wait")
+
+
+class TensorFlowTraining:
+    """Runs the steps of a `TrainStep` on every replica of a strategy.
+
+    Args:
+        step: The maths.
+        strategy: Where to run.
+
+    Raises:
+        ConfigurationError: If XLA is asked for on several replicas, or micro-batches with
+            batch norms are.
+    """
+
+    def __init__(self, step: "TrainStep", strategy: tf.distribute.Strategy) -> None:
+        replicas = strategy.num_replicas_in_sync
+        if step.jit_compile and replicas > 1:
+            # Variables of several replicas do not go into a function compiled by XLA.
+            raise ConfigurationError(
+                "jit_compile is for one replica. Received jit_compile=True on "
+                f"{replicas} replicas. Set jit_compile=False."
+            )
+        if step.gradient_accumulation_steps > 1:
+            _check_micro_batches(step.model, strategy, step.gradient_accumulation_steps)
+        self.step = step
+        self.strategy = strategy
+        # A function of its own only where XLA compiles it: inside of one, replicas could
+        # not exchange the statistics of batch norms.
+        self._gradients: Any = self._replica_gradients
+        if step.jit_compile:
+            self._gradients = tf.function(self._replica_gradients, jit_compile=True)
+        self._run = tf.function(self._loop)
+
+    def run(self, batches: Any, first_step: int, num_steps: int) -> dict[str, float]:
+        """Runs steps and returns their sums, as `TrainStep.run` says."""
+        sums = self._run(
+            batches,
+            tf.constant(first_step, tf.int64),
+            tf.constant(num_steps, tf.int64),
+        )
+        return {name: float(value) for name, value in sums.items()}
+
+    def replica_step(self, batch: dict[str, tf.Tensor], step: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Trains one replica for a step; to be called by `strategy.run`.
+
+        Args:
+            batch: The replica's share: `image`, uint8 (B, H, W, 3) or of clips
+                (B, T, H, W, 3), and `target`, float32 (B, num_classes).
+            step: Number of the step, a scalar of int64.
+
+        Returns:
+            Sums over all replicas' examples, scalars: `loss`, `correct`, `num_examples`; and
+            `gradient_norm`, before clipping.
+        """
+        context = tf.distribute.get_replica_context()
+        replicas = context.num_replicas_in_sync
+        replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
+        gradients, sums = self._accumulated_gradients(batch, step * replicas + replica)
+        if replicas > 1:
+            # In one call, which packs what is small into few messages.
+            gradients, sums = context.all_reduce(tf.distribute.ReduceOp.SUM, (gradients, sums))
+        return {**sums, "gradient_norm": self.step.update(gradients)}
+
+    def _loop(
+        self, batches: Any, first_step: tf.Tensor, num_steps: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        # float64: an epoch's sum of losses keeps its digits.
+        sums = {name: tf.constant(0.0, tf.float64) for name in _SUMS}
+        for offset in tf.range(num_steps):
+            batch, wait = self._next(batches)
+            step = first_step + offset
+            parts = self.strategy.run(self.replica_step, args=(batch, step))
+            # Summed in the replicas already: all of them hold the same.
+            parts = {
+                name: self.strategy.experimental_local_results(part)[0]
+                for name, part in parts.items()
+            }
+            parts["data_wait"] = wait
+            sums = {name: sums[name] + tf.cast(parts[name], tf.float64) for name in _SUMS}
+        return sums
+
+    def _next(self, batches: Any) -> tuple[Any, tf.Tensor]:
+        """Returns the next batch and the seconds that it was waited for."""
+        start = tf.timestamp()
+        with tf.control_dependencies([start]):
+            batch = next(batches)
+        arrived = self.strategy.experimental_local_results(batch["target"])
+        with tf.control_dependencies(arrived):
+            return batch, tf.timestamp() - start
+
+    def _accumulated_gradients(
+        self, batch: dict[str, tf.Tensor], stream: tf.Tensor
+    ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
+        """Returns gradients and sums of a replica's share of the batch.
+
+        Args:
+            batch: `image` and `target`.
+            stream: A number that no other replica or step has, for the random masks.
+        """
+        count = self.step.gradient_accumulation_steps
+        if count == 1:
+            self._seed_generators(stream)
+            return self._gradients(batch["image"], batch["target"])
+        images, targets = _cut(batch["image"], count), _cut(batch["target"], count)
+        variables = self.step.model.trainable_variables
+        gradients = [tf.zeros(variable.shape, variable.dtype) for variable in variables]
+        sums = {name: tf.constant(0.0) for name in ("loss", "correct", "num_examples")}
+        # A loop of the graph, unlike Python's, holds the activations of one part only.
+        for index in tf.range(count, dtype=tf.int64):
+            self._seed_generators(stream * count + index)
+            more, more_sums = self._gradients(images[index], targets[index])
+            gradients = [total + part for total, part in zip(gradients, more, strict=True)]
+            sums = {name: total + more_sums[name] for name, total in sums.items()}
+        return gradients, sums
+
+    def _replica_gradients(
+        self, images: tf.Tensor, targets: tf.Tensor
+    ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
+        with tf.GradientTape() as tape:
+            loss, sums = self.step.loss_and_sums(images, targets)
+        variables = [variable.value for variable in self.step.model.trainable_variables]
+        return tape.gradient(loss, variables), sums
+
+    def _seed_generators(self, stream: tf.Tensor) -> None:
+        for state, value in self.step.seeds(stream, "int64"):
+            state.assign(tf.cast(value, state.dtype))
+
+
+def _check_micro_batches(
+    model: keras.Model, strategy: tf.distribute.Strategy, micro_batches: int
+) -> None:
+    """Refuses micro-batches where batch norms could not exchange their statistics.
+
+    Mirrored replicas meet in the outermost graph of a step only, and micro-batches are a
+    loop inside of it. On TPUs, where we could not try, an exchange is an operation of the
+    replica's own graph, XLA's sum over replicas, which a loop may hold.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if replicas == 1 or isinstance(strategy, tf.distribute.TPUStrategy):
+        return
+    if any(variable.name == "moving_variance" for variable in model.non_trainable_variables):
+        raise ConfigurationError(
+            "gradient_accumulation_steps must be 1 on several replicas, for the batch norms of "
+            f"{model.name} share their statistics. Received {micro_batches} on {replicas} "
+            "replicas. Set gradient_accumulation_steps=1, or train on one replica with "
+            "--strategy=one_device."
+        )
+
+
+def _cut(values: tf.Tensor, count: int) -> tf.Tensor:
+    """Returns (count, B / count, ...) of (B, ...)."""
+    return tf.reshape(values, (count, values.shape[0] // count, *values.shape[1:]))

@@ -1,0 +1,28 @@
+"""Arrays of Keras' backend as NumPy arrays, wherever they lie."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+
+def to_numpy(value: Any) -> NDArray[Any]:
+    """Returns a copy of a whole array, also of one cut up over the devices of this host.
+
+    Args:
+        value: A Keras variable or a tensor of the backend. Of an array over several hosts,
+            this one must hold every part.
+    """
+    if keras.backend.backend() != "jax":
+        return np.array(value.numpy())
+    if isinstance(value, keras.Variable):
+        value = value.value
+    if getattr(value, "is_fully_addressable", True):
+        return np.array(value)
+    if value.is_fully_replicated:
+        return np.array(value.addressable_data(0))
+    whole = np.empty(value.shape, value.dtype)
+    for shard in value.addressable_shards:
+        whole[shard.index] = shard.data
+    return whole
