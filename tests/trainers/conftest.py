@@ -1,8 +1,8 @@
-"""Two logical CPUs, to rehearse replicas, places for files, and the trainer's command."""
+"""Several CPUs, to rehearse replicas, places for files, and the trainer's command."""
 
 import keras
 
-if keras.backend.backend() != "tensorflow":
+if keras.backend.backend() not in ("tensorflow", "jax"):
     collect_ignore_glob = ["*"]
 else:
     import signal
@@ -15,8 +15,13 @@ else:
     from tests.trainers.small_runs import Trainer
     from trainers import files
 
-    # Before any test touches a device: TensorFlow allows it only then.
-    if not tf.config.list_physical_devices("GPU"):
+    # Before any test touches a device: only then it is allowed.
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_num_cpu_devices", 8)
+    elif not tf.config.list_physical_devices("GPU"):
         tf.config.set_logical_device_configuration(
             tf.config.list_physical_devices("CPU")[0],
             [tf.config.LogicalDeviceConfiguration()] * 2,

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.trainers.small_runs import Trainer
+from tests.trainers.small_runs import engine_of
 from tests.trainers.small_runs import rows
 from trainers.errors import ConfigurationError
 from trainers.profiling import StepProfiler
@@ -19,7 +20,7 @@ def test_wrong_ranges(text: str) -> None:
 
 def test_blocks_end_at_the_borders(tmp_path: Path) -> None:
     assert parse_profile_steps(None) is None
-    profiler = StepProfiler(tmp_path, parse_profile_steps("4:6"), 20)
+    profiler = StepProfiler(engine_of(1), tmp_path, parse_profile_steps("4:6"), 20)
     assert [profiler.limit(step, 10) for step in (0, 2, 3, 5, 6)] == [3, 1, 3, 1, 10]
     assert profiler.limit(0, 2) == 2
     assert StepProfiler(tmp_path, None, 20).limit(0, 10) == 10
@@ -27,7 +28,7 @@ def test_blocks_end_at_the_borders(tmp_path: Path) -> None:
 
 def test_a_range_beyond_the_training(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="which has 5 steps"):
-        StepProfiler(tmp_path, (2, 6), 5)
+        StepProfiler(engine_of(1), tmp_path, (2, 6), 5)
 
 
 @pytest.mark.slow
