@@ -56,8 +56,10 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], None]) -> NoRetur
         except KeyboardInterrupt:
             _fail("interrupted", STATUS_SIGNAL + signal.SIGINT)
 
-    # At INFO, tf.distribute writes a line for each variable.
-    logging.getLogger("tensorflow").setLevel(logging.WARNING)
+    # At INFO, tf.distribute writes a line for each variable, and JAX one for each kind of
+    # device that is not there.
+    for name in ("tensorflow", "jax"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     app.run(guarded, flags_parser=parse_flags)
     raise SystemExit(0)
 

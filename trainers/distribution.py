@@ -1,10 +1,7 @@
 """The tf.distribute strategy that a flag asks for."""
 
 import math
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
@@ -14,6 +11,7 @@ from trainers.cluster import cluster_from_environment
 from trainers.errors import ConfigurationError
 from trainers.errors import TrainingError
 from trainers.hosts import Hosts
+from trainers.signals import own_signal_handlers
 
 # What a step raises here when another process is gone.
 _LOST = (
@@ -208,7 +206,7 @@ def _multi_worker_strategy(cluster: Cluster) -> tf.distribute.Strategy:
         flush=True,
     )
     try:
-        with _own_signal_handlers():
+        with own_signal_handlers():
             return tf.distribute.MultiWorkerMirroredStrategy()
     except tf.errors.OpError as error:
         raise TrainingError(
@@ -216,22 +214,6 @@ def _multi_worker_strategy(cluster: Cluster) -> tf.distribute.Strategy:
             f"that all {len(cluster.addresses)} are running, and that this one can listen "
             f"at {cluster.addresses[cluster.index]}."
         ) from error
-
-
-@contextmanager
-def _own_signal_handlers() -> Iterator[None]:
-    """Lets Ctrl-C end the wait for the other workers, and keeps SIGTERM for us.
-
-    Python's handlers do not run while TensorFlow waits. And its preemption notice takes
-    SIGTERM for itself (which then does nothing during the wait), for good if it is let.
-    """
-    on_terminate = signal.getsignal(signal.SIGTERM)
-    on_interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, on_terminate)
-        signal.signal(signal.SIGINT, on_interrupt)
 
 
 def _first_line(error: Exception) -> str:

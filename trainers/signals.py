@@ -62,3 +62,20 @@ class StopRequest:
             "checkpoint, if there is one",
             number,
         )
+
+
+@contextmanager
+def own_signal_handlers() -> Iterator[None]:
+    """Lets Ctrl-C end a wait for other workers, and keeps SIGTERM for us.
+
+    Python's handlers do not run while TensorFlow or JAX waits. And a preemption notice of
+    theirs takes SIGTERM for itself (which then does nothing during the wait), for good if it
+    is let.
+    """
+    on_terminate = signal.getsignal(signal.SIGTERM)
+    on_interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, on_terminate)
+        signal.signal(signal.SIGINT, on_interrupt)

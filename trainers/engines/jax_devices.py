@@ -15,6 +15,7 @@ from trainers.distribution import check_flags
 from trainers.errors import ConfigurationError
 from trainers.errors import TrainingError
 from trainers.hosts import Hosts
+from trainers.signals import own_signal_handlers
 
 _NO_TPU = (
     "No TPU was found for --strategy=tpu (JAX sees: {found}). On a TPU VM install '.[jax-tpu]' "
@@ -119,7 +120,8 @@ def _join(cluster: Cluster | None) -> None:
             flush=True,
         )
     try:
-        jax.distributed.initialize(**arguments)
+        with own_signal_handlers():
+            jax.distributed.initialize(**arguments)
     except ValueError as error:
         raise ConfigurationError(
             "--strategy=multi_worker: JAX finds no other processes by itself "
