@@ -54,6 +54,20 @@ def test_its_pictures_are_committed(path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _run(path, monkeypatch)
+
+
+@pytest.mark.slow
+def test_the_training_notebook_runs_on_jax(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("jax")
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    (path,) = (path for path in NOTEBOOKS if path.stem == "02_training")
+    printed = _run(path, monkeypatch)
+    assert "engine: jax" in printed and "stopped by signal 15" in printed
+
+
+def _run(path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Runs a notebook on small data and returns what it prints."""
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
     if path.stem in NEEDS and importlib.util.find_spec(NEEDS[path.stem]) is None:
@@ -69,3 +83,5 @@ def test_notebook_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if "image/png" in output.get("data", {})
     ]
     assert pictures
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return "".join(output["text"] for output in outputs if output["output_type"] == "stream")

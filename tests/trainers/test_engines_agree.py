@@ -88,7 +88,7 @@ def test_final_weights_agree(runs: dict[str, Path]) -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         if name.startswith(("model/", "optimizer/")):
-            np.testing.assert_allclose(found[name], value, atol=2e-4, rtol=1e-3, err_msg=name)
+            np.testing.assert_allclose(found[name], value, atol=1e-5, rtol=0, err_msg=name)
     kernels = [name for name in moved if name.endswith("kernel") and name in expected]
     assert kernels and all(np.abs(expected[n] - moved[n]).max() > 0.01 for n in kernels)
 
