@@ -1,5 +1,6 @@
 """Arrays of Keras' backend as NumPy arrays, wherever they lie."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -26,3 +27,10 @@ def to_numpy(value: Any) -> NDArray[Any]:
     for shard in value.addressable_shards:
         whole[shard.index] = shard.data
     return whole
+
+
+def make_whole(variables: Iterable[keras.Variable]) -> None:
+    """Lets this host hold all of each variable, where Keras would miss the other hosts' parts."""
+    for variable in variables:
+        if not getattr(variable.value, "is_fully_addressable", True):
+            variable.assign(to_numpy(variable))

@@ -18,6 +18,7 @@ from trainers.data.sources import Source
 from trainers.durations import NAMES as DURATION_NAMES
 from trainers.durations import UNITS as DURATION_UNITS
 from trainers.errors import ConfigurationError
+from trainers.host_arrays import make_whole
 
 # What may differ when a run goes on: how long, how often, what is only printed.
 _FREE = {
@@ -160,6 +161,7 @@ def read_class_names(path: str) -> tuple[str, ...] | None:
 
 def save_model(model: keras.Model, workdir: str) -> None:
     """Saves `model.keras` for users; one that is there stays until the new one is whole."""
+    make_whole(model.variables)
     with tempfile.TemporaryDirectory() as folder:
         # Keras writes by itself only to a local disk.
         path = Path(folder) / "model.keras"

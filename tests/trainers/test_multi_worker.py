@@ -81,13 +81,18 @@ def test_two_workers_end_with_the_same_weights(tmp_path: Path) -> None:
 def test_a_run_on_two_hosts_goes_on_on_one(tmp_path: Path, engine: str) -> None:
     workdir, whole = tmp_path / "hosts", tmp_path / "whole"
     flags = ["--config.total_steps=4", "--config.eval_steps=2", "--config.data.final_split=test"]
-    flags.append(f"--engine={engine}")
-    command = _train(workdir, "--strategy=multi_worker", *flags)
-    with start_workers([command] * 2) as workers:
+    flags += [f"--engine={engine}", "--config.model.width=128"]
+    on_hosts, description, environment = [], DESCRIPTIONS[engine], {}
+    if engine == "jax":
+        # Each host has two devices, which share the weights.
+        on_hosts, description = ["--model_axis=2"], ", 4 devices, 2 of them share the weights: host"
+        environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    command = _train(workdir, "--strategy=multi_worker", *flags, *on_hosts)
+    with start_workers([command] * 2, **environment) as workers:
         ends = ends_of(workers)
     for index, (status, output, errors) in enumerate(ends):
         assert status == 0, errors
-        assert DESCRIPTIONS[engine].format(index) in output
+        assert description.format(index) in output
         assert "finished" in output
     # One of them has written, and each row once.
     assert (workdir / "model.keras").is_file()
