@@ -10,6 +10,7 @@ from keras import ops
 from trainers.data.batch_size import check_batch_size
 from trainers.data.normalization import normalize
 from trainers.engines.engine import Engine
+from trainers.errors import TrainingError
 from trainers.losses import Loss
 from trainers.metrics import evaluation_sums
 from trainers.optimization import clip_by_global_norm
@@ -99,8 +100,21 @@ class TrainStep:
         Returns:
             Sums over the steps: `loss` and `correct` over examples, `num_examples`,
             `gradient_norm` over steps (before clipping), `data_wait` in seconds.
+
+        Raises:
+            TrainingError: If a device has not enough memory.
         """
-        sums: dict[str, float] = self.compiled.run(batches, first_step, num_steps)
+        try:
+            sums: dict[str, float] = self.compiled.run(batches, first_step, num_steps)
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+            reason = str(error).strip().splitlines()[0].rstrip(".")
+            raise TrainingError(
+                f"A training step needs more memory than the device has ({reason}). Lower "
+                "batch_size, or set gradient_accumulation_steps=2, model.remat=True or "
+                "dtype_policy='mixed_bfloat16'; --dry_run tells what a step takes."
+            ) from error
         return sums
 
     def loss_and_sums(self, images: Any, targets: Any) -> tuple[Any, dict[str, Any]]:
@@ -153,6 +167,12 @@ class TrainStep:
     def _base(self, index: int, dtype: str) -> Any:
         base = self.seed * 1_000_003 + index
         return np.array(base % 2**32 if dtype == "uint32" else base, dtype)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # TensorFlow has a class of its own for it, JAX a status in the message.
+    is_tensorflow = type(error).__name__ == "ResourceExhaustedError"
+    return is_tensorflow or str(error).startswith("RESOURCE_EXHAUSTED")
 
 
 def seed_states(model: keras.Model) -> list[keras.Variable]:

@@ -19,6 +19,7 @@ from tests.trainers.step_runs import linear
 from trainers import train_step
 from trainers.configuration import base_config
 from trainers.errors import ConfigurationError
+from trainers.errors import TrainingError
 from trainers.experiment import check_training
 from trainers.state import load_state
 
@@ -167,3 +168,26 @@ def test_less_than_one_micro_batch() -> None:
     config.gradient_accumulation_steps, config.total_steps = 0, 1
     with pytest.raises(ConfigurationError, match="gradient_accumulation_steps must be at least 1"):
         check_training(config)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor.\nHint: a page"),
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore"),
+    ],
+)
+def test_too_little_memory_is_one_line_with_cures(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    run = StepRun(engine_of(1), linear)
+    monkeypatch.setattr(run.step.compiled, "run", fail)
+    with pytest.raises(TrainingError, match=r"allocating.*\)\. Lower batch_size.*remat") as failure:
+        run.train(0, 1)
+    assert "\n" not in str(failure.value)
+    monkeypatch.setattr(run.step.compiled, "run", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run.train(0, 1)

@@ -71,7 +71,10 @@ class JaxLayout:
         if value.sharding == sharding:
             return value
         whole = to_numpy(value)
-        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+        variable.assign(
+            jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+        )
+        return variable.value
 
     def share(self, local: NDArray[Any]) -> jax.Array:
         """Returns a global batch of the rows that each host has, hosts in order."""
