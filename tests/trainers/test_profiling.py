@@ -23,7 +23,7 @@ def test_blocks_end_at_the_borders(tmp_path: Path) -> None:
     profiler = StepProfiler(engine_of(1), tmp_path, parse_profile_steps("4:6"), 20)
     assert [profiler.limit(step, 10) for step in (0, 2, 3, 5, 6)] == [3, 1, 3, 1, 10]
     assert profiler.limit(0, 2) == 2
-    assert StepProfiler(tmp_path, None, 20).limit(0, 10) == 10
+    assert StepProfiler(engine_of(1), tmp_path, None, 20).limit(0, 10) == 10
 
 
 def test_a_range_beyond_the_training(tmp_path: Path) -> None:
