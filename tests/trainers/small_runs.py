@@ -96,6 +96,14 @@ def _jax_engine(replicas: int) -> Engine:
     return JaxEngine(JaxLayout(jax.devices()[:replicas]), Hosts())
 
 
+def shares(engine: Engine, batch: Any) -> list[np.ndarray]:
+    """Returns the parts of an array of a batch that the replicas work on, in order."""
+    if engine.name == "jax":
+        parts = sorted(batch.addressable_shards, key=lambda part: part.index[0].start or 0)
+        return [np.asarray(part.data) for part in parts]
+    return [np.asarray(part) for part in engine.strategy.experimental_local_results(batch)]
+
+
 class Trainer:
     """The trainer's command with the tiny experiment, without a process of its own.
 

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import pytest
 
+from tests.trainers.backends import only_on_jax
+from tests.trainers.backends import only_on_tensorflow
 from tests.trainers.small_runs import engine_of
 from tests.trainers.step_runs import StepRun
 from tests.trainers.step_runs import linear
@@ -78,12 +80,19 @@ def test_two_replicas_of_a_video_model_also_rematerialised() -> None:
     _assert_same_statistics(one, remat, norms=15)
 
 
-def test_micro_batches_move_the_statistics_one_after_the_other() -> None:
-    run, alone = (StepRun(engine_of(1), _normalized, accumulation=2) for _ in range(2))
-    images = next(run.batches(0))["image"].numpy() / np.float32(127.5) - 1
+@pytest.mark.parametrize(
+    "replicas",
+    [1, *(pytest.param(n, marks=only_on_jax("TensorFlow refuses it")) for n in (2, 4))],
+)
+def test_micro_batches_move_the_statistics_one_after_the_other(replicas: int) -> None:
+    run = StepRun(engine_of(replicas), _normalized, accumulation=2)
+    alone = StepRun(engine_of(1), _normalized)
+    images = np.asarray(next(run.batches(0))["image"]) / np.float32(127.5) - 1
     run.train(0, 1)
-    for part in np.split(images, 2):
-        alone.model(part, training=True)
+    halves = [np.split(share, 2) for share in np.split(images, replicas)]
+    for part in zip(*halves, strict=True):
+        # A micro-batch has rows of every replica.
+        alone.model(np.concatenate(part), training=True)
     found, expected = (
         [variable.numpy() for variable in each.model.non_trainable_variables]
         for each in (run, alone)
@@ -93,6 +102,7 @@ def test_micro_batches_move_the_statistics_one_after_the_other() -> None:
         np.testing.assert_allclose(value, other, atol=1e-6, rtol=0)
 
 
+@only_on_tensorflow("JAX cuts the batch up outside of the model")
 def test_micro_batches_on_replicas_that_share_statistics_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="on 2 replicas. .*--strategy=one_device"):
         StepRun(engine_of(2), _normalized, accumulation=2)
@@ -109,6 +119,7 @@ def test_a_resumed_run_has_the_same_statistics() -> None:
         assert np.array_equal(found[name], value), name
 
 
+@only_on_tensorflow("JAX always compiles")
 @pytest.mark.slow
 def test_a_step_compiled_by_xla_has_the_same_statistics() -> None:
     plain, compiled = _run(1, _convolutional), _run(1, _convolutional, jit_compile=True)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.trainers.backends import only_on_jax
 from tests.trainers.data.fake_source import ArraySource
 from tests.trainers.small_runs import engine_of
 from trainers import evaluation
@@ -15,6 +16,7 @@ from trainers.data.distributed import evaluation_batches
 from trainers.data.preprocessing_config import PreprocessingConfig
 from trainers.data.video_preprocessing import evaluation_views
 from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
+from trainers.errors import ConfigurationError
 from trainers.errors import DataError
 from trainers.evaluation import Evaluator
 from trainers.losses import make_loss
@@ -93,15 +95,36 @@ def test_each_example_counts_once(num_examples: int, batch_size: int, replicas: 
     source = ArraySource(num_examples, num_classes=7)
     evaluator, model = _evaluator(replicas, batch_size)
     metrics = evaluator.evaluate(source)
-    logits = model(source.images / np.float32(127.5) - 1).numpy()
+    logits = np.asarray(model(source.images / np.float32(127.5) - 1))
     losses = keras.losses.sparse_categorical_crossentropy(source.labels, logits, from_logits=True)
     assert metrics["num_examples"] == num_examples
     right = logits.argmax(axis=1) == source.labels
     assert metrics["accuracy"] == np.mean(right)
     recall = [right[source.labels == label].mean() for label in np.unique(source.labels)]
     assert metrics["mean_class_accuracy"] == pytest.approx(np.mean(recall), abs=1e-6)
-    assert metrics["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    assert metrics["loss"] == pytest.approx(np.mean(np.asarray(losses)), rel=1e-5)
     assert evaluator.evaluate(source) == metrics
+
+
+def test_sums_of_a_large_set_keep_their_digits() -> None:
+    evaluator, _ = _evaluator(1, 1)
+    large = 2.0**24  # in float32, one more is lost
+    evaluator.loss = lambda targets, logits: keras.ops.where(targets[:, 0] > 0, large, 1.0)
+    source = ArraySource(5, num_classes=7, labels=np.array([0, 1, 2, 3, 4]))
+    assert evaluator.evaluate(source)["loss"] == (large + 4) / 5
+
+
+@only_on_jax("elsewhere each replica has a batch of its own")
+@pytest.mark.parametrize(
+    ("num_devices", "batch_size", "cure"), [(2, 3, "2 or 4"), (8, 4, "8"), (8, 12, "8 or 16")]
+)
+def test_batches_that_the_devices_cannot_share(
+    num_devices: int, batch_size: int, cure: str
+) -> None:
+    evaluator, _ = _evaluator(num_devices, batch_size)
+    message = f"multiple of {num_devices} .*devices.* received {batch_size}; .* to {cure}$"
+    with pytest.raises(ConfigurationError, match=message):
+        evaluator.evaluate(ArraySource(9, num_classes=7))
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
@@ -112,12 +135,12 @@ def test_mean_average_precision_of_views_is_that_of_scikit_learn(replicas: int) 
     metrics = evaluator.evaluate(source, views=True)
     views = np.stack([evaluation_views(source.load(index), VIEWS) for index in range(5)])
     clips = views.reshape(-1, *views.shape[2:])
-    logits = model(clips / np.float32(127.5) - 1).numpy().reshape(5, 6, 3).mean(axis=1)
+    logits = np.asarray(model(clips / np.float32(127.5) - 1)).reshape(5, 6, 3).mean(axis=1)
     expected = average_precision(source.labels[:, :2], logits[:, :2])
     assert 0 < expected < 1
     assert metrics["mean_average_precision"] == pytest.approx(expected, abs=1e-9)
     losses = keras.ops.binary_crossentropy(source.labels, logits, from_logits=True)
-    assert metrics["loss"] == pytest.approx(np.sum(losses) / 5, rel=1e-5)
+    assert metrics["loss"] == pytest.approx(np.asarray(losses).sum() / 5, rel=1e-5)
     assert metrics["num_examples"] == 5
 
 
@@ -160,7 +183,7 @@ def test_averages_are_evaluated_and_the_raw_weights_kept(replicas: int) -> None:
     raw = [variable.numpy() for variable in model.trainable_variables]
     averages = evaluator.optimizer._model_variables_moving_average
     for average in averages:
-        average.assign(tf.ones_like(average))
+        average.assign(np.ones(average.shape))
     metrics = evaluator.evaluate(source)
     assert metrics["accuracy"] == 0  # all logits are the same
     assert metrics["loss"] == pytest.approx(np.log(7), rel=1e-5)

@@ -16,6 +16,7 @@ from absl import flags
 from numpy.typing import NDArray
 
 import tokenlearner_keras as tk
+from tests.trainers.backends import only_on_tensorflow
 from tests.trainers.data.video_record_sets import write_small_set
 from tests.trainers.processes import ROOT
 from tests.trainers.small_runs import TINY_MODEL
@@ -43,6 +44,8 @@ from trainers.formats.saved_model import NORMALIZED
 from trainers.formats.saved_model import SERVING
 
 Export = Callable[..., Path]
+
+pytestmark = only_on_tensorflow("an export writes its graphs")
 
 every_format = pytest.mark.parametrize("format", FORMATS)
 

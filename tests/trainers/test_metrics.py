@@ -1,6 +1,8 @@
+from typing import Any
+
 import numpy as np
 import pytest
-import tensorflow as tf
+from keras import ops
 
 from trainers.metrics import class_sums
 from trainers.metrics import confusion_counts
@@ -8,15 +10,20 @@ from trainers.metrics import evaluation_sums
 from trainers.metrics import metrics_of
 
 
+def _tensor(values: Any, dtype: str | None = None) -> Any:
+    # Through NumPy, whose integers have 64 bits.
+    return ops.convert_to_tensor(np.array(values, dtype))
+
+
 def _sums(
     logits: np.ndarray, labels: list[int], mask: list[float] | None = None
 ) -> dict[str, float]:
     count = len(labels)
     found = evaluation_sums(
-        tf.constant(logits, tf.float32),
-        tf.constant(labels, tf.int64),
-        tf.range(1.0, count + 1.0),
-        tf.constant(mask or [1.0] * count),
+        _tensor(logits, "float32"),
+        _tensor(labels, "int64"),
+        _tensor(range(1, count + 1), "float32"),
+        _tensor(mask or [1.0] * count, "float32"),
     )
     return {name: float(value) for name, value in found.items()}
 
@@ -54,10 +61,10 @@ def test_five_classes_have_no_top_five() -> None:
 
 def test_padding_does_not_count_whatever_it_holds() -> None:
     logits = np.array([[1.0, 0, 0], [np.nan, np.nan, np.nan], [9, 0, 0], [0, 1, 0]])
-    mask = tf.constant([1.0, 0, 0, 1])
-    losses = tf.constant([0.5, np.nan, np.inf, 1.5])
-    labels = tf.constant([0, 0, 0, 0], tf.int64)
-    sums = evaluation_sums(tf.constant(logits), labels, losses, mask)
+    mask = _tensor([1.0, 0, 0, 1], "float32")
+    losses = _tensor([0.5, np.nan, np.inf, 1.5], "float32")
+    labels = _tensor([0, 0, 0, 0])
+    sums = evaluation_sums(_tensor(logits), labels, losses, mask)
     metrics = metrics_of({name: float(value) for name, value in sums.items()})
     assert metrics == {
         "accuracy": 0.5,
@@ -67,9 +74,10 @@ def test_padding_does_not_count_whatever_it_holds() -> None:
 
 
 def test_any_of_several_classes_is_right_and_none_is_left_out() -> None:
-    logits = tf.constant([[3.0, 1, 0], [0, 1, 2], [1, 2, 0], [1, 1, 1]])
-    labels = tf.constant([[1, 1, 0], [1, 1, 0], [0, 0, 0], [0, 1, 1]])
-    sums = evaluation_sums(logits, labels, tf.constant([1.0, 2, 4, 8]), tf.ones(4))
+    logits = _tensor([[3.0, 1, 0], [0, 1, 2], [1, 2, 0], [1, 1, 1]], "float32")
+    labels = _tensor([[1, 1, 0], [1, 1, 0], [0, 0, 0], [0, 1, 1]], "int32")
+    losses = _tensor([1, 2, 4, 8], "float32")
+    sums = evaluation_sums(logits, labels, losses, ops.ones(4))
     assert {name: float(value) for name, value in sums.items()} == {
         "correct": 1,
         "loss": 11,
@@ -85,21 +93,23 @@ def test_mean_class_accuracy_is_that_of_scikit_learn() -> None:
     labels = rng.choice(4, 40, p=(0.6, 0.2, 0.15, 0.05))
     mask = (np.arange(40) < 33).astype(np.float32)
     logits[mask == 0] = np.nan
-    sums = evaluation_sums(tf.constant(logits), tf.constant(labels), tf.zeros(40), mask)
-    by_class = class_sums(tf.constant(logits), tf.constant(labels), mask)
-    metrics = metrics_of({name: value.numpy() for name, value in {**sums, **by_class}.items()})
+    sums = evaluation_sums(_tensor(logits), _tensor(labels), ops.zeros(40), mask)
+    by_class = class_sums(_tensor(logits), _tensor(labels), mask)
+    both = {name: np.asarray(value) for name, value in {**sums, **by_class}.items()}
+    metrics = metrics_of(both)
     expected = balanced_accuracy(labels[:33], logits[:33].argmax(axis=1))
     assert metrics["mean_class_accuracy"] == pytest.approx(expected, abs=1e-6)
     assert abs(metrics["accuracy"] - expected) > 0.01
-    assert metrics["num_examples"] == 33 == by_class["class_examples"].numpy().sum()
-    assert by_class["class_correct"].numpy().sum() == sums["correct"]
+    assert metrics["num_examples"] == 33 == both["class_examples"].sum()
+    assert both["class_correct"].sum() == both["correct"]
 
 
 def test_confusion_agrees_with_the_accuracy() -> None:
     nan = float("nan")
-    logits = tf.constant([[3.0, 1, 0], [1, 1, 0], [0, nan, 0], [0, 5, 1], [0, 0, 9]])
-    labels, mask = tf.constant([0, 0, 2, 2, 2], tf.int64), tf.constant([1.0, 1, 1, 1, 0])
-    counts = confusion_counts(logits, labels, mask).numpy()
+    rows = [[3.0, 1, 0], [1, 1, 0], [0, nan, 0], [0, 5, 1], [0, 0, 9]]
+    logits, mask = _tensor(rows, "float32"), _tensor([1, 1, 1, 1, 0], "float32")
+    labels = _tensor([0, 0, 2, 2, 2])
+    counts = np.asarray(confusion_counts(logits, labels, mask))
     np.testing.assert_array_equal(counts, [[1, 1, 0], [0, 0, 0], [0, 2, 0]])
-    sums = evaluation_sums(logits, labels, tf.zeros(5), mask)
+    sums = evaluation_sums(logits, labels, ops.zeros(5), mask)
     assert counts.trace() == sums["correct"] and counts.sum() == sums["num_examples"]

@@ -4,7 +4,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from keras import ops
 from ml_collections import ConfigDict
 
 from trainers.configuration import base_config
@@ -106,7 +106,8 @@ def test_updates_are_those_of_keras(name: str, reference: Any, options: Any) -> 
     rng = np.random.default_rng(1)
     for _ in range(4):
         gradients = [
-            tf.constant(rng.standard_normal(v.shape), tf.float32) for v in ours.trainable_variables
+            ops.convert_to_tensor(rng.standard_normal(v.shape), "float32")
+            for v in ours.trainable_variables
         ]
         optimizer.apply(gradients, ours.trainable_variables)
         expected.apply(gradients, theirs.trainable_variables)
@@ -121,12 +122,12 @@ def test_weight_decay_mask(mask: str, decayed: set[str] | None) -> None:
     before = [variable.numpy() for variable in model.trainable_variables]
     # A gradient of zero leaves the decay alone; start away from zero.
     for variable in model.trainable_variables:
-        variable.assign_add(tf.ones_like(variable))
+        variable.assign_add(np.ones(variable.shape))
     config = _config(weight_decay=0.5, learning_rate=0.1, schedule="constant")
     optimizer = make_optimizer(config, make_schedule(config, warmup_steps=0, total_steps=9))
     exclude_from_decay(optimizer, model.trainable_variables, mask)
     optimizer.build(model.trainable_variables)
-    zeros = [tf.zeros_like(variable) for variable in model.trainable_variables]
+    zeros = [ops.zeros(variable.shape) for variable in model.trainable_variables]
     optimizer.apply(zeros, model.trainable_variables)
     for value, variable in zip(before, model.trainable_variables, strict=True):
         factor = 0.95 if decayed is None or variable.name in decayed else 1.0
@@ -140,7 +141,7 @@ def test_unknown_mask() -> None:
 
 @pytest.mark.parametrize("clipnorm", [None, 0.0, 2.5, 100.0])
 def test_clip_by_global_norm(clipnorm: float | None) -> None:
-    gradients = [tf.constant([3.0, 0.0]), tf.constant([[4.0]])]
+    gradients = [ops.convert_to_tensor([3.0, 0.0]), ops.convert_to_tensor([[4.0]])]
     clipped, norm = clip_by_global_norm(gradients, clipnorm)
     factor = 0.5 if clipnorm == 2.5 else 1.0
     assert float(norm) == pytest.approx(5.0)

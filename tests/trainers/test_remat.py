@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.trainers.backends import only_on_tensorflow
 from tests.trainers.processes import ROOT
 from tests.trainers.remat_runs import FEWER_RUNS
 from tests.trainers.remat_runs import assert_same_weights
@@ -58,6 +59,7 @@ def test_the_masks_make_a_difference() -> None:
     assert largest_difference(on_one_replica("dropout", True), other) > 1e-3
 
 
+@only_on_tensorflow("JAX always compiles")
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_compiled_by_xla(accumulation: int) -> None:

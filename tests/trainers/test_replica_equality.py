@@ -17,6 +17,7 @@ from tests.trainers.equality import on_one_replica
 from tests.trainers.equality import train_case
 from tests.trainers.processes import ROOT
 from tests.trainers.small_runs import engine_of
+from tests.trainers.small_runs import shares
 from tests.trainers.step_runs import StepRun
 from tests.trainers.step_runs import linear
 from trainers.state import load_state
@@ -77,8 +78,8 @@ def test_a_run_goes_on_with_other_replicas(before: int, after: int) -> None:
 @pytest.mark.parametrize("step", [0, 7])
 def test_replicas_share_the_batch_of_a_step(step: int) -> None:
     one, two = (StepRun(engine_of(replicas), linear, mixup_alpha=0.4) for replicas in (1, 2))
-    whole, shares = next(one.batches(step)), next(two.batches(step))
+    whole, halves = next(one.batches(step)), next(two.batches(step))
     for name in ("image", "target"):
-        parts = two.engine.strategy.experimental_local_results(shares[name])
-        assert len(parts) == 2
+        parts = shares(two.engine, halves[name])
+        assert len(parts) == 2 and len(parts[0]) == len(parts[1])
         np.testing.assert_array_equal(np.concatenate(parts), whole[name])

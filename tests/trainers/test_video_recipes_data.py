@@ -109,7 +109,7 @@ class Recipe:
 
 
 def _arrays(batch: Any) -> Batch:
-    return {name: value.numpy() for name, value in batch.items()}
+    return {name: np.asarray(value) for name, value in batch.items()}
 
 
 def _videos(config: ConfigDict, split: str) -> list[SmallVideo]:
