@@ -26,6 +26,9 @@ from ml_collections import ConfigDict
 from trainers import cli
 from trainers.configuration import parse_config_flag
 from trainers.data.sources import make_source
+from trainers.engines.choice import check_backend
+from trainers.engines.choice import define_axis_flags
+from trainers.engines.choice import define_engine_flag
 from trainers.errors import ConfigurationError
 from trainers.errors import TrainingError
 from trainers.experiment import make_records
@@ -37,8 +40,10 @@ from trainers.tpu_advice import advice
 from trainers.tpu_advice import gib
 from trainers.tpu_advice import smallest_slice
 from trainers.tpu_classes import described_classes
+from trainers.tpu_compiler import Program
 from trainers.tpu_compiler import TpuCompiler
 from trainers.tpu_lowering import StepLowering
+from trainers.tpu_lowering import make_lowering
 from trainers.tpu_topology import Topology
 from trainers.tpu_topology import parse_topology
 
@@ -54,9 +59,11 @@ def main() -> None:
     compiler = TpuCompiler(topology)
 
     # ----------------------------------------------------------- model and steps
-    lowering = StepLowering(config, _num_classes(config), topology.chips)
+    lowering = make_lowering(
+        config, _num_classes(config), compiler.devices, FLAGS.batch_axis, FLAGS.model_axis
+    )
     print(_describe(config, topology, lowering), flush=True)
-    print(f"compiler: {compiler.versions}; {_included(config)}", flush=True)
+    print(f"compiler: {compiler.versions}; {_scope(config, lowering)}", flush=True)
 
     # ------------------------------------------------------------------- compile
     train = _compile("train", lowering.train, compiler, topology)
@@ -75,6 +82,8 @@ def main() -> None:
         fixed=lowering.state_bytes + lowering.gradient_bytes,
         gradient=lowering.gradient_bytes,
         remat=bool(config.model.remat),
+        model_axis=lowering.model_axis,
+        largest_model_axis=lowering.largest_model_axis,
     )
     if not use.fits:
         raise TrainingError(advice(use))
@@ -85,6 +94,7 @@ def main() -> None:
 
 def _check(config: ConfigDict) -> None:
     """Checks what no stage checks before heavy work begins."""
+    check_backend(FLAGS.engine)
     check_steps(config)
     if FLAGS.num_classes is not None and FLAGS.num_classes < 1:
         raise ConfigurationError(
@@ -116,7 +126,7 @@ def _num_classes(config: ConfigDict) -> int:
 
 def _compile(
     name: str,
-    lower: Callable[[], bytes],
+    lower: Callable[[], Program],
     compiler: TpuCompiler,
     topology: Topology,
     kept: int = 0,
@@ -145,6 +155,7 @@ def _compile(
         parts.append(f"refused as too large after {seconds:.0f} s")
     else:
         parts.append(f"{compiled.flops / 1e9:.2f} GFLOP")
+        parts += [f"{each.kind}: {each.count} ({gib(each.size)})" for each in compiled.collectives]
         parts.append(f"lowered in {lowered - start:.0f} s, compiled in {seconds:.0f} s")
     print(f"{name} step: {', '.join(parts)}", flush=True)
     return needed
@@ -160,14 +171,16 @@ def _describe(config: ConfigDict, topology: Topology, lowering: StepLowering) ->
     )
 
 
-def _included(config: ConfigDict) -> str:
-    """Says what the figures leave out."""
-    left_out = "not included: the all-reduce of the gradients"
+def _scope(config: ConfigDict, lowering: StepLowering) -> str:
+    """Says what the figures are of, and what they leave out."""
     count = config.gradient_accumulation_steps
-    return left_out if count == 1 else f"{left_out}, the flops of all but one of {count} parts"
+    once = f", the body of the loop over {count} micro-batches counted once" if count > 1 else ""
+    return f"{lowering.scope}{once}"
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("topology", "v5e:2x2", "The TPU slice to compile for.")
     flags.DEFINE_integer("num_classes", None, "Classes of the data; None: open it and see.")
+    define_engine_flag()
+    define_axis_flags()
     cli.run(main, parse_config_flag)
