@@ -67,11 +67,12 @@ def main() -> None:
 
     # ------------------------------------------------------------------- compile
     train = _compile("train", lowering.train, compiler, topology)
+    evaluations = {} if FLAGS.train_only else lowering.evaluations
     # What the optimizer keeps stays on the chip while the model is evaluated.
     kept = lowering.optimizer_bytes
-    needed = [train, _compile("eval", lowering.evaluate, compiler, topology, kept)]
-    if lowering.has_views:
-        needed.append(_compile("test", lowering.evaluate_views, compiler, topology, kept))
+    needed = [train]
+    for name, lower in evaluations.items():
+        needed.append(_compile(name, lower, compiler, topology, kept))
 
     # ------------------------------------------------------------------- verdict
     use = MemoryUse(
@@ -181,6 +182,7 @@ def _scope(config: ConfigDict, lowering: StepLowering) -> str:
 if __name__ == "__main__":
     flags.DEFINE_string("topology", "v5e:2x2", "The TPU slice to compile for.")
     flags.DEFINE_integer("num_classes", None, "Classes of the data; None: open it and see.")
+    flags.DEFINE_bool("train_only", False, "Leave the eval steps out.")
     define_engine_flag()
     define_axis_flags()
     cli.run(main, parse_config_flag)

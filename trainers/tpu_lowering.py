@@ -1,6 +1,7 @@
 """The train and eval steps of a configuration as programs for the chips of a slice."""
 
 import abc
+from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +30,6 @@ class StepLowering(abc.ABC):
 
     Attributes:
         examples: Examples of a chip in a step.
-        has_views: Whether the test looks at several views of a video.
         state_bytes: Size of weights and optimizer state on a chip.
         optimizer_bytes: Size of the optimizer state alone.
         gradient_bytes: Size of a gradient of all weights.
@@ -60,7 +60,6 @@ class StepLowering(abc.ABC):
         videos = evaluation_batch_size(config.batch_size, preprocessing, chips, views=True)
         self._videos = videos // chips
         self._num_views = num_views(preprocessing)
-        self.has_views = self._num_views > 1
         self._num_classes = num_classes
         self._input_shape = _input_shape(model_config)
 
@@ -71,6 +70,12 @@ class StepLowering(abc.ABC):
             TrainingError: If it cannot be lowered.
         """
         return self._lower_training(self._batch(self.examples))
+
+    @property
+    def evaluations(self) -> dict[str, Callable[[], Program]]:
+        """The eval step, and where a video has several views that of the test, by name."""
+        steps = {"eval": self.evaluate}
+        return {**steps, "test": self.evaluate_views} if self._num_views > 1 else steps
 
     def evaluate(self) -> Program:
         """Returns the eval step.
