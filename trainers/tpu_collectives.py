@@ -7,9 +7,16 @@ from collections.abc import Iterator
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
-# "  %name = (f32[8,3]{1,0:T(8,128)}, bf16[]) all-reduce(%a, %b), channel_id=1, …". In two
-# parts, "…-start" and "…-done", where the chip works on while the data are under way.
+# "  %name = (f32[8,3]{1,0:T(8,128)}, bf16[]) all-reduce(%a, %b), channel_id=1, …", or in two
+# parts, "…-start" and "…-done".
 _COLLECTIVE = re.compile(rf"^\s*(?:ROOT )?%?[\w.-]+ = (.+?) ({'|'.join(KINDS)})(-start)?\(")
+# Where the chip works on while data are under way, one operation stands in every part of the
+# program that does a piece of it; the parts name the chain they are of.
+_CHAIN = re.compile(r'\bchain_id="(\d+)"')
+# "%all-reduce-scatter.5 (input: bf16[3072,768]) -> bf16[768,768] {": the TPU's own form of a
+# reduce-scatter has an all-reduce in it.
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.-]+) \(.*\) -> (.+) \{$")
+_REDUCE_SCATTER = "all-reduce-scatter"
 _ARRAY = re.compile(r"\b([a-z]+\d*)[a-z\d]*\[([\d,]*)\]")
 _BITS = re.compile(r"\d+")
 _COMMENT = re.compile(r"/\*.*?\*/")
@@ -36,22 +43,36 @@ def count_collectives(program: str) -> tuple[Collectives, ...]:
     Args:
         program: The text of optimised HLO.
     """
-    found = list(_operations(program))
-    sizes = {kind: [size for each, size in found if each == kind] for kind in KINDS}
+    sizes = dict(_operations(program))
+    by_kind = {kind: [size for key, size in sizes.items() if key[0] == kind] for kind in KINDS}
     return tuple(
-        Collectives(kind, len(sizes[kind]), sum(sizes[kind])) for kind in KINDS if sizes[kind]
+        Collectives(kind, len(found), sum(found)) for kind, found in by_kind.items() if found
     )
 
 
-def _operations(program: str) -> Iterator[tuple[str, int]]:
-    for line in program.splitlines():
-        match = _COLLECTIVE.match(line)
+def _operations(program: str) -> Iterator[tuple[tuple[str, str], int]]:
+    """Yields kind and place of each operation, and the size of its result."""
+    computation, computed = "", ""
+    for number, line in enumerate(program.splitlines()):
+        begun, match = _COMPUTATION.match(line), _COLLECTIVE.match(line)
+        if begun:
+            computation, computed = begun.groups()
         if match:
             result, kind, started = match.groups()
-            # An all-reduce that is started has the shape of its result alone, the others
-            # have operands, results and, some of them, scratch space.
-            operands_too = started is not None and kind != "all-reduce"
-            yield kind, _size(_parts(result)[1] if operands_too else result)
+            chain = _CHAIN.search(line)
+            key = f"chain {chain[1]}" if chain else f"line {number}"
+            if computation.startswith(_REDUCE_SCATTER):
+                yield ("reduce-scatter", key), _size(computed)
+            else:
+                yield (kind, key), _size(_result(result, kind) if started else result)
+
+
+def _result(shape: str, kind: str) -> str:
+    """Returns the part of a started operation's shape that its result has.
+
+    An all-reduce has no other; the others have operands, results and maybe scratch space.
+    """
+    return shape if kind == "all-reduce" else _parts(shape)[1]
 
 
 def _parts(result: str) -> list[str]:
