@@ -27,7 +27,7 @@ _CLASSES = {"imagenet": 1000, "kinetics400": 400, "kinetics600": 600}
 _DESCRIPTION = re.compile(r"(\S+), (\S+): batch (\d+) on \S+, chips: (\d+), .* and (\d+) examples")
 _STEP = re.compile(r"train step: ([\d.]+) GiB of ([\d.]+) GiB HBM \([\d.]+%\), (.+)")
 _GFLOP = re.compile(r"([\d.]+) GFLOP")
-_COLLECTIVES = re.compile(r"([a-z]+-[a-z-]+): (\d+) \(([\d.]+) GiB\)")
+_COLLECTIVES = re.compile(r"[a-z]+-[a-z-]+: \d+ \([\d.]+ GiB\)")
 _SECONDS = re.compile(r"(?:compiled in|too large after) (\d+) s")
 
 
@@ -111,7 +111,7 @@ def parsed(output: str) -> dict[str, Any]:
     flops, seconds = _GFLOP.search(rest), _SECONDS.search(rest)
     if seconds is None:
         raise ValueError(f"Expected the seconds of a compilation. Received: {rest}")
-    collectives = [f"{kind}: {count} ({size} GiB)" for kind, count, size in _found(rest)]
+    collectives = _COLLECTIVES.findall(rest)
     return {
         "model": model,
         "engine": "jax",
@@ -126,10 +126,6 @@ def parsed(output: str) -> dict[str, Any]:
         "collectives": ", ".join(collectives),
         "compile_seconds": seconds[1],
     }
-
-
-def _found(rest: str) -> list[tuple[str, str, str]]:
-    return _COLLECTIVES.findall(rest)
 
 
 def _measure(case: Case) -> dict[str, Any]:

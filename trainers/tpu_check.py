@@ -1,15 +1,20 @@
 """Checks a configuration on a TPU that is not there: `python -m trainers.tpu_check`.
 
-    python -m trainers.tpu_check --config=FILE [--topology=v5e:2x2] [--config.key=value]
+    python -m trainers.tpu_check --config=FILE [--engine=jax] [--topology=v5e:2x2]
+        [--config.key=value]
 
-Lowers the very train and eval steps of the trainer, as one replica runs them on its share
-of the batch, and compiles them with libtpu for a chip of the slice, on any Linux machine
-(the extra `tpu-check`). Nothing is run. For each step it prints the memory that it needs on
-a chip against what a program may take there, its floating-point operations, and how long it
-took to compile.
+Lowers the very train and eval steps of the trainer and compiles them with libtpu for a slice,
+on any Linux machine (the extra `tpu-check`). Nothing is run. For each step it prints the
+memory that it needs on a chip against what a program may take there, a chip's floating-point
+operations, and how long it took to compile.
 
-Not included: the all-reduce of the gradients between the chips, time, and the devices of
-several hosts. docs/tpu.md says more.
+On TensorFlow it is the step that one replica runs on its share of the batch, without the
+all-reduce of the gradients between the chips. On JAX it is the whole step of all chips of all
+hosts, and what goes between the chips is counted: how many operations of each kind, and the
+bytes of their results on a chip. `--model_axis` shares each copy of weights and optimizer
+between so many chips.
+
+Not included: time. docs/tpu.md says more.
 
 Where a video has several views, the step of the test, which takes all of them, is a third one.
 
