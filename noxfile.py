@@ -101,7 +101,8 @@ def tpu_check(session: nox.Session) -> None:
     """The trainer's steps compiled for TPUs, which needs JAX beside TensorFlow."""
     session.install("--quiet", "--editable", ".[tensorflow-cpu,train,tpu-check,demo,test]")
     session.run(
-        "python", "-m", "pytest", "tests/trainers/test_tpu_check.py", *session.posargs,
+        "python", "-m", "pytest", "tests/trainers/test_tpu_check.py",
+        "tests/trainers/test_tpu_check_jax.py", *session.posargs,
         env={"KERAS_BACKEND": "tensorflow"},
     )  # fmt: skip
 

@@ -17,6 +17,7 @@ from benchmarks.measuring import read_csv
 from benchmarks.model_table import all_models
 from benchmarks.model_table import paper_models
 from benchmarks.model_table import readme_models
+from benchmarks.tpu_fits_table import tpu_fits
 from benchmarks.trainer_table import trainer_table
 from benchmarks.video_table import video_models
 from benchmarks.video_table import video_modules
@@ -70,6 +71,7 @@ DOCUMENTS: dict[str, Parts] = {
         "trainer": trainer_table,
     },
     "docs/models.md": {"paper_models": paper_models, "all_models": all_models},
+    "docs/tpu.md": {"tpu_fits": tpu_fits},
     "docs/video_models.md": {"video_modules": video_modules, "video_models": video_models},
 }
 

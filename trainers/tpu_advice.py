@@ -23,6 +23,8 @@ class MemoryUse:
         fixed: Bytes of it that no smaller batch saves.
         gradient: Bytes of one gradient, which adding up over micro-batches takes besides.
         remat: Whether the blocks compute their activations a second time already.
+        model_axis: Chips that share one copy of weights and optimizer state.
+        largest_model_axis: How many could; 1 if the engine cannot share a copy.
     """
 
     topology: Topology
@@ -32,6 +34,8 @@ class MemoryUse:
     fixed: int
     gradient: int
     remat: bool
+    model_axis: int = 1
+    largest_model_axis: int = 1
 
     @property
     def fits(self) -> bool:
@@ -44,7 +48,8 @@ def smallest_slice(use: MemoryUse) -> Topology | None:
     for candidate in slices(use.topology.generation):
         shares = candidate.chips * use.micro_batches
         growth = use.topology.chips / candidate.chips
-        if use.batch_size % shares == 0 and _fits(use, growth):
+        even = use.batch_size % shares == 0 and candidate.chips % use.model_axis == 0
+        if even and _fits(use, growth):
             return candidate
     return None
 
@@ -60,6 +65,17 @@ def smallest_micro_batches(use: MemoryUse) -> int | None:
     return None
 
 
+def smallest_model_axis(use: MemoryUse) -> int | None:
+    """Returns the `--model_axis` that should fit on the same slice; None if none does."""
+    axis = use.model_axis * 2
+    while axis <= use.largest_model_axis and use.topology.chips % axis == 0:
+        saved = use.fixed - use.fixed * use.model_axis // axis
+        if _fits(use, 1, -saved):
+            return axis
+        axis *= 2
+    return None
+
+
 def advice(use: MemoryUse) -> str:
     """Returns in one line what may help a configuration that does not fit."""
     cures = []
@@ -68,6 +84,9 @@ def advice(use: MemoryUse) -> str:
         cures.append(f"--topology={larger.name}")
     if count is not None:
         cures.append(f"--config.gradient_accumulation_steps={count}")
+    axis = smallest_model_axis(use)
+    if axis is not None:
+        cures.append(f"--model_axis={axis}")
     if not use.remat:
         cures.append("--config.model.remat=True")
     cures.append("a smaller --config.batch_size")

@@ -1,15 +1,20 @@
 """Checks a configuration on a TPU that is not there: `python -m trainers.tpu_check`.
 
-    python -m trainers.tpu_check --config=FILE [--topology=v5e:2x2] [--config.key=value]
+    python -m trainers.tpu_check --config=FILE [--engine=jax] [--topology=v5e:2x2]
+        [--config.key=value]
 
-Lowers the very train and eval steps of the trainer, as one replica runs them on its share
-of the batch, and compiles them with libtpu for a chip of the slice, on any Linux machine
-(the extra `tpu-check`). Nothing is run. For each step it prints the memory that it needs on
-a chip against what a program may take there, its floating-point operations, and how long it
-took to compile.
+Lowers the very train and eval steps of the trainer and compiles them with libtpu for a slice,
+on any Linux machine (the extra `tpu-check`). Nothing is run. For each step it prints the
+memory that it needs on a chip against what a program may take there, a chip's floating-point
+operations, and how long it took to compile.
 
-Not included: the all-reduce of the gradients between the chips, time, and the devices of
-several hosts. docs/tpu.md says more.
+On TensorFlow it is the step that one replica runs on its share of the batch, without the
+all-reduce of the gradients between the chips. On JAX it is the whole step of all chips of all
+hosts, and what goes between the chips is counted: how many operations of each kind, and the
+bytes of their results on a chip. `--model_axis` shares each copy of weights and optimizer
+between so many chips.
+
+Not included: time. docs/tpu.md says more.
 
 Where a video has several views, the step of the test, which takes all of them, is a third one.
 
@@ -26,6 +31,9 @@ from ml_collections import ConfigDict
 from trainers import cli
 from trainers.configuration import parse_config_flag
 from trainers.data.sources import make_source
+from trainers.engines.choice import check_backend
+from trainers.engines.choice import define_axis_flags
+from trainers.engines.choice import define_engine_flag
 from trainers.errors import ConfigurationError
 from trainers.errors import TrainingError
 from trainers.experiment import make_records
@@ -37,8 +45,10 @@ from trainers.tpu_advice import advice
 from trainers.tpu_advice import gib
 from trainers.tpu_advice import smallest_slice
 from trainers.tpu_classes import described_classes
+from trainers.tpu_compiler import Program
 from trainers.tpu_compiler import TpuCompiler
 from trainers.tpu_lowering import StepLowering
+from trainers.tpu_lowering import make_lowering
 from trainers.tpu_topology import Topology
 from trainers.tpu_topology import parse_topology
 
@@ -54,17 +64,20 @@ def main() -> None:
     compiler = TpuCompiler(topology)
 
     # ----------------------------------------------------------- model and steps
-    lowering = StepLowering(config, _num_classes(config), topology.chips)
+    lowering = make_lowering(
+        config, _num_classes(config), compiler.devices, FLAGS.batch_axis, FLAGS.model_axis
+    )
     print(_describe(config, topology, lowering), flush=True)
-    print(f"compiler: {compiler.versions}; {_included(config)}", flush=True)
+    print(f"compiler: {compiler.versions}; {_scope(config, lowering)}", flush=True)
 
     # ------------------------------------------------------------------- compile
     train = _compile("train", lowering.train, compiler, topology)
+    evaluations = {} if FLAGS.train_only else lowering.evaluations
     # What the optimizer keeps stays on the chip while the model is evaluated.
     kept = lowering.optimizer_bytes
-    needed = [train, _compile("eval", lowering.evaluate, compiler, topology, kept)]
-    if lowering.has_views:
-        needed.append(_compile("test", lowering.evaluate_views, compiler, topology, kept))
+    needed = [train]
+    for name, lower in evaluations.items():
+        needed.append(_compile(name, lower, compiler, topology, kept))
 
     # ------------------------------------------------------------------- verdict
     use = MemoryUse(
@@ -75,6 +88,8 @@ def main() -> None:
         fixed=lowering.state_bytes + lowering.gradient_bytes,
         gradient=lowering.gradient_bytes,
         remat=bool(config.model.remat),
+        model_axis=lowering.model_axis,
+        largest_model_axis=lowering.largest_model_axis,
     )
     if not use.fits:
         raise TrainingError(advice(use))
@@ -85,6 +100,7 @@ def main() -> None:
 
 def _check(config: ConfigDict) -> None:
     """Checks what no stage checks before heavy work begins."""
+    check_backend(FLAGS.engine)
     check_steps(config)
     if FLAGS.num_classes is not None and FLAGS.num_classes < 1:
         raise ConfigurationError(
@@ -116,7 +132,7 @@ def _num_classes(config: ConfigDict) -> int:
 
 def _compile(
     name: str,
-    lower: Callable[[], bytes],
+    lower: Callable[[], Program],
     compiler: TpuCompiler,
     topology: Topology,
     kept: int = 0,
@@ -145,6 +161,7 @@ def _compile(
         parts.append(f"refused as too large after {seconds:.0f} s")
     else:
         parts.append(f"{compiled.flops / 1e9:.2f} GFLOP")
+        parts += [f"{each.kind}: {each.count} ({gib(each.size)})" for each in compiled.collectives]
         parts.append(f"lowered in {lowered - start:.0f} s, compiled in {seconds:.0f} s")
     print(f"{name} step: {', '.join(parts)}", flush=True)
     return needed
@@ -160,14 +177,17 @@ def _describe(config: ConfigDict, topology: Topology, lowering: StepLowering) ->
     )
 
 
-def _included(config: ConfigDict) -> str:
-    """Says what the figures leave out."""
-    left_out = "not included: the all-reduce of the gradients"
+def _scope(config: ConfigDict, lowering: StepLowering) -> str:
+    """Says what the figures are of, and what they leave out."""
     count = config.gradient_accumulation_steps
-    return left_out if count == 1 else f"{left_out}, the flops of all but one of {count} parts"
+    once = f", the body of the loop over {count} micro-batches counted once" if count > 1 else ""
+    return f"{lowering.scope}{once}"
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("topology", "v5e:2x2", "The TPU slice to compile for.")
     flags.DEFINE_integer("num_classes", None, "Classes of the data; None: open it and see.")
+    flags.DEFINE_bool("train_only", False, "Leave the eval steps out.")
+    define_engine_flag()
+    define_axis_flags()
     cli.run(main, parse_config_flag)

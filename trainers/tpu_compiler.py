@@ -1,18 +1,22 @@
 """The TPU's own compiler, on a machine without a TPU.
 
-jax and libtpu (the extra `tpu-check`) are used for nothing but this: jax opens libtpu's
-compiler for a slice that is only described, and the program from TensorFlow is given to it.
+jax opens libtpu's compiler (the extra `tpu-check`) for a slice that is only described, and
+gives it programs: JAX's own, or those of TensorFlow.
 """
 
 import dataclasses
 import importlib.metadata
 import os
 import re
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
+from typing import Protocol
 
 from trainers.errors import ConfigurationError
 from trainers.errors import TrainingError
+from trainers.tpu_collectives import Collectives
+from trainers.tpu_collectives import count_collectives
 from trainers.tpu_topology import Topology
 
 _MISSING = (
@@ -30,26 +34,45 @@ _LONGEST_REASON = 600  # characters
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
+class Program(Protocol):
+    """A step that a compiler can take."""
+
+    def compile(self, devices: Sequence[Any]) -> Any:
+        """Compiles the step.
+
+        Args:
+            devices: All chips of the slice.
+
+        Returns:
+            The executable, as jaxlib has it.
+        """
+
+
 @dataclasses.dataclass(frozen=True)
 class Compiled:
     """What the compiler says of a program.
 
     Attributes:
-        memory: Bytes of HBM while it runs: arguments, results that take no argument's
-            place, temporaries and code. Where it does not fit, what it would need.
-        flops: Floating-point operations of one run, the body of a loop counted once; None
-            if the program does not fit.
+        memory: Bytes of HBM of a chip while it runs: arguments, results that take no
+            argument's place, temporaries and code. Where it does not fit, what it would need.
+        flops: Floating-point operations of a chip in one run, the body of a loop counted
+            once; None if the program does not fit.
+        collectives: What goes between the chips.
     """
 
     memory: int
     flops: float | None
+    collectives: tuple[Collectives, ...] = ()
 
 
 class TpuCompiler:
-    """Compiles programs for one chip of a slice.
+    """Compiles programs for the chips of a slice.
 
     Args:
         topology: The slice.
+
+    Attributes:
+        devices: The chips, described; nothing can be put on them.
 
     Raises:
         ConfigurationError: If jax or libtpu is missing, or knows no such slice.
@@ -57,7 +80,7 @@ class TpuCompiler:
 
     def __init__(self, topology: Topology) -> None:
         self._jax = _import_jax()
-        self._device = self._describe(topology)
+        self.devices = _describe(topology)
 
     @property
     def versions(self) -> str:
@@ -65,59 +88,50 @@ class TpuCompiler:
         names = ("jax", "libtpu")
         return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
 
-    def compile(self, name: str, program: bytes) -> Compiled:
-        """Compiles a program for one chip.
+    def compile(self, name: str, program: Program) -> Compiled:
+        """Compiles a program.
 
         Args:
             name: Of the step, for messages.
-            program: StableHLO, serialised.
+            program: The step, lowered.
 
         Raises:
             TrainingError: If the compiler refuses it, other than for its size.
         """
-        # Below jax's public interface, hence the exact version in the extra.
-        compiler = import_module("jax._src.compiler")
-        device_list = import_module("jaxlib._jax").DeviceList
-        ir = import_module("jax.extend.mlir.ir")
-        mlir = import_module("jax.interpreters.mlir")
-        with mlir.make_ir_context():
-            module = ir.Module.parse(program)
-            _remove_copies(module, ir)
-            client = self._device.client
-            options = compiler.get_compile_options(
-                num_replicas=1,
-                num_partitions=1,
-                device_assignment=[[self._device.id]],
-                backend=client,
-            )
-            try:
-                executable = client.compile(module, device_list((self._device,)), options)
-            except self._jax.errors.JaxRuntimeError as error:
-                return Compiled(_memory_needed(name, error), None)
-        return Compiled(_memory(executable.get_compiled_memory_stats()), _flops(executable))
-
-    def _describe(self, topology: Topology) -> Any:
-        topologies = import_module("jax.experimental.topologies")
-        config = topology.generation.chip_config
-        options = {"chip_config_name": config} if config else {}
         try:
-            described = topologies.get_topology_desc(topology.name, "tpu", **options)
-        except (RuntimeError, ValueError) as error:
-            raise ConfigurationError(
-                f"libtpu cannot describe --topology={topology.name} ({_first_line(error)})."
-            ) from error
-        if len(described.devices) != topology.chips:
-            raise ConfigurationError(
-                f"--topology={topology.name}: expected {topology.chips} devices, one a chip. "
-                f"This libtpu describes {len(described.devices)}; install the version that "
-                "the extra tpu-check names."
-            )
-        return described.devices[0]
+            executable = program.compile(self.devices)
+        except self._jax.errors.JaxRuntimeError as error:
+            return Compiled(_memory_needed(name, error), None)
+        (module,) = executable.hlo_modules()
+        return Compiled(
+            memory=_memory(executable.get_compiled_memory_stats()),
+            flops=_flops(executable),
+            collectives=count_collectives(module.to_string()),
+        )
+
+
+def _describe(topology: Topology) -> Sequence[Any]:
+    topologies = import_module("jax.experimental.topologies")
+    config = topology.generation.chip_config
+    options = {"chip_config_name": config} if config else {}
+    try:
+        described = topologies.get_topology_desc(topology.name, "tpu", **options)
+    except (RuntimeError, ValueError) as error:
+        raise ConfigurationError(
+            f"libtpu cannot describe --topology={topology.name} ({_first_line(error)})."
+        ) from error
+    devices: Sequence[Any] = described.devices
+    if len(devices) != topology.chips:
+        raise ConfigurationError(
+            f"--topology={topology.name}: expected {topology.chips} devices, one a chip. "
+            f"This libtpu describes {len(devices)}; install the version that the extra "
+            "tpu-check names."
+        )
+    return devices
 
 
 def _import_jax() -> Any:
-    # Read once, at the import: no TPU is looked for, on this machine or by the network.
-    os.environ["JAX_PLATFORMS"] = "cpu"
+    # No TPU is looked for, on this machine or by the network.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_PROCESS_BOUNDS", "1,1,1")
@@ -126,28 +140,12 @@ def _import_jax() -> Any:
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     try:
         import_module("libtpu")  # the compiler; jax finds it by this package
-        return import_module("jax")
+        jax = import_module("jax")
     except ImportError as error:
         raise ConfigurationError(_MISSING.format(reason=_first_line(error))) from error
-
-
-def _remove_copies(module: Any, ir: Any) -> None:
-    """Takes out the copies that TensorFlow puts before its results.
-
-    libtpu does not know the operation (`mhlo.copy`, from TensorFlow 2.20 on), and it does
-    nothing to the numbers.
-    """
-    copies = []
-
-    def collect(operation: Any) -> Any:
-        if operation.name == "mhlo.copy":
-            copies.append(operation)
-        return ir.WalkResult.ADVANCE
-
-    module.operation.walk(collect)
-    for copy in copies:
-        copy.results[0].replace_all_uses_with(copy.operands[0])
-        copy.erase()
+    # On JAX, Keras has imported it already; it has not looked for devices yet.
+    jax.config.update("jax_platforms", "cpu")
+    return jax
 
 
 def _memory(statistics: Any) -> int:

@@ -22,17 +22,18 @@ from tests.trainers.video_runs import TRANSFORMER
 from tests.trainers.video_runs import video_config
 from trainers import tpu_check
 from trainers import tpu_compiler
-from trainers import tpu_lowering
+from trainers import tpu_lowering_tensorflow
 from trainers import train_step
 from trainers.errors import ConfigurationError
 from trainers.errors import TrainingError
 from trainers.tpu_advice import MemoryUse
 from trainers.tpu_advice import advice
 from trainers.tpu_advice import smallest_micro_batches
+from trainers.tpu_advice import smallest_model_axis
 from trainers.tpu_advice import smallest_slice
 from trainers.tpu_classes import described_classes
 from trainers.tpu_compiler import TpuCompiler
-from trainers.tpu_lowering import StepLowering
+from trainers.tpu_lowering_tensorflow import TensorFlowLowering
 from trainers.tpu_topology import GENERATIONS
 from trainers.tpu_topology import GIB
 from trainers.tpu_topology import parse_topology
@@ -122,6 +123,19 @@ def test_the_micro_batches_that_should_fit() -> None:
     assert smallest_micro_batches(dataclasses.replace(_use(26), batch_size=4)) is None
 
 
+def test_the_chips_that_should_share_the_weights() -> None:
+    # 18 on a chip, 2.25 too much: half of the 4 that stay is not enough, three quarters are.
+    use = dataclasses.replace(_use(18), largest_model_axis=4)
+    assert smallest_model_axis(use) == 4
+    assert smallest_model_axis(_use(18)) is None  # an engine that cannot share
+    assert "--model_axis=4" in advice(use) and "--model_axis" not in advice(_use(18))
+    shared = dataclasses.replace(use, model_axis=2)
+    assert smallest_model_axis(shared) is None  # only 2 more can be saved
+    assert smallest_model_axis(dataclasses.replace(shared, needed=int(17.5 * GIB))) == 4
+    # A slice of one chip has nobody to share with.
+    assert smallest_slice(dataclasses.replace(_use(6), model_axis=2)) == parse_topology("v5e:2x2")
+
+
 def test_advice_names_flags() -> None:
     line = advice(_use(40))
     assert "40.00 GiB" in line and "15.75 GiB" in line and "\n" not in line
@@ -133,29 +147,30 @@ def test_advice_names_flags() -> None:
 
 # ------------------------------------------------------------------------ lowering
 def test_both_steps_are_lowered(tmp_path: Path) -> None:
-    lowering = StepLowering(_config(tmp_path), 10, chips=4)
+    lowering = TensorFlowLowering(_config(tmp_path), 10, chips=4)
     assert lowering.examples == 8
     # AdamW: the weights and two averages of them in float32, a step and a rate.
     state = lowering.state_bytes
     assert 3 * lowering.gradient_bytes < state < 3 * lowering.gradient_bytes + 100
     for program in (lowering.train(), lowering.evaluate()):
-        assert program.startswith(b"ML\xefR")  # MLIR's bytecode
+        assert program.code.startswith(b"ML\xefR")  # MLIR's bytecode
+    assert list(lowering.evaluations) == ["eval"]
 
 
 def test_the_step_of_all_views_is_lowered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = video_config(tmp_path, TRANSFORMER, multi_label=False)
     values = parse(f"--config={config_file(tmp_path, text)}", "--config.batch_size=24")
-    lowering = StepLowering(values.config, 3, chips=2)
-    assert lowering.has_views and lowering.examples == 12
+    lowering = TensorFlowLowering(values.config, 3, chips=2)
+    assert list(lowering.evaluations) == ["eval", "test"] and lowering.examples == 12
     shapes = []
 
-    def lower(name: str, step: Any, specs: Sequence[tf.TensorSpec]) -> bytes:
+    def lower(name: str, step: Any, specs: Sequence[tf.TensorSpec]) -> Any:
         shapes.append(specs[0].shape)
         return lower_step(name, step, specs)
 
-    lower_step = tpu_lowering._lower
-    monkeypatch.setattr(tpu_lowering, "_lower", lower)
-    assert lowering.evaluate_views().startswith(b"ML\xefR")
+    lower_step = tpu_lowering_tensorflow._lower
+    monkeypatch.setattr(tpu_lowering_tensorflow, "_lower", lower)
+    assert lowering.evaluations["test"]().code.startswith(b"ML\xefR")
     assert shapes == [(2, 6, 4, 16, 16, 3)]  # two videos of six views each on a chip
 
 
@@ -171,14 +186,14 @@ def test_operations_without_a_kernel_are_named(
     with pytest.raises(
         TrainingError, match="train step does not compile: XLA has no kernel for PyFunc"
     ) as caught:
-        StepLowering(_config(tmp_path), 10, chips=1).train()
+        TensorFlowLowering(_config(tmp_path), 10, chips=1).train()
     assert "\n" not in str(caught.value)
 
 
 def test_a_batch_that_cannot_be_shared_out(tmp_path: Path) -> None:
     config = _config(tmp_path, "--config.gradient_accumulation_steps=3")
     with pytest.raises(ConfigurationError, match="expected a multiple of 12"):
-        StepLowering(config, 10, chips=4)
+        TensorFlowLowering(config, 10, chips=4)
 
 
 # ------------------------------------------------------------------------- classes
@@ -193,7 +208,6 @@ def test_classes_of_data_that_are_not_here() -> None:
 def test_without_its_packages_it_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")  # taken back after the test
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ConfigurationError, match=r"pip install '\.\[tpu-check\]' in a clone"):
         TpuCompiler(parse_topology("v5e:2x2"))

@@ -17,19 +17,24 @@ flags.disclaim_key_flags()
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     """Defines the flags by which `make_engine` is told where to run."""
     values = {"flag_values": flag_values}
-    flags.DEFINE_enum(
-        "engine",
-        None,
-        ENGINES,
-        "What runs the steps; KERAS_BACKEND, or tensorflow, if not given.",
-        **values,
-    )
+    define_engine_flag(flag_values)
     flags.DEFINE_enum("strategy", "auto", STRATEGIES, "How to distribute the work.", **values)
     flags.DEFINE_string("tpu", None, "'local' on a TPU VM, or the name of a TPU.", **values)
     flags.DEFINE_integer(
         "virtual_devices", None, "Cut the CPU into that many devices, to rehearse.", **values
     )
     define_axis_flags(flag_values)
+
+
+def define_engine_flag(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines the flag that names the engine."""
+    flags.DEFINE_enum(
+        "engine",
+        None,
+        ENGINES,
+        "What runs the steps; KERAS_BACKEND, or tensorflow, if not given.",
+        flag_values=flag_values,
+    )
 
 
 def define_axis_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
@@ -70,6 +75,23 @@ def check_backend(engine: str | None = None) -> str:
     return backend
 
 
+def check_axes(batch_axis: int | None, model_axis: int) -> None:
+    """Checks that no axes are given where every replica has all weights.
+
+    Args:
+        batch_axis: As `--batch_axis`.
+        model_axis: As `--model_axis`.
+
+    Raises:
+        ConfigurationError: If one is.
+    """
+    if batch_axis is not None or model_axis != 1:
+        raise ConfigurationError(
+            "--batch_axis and --model_axis are for --engine=jax; under TensorFlow every "
+            "replica has all weights. Leave them out, or set --engine=jax."
+        )
+
+
 def check_tensorflow(command: str) -> None:
     """Checks that Keras runs on TensorFlow, for what needs its graphs.
 
@@ -98,11 +120,7 @@ def make_engine(values: flags.FlagValues) -> Engine:
         TrainingError: If the processes that should train together do not come together.
     """
     if check_backend(values.engine) == "tensorflow":
-        if values.batch_axis is not None or values.model_axis != 1:
-            raise ConfigurationError(
-                "--batch_axis and --model_axis are for --engine=jax; under TensorFlow every "
-                "replica has all weights. Leave them out, or set --engine=jax."
-            )
+        check_axes(values.batch_axis, values.model_axis)
         from trainers.engines.tensorflow_engine import TensorFlowEngine
 
         return TensorFlowEngine.from_flags(values.strategy, values.tpu, values.virtual_devices)

@@ -1,0 +1,41 @@
+"""What the benchmark of slices reads in the report of `trainers.tpu_check`."""
+
+import pytest
+
+from benchmarks.tpu_fits import CASES
+from benchmarks.tpu_fits import parsed
+
+_DESCRIPTION = (
+    "vit_b16, mixed_bfloat16: batch 64 on v5e:2x4, chips: 8, each with 16 GB and 8 examples a "
+    "step; weights and optimizer 0.06 GiB on each\ncompiler: jax 0.10.2, libtpu 0.0.52; the step\n"
+)
+_FITS = (
+    "train step: 0.17 GiB of 15.75 GiB HBM (1.1%), 144.04 GFLOP, all-reduce: 7 (0.0119 GiB), "
+    "reduce-scatter: 5 (0.0066 GiB), lowered in 1 s, compiled in 167 s\nfits: v5e:2x4\n"
+)
+_TOO_LARGE = "train step: 22.50 GiB of 15.75 GiB HBM (142.9%), refused as too large after 31 s\n"
+
+
+def test_a_step_that_fits() -> None:
+    row = parsed(_DESCRIPTION + _FITS)
+    assert (row["model"], row["dtype_policy"]) == ("vit_b16", "mixed_bfloat16")
+    assert (row["batch_size"], row["chips"], row["examples_a_chip"]) == ("64", "8", "8")
+    assert (row["memory_gib"], row["available_gib"], row["fits"]) == ("0.17", "15.75", True)
+    assert row["gflop_a_chip"] == "144.04" and row["compile_seconds"] == "167"
+    assert row["collectives"] == "all-reduce: 7 (0.0119 GiB), reduce-scatter: 5 (0.0066 GiB)"
+
+
+def test_a_step_that_does_not() -> None:
+    row = parsed(_DESCRIPTION + _TOO_LARGE)
+    assert (row["memory_gib"], row["fits"], row["gflop_a_chip"]) == ("22.50", False, "")
+    assert (row["collectives"], row["compile_seconds"]) == ("", "31")
+
+
+def test_no_report_is_no_row() -> None:
+    with pytest.raises(ValueError, match="Expected the report of a train step"):
+        parsed(_DESCRIPTION)
+
+
+def test_each_case_is_found_by_its_own_key() -> None:
+    keys = [tuple(case.key.items()) for case in CASES]
+    assert len(set(keys)) == len(keys)

@@ -1,0 +1,103 @@
+"""What a compiled program moves between chips, counted in its text."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+
+# "  %name = (f32[8,3]{1,0:T(8,128)}, bf16[]) all-reduce(%a, %b), channel_id=1, …", or in two
+# parts, "…-start" and "…-done".
+_COLLECTIVE = re.compile(rf"^\s*(?:ROOT )?%?[\w.-]+ = (.+?) ({'|'.join(KINDS)})(-start)?\(")
+# Where the chip works on while data are under way, one operation stands in every part of the
+# program that does a piece of it; the parts name the chain they are of.
+_CHAIN = re.compile(r'\bchain_id="(\d+)"')
+# "%all-reduce-scatter.5 (input: bf16[3072,768]) -> bf16[768,768] {": the TPU's own form of a
+# reduce-scatter has an all-reduce in it.
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.-]+) \(.*\) -> (.+) \{$")
+_REDUCE_SCATTER = "all-reduce-scatter"
+_ARRAY = re.compile(r"\b([a-z]+\d*)[a-z\d]*\[([\d,]*)\]")
+_BITS = re.compile(r"\d+")
+_COMMENT = re.compile(r"/\*.*?\*/")
+
+
+@dataclasses.dataclass(frozen=True)
+class Collectives:
+    """The collective operations of one kind in a program.
+
+    Attributes:
+        kind: One of `KINDS`.
+        count: How many there are, the body of a loop counted once.
+        size: Bytes of all their results on a chip.
+    """
+
+    kind: str
+    count: int
+    size: int
+
+
+def count_collectives(program: str) -> tuple[Collectives, ...]:
+    """Returns the collective operations of a program, by kind; kinds without any are left out.
+
+    Args:
+        program: The text of optimised HLO.
+    """
+    sizes = dict(_operations(program))
+    by_kind = {kind: [size for key, size in sizes.items() if key[0] == kind] for kind in KINDS}
+    return tuple(
+        Collectives(kind, len(found), sum(found)) for kind, found in by_kind.items() if found
+    )
+
+
+def _operations(program: str) -> Iterator[tuple[tuple[str, str], int]]:
+    """Yields kind and place of each operation, and the size of its result."""
+    computation, computed = "", ""
+    for number, line in enumerate(program.splitlines()):
+        begun, match = _COMPUTATION.match(line), _COLLECTIVE.match(line)
+        if begun:
+            computation, computed = begun.groups()
+        if match:
+            result, kind, started = match.groups()
+            chain = _CHAIN.search(line)
+            key = f"chain {chain[1]}" if chain else f"line {number}"
+            if computation.startswith(_REDUCE_SCATTER):
+                yield ("reduce-scatter", key), _size(computed)
+            else:
+                yield (kind, key), _size(_result(result, kind) if started else result)
+
+
+def _result(shape: str, kind: str) -> str:
+    """Returns the part of a started operation's shape that its result has.
+
+    An all-reduce has no other; the others have operands, results and maybe scratch space.
+    """
+    return shape if kind == "all-reduce" else _parts(shape)[1]
+
+
+def _parts(result: str) -> list[str]:
+    """Returns the outermost parts of a tuple's shape."""
+    parts, depth = [""], 0
+    for character in _COMMENT.sub("", result.strip())[1:-1]:
+        if character == "," and depth == 0:
+            parts.append("")
+            continue
+        depth += (character in "([{") - (character in ")]}")
+        parts[-1] += character
+    return parts
+
+
+def _size(shape: str) -> int:
+    """Returns the bytes of an array, or of all arrays of a tuple."""
+    arrays = _ARRAY.findall(shape)
+    return sum(math.prod(_sizes(sizes)) * _bits(dtype) for dtype, sizes in arrays) // 8
+
+
+def _sizes(sizes: str) -> list[int]:
+    return [int(size) for size in sizes.split(",") if size]
+
+
+def _bits(dtype: str) -> int:
+    """Returns the bits of an element, by the name of its type: "bf16", "f8", "pred"."""
+    bits = _BITS.search(dtype)
+    return int(bits[0]) if bits else 8
