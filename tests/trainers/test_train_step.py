@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.trainers.backends import ON_JAX
 from tests.trainers.backends import dtype_name
