@@ -121,4 +121,5 @@ def is_inverted(frame: NDArray[np.uint8]) -> bool:
     """
     # Every eighth pixel is enough: a picture of the game without any colour does not occur.
     sample = frame[::8, ::8].astype(np.int16)
-    return bool(bool((sample.max(axis=2) == sample.min(axis=2)).all()) and sample.mean() > 12)
+    is_grey = (sample.max(axis=2) == sample.min(axis=2)).all()
+    return bool(is_grey and sample.mean() > 12)
