@@ -1,16 +1,17 @@
-"""The trainer's command in a process that kills itself with SIGKILL.
+"""The trainer's command in a process that kills itself with SIGKILL, or sends itself SIGTERM.
 
     python -m tests.trainers.killed_training POINT FLAGS…
 
-POINT is `steps:N`, a little after the N-th block of steps has begun; or
-`FUNCTION:NAME:N`, at the N-th call of a function of `trainers/files.py` whose path has
-NAME in it. A write is killed when it has written a half.
+POINT is `steps:N`, a little after the N-th block of steps has begun; `terminate:N`, SIGTERM
+as that block begins; or `FUNCTION:NAME:N`, at the N-th call of a function of
+`trainers/files.py` whose path has NAME in it. A write is killed when it has written a half.
 """
 
 import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from trainers import cli
@@ -24,17 +25,25 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _die_in_steps(number: int) -> None:
+def _die_later() -> None:
+    threading.Timer(0.001, _die).start()
+
+
+def _terminate() -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+def _end_in_steps(number: int, end: Callable[[], None]) -> None:
     run = TrainStep.run
     calls = []
 
-    def dying(self: TrainStep, *arguments: Any) -> dict[str, float]:
+    def ending(self: TrainStep, *arguments: Any) -> dict[str, float]:
         calls.append(arguments)
         if len(calls) == number:
-            threading.Timer(0.001, _die).start()
+            end()
         return run(self, *arguments)
 
-    setattr(TrainStep, "run", dying)  # noqa: B010
+    setattr(TrainStep, "run", ending)  # noqa: B010
 
 
 def _die_in_file(function: str, name: str, number: int) -> None:
@@ -57,8 +66,9 @@ def _die_in_file(function: str, name: str, number: int) -> None:
 def main(point: str, arguments: list[str]) -> None:
     """Prepares the kill and runs the command."""
     kind, *name, number = point.split(":")
-    if kind == "steps":
-        _die_in_steps(int(number))
+    ends = {"steps": _die_later, "terminate": _terminate}
+    if kind in ends:
+        _end_in_steps(int(number), ends[kind])
     else:
         _die_in_file(kind, *name, int(number))
     sys.argv = ["train", *arguments]

@@ -8,12 +8,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start(module: str, *arguments: str) -> subprocess.Popen[str]:
-    """Starts a module as a program, with text pipes for what it prints."""
+def start(module: str, *arguments: str, backend: str = "tensorflow") -> subprocess.Popen[str]:
+    """Starts a module as a program on a backend, with text pipes for what it prints."""
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
-        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+        env={**os.environ, "KERAS_BACKEND": backend},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,5 +1,6 @@
 """A run that is killed, and started again, ends like one that was not."""
 
+import functools
 import signal
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.trainers.processes import start
+from tests.trainers import processes
 from tests.trainers.small_runs import Trainer
 from tests.trainers.small_runs import assert_same_arrays
 from tests.trainers.small_runs import checkpoint_arrays
@@ -44,39 +45,50 @@ def _without_times(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _listed(workdir: Path) -> list[str]:
-    process = start("trainers.checkpoints", f"--workdir={workdir}")
+    process = processes.start("trainers.checkpoints", f"--workdir={workdir}")
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     return output.splitlines()
 
 
-#: Where to kill, one run after the other, and the newest checkpoint after it.
-KILLS = {
-    # The arrays of step 4, half written in the background.
-    "write:arrays.npz:2": {2},
-    # In the steps from 4 on, perhaps while the checkpoint of step 4 is being written.
-    "steps:3": {2, 4},
-    # All is done, but the model is only half there.
-    "write:model.keras:1": {10},
+_KILLED, _TERMINATED = -signal.SIGKILL, 128 + signal.SIGTERM
+#: Where to stop, one run after the other; how it ends, and the newest checkpoint after it.
+STOPS = {
+    "tensorflow": {
+        # The arrays of step 4, half written in the background.
+        "write:arrays.npz:2": (_KILLED, {2}),
+        # In the steps from 4 on, perhaps while the checkpoint of step 4 is being written.
+        "steps:3": (_KILLED, {2, 4}),
+        # All is done, but the model is only half there.
+        "write:model.keras:1": (_KILLED, {10}),
+    },
+    "jax": {
+        "write:arrays.npz:2": (_KILLED, {2}),
+        # In the steps from 3 to 4, which are finished.
+        "terminate:2": (_TERMINATED, {4}),
+    },
 }
 
 
 @pytest.mark.slow
-def test_killed_runs_end_like_one_that_was_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", STOPS)
+def test_stopped_runs_end_like_one_that_was_not(tmp_path: Path, backend: str) -> None:
+    pytest.importorskip(backend)
+    start = functools.partial(processes.start, backend=backend)
     flags = [f"--config={config_file(tmp_path)}", "--strategy=one_device", *FLAGS]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     never_killed = start("trainers.train", *flags, f"--workdir={whole}")
-    for point, newest in KILLS.items():
+    for point, (status, newest) in STOPS[backend].items():
         process = start("tests.trainers.killed_training", point, *flags, f"--workdir={killed}")
         _, errors = process.communicate(timeout=300)
-        assert process.returncode == -signal.SIGKILL, errors
+        assert process.returncode == status, errors
         listed = _listed(killed)
         assert all(line.split()[1] == "ok" for line in listed)
         assert int(listed[-1].split()[0]) in newest
         assert not (killed / "model.keras").exists()
     process = start("trainers.train", *flags, f"--workdir={killed}")
     output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0 and "resuming at step 10" in output, errors
+    assert process.returncode == 0 and f"resuming at step {max(newest)}" in output, errors
     _, errors = never_killed.communicate(timeout=300)
     assert never_killed.returncode == 0, errors
 
