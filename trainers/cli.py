@@ -14,6 +14,7 @@ from trainers.errors import ConfigurationError
 from trainers.errors import DataError
 from trainers.errors import ExportError
 from trainers.errors import Interrupted
+from trainers.errors import LostHostError
 from trainers.errors import TrainingError
 
 # Flags that `define_path` defines belong to the module that calls it.
@@ -49,6 +50,9 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], None]) -> NoRetur
             main()
         except ConfigurationError as error:
             _fail(str(error), STATUS_WRONG_USAGE)
+        except LostHostError as error:
+            # The engine's own shutdown would wait for the host that is gone, and then abort.
+            _fail(str(error), STATUS_FAILED, at_once=True)
         except (DataError, ExportError, TrainingError, OSError) as error:
             _fail(str(error), STATUS_FAILED)
         except Interrupted as error:
@@ -102,6 +106,9 @@ def parse_known_flags(argv: list[str], flag_values: flags.FlagValues = flags.FLA
         )
 
 
-def _fail(message: str, status: int) -> NoReturn:
+def _fail(message: str, status: int, at_once: bool = False) -> NoReturn:
     print(f"error: {message}", file=sys.stderr, flush=True)
+    if at_once:
+        sys.stdout.flush()
+        os._exit(status)
     raise SystemExit(status)

@@ -13,6 +13,10 @@ class TrainingError(Exception):
     """The training cannot go on; ends the program with status 1."""
 
 
+class LostHostError(TrainingError):
+    """Another host of the training is gone; ends the program at once, with status 1."""
+
+
 class ExportError(Exception):
     """A model cannot be exported, or its export answers otherwise; status 1."""
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from trainers.errors import ConfigurationError
+from trainers.errors import LostHostError
 from trainers.errors import TrainingError
 
 # How a block that all hosts pass has ended on one of them.
@@ -110,14 +111,14 @@ class Hosts:
         """Replaces an engine's error about a host that is gone by one line.
 
         Raises:
-            TrainingError: If another host was lost inside of the block.
+            LostHostError: If another host was lost inside of the block.
         """
         try:
             yield
         except self._lost as error:
             if self.count == 1:
                 raise
-            raise TrainingError(
+            raise LostHostError(
                 f"Host {self.index} of {self.count} has lost another one "
                 f"({type(error).__name__}); its own message may say why. Start all of them "
                 "again; a training goes on from its last checkpoint."

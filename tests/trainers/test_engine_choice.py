@@ -1,6 +1,7 @@
 """Which engine a command runs on, by its flags and the environment."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -8,11 +9,11 @@ import keras
 import pytest
 from absl import flags
 
-import trainers
 from tests.trainers.backends import ON_JAX
 from tests.trainers.backends import only_on_jax
 from tests.trainers.backends import only_on_tensorflow
 from tests.trainers.processes import ROOT
+from trainers import backend
 from trainers.engines import choice
 from trainers.errors import ConfigurationError
 
@@ -29,26 +30,72 @@ def _values(*arguments: str) -> flags.FlagValues:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["python", "-m", "trainers.train", "--engine=jax"], "jax"),
-        (["python", "-m", "trainers.train", "--engine", "jax"], "jax"),
-        (["python", "-m", "trainers.train", "-engine=jax", "--workdir=run"], "jax"),
-        (["python", "-X", "dev", "-m", "trainers.evaluate", "--a=b", "--engine=torch"], "torch"),
-        (["python", "-m", "trainers.train", "--workdir=run"], None),
-        (["python", "-m", "trainers.train", "--engine"], ""),
-        (["python", "-m", "trainers.train", "--engines=jax"], None),
-        (["python", "-m", "trainers.train", "--note", "engine=jax"], None),
-        (["python", "-m", "pytest", "--engine=jax"], None),
-        (["python", "-m", "trainers_of_others", "--engine=jax"], None),
-        (["python", "train.py", "--engine=jax"], None),
-        (["python", "-c", "import trainers", "--engine=jax"], None),
-        (["python", "-m"], None),
-        (["python"], None),
+        (["--engine=jax"], "jax"),
+        (["--engine", "jax"], "jax"),
+        (["-engine=jax", "--workdir=run"], "jax"),
+        (["--a=b", "--engine=torch"], "torch"),
+        # As absl has it: the last one counts.
+        (["--engine=jax", "--workdir=run", "--engine=tensorflow"], "tensorflow"),
+        (["--workdir=run"], None),
+        (["--engine"], ""),
+        (["--engines=jax"], None),
+        (["--note", "engine=jax"], None),
+        ([], None),
     ],
 )
 def test_the_flag_is_read_before_keras_is_imported(
     arguments: list[str], expected: str | None
 ) -> None:
-    assert trainers._engine_flag(arguments) == expected
+    assert backend.engine_flag(arguments) == expected
+
+
+@pytest.mark.parametrize(
+    ("argv", "before", "expected"),
+    [
+        (["-m", "--engine=jax"], "tensorflow", "jax"),
+        (["-m", "--engine=other"], "jax", "jax"),
+        (["-m"], None, "tensorflow"),
+        # Another program, whose flags are its own.
+        (["/usr/bin/pytest", "--engine=jax"], None, "tensorflow"),
+        (["-c", "--engine=jax"], "torch", "torch"),
+        ([], None, "tensorflow"),
+    ],
+)
+def test_only_a_command_of_ours_decides_by_its_flag(
+    monkeypatch: pytest.MonkeyPatch, argv: list[str], before: str | None, expected: str
+) -> None:
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    if before:
+        monkeypatch.setenv("KERAS_BACKEND", before)
+    monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: name)
+    backend.choose_backend(argv)
+    assert os.environ["KERAS_BACKEND"] == expected
+
+
+@pytest.mark.parametrize(
+    ("keras_backend", "missing", "message"),
+    [
+        ("jax", "jax", r"needs JAX, which is not installed. .*'\.\[jax\]'"),
+        ("jax", "tensorflow", r"TensorFlow is not installed. .*tensorflow-cpu,train"),
+        ("tensorflow", "tensorflow", r"TensorFlow is not installed"),
+        ("torch", "torch", r"backends tensorflow and jax. Received KERAS_BACKEND=torch"),
+    ],
+)
+def test_missing_packages_are_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    keras_backend: str,
+    missing: str,
+    message: str,
+) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", keras_backend)
+    monkeypatch.setattr(
+        backend.importlib.util, "find_spec", lambda name: None if name == missing else name
+    )
+    with pytest.raises(SystemExit) as end:
+        backend.choose_backend(["-m", "--workdir=run"])
+    assert end.value.code == 2
+    assert re.match(f"error: .*{message}.*\n$", capsys.readouterr().err)
 
 
 @pytest.mark.slow
@@ -114,7 +161,7 @@ def test_axes_under_jax(arguments: list[str], shape: tuple[int, int]) -> None:
 
 @only_on_jax("its refusal")
 def test_axes_that_do_not_divide_the_devices() -> None:
-    with pytest.raises(ConfigurationError, match="--model_axis must divide .* 8. Received: 3"):
+    with pytest.raises(ConfigurationError, match="--model_axis must be one of .* Received: 3"):
         choice.make_engine(_values("--model_axis=3"))
 
 

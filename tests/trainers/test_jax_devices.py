@@ -1,5 +1,6 @@
 """The JAX devices that the flags ask for, and flags that ask for none that are there."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,15 @@ def test_processes_that_do_not_come_together(
     with pytest.raises(kind, match=message) as refused:
         find_devices("multi_worker")
     assert "\n" not in str(refused.value)
+
+
+def test_a_first_host_that_there_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    workers = ["no.such.host.invalid:2222", "127.0.0.1:2222"]
+    task = {"type": "worker", "index": 1}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": workers}, "task": task}))
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **_: pytest.fail("would wait"))
+    with pytest.raises(ConfigurationError, match="no host 'no.such.host.invalid'"):
+        find_devices("multi_worker")
 
 
 @pytest.mark.parametrize("value", [0, 5, -1, -(2**40) - 7, 2**63 - 1, -(2**63)])

@@ -3,6 +3,7 @@
 import dataclasses
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 
@@ -37,12 +38,17 @@ def _devices(hosts: int, of_each: int) -> list[_Device]:
 @pytest.mark.parametrize(
     ("batch_axis", "model_axis", "message"),
     [
-        (None, 3, "--model_axis must divide the number of devices, 8. Received: 3"),
-        (None, 0, "--model_axis must divide .* Received: 0"),
-        (None, -2, "--model_axis must divide .* Received: -2"),
-        (None, 16, "--model_axis must divide .* Received: 16"),
+        (None, 3, "--model_axis must be one of 1, 2, 4, 8, .* 8 devices .* Received: 3"),
+        (None, 0, "--model_axis must be one of .* Received: 0"),
+        (None, -2, "--model_axis must be one of .* Received: -2"),
+        (None, 16, "--model_axis must be one of .* Received: 16"),
         (3, 1, "must be the number of devices, 8. Received: 3 and 1. .* set it to 8"),
-        (8, 2, "Received: 8 and 2. Leave --batch_axis out, or set it to 4"),
+        (
+            8,
+            2,
+            "Received: 8 and 2. .* leave --batch_axis out, set it to 4, set --model_axis=1 with",
+        ),
+        (2, 1, "Received: 2 and 1. .* set --model_axis=4 with it"),
         (0, 1, "Received: 0 and 1. .* set it to 8"),
     ],
 )
@@ -87,11 +93,14 @@ def test_weights_are_cut_along_their_longest_even_dimension(
 def test_values_come_and_go_whole() -> None:
     layout = JaxLayout(jax.devices(), 2, 4)
     value = np.random.default_rng(0).normal(size=(256, 128)).astype(np.float32)
-    placed = layout.place(SimpleNamespace(shape=value.shape, value=jax.numpy.asarray(value)))
+    variable = keras.Variable(value)
+    placed = layout.place(variable)
     parts = [part.data for part in placed.addressable_shards]
     assert len(parts) == 8 and {part.shape for part in parts} == {(64, 128)}
     np.testing.assert_array_equal(to_numpy(placed), value)
-    assert layout.place(SimpleNamespace(shape=value.shape, value=placed)) is placed
+    np.testing.assert_array_equal(to_numpy(variable), value)
+    # It stays there, and is moved once.
+    assert variable.value is placed and layout.place(variable) is placed
 
 
 def test_a_line_about_the_devices() -> None:

@@ -4,11 +4,10 @@ import keras
 import tensorflow as tf
 from absl import flags
 
+from trainers.backend import ENGINES
 from trainers.distribution import STRATEGIES
 from trainers.engines.engine import Engine
 from trainers.errors import ConfigurationError
-
-ENGINES = ("tensorflow", "jax")
 
 # They belong to the module that calls `define_flags`, and so to its --help.
 flags.disclaim_key_flags()
@@ -19,9 +18,14 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     values = {"flag_values": flag_values}
     define_engine_flag(flag_values)
     flags.DEFINE_enum("strategy", "auto", STRATEGIES, "How to distribute the work.", **values)
-    flags.DEFINE_string("tpu", None, "'local' on a TPU VM, or the name of a TPU.", **values)
+    flags.DEFINE_string(
+        "tpu", None, "'local' on a TPU VM; on TensorFlow also the name of a TPU.", **values
+    )
     flags.DEFINE_integer(
-        "virtual_devices", None, "Cut the CPU into that many devices, to rehearse.", **values
+        "virtual_devices",
+        None,
+        "Cut the CPU into that many devices, which share the batch, to rehearse.",
+        **values,
     )
     define_axis_flags(flag_values)
 
@@ -124,9 +128,7 @@ def make_engine(values: flags.FlagValues) -> Engine:
         from trainers.engines.tensorflow_engine import TensorFlowEngine
 
         return TensorFlowEngine.from_flags(values.strategy, values.tpu, values.virtual_devices)
-    # TensorFlow reads the data then, and must leave accelerators alone.
-    for kind in ("GPU", "TPU"):
-        tf.config.set_visible_devices([], kind)
+    _leave_accelerators_to_jax()
     from trainers.engines.jax_devices import find_devices
     from trainers.engines.jax_engine import JaxEngine
     from trainers.engines.jax_layout import JaxLayout
@@ -141,6 +143,7 @@ def make_local_engine() -> Engine:
         from trainers.engines.tensorflow_engine import TensorFlowEngine
 
         return TensorFlowEngine(tf.distribute.get_strategy())
+    _leave_accelerators_to_jax()
     import jax
 
     from trainers.engines.jax_engine import JaxEngine
@@ -148,3 +151,9 @@ def make_local_engine() -> Engine:
     from trainers.hosts import Hosts
 
     return JaxEngine(JaxLayout(jax.local_devices()[:1]), Hosts())
+
+
+def _leave_accelerators_to_jax() -> None:
+    # TensorFlow reads the data, and would take the memory of all GPUs for itself.
+    for kind in ("GPU", "TPU"):
+        tf.config.set_visible_devices([], kind)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -18,11 +19,12 @@ from trainers.hosts import Hosts
 from trainers.signals import own_signal_handlers
 
 _NO_TPU = (
-    "No TPU was found for --strategy=tpu (JAX sees: {found}). On a TPU VM install '.[jax-tpu]' "
-    "in a clone, and see that no other process holds the chips. Without a TPU use "
+    "No TPU was found for --strategy=tpu or --tpu (JAX sees: {found}). On a TPU VM install "
+    "'.[jax-tpu]' in a clone, and see that no other process holds the chips. Without a TPU use "
     "--strategy=auto."
 )
 _HALVES = 2**32
+_SECONDS_TO_WAIT = 24 * 60 * 60  # for the other processes
 
 
 def find_devices(
@@ -107,10 +109,13 @@ def _join(cluster: Cluster | None) -> None:
     arguments: dict[str, Any] = {}
     if cluster is not None:
         addresses = cluster.addresses
+        _check_resolves(addresses[0])
         arguments = {
             "coordinator_address": addresses[0],
             "num_processes": len(addresses),
             "process_id": cluster.index,
+            # When it is over JAX aborts the process: who waits can end it by Ctrl-C.
+            "initialization_timeout": _SECONDS_TO_WAIT,
         }
         # The next call returns when all are there; a word, lest it seem to hang.
         print(
@@ -132,6 +137,19 @@ def _join(cluster: Cluster | None) -> None:
         raise TrainingError(
             f"The processes did not come together ({_first_line(error)}). Check that all of "
             "them are running, and that the first one's address can be reached."
+        ) from error
+
+
+def _check_resolves(address: str) -> None:
+    """Refuses the name of a first host that there is not; JAX would try it until it aborts."""
+    host = address.rpartition(":")[0]
+    try:
+        socket.getaddrinfo(host.strip("[]"), None)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The environment variable TF_CONFIG names {address} as the first worker, and there "
+            f"is no host {host!r} ({error.strerror or error}). Set it on each machine to "
+            "addresses that all of them know."
         ) from error
 
 

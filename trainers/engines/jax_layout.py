@@ -84,16 +84,23 @@ class JaxLayout:
 def _mesh_shape(devices: int, batch_axis: int | None, model_axis: int) -> tuple[int, int]:
     if model_axis < 1 or devices % model_axis:
         raise ConfigurationError(
-            f"--model_axis must divide the number of devices, {devices}. Received: {model_axis}."
+            f"--model_axis must be one of {_divisors(devices)}, which share {devices} devices out "
+            f"evenly. Received: {model_axis}."
         )
     copies = devices // model_axis
     if batch_axis is not None and batch_axis != copies:
+        cures = ["leave --batch_axis out", f"set it to {copies}"]
+        if batch_axis > 0 and devices % batch_axis == 0:
+            cures.append(f"set --model_axis={devices // batch_axis} with it")
         raise ConfigurationError(
             f"--batch_axis times --model_axis must be the number of devices, {devices}. "
-            f"Received: {batch_axis} and {model_axis}. Leave --batch_axis out, or set it to "
-            f"{copies}."
+            f"Received: {batch_axis} and {model_axis}. To mend it, one of: {', '.join(cures)}."
         )
     return copies, model_axis
+
+
+def _divisors(number: int) -> str:
+    return ", ".join(str(each) for each in range(1, number + 1) if number % each == 0)
 
 
 def _arrange(devices: Sequence[Any], shape: tuple[int, int]) -> NDArray[Any]:

@@ -1,0 +1,71 @@
+"""The backend of Keras for one of our commands, chosen before Keras is imported."""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NoReturn
+
+ENGINES = ("tensorflow", "jax")
+
+_STATUS_WRONG_USAGE = 2  # of trainers.cli, which imports more than may be there
+
+_MISSING = {
+    "jax": (
+        "--engine=jax, or KERAS_BACKEND=jax, needs JAX, which is not installed. In a clone: pip "
+        "install '.[jax]', on a TPU VM '.[jax-tpu]'; on NVIDIA GPUs: pip install 'jax[cuda12]'."
+    ),
+    "tensorflow": (
+        "The trainer reads its data with TensorFlow, on either engine, and TensorFlow is not "
+        "installed. In a clone: pip install '.[tensorflow-cpu,train]'."
+    ),
+}
+
+
+def choose_backend(argv: Sequence[str]) -> None:
+    """Sets KERAS_BACKEND by `--engine`, if one of our modules is what this process runs.
+
+    Without either it is TensorFlow. Packages that are missing end the process with status 2.
+
+    Args:
+        argv: `sys.argv` while this package is imported: "-m" stands first for as long as
+            Python looks for the module that it is told to run.
+    """
+    is_command = bool(argv) and argv[0] == "-m"
+    engine = engine_flag(argv[1:]) if is_command else None
+    if engine in ENGINES:
+        os.environ["KERAS_BACKEND"] = engine
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if is_command:
+        _check_installed(backend)
+
+
+def engine_flag(arguments: Sequence[str]) -> str | None:
+    """Returns the value of --engine, of several the last one; None if there is none.
+
+    Args:
+        arguments: A command line without the program.
+    """
+    found = None
+    for argument, following in pairwise([*arguments, ""]):
+        name, given, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and name == "engine":
+            found = value if given else following
+    return found
+
+
+def _check_installed(backend: str) -> None:
+    if backend not in ENGINES and importlib.util.find_spec(backend) is None:
+        _refuse(
+            f"The trainer runs on Keras' backends {' and '.join(ENGINES)}. Received "
+            f"KERAS_BACKEND={backend}. Unset it, or set it to one of these."
+        )
+    for name, message in _MISSING.items():
+        if name in (backend, "tensorflow") and importlib.util.find_spec(name) is None:
+            _refuse(message)
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    raise SystemExit(_STATUS_WRONG_USAGE)
