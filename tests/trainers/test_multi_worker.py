@@ -150,8 +150,8 @@ def test_a_host_that_is_killed_ends_the_other(tmp_path: Path, victim: int, engin
         workers[victim].kill()
         status, _, errors = ends_of(workers)[1 - victim]
     assert "Traceback" not in errors
-    if engine == "jax" and status == -signal.SIGABRT:
-        # JAX itself ends a process when it misses the first one, or another one first.
+    if engine == "jax" and victim == 0 and status == -signal.SIGABRT:
+        # JAX itself may end a process that misses the first one.
         assert "JAX distributed service detected fatal errors" in errors
         return
     assert status == 1
