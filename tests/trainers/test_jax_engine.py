@@ -116,7 +116,7 @@ def test_a_run_goes_on_with_weights_shared_or_whole(trainer: Trainer) -> None:
 def test_masks_do_not_depend_on_the_devices(accumulation: int) -> None:
     one, *others = (
         sorted(MaskRun(_engine(*layout), accumulation=accumulation).masks(5))
-        for layout in ((1, 1), (2, 1), (8, 1), (2, 4))
+        for layout in ((1, 1), (8, 1), (2, 4))
     )
     assert len(one) == len(set(one)) == accumulation
     assert all(other == one for other in others)
