@@ -2,7 +2,7 @@
 
 The environment of `make test` has the newest TensorFlow and the trainer in it; these have
 only what they name, which also shows that the library needs no other backend. The trainer
-is tested here on the newest TensorFlow that has a build for TPUs.
+is tested here on the newest TensorFlow that has a build for TPUs, and on JAX.
 """
 
 import shutil
@@ -11,8 +11,8 @@ from pathlib import Path
 import nox
 
 nox.options.sessions = [
-    *("tensorflow", "trainer", "jax", "torch", "keras_hub", "tpu_check"),
-    *("addons", "package", "docs"),
+    *("tensorflow", "trainer", "jax", "jax_engine", "torch", "keras_hub"),
+    *("tpu_check", "addons", "package", "docs"),
 ]
 # uv, where it is there, installs in seconds what takes pip a minute.
 nox.options.default_venv_backend = "uv|venv"
@@ -28,6 +28,27 @@ METADATA = "tensorflow-metadata==1.17.3"
 PYTEST = ("python", "-m", "pytest", "-n", "auto", "--maxprocesses=4", "--dist", "worksteal")
 LIBRARY_TESTS = ("tests/tokenlearner_keras", "tests/examples")
 TRAINER_TESTS = "tests/trainers"
+# What an engine takes part in; the rest of the trainer's tests, of data and of files, would
+# run the same code again.
+ENGINE_TESTS = [
+    f"{TRAINER_TESTS}/{name}.py"
+    for name in (
+        *("test_batch_statistics", "test_checkpointing", "test_class_report", "test_dry_run"),
+        *("test_engine_choice", "test_evaluate_command", "test_evaluation", "test_jax_devices"),
+        *("test_jax_engine", "test_jax_layout", "test_kill", "test_losses", "test_metrics"),
+        *("test_optimization", "test_profiling", "test_remat", "test_replica_equality"),
+        *("test_state", "test_train", "test_train_step", "test_view_reduction"),
+        "data/test_normalization",
+    )
+]
+# And of long files what shows that the others would pass.
+ENGINE_TESTS += [
+    f"{TRAINER_TESTS}/test_predict.py::test_probabilities_of_the_averaged_weights",
+    f"{TRAINER_TESTS}/test_predict.py::test_pictures_of_what_the_tokens_look_at",
+    f"{TRAINER_TESTS}/test_video_training.py::test_a_run[transformer-True]",
+]
+# These programs are many, small and run once: optimising one takes longer than running it.
+QUICK_JAX = {"KERAS_BACKEND": "jax", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 OTHER_BACKENDS = {
     "tensorflow": ("jax", "torch"),
     "jax": ("tensorflow", "torch"),
@@ -75,8 +96,14 @@ def trainer(session: nox.Session) -> None:
 @nox.session(python=NEWEST_PYTHON)
 def jax(session: nox.Session) -> None:
     """The library on JAX, without TensorFlow."""
-    # These programs are many, small and run once: optimising one takes longer than running it.
-    _test_library(session, "jax", "jax", JAX_DISABLE_MOST_OPTIMIZATIONS="1")
+    _test_library(session, "jax", "jax", **QUICK_JAX)
+
+
+@nox.session(python=NEWEST_PYTHON)
+def jax_engine(session: nox.Session) -> None:
+    """The trainer's steps on JAX, on eight virtual devices; TensorFlow reads the data."""
+    session.install("--quiet", "--editable", ".[tensorflow-cpu,train,demo,video,jax,test]")
+    session.run(*PYTEST, "-m", "not slow", *ENGINE_TESTS, *session.posargs, env=QUICK_JAX)
 
 
 @nox.session

@@ -116,7 +116,7 @@ def test_a_run_goes_on_with_weights_shared_or_whole(trainer: Trainer) -> None:
 def test_masks_do_not_depend_on_the_devices(accumulation: int) -> None:
     one, *others = (
         sorted(MaskRun(_engine(*layout), accumulation=accumulation).masks(5))
-        for layout in ((1, 1), (2, 1), (8, 1), (2, 4))
+        for layout in ((1, 1), (8, 1), (2, 4))
     )
     assert len(one) == len(set(one)) == accumulation
     assert all(other == one for other in others)
@@ -169,14 +169,19 @@ def test_what_fails_in_a_block_leaves_the_state_of_the_last_step() -> None:
     failed, whole = (StepRun(_engine(2, 4), linear, use_ema=True) for _ in range(2))
 
     def broken() -> Iterator[dict[str, Any]]:
-        batches = failed.batches(0)
+        batches = failed.batches(1)
         yield next(batches)
         yield next(batches)
         raise OSError("a disk is gone")
 
+    failed.train(0, 1)  # from now on a step takes the arrays of the one before
+    before = failed.state()
     with pytest.raises(OSError, match="a disk is gone"):
-        failed.step.run(broken(), 0, 5)
-    whole.train(0, 2)
+        failed.step.run(broken(), 1, 5)
+    whole.train(0, 3)
     assert_same_arrays(failed.state(), whole.state())
-    failed.train(2, 3), whole.train(2, 3)
+    assert failed.state()["optimizer/00000_iteration"] == 3
+    kernel = "model/sequential/dense/kernel"
+    assert np.abs(failed.state()[kernel] - before[kernel]).max() > 1e-3
+    failed.train(3, 2), whole.train(3, 2)
     assert_same_arrays(failed.state(), whole.state())
