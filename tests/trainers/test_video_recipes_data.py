@@ -10,6 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
+from tests.trainers.backends import only_on_tensorflow
 from tests.trainers.data.video_record_sets import SmallVideo
 from tests.trainers.data.video_record_sets import describe
 from tests.trainers.data.video_record_sets import frame_of
@@ -43,7 +44,10 @@ NUM_VIDEOS = {"train": 12, "test": 6}
 CORRUPT = SmallVideo(2, (2,), num_frames=3, corrupt_frame=1)
 
 # Patches of 10 pixels do not fill these clips, and not those of 224 pixels either.
-pytestmark = pytest.mark.filterwarnings("ignore:image_size:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:image_size:UserWarning"),
+    only_on_tensorflow("on JAX the numbers of the examples stay on the host"),
+]
 
 Batch = dict[str, NDArray[Any]]
 
