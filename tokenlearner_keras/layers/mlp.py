@@ -8,6 +8,8 @@ from keras import ops
 from tokenlearner_keras.layers.checks import check_positive_integer
 from tokenlearner_keras.layers.checks import check_rate
 from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.normalized_matmul import normalized_matmul
+from tokenlearner_keras.layers.precision import is_half_precision
 
 
 def gelu(x: Any) -> Any:
@@ -75,8 +77,25 @@ class MlpBlock(keras.layers.Layer):
         return keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name=name)
 
     def call(self, x: Any, training: bool | None = None) -> Any:
-        x = gelu(self.hidden_layer(x))
-        x = self.hidden_dropout(x, training=training)
+        return self._from_hidden(self.hidden_layer(x), training)
+
+    def after_norm(self, norm: Any, x: Any, training: bool | None = None) -> Any:
+        """Returns `self(norm(x))`, faster where the hidden layer is narrow.
+
+        Args:
+            norm: A built `keras.layers.LayerNormalization` over the last axis.
+            x: `(..., channels)`.
+            training: As for `call`.
+        """
+        hidden = self.hidden_layer
+        # Only the layer itself knows what to do with quantised weights.
+        quantized = getattr(hidden, "quantization_mode", None) is not None
+        if quantized or is_half_precision(self.compute_dtype):
+            return self(norm(x), training=training)
+        return self._from_hidden(normalized_matmul(x, norm, hidden.kernel) + hidden.bias, training)
+
+    def _from_hidden(self, x: Any, training: bool | None) -> Any:
+        x = self.hidden_dropout(gelu(x), training=training)
         return self.output_dropout(self.output_layer(x), training=training)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:

@@ -10,3 +10,8 @@ def accumulation_dtype(compute_dtype: str) -> str:
     """
     # Not `keras.backend.result_type`: outside TensorFlow that never answers float64.
     return "float64" if compute_dtype == "float64" else "float32"
+
+
+def is_half_precision(compute_dtype: str) -> bool:
+    """Says whether a layer computes in 16 bits, as under a mixed policy."""
+    return compute_dtype in ("bfloat16", "float16")

@@ -143,11 +143,10 @@ class TokenFuser(keras.layers.Layer):
         # The batch (and time) is the original's own, so that tokens of another batch fail.
         leading = ops.shape(original)[:num_leading]
         x = ops.reshape(original, (*leading, -1, original.shape[-1]))  # (B[, T], N, C)
-        x = self.original_norm(x)
         if self.bottleneck_dim is None:
-            logits = self.token_masking(x)
+            logits = self.token_masking(self.original_norm(x))
         else:
-            logits = self.token_masking(x, training=training)
+            logits = self.token_masking.after_norm(self.original_norm, x, training)
         return ops.sigmoid(ops.cast(logits, accumulation_dtype(self.compute_dtype)))
 
     def _mixed_axes(self, tokens_shape: Any) -> tuple[Any, ...]:

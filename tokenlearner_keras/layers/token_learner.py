@@ -10,8 +10,12 @@ from tokenlearner_keras.layers.checks import check_choice
 from tokenlearner_keras.layers.checks import check_grid
 from tokenlearner_keras.layers.checks import check_positive_integer
 from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.convolution_columns import kernel_columns
+from tokenlearner_keras.layers.convolution_columns import shifted_sum
 from tokenlearner_keras.layers.mlp import gelu
+from tokenlearner_keras.layers.normalized_matmul import normalized_matmul
 from tokenlearner_keras.layers.positions import PositionShape
+from tokenlearner_keras.layers.precision import is_half_precision
 from tokenlearner_keras.layers.weighted_sum_token_learner import WeightedSumTokenLearner
 
 NUM_CONVOLUTIONS = 4
@@ -103,19 +107,23 @@ class TokenLearner(WeightedSumTokenLearner):
         dimensions = ops.shape(values)
         # The batch is named, not guessed: a sequence that does not fit the grid fails.
         grid = (dimensions[0], *self._grid(dimensions[1:-1]))
-        # (B*T, H, W, C)
-        x = ops.reshape(self.norm(values), (*grid, dimensions[-1]))
+        x = ops.reshape(values, (*grid, dimensions[-1]))  # (B*T, H, W, C)
         if mask is not None:
             mask = ops.reshape(mask, (*grid, 1))  # (B*T, H, W, 1)
-        for index, convolution in enumerate(self.convolutions):
-            if mask is not None:
-                # A convolution reads its neighbours, so padding is zeroed each time.
-                x = ops.where(mask, x, ops.zeros_like(x))
-            x = convolution(x)  # (B*T, H, W, S)
-            if index < self.num_convolutions - 1:
-                x = gelu(x)
+        x = self._first_convolution(x, mask)  # (B*T, H, W, S)
+        for convolution in self.convolutions[1:]:
+            x = convolution(_only_real(gelu(x), mask))
         logits = ops.reshape(x, (ops.shape(x)[0], -1, self.num_tokens))  # (B*T, N, S)
         return ops.sigmoid(ops.cast(logits, self._accumulation_dtype))
+
+    def _first_convolution(self, x: Any, mask: Any) -> Any:
+        """Convolves the normalised input: nearly all of the layer's work."""
+        if is_half_precision(self.compute_dtype):
+            # Shifted sums would round nine times.
+            return self.convolutions[0](_only_real(self.norm(x), mask))
+        columns = kernel_columns(self.convolutions[0].kernel)  # (C, 9*S)
+        products = normalized_matmul(x, self.norm, columns)  # (B*T, H, W, 9*S)
+        return shifted_sum(_only_real(products, mask))
 
     def _scale(self, tokens: Any, maps: Any, mask: Any) -> Any:
         if self.pooling == "sum":
@@ -164,3 +172,8 @@ class TokenLearner(WeightedSumTokenLearner):
             "grid_size": self.grid_size,
             "num_convolutions": self.num_convolutions,
         }
+
+
+def _only_real(x: Any, mask: Any) -> Any:
+    """Zeroes padding before a convolution, which reads a position's neighbours."""
+    return x if mask is None else ops.where(mask, x, ops.zeros_like(x))

@@ -89,7 +89,7 @@ class TokenLearnerV11(WeightedSumTokenLearner):
     def _attention_weights(self, values: Any, mask: Any, training: bool | None) -> Any:
         dimensions = ops.shape(values)
         x = ops.reshape(values, (dimensions[0], -1, dimensions[-1]))  # (B*T, N, C)
-        logits = self.token_masking(self.norm(x), training=training)  # (B*T, N, S)
+        logits = self.token_masking.after_norm(self.norm, x, training)  # (B*T, N, S)
         logits = ops.cast(logits, self._accumulation_dtype)
         if mask is not None:
             real = ops.reshape(mask, (dimensions[0], -1, 1))  # (B*T, N, 1)

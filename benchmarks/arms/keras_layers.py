@@ -1,0 +1,60 @@
+"""Layers written with Keras, on the backend that KERAS_BACKEND says: ours and others'."""
+
+from typing import Any
+
+import keras
+from k3im.token_learner import TokenLearner as k3im_token_learner
+from keras import ops
+
+import tokenlearner_keras as tk
+from benchmarks.arms.execution import layer_arm
+from benchmarks.arms.problem import BOTTLENECK_DIM
+from benchmarks.arms.problem import problem
+from benchmarks.worker import Arm
+
+
+def ours(layer: str, shape: list[int], num_tokens: int, direction: str, mode: str) -> Arm:
+    """Makes an arm of this package's layer."""
+    parameters, inputs, cotangent = problem(layer, tuple(shape), num_tokens)
+    built: keras.layers.Layer = {
+        "v1.0": lambda: tk.TokenLearner(num_tokens, pooling="mean"),
+        "v1.1": lambda: tk.TokenLearnerV11(num_tokens, BOTTLENECK_DIM),
+        "fuser": lambda: tk.TokenFuser(BOTTLENECK_DIM),
+    }[layer]()
+    built(*inputs.values())
+    tk.load_reference_params(built, parameters)
+    return layer_arm(built, inputs, cotangent, direction, mode, ("keras",))
+
+
+def keras_io(layer: str, shape: list[int], num_tokens: int, direction: str, mode: str) -> Arm:
+    """Makes an arm of v1.0 as the Keras example of 2021 formulates it."""
+    parameters, inputs, cotangent = problem(layer, tuple(shape), num_tokens)
+    image = keras.Input(shape[1:])
+    model = keras.Model(image, _multiplied_and_averaged(image, num_tokens))
+    model.set_weights(list(parameters.values()))
+    return layer_arm(model, inputs, cotangent, direction, mode, ("keras",))
+
+
+def _multiplied_and_averaged(x: Any, num_tokens: int) -> Any:
+    """Every position times every weight, (batch, tokens, positions, channels), then a mean."""
+    maps = keras.layers.LayerNormalization(epsilon=1e-6)(x)
+    for activation in (_gelu, _gelu, _gelu, "sigmoid"):
+        maps = keras.layers.Conv2D(
+            num_tokens, 3, padding="same", use_bias=False, activation=activation
+        )(maps)
+    maps = ops.transpose(ops.reshape(maps, (-1, x.shape[1] * x.shape[2], num_tokens)), (0, 2, 1))
+    positions = ops.reshape(x, (-1, 1, x.shape[1] * x.shape[2], x.shape[3]))
+    return ops.mean(ops.expand_dims(maps, -1) * positions, axis=2)
+
+
+def _gelu(x: Any) -> Any:
+    return ops.gelu(x, approximate=True)
+
+
+def k3im(layer: str, shape: list[int], num_tokens: int, direction: str, mode: str) -> Arm:
+    """Makes an arm of k3im's function, whose LayerNorm has another epsilon (1e-3)."""
+    parameters, inputs, cotangent = problem(layer, tuple(shape), num_tokens)
+    image = keras.Input(shape[1:])
+    model = keras.Model(image, k3im_token_learner(image, num_tokens))
+    model.set_weights(list(parameters.values()))
+    return layer_arm(model, inputs, cotangent, direction, mode, ("k3im", "keras"))

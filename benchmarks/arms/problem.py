@@ -1,0 +1,52 @@
+"""The numbers that every arm of the layer benchmark computes with: NumPy, from one seed."""
+
+import math
+
+import numpy as np
+
+BOTTLENECK_DIM = 64
+NUM_CONVOLUTIONS = 4
+
+Arrays = dict[str, np.ndarray]
+
+
+def problem(layer: str, shape: tuple[int, ...], num_tokens: int) -> tuple[Arrays, Arrays, Arrays]:
+    """Returns parameters by the reference's names, inputs by argument, and a cotangent.
+
+    The gradient that the arms compute is that of `sum(output * cotangent)`.
+
+    Args:
+        layer: `v1.0`, `v1.1` or `fuser`.
+        shape: `(batch, height, width, channels)`.
+        num_tokens: Learned tokens.
+    """
+    generator = np.random.default_rng(0)
+    channels = shape[-1]
+    tokens_shape = (shape[0], num_tokens, channels)
+
+    def normal(*dimensions: int, scale: float = 1.0) -> np.ndarray:
+        return (scale * generator.standard_normal(dimensions)).astype(np.float32)
+
+    def norm(name: str) -> Arrays:
+        return {f"{name}/scale": 1 + normal(channels, scale=0.1), f"{name}/bias": normal(channels)}
+
+    def dense(name: str, inputs: int, outputs: int) -> Arrays:
+        kernel = normal(inputs, outputs, scale=inputs**-0.5)
+        return {f"{name}/kernel": kernel, f"{name}/bias": normal(outputs, scale=0.1)}
+
+    parameters = norm("LayerNorm_0")
+    if layer == "v1.0":
+        for index in range(NUM_CONVOLUTIONS):
+            inputs = num_tokens if index else channels
+            kernel = normal(3, 3, inputs, num_tokens, scale=(9 * inputs) ** -0.5)
+            parameters[f"Conv_{index}/kernel"] = kernel
+    else:
+        parameters |= dense("token_masking/Dense_0", channels, BOTTLENECK_DIM)
+        parameters |= dense("token_masking/Dense_1", BOTTLENECK_DIM, num_tokens)
+    inputs = {"x": normal(*shape)}
+    if layer == "fuser":
+        parameters |= norm("fuser_mix_norm1") | norm("fuser_mix_norm2")
+        parameters |= dense("Dense_0", num_tokens, num_tokens)
+        inputs = {"tokens": normal(*tokens_shape), **inputs}
+    output = shape if layer == "fuser" else tokens_shape
+    return parameters, inputs, {"cotangent": normal(*output, scale=math.prod(output) ** -0.5)}
