@@ -28,8 +28,8 @@ METADATA = "tensorflow-metadata==1.17.3"
 PYTEST = ("python", "-m", "pytest", "-n", "auto", "--maxprocesses=4", "--dist", "worksteal")
 LIBRARY_TESTS = ("tests/tokenlearner_keras", "tests/examples")
 TRAINER_TESTS = "tests/trainers"
-# What an engine takes part in; the rest of the trainer's tests, of data and of files, would
-# run the same code again.
+# What an engine takes part in; the rest of the trainer's tests, of files and of commands,
+# would run the same code again.
 ENGINE_TESTS = [
     f"{TRAINER_TESTS}/{name}.py"
     for name in (
@@ -45,7 +45,6 @@ ENGINE_TESTS = [
 ENGINE_TESTS += [
     f"{TRAINER_TESTS}/test_predict.py::test_probabilities_of_the_averaged_weights",
     f"{TRAINER_TESTS}/test_predict.py::test_pictures_of_what_the_tokens_look_at",
-    f"{TRAINER_TESTS}/test_video_training.py::test_a_run[transformer-True]",
 ]
 # These programs are many, small and run once: optimising one takes longer than running it.
 QUICK_JAX = {"KERAS_BACKEND": "jax", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
@@ -90,7 +89,8 @@ def trainer(session: nox.Session) -> None:
     session.install(
         "--quiet", "--editable", ".[train,demo,video,test]", OLDEST_TENSORFLOW, METADATA
     )  # fmt: skip
-    session.run(*PYTEST, "-m", "not slow", TRAINER_TESTS, *session.posargs)
+    tests = (*ENGINE_TESTS, f"{TRAINER_TESTS}/data")
+    session.run(*PYTEST, "-m", "not slow", *tests, *session.posargs)
 
 
 @nox.session(python=NEWEST_PYTHON)

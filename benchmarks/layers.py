@@ -69,9 +69,7 @@ def entries(case: dict[str, Any]) -> list[Entry]:
     return found
 
 
-def _keras(
-    name: str, function: str, case: dict[str, Any], *, compared: bool = True
-) -> list[Entry]:
+def _keras(name: str, function: str, case: dict[str, Any], *, compared: bool = True) -> list[Entry]:
     return [
         Entry(
             f"{name}, {backend} {mode}",

@@ -48,6 +48,8 @@ BRANCHES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "sampled frames": ("vivit_ti4_d2_tl4at1", {"sample_frames": 2, "classifier": "gmp"}),
 }
+# At their own depth.
+DEEP_NAMES = ("vit_b16", "vit_b16_tl16at3", "vit_b16_tl16at6_v10_fuser_linear")
 branches = pytest.mark.parametrize(
     "branch", quick_ones(BRANCHES, ("v1.1",) if ON_JAX else BRANCHES, pytest.mark.every_backend)
 )
@@ -64,28 +66,14 @@ def _branch(branch: str) -> keras.Model:
     return _create(name, **overrides)
 
 
-def _distinct() -> list[tuple[str, int]]:
-    """Returns a listed name for every model that differs once small, and a depth for it.
-
-    The depth is one block more than the last that TokenLearner or a pooling precedes;
-    width, patches and number of tokens are the same for all.
-    """
-    names: dict[Any, tuple[str, int]] = {}
-    for name in tk.list_models("vi*"):
-        config = model_config(name, **SMALL)
-        special = [config.token_learner_block or 0, *(block for block, _ in config.pooling)]
-        config = dataclasses.replace(config, depth=min(config.depth, max(special) + 2))
-        names.setdefault(config, (name, config.depth))
-    return list(names.values())
-
-
 def _kinds() -> list[tuple[str, dict[str, Any]]]:
     """Returns a listed name for every model that differs once its parts stand early on.
 
-    So the other backends train every name's parts in a few blocks.
+    Width, patches and number of tokens are the same for all, the order of the parts is each
+    model's own: what a name builds is tested in a few blocks.
     """
     kinds: dict[Any, tuple[str, dict[str, Any]]] = {}
-    for name, _ in _distinct():
+    for name in tk.list_models("vi*"):
         config = model_config(name, **SMALL)
         pooling = tuple((1 + index, size) for index, (_, size) in enumerate(config.pooling))
         overrides = {
@@ -113,22 +101,25 @@ def test_a_model_comes_back_from_its_files(branch: str, tmp_path: Path) -> None:
     check_files(model, _branch(branch), random_inputs(model), tmp_path)
 
 
-def _distinct_at_own_depth() -> list[str]:
-    """Returns a listed name for every model that differs once narrow, with small patches."""
-    names = reversed(tk.list_models("vi*"))
-    return list({model_config(name, **SMALL): name for name in names}.values())
-
-
-QUICK_NAMES = ("vit_b16", "vit_b16_tl16at3", "vit_b16_tl16at6_v10_fuser_linear")
-
-
 @pytest.mark.parametrize(
-    "name", quick_ones(_distinct_at_own_depth(), QUICK_NAMES[: 1 if ON_JAX else 3])
+    "name", quick_ones(DEEP_NAMES, DEEP_NAMES[: 1 if ON_JAX else len(DEEP_NAMES)])
 )
 def test_a_listed_model_comes_back_from_its_files(name: str, tmp_path: Path) -> None:
-    model = _create(name)
+    _check_files(tmp_path, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "overrides"), _kinds())
+def test_a_listed_kind_of_model_comes_back_from_its_files(
+    name: str, overrides: dict[str, Any], tmp_path: Path
+) -> None:
+    _check_files(tmp_path, name, **overrides)
+
+
+def _check_files(folder: Path, name: str, **overrides: Any) -> None:
+    model = _create(name, **overrides)
     waken(model)
-    check_files(model, _create(name), random_inputs(model), tmp_path)
+    check_files(model, _create(name, **overrides), random_inputs(model), folder)
 
 
 def _loss() -> keras.losses.Loss:
@@ -140,12 +131,6 @@ def _loss() -> keras.losses.Loss:
 def test_a_model_trains(branch: str, jit_compile: bool) -> None:
     model = _branch(branch)
     fit_three_steps(model, _loss(), random_inputs(model), np.array([1, 3]), jit_compile)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "depth"), _distinct())
-def test_a_listed_model_trains(name: str, depth: int) -> None:
-    _check_training(name, depth=depth)
 
 
 @pytest.mark.slow
@@ -166,12 +151,6 @@ def _check_training(name: str, **overrides: Any) -> None:
 def test_a_model_in_bfloat16_is_near_float32(branch: str) -> None:
     name, overrides = BRANCHES[branch]
     _check_bfloat16(name, **overrides)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "depth"), _distinct())
-def test_a_listed_model_in_bfloat16_is_near_float32(name: str, depth: int) -> None:
-    _check_bfloat16(name, depth=depth)
 
 
 @pytest.mark.slow
