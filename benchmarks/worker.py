@@ -62,7 +62,8 @@ def _build(arms: dict[str, Arm], name: str, path: str, arguments: dict[str, Any]
 
 
 def _result(arms: dict[str, Arm], name: str, path: str) -> None:
-    np.savez(path, **arms[name].result())
+    arrays: dict[str, Any] = arms[name].result()
+    np.savez(path, **arrays)
 
 
 def _time(arms: dict[str, Arm], name: str, runs: int) -> dict[str, float]:

@@ -20,14 +20,14 @@ Parameters = dict[str, Any]
 
 def handwritten(layer: str, shape: list[int], num_tokens: int, direction: str) -> Arm:
     """Makes an arm of the published maths, compiled."""
-    functions = {"v1.0": _v10, "v1.1": _v11, "fuser": _fuser}
+    functions: dict[str, Callable[..., Any]] = {"v1.0": _v10, "v1.1": _v11, "fuser": _fuser}
     return _arm(functions[layer], layer, shape, num_tokens, direction)
 
 
 def floor(layer: str, shape: list[int], num_tokens: int, direction: str, form: str) -> Arm:
     """Makes an arm of the bare products; v1.0's first one as `convolution` or `matmul`."""
     first = _convolution if form == "convolution" else _convolution_as_matmul
-    functions = {
+    functions: dict[str, Callable[..., Any]] = {
         "v1.0": lambda p, x: _floor_v10(p, x, first),
         "v1.1": _floor_v11,
         "fuser": _floor_fuser,

@@ -1,5 +1,6 @@
 """Layers written with Keras, on the backend that KERAS_BACKEND says: ours and others'."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -16,11 +17,12 @@ from benchmarks.worker import Arm
 def ours(layer: str, shape: list[int], num_tokens: int, direction: str, mode: str) -> Arm:
     """Makes an arm of this package's layer."""
     parameters, inputs, cotangent = problem(layer, tuple(shape), num_tokens)
-    built: keras.layers.Layer = {
+    makers: dict[str, Callable[[], keras.layers.Layer]] = {
         "v1.0": lambda: tk.TokenLearner(num_tokens, pooling="mean"),
         "v1.1": lambda: tk.TokenLearnerV11(num_tokens, BOTTLENECK_DIM),
         "fuser": lambda: tk.TokenFuser(BOTTLENECK_DIM),
-    }[layer]()
+    }
+    built = makers[layer]()
     built(*inputs.values())
     tk.load_reference_params(built, parameters)
     return layer_arm(built, inputs, cotangent, direction, mode, ("keras",))

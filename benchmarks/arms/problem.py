@@ -37,8 +37,8 @@ def problem(layer: str, shape: tuple[int, ...], num_tokens: int) -> tuple[Arrays
     parameters = norm("LayerNorm_0")
     if layer == "v1.0":
         for index in range(NUM_CONVOLUTIONS):
-            inputs = num_tokens if index else channels
-            kernel = normal(3, 3, inputs, num_tokens, scale=(9 * inputs) ** -0.5)
+            width = num_tokens if index else channels
+            kernel = normal(3, 3, width, num_tokens, scale=(9 * width) ** -0.5)
             parameters[f"Conv_{index}/kernel"] = kernel
     else:
         parameters |= dense("token_masking/Dense_0", channels, BOTTLENECK_DIM)
