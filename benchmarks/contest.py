@@ -49,10 +49,12 @@ class Arena(contextlib.AbstractContextManager["Arena"]):
         turns: Turns that count, after one that does not.
         threads: Cores that each process may use.
         tolerance: Largest difference of a compared array, relative to its largest value.
+        memory: Whether peak memory is measured, in processes of their own.
     """
 
-    def __init__(self, turns: int, threads: int, tolerance: float) -> None:
+    def __init__(self, turns: int, threads: int, tolerance: float, memory: bool = True) -> None:
         self._turns, self._threads, self._tolerance = turns, threads, tolerance
+        self._memory = memory
         self._workers: dict[tuple[str, bool], _Worker] = {}
 
     def __exit__(
@@ -111,7 +113,7 @@ class Arena(contextlib.AbstractContextManager["Arena"]):
 
         TensorFlow keeps what it has freed, so its processes do not grow again.
         """
-        if entry.backend == "tensorflow":
+        if entry.backend == "tensorflow" or not self._memory:
             return ""
         self._ask(entry, "build", returning=True)
         return int(self._ask(entry, "memory", returning=True))

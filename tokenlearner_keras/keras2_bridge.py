@@ -102,6 +102,7 @@ keras.ops = SimpleNamespace(
     max=tf.reduce_max,
     maximum=tf.maximum,
     mean=tf.reduce_mean,
+    multiply=tf.multiply,
     pad=tf.pad,
     reshape=tf.reshape,
     rsqrt=tf.math.rsqrt,

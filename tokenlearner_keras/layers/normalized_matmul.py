@@ -27,6 +27,7 @@ def normalized_matmul(x: Any, norm: Any, kernel: Any) -> Any:
     """
     centred = x - ops.mean(x, axis=-1, keepdims=True)  # (..., C)
     variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)  # (..., 1)
-    product = ops.matmul(centred, ops.expand_dims(norm.gamma, -1) * kernel)  # (..., K)
+    scaled = ops.multiply(ops.expand_dims(norm.gamma, -1), kernel)  # (C, K)
+    product = ops.matmul(centred, scaled)  # (..., K)
     offset = ops.matmul(ops.expand_dims(norm.beta, 0), kernel)[0]  # (K,)
     return product * ops.rsqrt(variance + norm.epsilon) + offset

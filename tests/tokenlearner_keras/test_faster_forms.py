@@ -1,0 +1,67 @@
+"""The forms in which layers compute for speed equal the plain ones."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import tokenlearner_keras as tk
+from tests.tokenlearner_keras.arrays import random
+from tests.tokenlearner_keras.arrays import to_numpy
+from tests.tokenlearner_keras.round_trips import waken
+from tokenlearner_keras.layers.convolution_columns import kernel_columns
+from tokenlearner_keras.layers.convolution_columns import shifted_sum
+from tokenlearner_keras.layers.normalized_matmul import normalized_matmul
+
+
+def _norm(channels: int) -> keras.layers.LayerNormalization:
+    norm = keras.layers.LayerNormalization(epsilon=1e-6)
+    norm.build((None, channels))
+    norm.set_weights([1 + 0.1 * random(channels, seed=1), random(channels, seed=2)])
+    return norm
+
+
+def _normalized(x: np.ndarray, norm: keras.layers.LayerNormalization) -> np.ndarray:
+    x = x.astype("float64")
+    centred = x - x.mean(-1, keepdims=True)
+    deviation = np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
+    scale, offset = norm.get_weights()
+    return centred / deviation * scale + offset
+
+
+@pytest.mark.parametrize("centre", [0.0, 1.0, 1000.0])
+@pytest.mark.parametrize("spread", [1e-3, 1.0, 1e3])
+def test_a_normalized_product_is_exact(centre: float, spread: float) -> None:
+    """However far from zero the input is, as far as float32 can hold it."""
+    x = (centre * spread + spread * random(2, 5, 32)).astype("float32")
+    norm, kernel = _norm(32), random(32, 6, seed=3)
+    expected = _normalized(x, norm) @ kernel.astype("float64")
+    found = to_numpy(
+        normalized_matmul(ops.convert_to_tensor(x), norm, ops.convert_to_tensor(kernel))
+    )
+    # Of numbers a thousandfold their spread float32 gives the mean to five digits.
+    tolerance = 1e-5 if centre < 10 else 1e-3
+    assert np.abs(found - expected).max() < tolerance * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("grid", [(5, 7), (1, 4), (1, 1)])
+def test_shifted_sums_are_a_convolution(grid: tuple[int, int]) -> None:
+    x, kernel = random(2, *grid, 6), random(3, 3, 6, 4, seed=1)
+    columns = kernel_columns(ops.convert_to_tensor(kernel))
+    found = shifted_sum(ops.matmul(ops.convert_to_tensor(x), columns))
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
+    expected = np.einsum("bhwcij,ijcs->bhws", windows, kernel)
+    assert np.abs(to_numpy(found) - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("layer", [tk.TokenLearnerV11(4), tk.TokenFuser()])
+def test_quantised_weights_are_used(layer: keras.layers.Layer) -> None:
+    x = random(2, 9, 64)
+    inputs = (x,) if isinstance(layer, tk.TokenLearnerV11) else (random(2, 4, 64, seed=1), x)
+    layer(*inputs)
+    waken(layer)
+    expected = to_numpy(layer(*inputs))
+    layer.token_masking.hidden_layer.quantize("int8")
+    found = to_numpy(layer(*inputs))
+    assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
