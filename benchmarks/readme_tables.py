@@ -12,11 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.demo_video_table import demo_video_accuracy
+from benchmarks.layer_table import layer_times
 from benchmarks.measuring import RESULTS
 from benchmarks.measuring import read_csv
+from benchmarks.model_speed_table import model_speed
 from benchmarks.model_table import all_models
 from benchmarks.model_table import paper_models
 from benchmarks.model_table import readme_models
+from benchmarks.speed_goals import speed_goals
 from benchmarks.tpu_fits_table import tpu_fits
 from benchmarks.trainer_table import trainer_table
 from benchmarks.video_table import video_models
@@ -68,7 +71,13 @@ DOCUMENTS: dict[str, Parts] = {
         "demo_video_accuracy": demo_video_accuracy,
         "demo_video_output": demo_video_output,
         "models": readme_models,
+        "speed_goals": speed_goals,
         "trainer": trainer_table,
+    },
+    "docs/benchmarks.md": {
+        "speed_goals": speed_goals,
+        "layer_times": layer_times,
+        "model_speed": model_speed,
     },
     "docs/models.md": {"paper_models": paper_models, "all_models": all_models},
     "docs/tpu.md": {"tpu_fits": tpu_fits},

@@ -1,0 +1,63 @@
+"""Clips a second of a video ViT with and without TokenLearner, over frames and resolution.
+
+    python -m benchmarks.video_speed [--turns=5]
+
+In an environment with JAX. One arm a model and input size, inference and a training step,
+float32, compiled by JAX. Beside the times stand the MACs of a clip, so that one can see
+whether time grows with the frames and the resolution as the MACs do. Writes
+`results/video_speed.csv`; `wall_ratio` is the time over the plain model's on the same clips.
+"""
+
+from absl import app
+from absl import flags
+
+import tokenlearner_keras as tk
+from benchmarks.contest import Arena
+from benchmarks.contest import Entry
+from benchmarks.measuring import write_csv
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("turns", 5, "Turns that count.", lower_bound=1)
+flags.DEFINE_integer("threads", 2, "Cores of each process.", lower_bound=1)
+
+MODELS = {"plain": "vivit_ti16x2", "TokenLearner": "vivit_ti16x2_tl8at6"}
+#: Frames at a size, and sizes at a number of frames.
+CLIPS = ((8, 112), (16, 112), (32, 112), (16, 160), (16, 224))
+BATCH_SIZE = 2
+
+
+def main(argv: list[str]) -> None:
+    """Measures and writes the CSV."""
+    del argv
+    rows = []
+    for direction in ("inference", "training"):
+        for frames, size in CLIPS:
+            shape = (BATCH_SIZE, frames, size, size, 3)
+            with Arena(FLAGS.turns, FLAGS.threads, tolerance=0, memory=False) as arena:
+                for row in arena.contest(_entries(shape, direction), "plain"):
+                    name = MODELS[row["arm"]]
+                    model = tk.create_model(name, image_size=size, num_frames=frames)
+                    case = {"direction": direction, "frames": frames, "size": size}
+                    clips = round(BATCH_SIZE / row["wall_seconds"], 2)
+                    figures = {"clips_per_second": clips, "macs": tk.count_macs(model)}
+                    rows.append({**case, "model": name, **row, **figures})
+            write_csv("video_speed", rows)
+
+
+def _entries(shape: tuple[int, ...], direction: str) -> list[Entry]:
+    arguments = {"input_shape": shape, "direction": direction, "mode": "jit"}
+    return [
+        Entry(
+            arm,
+            "benchmarks.arms.keras_models:ours",
+            {**arguments, "name": name},
+            "jax",
+            "jax",
+            compared=False,
+        )
+        for arm, name in MODELS.items()
+    ]
+
+
+if __name__ == "__main__":
+    app.run(main)
