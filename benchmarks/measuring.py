@@ -88,7 +88,9 @@ def read_csv(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def kept_rows(name: str, keep: Callable[[dict[str, str]], bool]) -> list[dict[str, Any]]:
+def kept_rows(
+    name: str, keep: Callable[[dict[str, str]], bool] = lambda row: True
+) -> list[dict[str, Any]]:
     """Returns the rows of a CSV to keep, none if there is no such file yet."""
     return [dict(row) for row in read_csv(name) if keep(row)] if _csv_path(name).exists() else []
 

@@ -1,6 +1,6 @@
 """The table of whole models' speed, from `results/models.csv`."""
 
-from benchmarks.measuring import read_csv
+from benchmarks.measuring import kept_rows
 
 
 def model_speed() -> str:
@@ -9,7 +9,7 @@ def model_speed() -> str:
         "| size | direction | package and backend | model | images/s | speed-up | by MACs |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in read_csv("models"):
+    for row in kept_rows("models"):
         images = int(row["batch_size"]) / float(row["wall_seconds"])
         macs = f"{1 / float(row['macs_ratio']):.2f}" if row["macs_ratio"] else "–"
         lines.append(

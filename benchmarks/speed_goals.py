@@ -6,7 +6,7 @@ from benchmarks.layer_table import Row
 from benchmarks.layer_table import best
 from benchmarks.layer_table import cases
 from benchmarks.layer_table import seconds
-from benchmarks.measuring import read_csv
+from benchmarks.measuring import kept_rows
 
 _TOKENLEARNERS = ("half", "three quarters")
 
@@ -64,7 +64,7 @@ def _ratios(
 
 def _models() -> list[str]:
     lines = []
-    rows = read_csv("models")
+    rows = kept_rows("models")
     for size in dict.fromkeys(row["size"] for row in rows):
         for direction in ("inference", "training"):
             mine = [r for r in rows if (r["size"], r["direction"]) == (size, direction)]
