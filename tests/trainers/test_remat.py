@@ -73,6 +73,7 @@ def test_compiled_by_xla(accumulation: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.extra
 def test_four_replicas(tmp_path: Path) -> None:
     output = tmp_path / "ends.npz"
     command = [sys.executable, "-m", "tests.trainers.replica_process", str(output), "4"]

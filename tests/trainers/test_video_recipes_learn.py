@@ -6,6 +6,7 @@ model with a TokenLearner, as their docstrings say.
 """
 
 import gc
+import itertools
 from collections.abc import Iterator
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,8 +19,7 @@ from tests.trainers.small_runs import rows
 pytestmark = pytest.mark.slow
 
 CONFIGS = Path(__file__).parents[2] / "trainers" / "configs"
-# The other two seeds of each: make test TEST_FLAGS="-m extra".
-SEEDS = (0, *(pytest.param(seed, marks=pytest.mark.extra) for seed in (1, 2)))
+SEEDS = (0, 1, 2)
 SMALL = ("model.num_frames=8", "video.min_resize=16", "eval_epochs=100")
 WIDTHS = ("model.image_size=16", "model.width=96", "model.num_heads=3", "model.mlp_dim=192")
 IMAGES = (
@@ -60,6 +60,12 @@ RECIPES = {
     "kinetics400_tl16at18_l10": (*TRANSFORMER, "model.name=vivit_ti4x4_d2_tl4at1_v10"),
     "avid_x2plus1d": (*CONVOLUTIONS, "data.source=freedoom_motion", "total_epochs=14"),
 }
+# One of each kind in `make test`; the rest by make test TEST_FLAGS="-m extra", in an hour.
+IN_SHORT = (("kinetics400_tl16at18_l10", 0), ("avid_x2plus1d", 0))
+CASES = [
+    pytest.param(*case, marks=() if case in IN_SHORT else pytest.mark.extra)
+    for case in itertools.product(RECIPES, SEEDS)
+]
 METRICS = {
     "charades_x2plus1d": "mean_average_precision",
     "avid_x2plus1d": "mean_class_accuracy",
@@ -85,8 +91,7 @@ def _flags(overrides: Sequence[str]) -> list[str]:
     return [f"--config.{each}" for each in overrides]
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(("recipe", "seed"), CASES)
 def test_a_recipe_learns_motion(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
