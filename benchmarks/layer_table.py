@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Iterator
 
-from benchmarks.measuring import read_csv
+from benchmarks.measuring import kept_rows
 
 Row = dict[str, str]
 Case = tuple[str, str, str, str]
@@ -22,7 +22,7 @@ COLUMNS: dict[str, Callable[[str], bool]] = {
 
 def cases() -> Iterator[tuple[Case, list[Row]]]:
     """Yields layer, shape, tokens and direction of each contest, with its rows."""
-    rows = read_csv("layers")
+    rows = kept_rows("layers")
     keys = [(r["layer"], r["shape"], r["num_tokens"], r["direction"]) for r in rows]
     for case in dict.fromkeys(keys):
         yield case, [row for row, key in zip(rows, keys, strict=True) if key == case]

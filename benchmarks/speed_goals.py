@@ -17,6 +17,11 @@ def speed_goals() -> str:
     return "\n".join([*lines, *_layers(), *_models()])
 
 
+def _measured() -> list[str]:
+    """Returns the layers that the CSV has."""
+    return list(dict.fromkeys(case[0] for case, _ in cases()))
+
+
 def _layers() -> list[str]:
     lines = []
     for direction, goal in (("forward", 6.0), ("both", 4.0)):
@@ -28,7 +33,7 @@ def _layers() -> list[str]:
         bound = _ratios("v1.0", direction, "keras.io", "floor")
         title = f"v1.0 {what}: time of the Keras example's over the floor's, the most there can be"
         lines.append(f"| {title} | – | {_figures(bound)} | – |")
-    for layer in ("v1.0", "v1.1", "fuser"):
+    for layer in _measured():
         for direction in ("forward", "both"):
             what = f"{layer} {'forward' if direction == 'forward' else 'with gradients'}"
             by_hand = _ratios(layer, direction, "ours, jax", "handwritten")
