@@ -45,6 +45,7 @@ ENGINE_TESTS = [
 ENGINE_TESTS += [
     f"{TRAINER_TESTS}/test_predict.py::test_probabilities_of_the_averaged_weights",
     f"{TRAINER_TESTS}/test_predict.py::test_pictures_of_what_the_tokens_look_at",
+    f"{TRAINER_TESTS}/test_video_training.py::test_a_run[transformer-True]",
 ]
 # These programs are many, small and run once: optimising one takes longer than running it.
 QUICK_JAX = {"KERAS_BACKEND": "jax", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}

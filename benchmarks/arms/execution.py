@@ -10,9 +10,6 @@ from benchmarks.worker import Arm
 
 Arrays = dict[str, np.ndarray]
 
-#: Modes of each backend: how a function is compiled.
-MODES = {"tensorflow": ("graph", "xla"), "jax": ("jit",)}
-
 
 def layer_arm(
     layer: keras.layers.Layer,
@@ -29,12 +26,11 @@ def layer_arm(
         inputs: Of its call, in order.
         cotangent: `cotangent`, of the output's shape.
         direction: `forward`, or `both` for the gradients of inputs and weights too.
-        mode: One of `MODES` of the backend.
+        mode: `graph` or `xla` on TensorFlow, `jit` on JAX.
         packages: As in `Arm`, besides the backend.
     """
     make = {"tensorflow": _tensorflow, "jax": _jax}[keras.backend.backend()]
     forward, both = make(layer, list(inputs.values()), cotangent["cotangent"], mode)
-    # JAX's LayerNorm and convolutions of Keras read the same weights whatever the mode.
     run = forward if direction == "forward" else both
 
     def result() -> Arrays:
@@ -67,7 +63,7 @@ def _tensorflow(layer: Any, inputs: list[Any], cotangent: Any, mode: str) -> Run
             loss = tf.reduce_sum(layer(*arrays) * weight)
         return tape.gradient(loss, (arrays, variables))
 
-    # Reading one number waits for the whole program.
+    # Reading the results waits for them.
     return (
         lambda: forward(constants).numpy(),
         lambda: tf.nest.map_structure(lambda t: t.numpy(), both(constants)),

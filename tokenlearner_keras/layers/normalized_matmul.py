@@ -8,8 +8,8 @@ from keras import ops
 def normalized_matmul(x: Any, norm: Any, kernel: Any) -> Any:
     """Returns `norm(x) @ kernel`, where `norm` is a LayerNormalization over the channels.
 
-    Where the kernel has few columns and the input many channels, the normalisation costs more
-    than the product, forward and even more backward. So its scale goes into the kernel, its
+    Where the kernel has few columns and the input many channels, the normalisation is a large
+    part of the work, forward and backward. So its scale goes into the kernel, its
     offset becomes a row that is added, and what divides a position is applied to the product.
     Only the centred input is computed: without centring, too, an input far from zero would
     lose bits.
