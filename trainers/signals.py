@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -9,6 +11,8 @@ from types import FrameType
 from trainers.errors import Interrupted
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+#: Seconds after which a signal whose exception was dropped comes once more.
+_AGAIN = 0.05
 
 
 class StopRequest:
@@ -27,9 +31,31 @@ class StopRequest:
 
     def install(self) -> "StopRequest":
         """Starts listening. Only the main thread may do this."""
+        self._listen()
+        otherwise = sys.unraisablehook
+
+        def hook(unraisable: "sys.UnraisableHookArgs") -> None:
+            if isinstance(unraisable.exc_value, Interrupted):
+                self._again(unraisable.exc_value.signal_number)
+            else:
+                otherwise(unraisable)
+
+        sys.unraisablehook = hook
+        return self
+
+    def _listen(self) -> None:
         for number in _SIGNALS:
             signal.signal(number, self._receive)
-        return self
+
+    def _again(self, number: int) -> None:
+        """Brings a signal once more, which came where Python drops exceptions.
+
+        That is in a finalizer or a callback of the garbage collector; JAX has such a callback.
+        """
+        self._listen()
+        timer = threading.Timer(_AGAIN, os.kill, (os.getpid(), number))
+        timer.daemon = True
+        timer.start()
 
     @contextmanager
     def deferred(self) -> Iterator[None]:

@@ -46,7 +46,7 @@ def _arm(
     x = torch.from_numpy(inputs["x"])
     x = (x.flatten(1, 2) if flat else x).requires_grad_(direction == "both")
     cotangent = torch.from_numpy(weights["cotangent"])
-    called = torch.compile(module) if mode == "compile" else module
+    called = torch.compile(module, dynamic=False) if mode == "compile" else module
 
     def run() -> Any:
         if direction == "forward":

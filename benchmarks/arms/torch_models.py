@@ -26,7 +26,7 @@ def vit(size: str, input_shape: list[int], tokens: int, direction: str, mode: st
         model = ViT(**arguments, pool="mean")
     images = torch.randn(input_shape[0], 3, *input_shape[1:3])
     labels = torch.randint(NUM_CLASSES, (input_shape[0],))
-    called = torch.compile(model) if mode == "compile" else model
+    called = torch.compile(model, dynamic=False) if mode == "compile" else model
     optimizer = torch.optim.AdamW(model.parameters(), 1e-5)
 
     def infer() -> None:
