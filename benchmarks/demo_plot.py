@@ -14,7 +14,7 @@ from benchmarks.measuring import RESULTS
 from benchmarks.measuring import read_csv
 
 Row = dict[str, str]
-_MARKERS = {"plain ViT": "o", "TokenLearner": "s", "average pooling": "^"}
+_MARKERS = {"plain ViT": "o", "TokenLearner": "s", "average pooling": "^", "PatchMerger": "D"}
 
 
 def main() -> None:

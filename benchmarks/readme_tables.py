@@ -20,8 +20,11 @@ from benchmarks.model_table import all_models
 from benchmarks.model_table import paper_models
 from benchmarks.model_table import readme_models
 from benchmarks.speed_goals import speed_goals
+from benchmarks.startup_table import startup
 from benchmarks.tpu_fits_table import tpu_fits
 from benchmarks.trainer_table import trainer_table
+from benchmarks.video_speed_table import video_growth
+from benchmarks.video_speed_table import video_speed
 from benchmarks.video_table import video_models
 from benchmarks.video_table import video_modules
 
@@ -78,6 +81,9 @@ DOCUMENTS: dict[str, Parts] = {
         "speed_goals": speed_goals,
         "layer_times": layer_times,
         "model_speed": model_speed,
+        "video_speed": video_speed,
+        "video_growth": video_growth,
+        "startup": startup,
     },
     "docs/models.md": {"paper_models": paper_models, "all_models": all_models},
     "docs/tpu.md": {"tpu_fits": tpu_fits},

@@ -82,6 +82,8 @@ def _train(workdir: Path, steps: int) -> None:
 
 def _python(*arguments: str) -> None:
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
+    # Without them every import would compile its files anew.
+    quiet["PYTHONDONTWRITEBYTECODE"] = ""
     subprocess.run(
         [sys.executable, *arguments],
         check=True,
