@@ -70,12 +70,12 @@ def count_macs(plain: keras.Model) -> int:
 
 def main() -> None:
     """Trains as `trainers.train` does."""
-    plain_model = experiment.build_model
+    plain_model = vars(experiment)["build_model"]
 
     def build(*args: Any, **kwargs: Any) -> keras.Model:
         return with_patch_merger(plain_model(*args, **kwargs))
 
-    experiment.build_model = build
+    vars(experiment)["build_model"] = build
     train.main()
 
 
