@@ -18,7 +18,6 @@ from absl import flags
 from benchmarks.measuring import environment
 from benchmarks.measuring import write_csv
 from benchmarks.patch_merger import SUFFIX
-from benchmarks.patch_merger import count_macs
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", "workdir/benchmarks", "Where the runs go.")
@@ -64,6 +63,7 @@ def _train(name: str, seed: str, workdir: Path) -> None:
 def _row(label: str, name: str, seed: int, workdir: Path) -> dict[str, Any]:
     import keras
 
+    import tokenlearner_keras as tk
     from trainers.reporting import read_metrics
 
     metrics = read_metrics(workdir / "metrics.jsonl")
@@ -77,26 +77,11 @@ def _row(label: str, name: str, seed: int, workdir: Path) -> dict[str, Any]:
         "test_examples": last["test"]["num_examples"],
         "validation_accuracy": round(last["validation"]["accuracy"], 4),
         "mass_on_object": _mass_on_object(model),
-        "macs": _macs(name, model, workdir),
+        "macs": tk.count_macs(model),
         "parameters": model.count_params(),
         "steps": last["test"]["step"],
         **environment("tensorflow", "keras"),
     }
-
-
-def _macs(name: str, model: Any, workdir: Path) -> int:
-    import json
-
-    from ml_collections import ConfigDict
-
-    import tokenlearner_keras as tk
-    from tokenlearner_keras.models.vision_transformer import build_model
-    from trainers.experiment import make_model_config
-
-    if not name.endswith(SUFFIX):
-        return tk.count_macs(model)
-    config = ConfigDict(json.loads((workdir / "config.json").read_text(encoding="utf-8")))
-    return count_macs(build_model(make_model_config(config, model.output_shape[-1])))
 
 
 def _mass_on_object(model: Any) -> float | str:

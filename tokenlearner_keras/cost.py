@@ -51,8 +51,9 @@ def count_macs(model: keras.Model, input_shape: tuple[int, ...] | None = None) -
     """Returns the multiply-accumulates of one forward pass at batch 1, head included.
 
     Args:
-        model: A functional model of this package's layers and of Keras' Dense,
-            convolution and weightless layers.
+        model: A functional model of this package's layers, of Keras' Dense, convolution
+            and weightless layers, and of layers with a method `count_macs(*input_shapes)`
+            of their own, which gets the shapes of the inputs without the batch.
         input_shape: Shape of one input without the batch. None: the model's own;
             needed if that has unknown sizes.
 
@@ -140,6 +141,8 @@ def _layer_cost(
         )
     if isinstance(layer, keras.Model):
         return _nested_cost(layer, shapes)
+    if callable(getattr(layer, "count_macs", None)):
+        return Cost(int(layer.count_macs(*shapes)))
     for kind, cost in _COSTS.items():
         if isinstance(layer, kind):
             return cost(layer, shapes, output)
@@ -148,7 +151,8 @@ def _layer_cost(
         raise ValueError(
             f"The cost of {layer.name!r} of type {type(layer).__name__} is not known. "
             "count_macs knows this package's layers, Dense, convolutions and "
-            "MultiHeadAttention of Keras, and operations without products."
+            "MultiHeadAttention of Keras, operations without products, and layers with a "
+            "method count_macs(*input_shapes) of their own."
         )
     return Cost()
 

@@ -1,5 +1,8 @@
 """Costs equal the closed forms and the paper's figures."""
 
+import math
+from typing import Any
+
 import keras
 import pytest
 
@@ -89,6 +92,26 @@ def test_products_without_weights_are_not_counted_as_nothing() -> None:
     ):
         with pytest.raises(ValueError, match="is not known"):
             tk.count_macs(keras.Model(x, y))
+
+
+def test_a_layer_may_count_its_own() -> None:
+    class Scale(keras.layers.Layer):
+        def build(self, input_shape: tuple[int | None, ...]) -> None:
+            self.scale = self.add_weight(shape=(input_shape[-1],), name="scale")
+
+        def call(self, x: Any) -> Any:
+            return x * self.scale
+
+        def count_macs(self, input_shape: tuple[int, ...]) -> int:
+            return math.prod(input_shape)
+
+    class TwoUses(keras.layers.Dense):
+        def count_macs(self, input_shape: tuple[int, ...]) -> int:
+            return 2 * math.prod(input_shape) * self.units
+
+    x = keras.Input((5, 6))
+    assert tk.count_macs(keras.Model(x, Scale()(x))) == 30
+    assert tk.count_macs(keras.Model(x, TwoUses(3)(x))) == 180
 
 
 def test_unknown_sizes_and_layers_are_refused() -> None:
