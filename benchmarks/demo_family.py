@@ -4,8 +4,8 @@
 
 Trains trainers/configs/demo.py with its TokenLearner before another block, with the patches
 averaged to a coarser grid or merged by a PatchMerger in its place, and as a plain ViT of half the
-blocks; writes
-`results/demo_family.csv`. `benchmarks.demo_plot` draws it beside `results/demo_accuracy.csv`.
+blocks; writes `results/demo_family.csv`. `benchmarks.demo_plot` draws it beside
+`results/demo_accuracy.csv`.
 Runs that are already in the work directory are only read, rows of other models are kept. About
 an hour and a quarter on two cores.
 """
@@ -26,7 +26,6 @@ MODELS = {
     "vit_ti8_d4_pm8at1": "PatchMerger",
     "vit_ti8_d2": "plain ViT",
 }
-
 
 _MODELS = flags.DEFINE_list("models", list(MODELS), "Models to train.")
 

@@ -27,8 +27,8 @@ class PatchMerger(BaseTokenLearner):
     """The layer of Renggli et al. 2022, arXiv 2202.12015: no MLP, no convolution.
 
     Tokens are sums of the normalised positions, weighted by a softmax over the positions of
-    their products with learned queries. Arguments, shapes and masks are those of
-    `tk.TokenLearnerV11`, but it takes no mask.
+    their products with learned queries. Argument and shapes are those of
+    every TokenLearner; it takes no mask.
     """
 
     def _build_tokenizer(self, channels: int) -> None:
@@ -61,6 +61,7 @@ def with_patch_merger(model: keras.Model) -> keras.Model:
 
 def main() -> None:
     """Trains as `trainers.train` does."""
+    # The trainer makes models from names only, and this one has none.
     plain_model = vars(experiment)["build_model"]
 
     def build(*args: Any, **kwargs: Any) -> keras.Model:

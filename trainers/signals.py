@@ -52,6 +52,8 @@ class StopRequest:
 
         That is in a finalizer or a callback of the garbage collector; JAX has such a callback.
         """
+        # As if it had not come yet: nothing may end for it and then be interrupted by it.
+        self.signal_number = None
         self._listen()
         timer = threading.Timer(_AGAIN, os.kill, (os.getpid(), number))
         timer.daemon = True
