@@ -95,12 +95,14 @@ class MultiHeadAttention(keras.layers.Layer):
             training: As for `call`.
         """
         value = query if value is None else value
-        queries = self._split_heads(self.query_layer(query))  # (B, N, heads, dim)
-        keys = self._split_heads(self.key_layer(value))  # (B, M, heads, dim)
-        values = self._split_heads(self.value_layer(value))  # (B, M, heads, dim)
+        queries = self._split_heads(self.query_layer(query))  # (B, heads, N, dim)
+        keys = self._split_heads(self.key_layer(value))  # (B, heads, M, dim)
+        values = self._split_heads(self.value_layer(value))  # (B, heads, M, dim)
         # The queries are scaled, not the logits: fewer numbers, and no overflow.
         queries = queries * self.head_dim**-0.5
-        logits = ops.einsum("bnhd,bmhd->bhnm", queries, keys)
+        # Heads in front and plain matrix products: XLA and oneDNN run these faster on a
+        # CPU than an einsum over heads that lie between the tokens and the channels.
+        logits = ops.matmul(queries, ops.swapaxes(keys, -1, -2))
         logits = ops.cast(logits, accumulation_dtype(self.compute_dtype))
         if key_mask is not None:
             real = ops.expand_dims(key_mask, (1, 2))  # (B, 1, 1, M)
@@ -108,12 +110,13 @@ class MultiHeadAttention(keras.layers.Layer):
         weights = ops.softmax(logits, axis=-1)
         kept = ops.cast(weights, self.compute_dtype)
         kept = self.attention_dropout(kept, training=training)
-        attended = ops.einsum("bhnm,bmhd->bnhd", kept, values)
+        attended = ops.transpose(ops.matmul(kept, values), (0, 2, 1, 3))
         return self.output_layer(ops.reshape(attended, ops.shape(query))), weights
 
     def _split_heads(self, x: Any) -> Any:
         dimensions = ops.shape(x)
-        return ops.reshape(x, (*dimensions[:-1], self.num_heads, self.head_dim))
+        heads = ops.reshape(x, (*dimensions[:-1], self.num_heads, self.head_dim))
+        return ops.transpose(heads, (0, 2, 1, 3))
 
     def compute_output_shape(
         self,
