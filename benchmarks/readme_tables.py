@@ -19,6 +19,7 @@ from benchmarks.model_speed_table import model_speed
 from benchmarks.model_table import all_models
 from benchmarks.model_table import paper_models
 from benchmarks.model_table import readme_models
+from benchmarks.reliability_table import reliability
 from benchmarks.speed_goals import speed_goals
 from benchmarks.startup_table import startup
 from benchmarks.tpu_fits_table import tpu_fits
@@ -86,6 +87,7 @@ DOCUMENTS: dict[str, Parts] = {
         "startup": startup,
     },
     "docs/models.md": {"paper_models": paper_models, "all_models": all_models},
+    "docs/reliability.md": {"reliability": reliability},
     "docs/tpu.md": {"tpu_fits": tpu_fits},
     "docs/video_models.md": {"video_modules": video_modules, "video_models": video_models},
 }

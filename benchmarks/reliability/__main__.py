@@ -18,7 +18,19 @@ from benchmarks.reliability import part
 FLAGS = flags.FLAGS
 
 #: Modules beside this one, quick ones first.
-PARTS: tuple[str, ...] = ()
+PARTS = (
+    "deaths",
+    "bit_flips",
+    "two_runs",
+    "damaged_data",
+    "hostile_files",
+    "configurations",
+    "not_finite",
+    "stops",
+    "determinism",
+    "soak",
+    "kills",
+)
 
 
 def main(argv: list[str]) -> None:

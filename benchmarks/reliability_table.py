@@ -1,0 +1,43 @@
+"""The table of docs/reliability.md: what was done to runs and files, and what held."""
+
+from benchmarks.measuring import read_csv
+
+#: The parts in the order of the table, with their headings.
+_HEADINGS = {
+    "kills": "Killed at random moments",
+    "deaths": "Killed at a chosen operation of a save",
+    "stops": "Signals, full and vanishing disks",
+    "two_runs": "Two runs on one work directory",
+    "bit_flips": "Flipped bits in checkpoints",
+    "damaged_data": "Damaged data",
+    "not_finite": "NaN and infinity",
+    "configurations": "Random configurations",
+    "hostile_files": "Hostile files",
+    "determinism": "The same again",
+    "soak": "A long run",
+}
+
+
+def reliability() -> str:
+    """Returns a line a case, the cases of a part together under its command."""
+    rows = read_csv("reliability")
+    lines = ["| what was done, and what must hold | tries | held | figures |", "|---|---|---|---|"]
+    for part, heading in _HEADINGS.items():
+        mine = [row for row in rows if row["part"] == part]
+        if mine:
+            lines.append(f"| **{heading}**: `python -m benchmarks.reliability.{part}` | | | |")
+            lines += map(_line, mine)
+    return "\n".join([*lines, "", _made_with(rows)])
+
+
+def _line(row: dict[str, str]) -> str:
+    all_held = row["held"] == row["tries"]
+    held = row["held"] if all_held else f"**{row['held']}**"
+    return f"| {row['case']} | {row['tries']} | {held} | {row['figures'] or '–'} |"
+
+
+def _made_with(rows: list[dict[str, str]]) -> str:
+    versions = {
+        f"TensorFlow {row['tensorflow']}, JAX {row['jax']}, Keras {row['keras']}" for row in rows
+    }
+    return f"With {' and '.join(sorted(versions))}."
