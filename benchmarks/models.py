@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
                 with Arena(FLAGS.turns, FLAGS.threads, TOLERANCE, memory=False) as arena:
                     found = arena.contest(entries, entries[0].name)
                 for row in found:
-                    rows.append({**case, "family": family, **row, **_macs_ratio(size, row["arm"])})
+                    rows.append({**case, "family": family, **row, **macs_ratio(size, row["arm"])})
                 write_csv("models", rows)
 
 
@@ -96,7 +96,7 @@ def _torch(name: str, arguments: dict[str, Any]) -> Entry:
     return Entry(name, f"{_ARMS}.torch_models:vit", arguments, "torch", compared=False)
 
 
-def _macs_ratio(size: str, arm: str) -> dict[str, Any]:
+def macs_ratio(size: str, arm: str) -> dict[str, Any]:
     """Returns the MACs of our models over the plain one's; blank for other packages."""
     package, _, variant = arm.partition(" ")
     if package != "ours":

@@ -1,4 +1,4 @@
-"""Runs a Keras model: inference, or a training step with AdamW, compiled."""
+"""Runs a Keras model: inference, a training step with AdamW, or its update alone, compiled."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,8 @@ import numpy as np
 
 from benchmarks.worker import Arm
 
-Runs = tuple[Callable[[], Any], Callable[[], Any]]
+#: By direction.
+Runs = dict[str, Callable[[], Any]]
 
 
 def model_arm(
@@ -25,17 +26,17 @@ def model_arm(
         model: With logits as its output.
         images: A batch of inputs.
         labels: Its classes.
-        direction: `inference` or `training`.
+        direction: `inference`, `training`, or `update`: a training step without what leads to
+            its gradients.
         mode: `graph` or `xla` on TensorFlow, `jit` on JAX.
         packages: As in `Arm`, besides the backend.
     """
     make = {"tensorflow": _tensorflow, "jax": _jax}[keras.backend.backend()]
-    infer, train = make(model, images, labels, mode)
+    run = make(model, images, labels, mode)[direction]
 
     def result() -> dict[str, np.ndarray]:
-        return {"logits": np.asarray(infer())} if direction == "inference" else {}
+        return {"logits": np.asarray(run())} if direction == "inference" else {}
 
-    run = infer if direction == "inference" else train
     return Arm(run, result, (*packages, keras.backend.backend()))
 
 
@@ -63,7 +64,17 @@ def _tensorflow(model: Any, images: Any, labels: Any, mode: str) -> Runs:
         optimizer.apply(tape.gradient(loss, variables), model.trainable_variables)
         return loss
 
-    return lambda: infer(images).numpy(), lambda: train(images, labels).numpy()
+    @tf.function(jit_compile=mode == "xla")
+    def update(gradients: Any) -> Any:
+        optimizer.apply(gradients, model.trainable_variables)
+        return optimizer.iterations.value
+
+    gradients = [tf.ones_like(variable) for variable in variables]
+    return {
+        "inference": lambda: infer(images).numpy(),
+        "training": lambda: train(images, labels).numpy(),
+        "update": lambda: update(gradients).numpy(),
+    }
 
 
 def _jax(model: Any, images: Any, labels: Any, mode: str) -> Runs:
@@ -105,4 +116,20 @@ def _jax(model: Any, images: Any, labels: Any, mode: str) -> Runs:
         state[:], value = compiled(state, images, labels)
         return jax.block_until_ready(value)
 
-    return lambda: jax.block_until_ready(infer(state[0], state[1], images)), train
+    def apply(state: Any, gradients: Any) -> Any:
+        weights, others, slots = state
+        weights, slots = optimizer.stateless_apply(slots, gradients, weights)
+        return [weights, others, slots]
+
+    compiled_apply = jax.jit(apply, donate_argnums=0)
+    gradients = [jnp.ones_like(value) for value in state[0]]
+
+    def update() -> Any:
+        state[:] = compiled_apply(state, gradients)
+        return jax.block_until_ready(state)
+
+    return {
+        "inference": lambda: jax.block_until_ready(infer(state[0], state[1], images)),
+        "training": train,
+        "update": update,
+    }
