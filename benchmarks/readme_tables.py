@@ -16,6 +16,7 @@ from benchmarks.layer_table import layer_times
 from benchmarks.measuring import RESULTS
 from benchmarks.measuring import read_csv
 from benchmarks.model_speed_table import model_speed
+from benchmarks.model_speed_table import updates
 from benchmarks.model_table import all_models
 from benchmarks.model_table import paper_models
 from benchmarks.model_table import readme_models
@@ -82,6 +83,7 @@ DOCUMENTS: dict[str, Parts] = {
         "speed_goals": speed_goals,
         "layer_times": layer_times,
         "model_speed": model_speed,
+        "updates": updates,
         "video_speed": video_speed,
         "video_growth": video_growth,
         "startup": startup,

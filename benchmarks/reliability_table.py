@@ -1,6 +1,6 @@
 """The table of docs/reliability.md: what was done to runs and files, and what held."""
 
-from benchmarks.measuring import read_csv
+from benchmarks.measuring import kept_rows
 
 #: The parts in the order of the table, with their headings.
 _HEADINGS = {
@@ -20,7 +20,7 @@ _HEADINGS = {
 
 def reliability() -> str:
     """Returns a line a case, the cases of a part together under its command."""
-    rows = read_csv("reliability")
+    rows = kept_rows("reliability")
     lines = ["| what was done, and what must hold | tries | held | figures |", "|---|---|---|---|"]
     for part, heading in _HEADINGS.items():
         mine = [row for row in rows if row["part"] == part]
