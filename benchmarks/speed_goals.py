@@ -7,7 +7,7 @@ from benchmarks.layer_table import best
 from benchmarks.layer_table import cases
 from benchmarks.layer_table import seconds
 from benchmarks.measuring import kept_rows
-from benchmarks.video_speed_table import pairs
+from benchmarks.video_speed_table import triples
 
 _TOKENLEARNERS = ("half", "three quarters")
 
@@ -100,7 +100,7 @@ def _video() -> list[str]:
     for direction in ("inference", "training"):
         found = [
             int(mine["macs"]) / int(plain["macs"]) / float(mine["wall_ratio"])
-            for plain, mine in pairs()
+            for plain, mine, _ in triples()
             if mine["direction"] == direction
         ]
         title = (

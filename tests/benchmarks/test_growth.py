@@ -9,6 +9,7 @@ def test_slopes_are_the_exponents(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [
         {
             "direction": "inference",
+            "arm": "plain",
             "model": "a",
             "frames": str(frames),
             "size": str(size),
