@@ -1,7 +1,8 @@
 """One checkpoint on disk, all or nothing.
 
 A checkpoint is a directory `step_00001000` with `arrays.npz` and `manifest.json`, which
-holds the size and the sha256 of the arrays' file. On a local disk it is written under
+holds the size and the sha256 of the arrays' file, and a sha256 of itself: no bit of either
+can change unnoticed. On a local disk it is written under
 another name, forced to disk and renamed. On an object store the manifest, written last and
 removed first, is the commit mark: a directory without one is no checkpoint there.
 """
@@ -25,6 +26,8 @@ Arrays = dict[str, NDArray[Any]]
 
 _ARRAYS = "arrays.npz"
 _MANIFEST = "manifest.json"
+_KEYS = {"step", "file", "bytes", "sha256", "metrics"}
+_SEAL = "manifest_sha256"
 _NAME = re.compile(r"step_(\d{8,})")
 # What a kill may leave behind, on a local disk.
 _UNFINISHED = ".partial-"
@@ -114,14 +117,12 @@ def read_manifest(directory: AnyPath, step: int) -> dict[str, Any]:
     """
     text = _read(checkpoint_path(directory, step), _MANIFEST)
     try:
-        manifest = json.loads(text)
-        saved = manifest["step"]
-        manifest["bytes"], manifest["sha256"], manifest["metrics"].items()
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        manifest = _unsealed(text)
+    except (AttributeError, TypeError, ValueError) as error:
         raise DamagedCheckpointError(f"{_MANIFEST} is garbled: {_one_line(error)}") from error
-    if saved != step:
-        raise DamagedCheckpointError(f"{_MANIFEST} is of step {saved}")
-    return dict(manifest)
+    if manifest["step"] != step:
+        raise DamagedCheckpointError(f"{_MANIFEST} is of step {manifest['step']}")
+    return manifest
 
 
 def remove_checkpoint(directory: AnyPath, step: int) -> None:
@@ -163,8 +164,35 @@ def _hidden(directory: AnyPath, prefix: str, step: int) -> str:
 def _write_all(path: str, payload: bytes, manifest: dict[str, Any]) -> None:
     files.make_directories(path)
     files.write(files.join(path, _ARRAYS), payload)
-    text = json.dumps(manifest, indent=2)
-    files.write_atomically(files.join(path, _MANIFEST), text.encode())  # the last one
+    files.write_atomically(files.join(path, _MANIFEST), _sealed(manifest))  # the last one
+
+
+def _sealed(manifest: dict[str, Any]) -> bytes:
+    """Returns the file of a manifest, with the sha256 of what it would be without."""
+    seal = hashlib.sha256(_to_json(manifest)).hexdigest()
+    return _to_json({**manifest, _SEAL: seal})
+
+
+def _unsealed(text: bytes) -> dict[str, Any]:
+    """Returns the manifest in a file.
+
+    Raises:
+        AttributeError, TypeError, ValueError: If it is not, to the byte, what was written.
+    """
+    manifest = dict(json.loads(text).items())
+    written = _to_json(manifest)
+    seal = manifest.pop(_SEAL, None)
+    if manifest.keys() != _KEYS:
+        raise ValueError(f"expected {', '.join(sorted(_KEYS))}, found {', '.join(manifest)}")
+    if seal is None:
+        return manifest  # of an earlier release
+    if text != written or seal != hashlib.sha256(_to_json(manifest)).hexdigest():
+        raise ValueError("its sha256 is not the one that was saved")
+    return manifest
+
+
+def _to_json(manifest: dict[str, Any]) -> bytes:
+    return json.dumps(manifest, indent=2).encode()
 
 
 def _is_committed(directory: AnyPath, step: int) -> bool:
