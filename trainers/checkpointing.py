@@ -18,6 +18,7 @@ from trainers.checkpoint_files import remove_checkpoint
 from trainers.checkpoint_files import write_checkpoint
 from trainers.errors import ConfigurationError
 from trainers.files import AnyPath
+from trainers.os_errors import explain_os_error
 
 
 class CheckpointStore:
@@ -61,7 +62,8 @@ class CheckpointStore:
             if error is None:
                 raise
             # The error that ends the run is the one to be seen.
-            self.report(f"the last checkpoint could not be written: {failure}")
+            reason = explain_os_error(failure) if isinstance(failure, OSError) else failure
+            self.report(f"the last checkpoint could not be written: {reason}")
 
     def steps(self) -> list[int]:
         """Returns the steps of all finished checkpoints, ascending, valid or not."""

@@ -16,6 +16,7 @@ from trainers.errors import ExportError
 from trainers.errors import Interrupted
 from trainers.errors import LostHostError
 from trainers.errors import TrainingError
+from trainers.os_errors import explain_os_error
 
 # Flags that `define_path` defines belong to the module that calls it.
 flags.disclaim_key_flags()
@@ -53,8 +54,10 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], None]) -> NoRetur
         except LostHostError as error:
             # The engine's own shutdown would wait for the host that is gone, and then abort.
             _fail(str(error), STATUS_FAILED, at_once=True)
-        except (DataError, ExportError, TrainingError, OSError) as error:
+        except (DataError, ExportError, TrainingError) as error:
             _fail(str(error), STATUS_FAILED)
+        except OSError as error:
+            _fail(explain_os_error(error), STATUS_FAILED)
         except Interrupted as error:
             _fail(str(error), STATUS_SIGNAL + error.signal_number)
         except KeyboardInterrupt:

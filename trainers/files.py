@@ -96,7 +96,7 @@ def write(path: AnyPath, payload: bytes) -> None:
         with as_os_error(path), _gfile().GFile(str(path), "wb") as file:
             file.write(payload)
         return
-    with open(path, "wb") as file:
+    with _naming(path), open(path, "wb") as file:
         file.write(payload)
         file.flush()
         os.fsync(file.fileno())
@@ -129,7 +129,7 @@ def append(path: AnyPath, payload: bytes) -> None:
         # An object cannot grow: it is written anew.
         write_atomically(path, (read(path) if exists(path) else b"") + payload)
         return
-    with open(path, "ab") as file:
+    with _naming(path), open(path, "ab") as file:
         file.write(payload)
 
 
@@ -149,7 +149,8 @@ def force(path: AnyPath) -> None:
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with _naming(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -181,6 +182,17 @@ def as_os_error(path: AnyPath) -> Iterator[None]:
         raise PermissionError(f"{path}: {_one_line(error.message)}") from error
     except tf.errors.OpError as error:
         raise OSError(f"{path}: {_one_line(error.message)}") from error
+
+
+@contextlib.contextmanager
+def _naming(path: AnyPath) -> Iterator[None]:
+    """Adds the path to an error of a file that is open already, which does not say it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _gfile() -> Any:

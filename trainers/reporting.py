@@ -28,16 +28,18 @@ class MetricsWriter:
     def __init__(self, workdir: AnyPath, first_step: int) -> None:
         self.path = files.join(workdir, "metrics.jsonl")
         self._drop_rows_after(first_step)
-        self._tensorboard = tf.summary.create_file_writer(files.join(workdir, "tensorboard"))
+        self._folder = files.join(workdir, "tensorboard")
+        self._tensorboard = tf.summary.create_file_writer(self._folder)
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """Writes one row: the step, the split and its metrics."""
         row = {"step": step, "split": split, **metrics}
         files.append(self.path, f"{json.dumps(row)}\n".encode())
-        with self._tensorboard.as_default(step=step):
-            for name, value in metrics.items():
-                tf.summary.scalar(f"{split}/{name}", value)
-        self._tensorboard.flush()
+        with files.as_os_error(self._folder):
+            with self._tensorboard.as_default(step=step):
+                for name, value in metrics.items():
+                    tf.summary.scalar(f"{split}/{name}", value)
+            self._tensorboard.flush()
 
     def force(self) -> None:
         """Forces the rows to disk: a checkpoint after them stands for them."""
@@ -47,7 +49,8 @@ class MetricsWriter:
     def close(self) -> None:
         """Forces the rows to disk and closes TensorBoard's file."""
         self.force()
-        self._tensorboard.close()
+        with files.as_os_error(self._folder):
+            self._tensorboard.close()
 
     def _drop_rows_after(self, step: int) -> None:
         kept = [row for row in read_metrics(self.path) if row["step"] <= step]

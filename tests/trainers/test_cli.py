@@ -25,6 +25,12 @@ def _raising(error: BaseException) -> Callable[[], None]:
         (ConfigurationError("wrong key"), 2, "error: wrong key\n"),
         (DataError("bad record"), 1, "error: bad record\n"),
         (OSError("disk full"), 1, "error: disk full\n"),
+        (
+            OSError(28, "No space left on device", "run/a.npz"),
+            1,
+            "error: run/a.npz: No space left on device. Free some space; then run the same "
+            "command again.\n",
+        ),
         (Interrupted("stopped", 15), 143, "error: stopped\n"),
         (KeyboardInterrupt(), 130, "error: interrupted\n"),
     ],

@@ -1,0 +1,147 @@
+"""The training command with one fault that comes at a chosen moment.
+
+    python -m benchmarks.reliability.faulty_training FAULT FLAGS…
+
+FAULT is one of
+
+- `signal:NUMBER:TIMES:PLACE:N`: a signal, once or twice, at the N-th `step` (a block of them),
+  `evaluation` or `save`;
+- `full:N`, `read-only:N`: from the N-th checkpoint's arrays on nothing can be written any more;
+- `limit:N`: the same by the system's limit of a file's size;
+- `removed:N`: the work directory is removed as the N-th block of steps begins.
+"""
+
+import errno
+import os
+import resource
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+from typing import Any
+
+from trainers import checkpointing
+from trainers import cli
+from trainers import files
+from trainers import train
+from trainers.configuration import parse_config_flag
+from trainers.evaluation import Evaluator
+from trainers.train_step import TrainStep
+
+#: Where a fault can come: a function that is called there, and what it belongs to.
+PLACES: dict[str, tuple[Any, str]] = {
+    "step": (TrainStep, "run"),
+    "evaluation": (Evaluator, "evaluate"),
+    "save": (checkpointing, "write_checkpoint"),
+}
+#: Seconds from a signal to the second one, which must come while the first one is obeyed.
+_BETWEEN = 0.02
+
+
+def main(fault: str, arguments: list[str]) -> None:
+    """Arranges the fault and runs the command."""
+    kind, *details = fault.split(":")
+    faults: dict[str, Callable[..., None]] = {
+        "signal": _signal,
+        "full": _full,
+        "read-only": _read_only,
+        "limit": _limit,
+        "removed": _removed,
+    }
+    faults[kind](*details)
+    sys.argv = ["train", *arguments]
+    cli.run(train.main, parse_config_flag)
+
+
+def _at(place: str, number: int, act: Callable[[], None]) -> None:
+    """Acts as the n-th call of a place begins."""
+    owner, name = PLACES[place]
+    original = getattr(owner, name)
+    calls = []
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        calls.append(name)
+        if len(calls) == number:
+            act()
+        return original(*arguments, **options)
+
+    setattr(owner, name, call)
+
+
+def _signal(number: str, times: str, place: str, count: str) -> None:
+    def act() -> None:
+        def again() -> None:
+            time.sleep(_BETWEEN)
+            os.kill(os.getpid(), int(number))
+
+        if times == "2":
+            # From a thread: it comes while the call after this one is under way.
+            threading.Thread(target=again, daemon=True).start()
+        os.kill(os.getpid(), int(number))
+        if times == "2":
+            time.sleep(10 * _BETWEEN)
+
+    _at(place, int(count), act)
+
+
+def _full(number: str) -> None:
+    def cannot(path: Any, mode: str, *rest: Any) -> "_FullFile":
+        return _FullFile(open(path, mode, *rest))
+
+    _at("save", int(number), lambda: setattr(files, "open", cannot))
+
+
+class _FullFile:
+    """A file that takes half of what is written to it, as the last one on a full disk."""
+
+    def __init__(self, file: IO[Any]) -> None:
+        self._file = file
+
+    def __enter__(self) -> "_FullFile":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def write(self, payload: bytes) -> None:
+        self._file.write(payload[: len(payload) // 2])
+        self._file.flush()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _read_only(number: str) -> None:
+    def cannot(path: Any, *rest: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), os.fspath(path))
+
+    def act() -> None:
+        # Even who may write everywhere cannot write to a file system that takes nothing.
+        setattr(files, "open", cannot)  # noqa: B010
+        for module, name in (
+            *((os, name) for name in ("makedirs", "replace", "remove")),
+            (shutil, "rmtree"),
+        ):
+            setattr(module, name, cannot)
+
+    _at("save", int(number), act)
+
+
+def _limit(number: str) -> None:
+    # As Python does for SIGXFSZ, anyway: the write fails, the process does not die.
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    _at("save", int(number), lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard)))
+
+
+def _removed(number: str) -> None:
+    (workdir,) = (
+        argument.partition("=")[2] for argument in sys.argv if argument.startswith("--workdir=")
+    )
+    _at("step", int(number), lambda: shutil.rmtree(Path(workdir)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])
