@@ -1,15 +1,18 @@
 """Checkpoints are written in the background: what fails or is killed there harms no other."""
 
+import subprocess
+import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.reliability.deaths import deaths
+from benchmarks.reliability.deaths import die_at_change
+from tests.trainers import processes
 from tests.trainers.checkpoint_stores import ThreeCheckpoints
 from tests.trainers.checkpoint_stores import small_arrays
-from tests.trainers.small_runs import assert_same_arrays
 from trainers import files
 from trainers.checkpointing import CheckpointStore
 
@@ -101,65 +104,24 @@ def test_python_objects_are_refused(tmp_path: Path) -> None:
         store.wait()
 
 
-class _Killed(BaseException):
-    """The process ends here."""
+def test_a_death_at_any_change_of_a_file(directory: str) -> None:
+    found = list(deaths(directory, die_at_change))
+    assert len(found) > 5 and all(held for _, held in found), found
 
 
-#: Functions of trainers.files that change something.
-CHANGES = ("make_directories", "write", "rename", "force", "remove")
-
-
-def _die_at(patch: pytest.MonkeyPatch, number: int) -> list[str]:
-    """Kills the run at the n-th change of a file, and leaves nothing to do after it.
-
-    A write that is killed has written a half.
-    """
-    done: list[str] = []
-
-    def dying(name: str) -> Callable[..., None]:
-        original = getattr(files, name)
-
-        def call(path: str, *rest: object) -> None:
-            done.append(name)
-            if len(done) == number and name == "write":
-                (payload,) = rest
-                assert isinstance(payload, bytes)
-                original(path, payload[: len(payload) // 2])
-            if len(done) >= number:
-                raise _Killed
-            original(path, *rest)
-
-        return call
-
-    for name in CHANGES:
-        patch.setattr(files, name, dying(name))
-    return done
-
-
-def test_a_kill_at_any_change_of_a_file(directory: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(1, 99):
-        files.remove(directory)
-        store = CheckpointStore(directory, 2)
-        for step in (1, 2):
-            store.save(step, small_arrays(step))
-        store.wait()
-        with monkeypatch.context() as patch:
-            done = _die_at(patch, number)
-            store.save(3, small_arrays(3))
-            try:
-                store.wait()
-                break  # there was nothing left to kill
-            except _Killed:
-                pass
-        reports: list[str] = []
-        again = CheckpointStore(directory, 2, reports.append)
-        found = again.load_newest()
-        assert found is not None and found[0] in (2, 3)
-        assert_same_arrays(found[1], small_arrays(found[0]))
-        # Not even the command that lists them sees a trace of the kill.
-        for step in again.steps():
-            assert_same_arrays(again.load(step), small_arrays(step))
-        again.save(3, small_arrays(3))
-        assert again.steps() == [2, 3] and reports == []
-        assert len(files.list_names(directory)) == 2
-    assert number > len(done) > 5 and set(done) <= set(CHANGES)
+def test_a_kill_at_any_operation_on_a_file(tmp_path: Path) -> None:
+    # Apart from this process and its threads: it is copied for each kill.
+    program = (
+        "import sys; from benchmarks.reliability.deaths import *; "
+        "print(*(held for _, held in deaths(sys.argv[1], die_in_process)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "checkpoints")],
+        cwd=processes.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    held = done.stdout.split()
+    assert len(held) > 10 and set(held) == {"True"}
