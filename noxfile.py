@@ -33,7 +33,8 @@ TRAINER_TESTS = "tests/trainers"
 ENGINE_TESTS = [
     f"{TRAINER_TESTS}/{name}.py"
     for name in (
-        *("test_batch_statistics", "test_checkpointing", "test_class_report", "test_dry_run"),
+        *("test_batch_statistics", "test_checkpointing", "test_class_report"),
+        *("test_divergence", "test_dry_run"),
         *("test_engine_choice", "test_evaluate_command", "test_evaluation", "test_jax_devices"),
         *("test_jax_engine", "test_jax_layout", "test_kill", "test_losses", "test_metrics"),
         *("test_optimization", "test_profiling", "test_remat", "test_replica_equality"),

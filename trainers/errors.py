@@ -13,6 +13,10 @@ class TrainingError(Exception):
     """The training cannot go on; ends the program with status 1."""
 
 
+class DivergedError(TrainingError):
+    """The loss or the gradient of a block of steps is not finite."""
+
+
 class LostHostError(TrainingError):
     """Another host of the training is gone; ends the program at once, with status 1."""
 

@@ -22,10 +22,10 @@ import keras
 from absl import flags
 from ml_collections import ConfigDict
 
+from tokenlearner_keras.models.model_names import ModelConfig
 from trainers import cli
 from trainers import files
 from trainers.averaged_weights import averaged_weights
-from trainers.checkpoint_files import Arrays
 from trainers.checkpointing import CheckpointStore
 from trainers.configuration import parse_config_flag
 from trainers.data.bad_examples import BadExamples
@@ -35,14 +35,17 @@ from trainers.data.failures import explain_data_failures
 from trainers.data.pipeline import examples_at_step
 from trainers.data.sources import Source
 from trainers.data.sources import make_source
+from trainers.divergence import Replay
+from trainers.divergence import check_finite
 from trainers.dry_run import failures_are_findings
 from trainers.dry_run import print_memory
 from trainers.dry_run import run_one_step_each
 from trainers.engines.choice import define_flags as define_engine_flags
 from trainers.engines.choice import make_engine
-from trainers.errors import ConfigurationError
+from trainers.engines.engine import Engine
 from trainers.errors import Interrupted
 from trainers.evaluation_sets import configured_sets
+from trainers.experiment import Schedule
 from trainers.experiment import check_optimizer
 from trainers.experiment import make_durations
 from trainers.experiment import make_evaluator
@@ -60,12 +63,13 @@ from trainers.reporting import ProgressLine
 from trainers.reporting import format_metrics
 from trainers.reporting import read_metrics
 from trainers.reporting import say_to_stderr
+from trainers.resuming import restore
+from trainers.resuming import resume
 from trainers.run_checks import check_configuration
 from trainers.run_checks import check_sources
 from trainers.run_checks import describe_data
 from trainers.run_checks import describe_model
 from trainers.signals import StopRequest
-from trainers.state import load_state
 from trainers.state import training_arrays
 from trainers.training_log import TrainingLog
 from trainers.workdir import check_same_data
@@ -122,8 +126,8 @@ def train(lock: WorkdirLock) -> None:
     model_config = make_model_config(config, train_source.num_classes)
     preprocessing = make_preprocessing(config, model_config)
     check_sources(config, preprocessing, train_source, eval_sources)
-    with engine.scope():
-        model, optimizer = make_model(config, model_config, schedule)
+    make_fresh = partial(_fresh_model, config, model_config, schedule, engine)
+    model, optimizer = make_fresh()
     print(describe_model(model), flush=True)
 
     # ------------------------------------------------------------------- resume
@@ -135,23 +139,24 @@ def train(lock: WorkdirLock) -> None:
         config.keep_best_metric,
     )
     with hosts.agreement():
-        step, saved = _resume(store, model, optimizer, schedule.total)
+        step, saved = resume(store, model, optimizer, schedule.total)
     hosts.check_same("the step to go on from", step)
     if not saved and config.init_from:
         print(f"{config.init_from}: {initialize(model, config.init_from)}", flush=True)
 
     # ----------------------------------------------------------------- training
     bad_examples = BadExamples(train_source, config.data.max_bad_examples, say_to_stderr)
-    batches = training_batches(
+    batches_after = partial(
+        training_batches,
         train_source,
         preprocessing,
         engine,
         batch_size=config.batch_size,
         seed=config.seed,
-        start_step=step,
         mixup_alpha=config.data.mixup_alpha,
         bad_examples=bad_examples,
     )
+    batches = batches_after(start_step=step)
     train_step = make_train_step(config, model, optimizer, engine)
     evaluator = make_evaluator(config, model, optimizer, engine, preprocessing)
     output = hosts.output_directory(workdir)
@@ -172,6 +177,13 @@ def train(lock: WorkdirLock) -> None:
         make_workdir(output)
         lock.acquire(output)
         prepare_workdir(output, config, model_config, train_source)
+    replay = Replay(
+        train_step,
+        batches_after,
+        partial(restore, store, model, optimizer, partial(make_fresh, config.init_from)),
+        config.steps_per_loop,
+        lambda: stop.signal_number is not None,
+    )
     bad_examples_file = BadExamplesFile(files.join(output, "bad_examples.jsonl"))
     bad_examples.remember_in(bad_examples_file)
     evaluator.list_bad_examples_in(bad_examples_file)
@@ -186,7 +198,8 @@ def train(lock: WorkdirLock) -> None:
             num_steps = schedule.steps_to_event(step, config.steps_per_loop)
             num_steps = profiler.limit(step, num_steps)
             examples = partial(_examples, config, train_source, step, num_steps)
-            with explain_data_failures(train_source, examples), bad_examples.explain():
+            explained = explain_data_failures(train_source, examples)
+            with replay.explain(step, num_steps), explained, bad_examples.explain():
                 log.add(train_step.run(batches, step, num_steps), num_steps)
             step += num_steps
             progress.update(step, log.steps_per_second, log.data_wait)
@@ -207,6 +220,7 @@ def train(lock: WorkdirLock) -> None:
             if hosts.is_chief and (stopped or best or due):
                 writer.force()
                 arrays = training_arrays(model, optimizer, log, seed=config.seed, step=step)
+                check_finite(arrays, step)
                 store.save(step, arrays, metrics)
                 log.restart_clock()
             if stopped:
@@ -244,29 +258,18 @@ def _source(config: ConfigDict, split: str) -> Source:
     return make_source(data.source, split, data.data_dir, records=make_records(config))
 
 
-def _resume(
-    store: CheckpointStore,
-    model: keras.Model,
-    optimizer: keras.optimizers.Optimizer,
-    total_steps: int,
-) -> tuple[int, Arrays]:
-    """Loads the newest valid checkpoint; returns its step and arrays, 0 and {} without one.
-
-    Raises:
-        ConfigurationError: If it is of another model or beyond the end of the training.
-    """
-    found = store.load_newest()
-    if found is None:
-        return 0, {}
-    step, arrays = found
-    if step > total_steps:
-        raise ConfigurationError(
-            f"The work directory is already at step {step}, beyond the {total_steps} steps "
-            "of this configuration. Ask for a longer training, or use a new --workdir."
-        )
-    load_state(arrays, model, optimizer)
-    print(f"resuming at step {step}", flush=True)
-    return step, arrays
+def _fresh_model(
+    config: ConfigDict,
+    model_config: ModelConfig,
+    schedule: Schedule,
+    engine: Engine,
+    init_from: str | None = None,
+) -> tuple[keras.Model, keras.optimizers.Optimizer]:
+    with engine.scope():
+        model, optimizer = make_model(config, model_config, schedule)
+    if init_from:
+        print(f"{init_from}: {initialize(model, init_from)}", flush=True)
+    return model, optimizer
 
 
 def _examples(config: ConfigDict, source: Source, step: int, num_steps: int) -> Iterator[int]:

@@ -48,6 +48,9 @@ class TrainStep:
         multi_label: Whether an example has any number of labels; then `correct` counts
             where the class of the largest logit is one of them.
 
+    Attributes:
+        is_on_one_host: Whether no other process takes part in a step.
+
     Raises:
         ConfigurationError: If the batch cannot be cut into micro-batches of equal size, or
             the engine cannot run the step.
@@ -85,6 +88,7 @@ class TrainStep:
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.jit_compile = jit_compile
         self.multi_label = multi_label
+        self.is_on_one_host = engine.hosts.count == 1
         self._seed_states = seed_states(model)
         #: The engine's own kind of `Training`.
         self.compiled: Any = engine.training(self)
@@ -128,8 +132,8 @@ class TrainStep:
             The sum of the losses over the global batch size, a scalar; `loss`, `correct` and
             `num_examples`, float32 scalars.
         """
-        logits = self.model(normalize(images, self.normalization), training=True)
-        losses = self.loss(targets, logits)
+        logits = self.model(self.inputs(images), training=True)
+        losses = self.losses(targets, logits)
         labels = targets if self.multi_label else ops.argmax(targets, axis=-1)
         sums = evaluation_sums(logits, labels, losses, ops.ones_like(losses))
         # All of them: an example without a label has a loss all the same.
@@ -137,6 +141,14 @@ class TrainStep:
         sums["num_examples"] = ops.sum(ops.ones_like(losses))
         sums.pop("top5_correct", None)
         return ops.sum(losses) / self.batch_size, sums
+
+    def inputs(self, images: Any) -> Any:
+        """Returns the model's inputs: normalised images, float32, of the same shape."""
+        return normalize(images, self.normalization)
+
+    def losses(self, targets: Any, logits: Any) -> Any:
+        """Returns the loss of each example, float32 (B,)."""
+        return self.loss(targets, logits)
 
     def update(self, gradients: list[Any]) -> Any:
         """Clips and applies the gradients of the global batch; returns their norm before.

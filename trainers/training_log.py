@@ -8,7 +8,7 @@ import numpy as np
 
 from trainers.checkpoint_files import Arrays
 from trainers.data.bad_examples import BadExamples
-from trainers.errors import TrainingError
+from trainers.errors import DivergedError
 from trainers.reporting import MetricsWriter
 
 # Sums that a training row is divided from; the other ones are of times.
@@ -51,15 +51,13 @@ class TrainingLog:
         """Adds the sums of some steps that have just ended.
 
         Raises:
-            TrainingError: If the loss or the gradient is not finite.
+            DivergedError: If the loss or the gradient is not finite.
         """
         # Before anything is saved: a checkpoint of NaNs could never go on.
         for name in ("loss", "gradient_norm"):
             if not math.isfinite(sums[name]):
-                raise TrainingError(
-                    f"The training has diverged: the {name.replace('_', ' ')} is "
-                    f"{sums[name]}. Lower optimizer.learning_rate, or set "
-                    "optimizer.global_clipnorm; the last checkpoint is untouched."
+                raise DivergedError(
+                    f"The training has diverged: the {name.replace('_', ' ')} is {sums[name]}"
                 )
         now = time.monotonic()
         self._seconds += now - self._clock

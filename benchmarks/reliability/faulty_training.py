@@ -8,7 +8,8 @@ FAULT is one of
   `evaluation` or `save`;
 - `full:N`, `read-only:N`: from the N-th checkpoint's arrays on nothing can be written any more;
 - `limit:N`: the same by the system's limit of a file's size;
-- `removed:N`: the work directory is removed as the N-th block of steps begins.
+- `removed:N`: the work directory is removed as the N-th block of steps begins;
+- `bad:VALUE:WHERE:K`: `nan` or `inf` in the `input`, `loss` or `gradient` of step K, from 1.
 """
 
 import errno
@@ -23,6 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 from typing import Any
+
+from keras import ops
 
 from trainers import checkpointing
 from trainers import cli
@@ -51,6 +54,7 @@ def main(fault: str, arguments: list[str]) -> None:
         "read-only": _read_only,
         "limit": _limit,
         "removed": _removed,
+        "bad": bad_numbers,
     }
     faults[kind](*details)
     sys.argv = ["train", *arguments]
@@ -141,6 +145,45 @@ def _removed(number: str) -> None:
         argument.partition("=")[2] for argument in sys.argv if argument.startswith("--workdir=")
     )
     _at("step", int(number), lambda: shutil.rmtree(Path(workdir)))
+
+
+def bad_numbers(value: str, where: str, step: str) -> None:
+    """Puts a bad number into a step of one replica without gradient accumulation.
+
+    Args:
+        value: `nan` or `inf`.
+        where: `input`, `loss` or `gradient`.
+        step: Which, from 1.
+    """
+    seeds, inputs, losses = TrainStep.seeds, TrainStep.inputs, TrainStep.losses
+    number: list[Any] = [-1]
+
+    def is_now() -> Any:
+        return ops.equal(ops.cast(number[0], "int32"), int(step) - 1)
+
+    def noting(self: TrainStep, stream: Any, dtype: str) -> Any:
+        number[0] = stream
+        return seeds(self, stream, dtype)
+
+    def bad_inputs(self: TrainStep, images: Any) -> Any:
+        good = inputs(self, images)
+        return ops.where(is_now(), float(value), good)
+
+    def bad_losses(self: TrainStep, targets: Any, logits: Any) -> Any:
+        good = losses(self, targets, logits)
+        if where == "loss":
+            return ops.where(is_now(), float(value), good)
+        # The root of 0 has the slope infinity, which becomes NaN where 0 is multiplied by it.
+        weight = self.model.trainable_variables[-1]
+        moving = ops.sum(weight - ops.stop_gradient(weight))
+        slope = ops.where(is_now(), float(value == "inf"), 0.0)
+        root = ops.sqrt(ops.where(is_now(), 0.0, 1.0) + slope * moving)
+        return good + root - ops.stop_gradient(root)
+
+    changed: dict[str, Any] = {"seeds": noting}
+    changed |= {"inputs": bad_inputs} if where == "input" else {"losses": bad_losses}
+    for name, function in changed.items():
+        setattr(TrainStep, name, function)
 
 
 if __name__ == "__main__":

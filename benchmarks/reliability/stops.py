@@ -43,7 +43,8 @@ class Stop:
 
 def signals(times: int) -> list[Stop]:
     """Returns SIGTERM and SIGINT, so many times, in a step, an evaluation and a save."""
-    places = ("step:3", "evaluation:1", "save:2")
+    # Where a checkpoint before is sure to be finished.
+    places = ("step:5", "evaluation:2", "save:2")
     if times == 2:
         return [
             Stop(f"signal:{number}:2:{place}", -number, ())

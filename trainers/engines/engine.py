@@ -32,6 +32,18 @@ class Training(Protocol):
     def run(self, batches: Iterator[Any], first_step: int, num_steps: int) -> dict[str, float]:
         """Runs steps and returns their sums, as `TrainStep.run` says."""
 
+    def whole(self, batch: Any) -> tuple[Any, Any]:
+        """Returns images and targets of all replicas of this host, to be looked at."""
+
+    def gradients(self, images: Any, targets: Any, step: int) -> list[Any]:
+        """Returns the gradients of one pass, operation by operation.
+
+        Args:
+            images: From `whole`.
+            targets: From `whole`.
+            step: Steps done before.
+        """
+
 
 class MeasuredSteps(Protocol):
     """Steps that are compiled to see what they take, in a model of their own.

@@ -82,6 +82,17 @@ class JaxTraining:
             _add(totals, sums)
         return totals
 
+    def whole(self, batch: Any) -> tuple[Any, Any]:
+        """Returns images and targets of all devices."""
+        return batch["image"], batch["target"]
+
+    def gradients(self, images: Any, targets: Any, step: int) -> Values:
+        """Returns the gradients of one pass, operation by operation."""
+        trainable, statistics = (
+            [variable.value for variable in group] for group in (self._trainable, self._statistics)
+        )
+        return self._part(trainable, statistics, images, targets, np.uint32(step))[0]
+
     def lower(self, batch: dict[str, jax.ShapeDtypeStruct]) -> jax.stages.Lowered:
         """Returns the lowered step, for arrays that need not be there.
 

@@ -54,6 +54,19 @@ class TensorFlowTraining:
         )
         return {name: float(value) for name, value in sums.items()}
 
+    def whole(self, batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns images and targets of all replicas of this host."""
+        images, targets = (
+            tf.concat(self.strategy.experimental_local_results(batch[name]), axis=0)
+            for name in ("image", "target")
+        )
+        return images, targets
+
+    def gradients(self, images: tf.Tensor, targets: tf.Tensor, step: int) -> list[tf.Tensor]:
+        """Returns the gradients of one pass, operation by operation."""
+        self._seed_generators(tf.constant(step, tf.int64))
+        return self._replica_gradients(images, targets)[0]
+
     def replica_step(self, batch: dict[str, tf.Tensor], step: tf.Tensor) -> dict[str, tf.Tensor]:
         """Trains one replica for a step; to be called by `strategy.run`.
 

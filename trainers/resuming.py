@@ -1,0 +1,70 @@
+"""Where a training goes on from: its newest checkpoint, or its beginning."""
+
+from collections.abc import Callable
+
+import keras
+
+from trainers.checkpoint_files import Arrays
+from trainers.checkpointing import CheckpointStore
+from trainers.errors import ConfigurationError
+from trainers.host_arrays import to_numpy
+from trainers.state import load_state
+
+
+def resume(
+    store: CheckpointStore,
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    total_steps: int,
+) -> tuple[int, Arrays]:
+    """Loads the newest valid checkpoint; returns its step and arrays, 0 and {} without one.
+
+    Args:
+        store: The checkpoints.
+        model: Takes the weights.
+        optimizer: Takes its state.
+        total_steps: Length of the training.
+
+    Raises:
+        ConfigurationError: If it is of another model or beyond the end of the training.
+    """
+    found = store.load_newest()
+    if found is None:
+        return 0, {}
+    step, arrays = found
+    if step > total_steps:
+        raise ConfigurationError(
+            f"The work directory is already at step {step}, beyond the {total_steps} steps "
+            "of this configuration. Ask for a longer training, or use a new --workdir."
+        )
+    load_state(arrays, model, optimizer)
+    print(f"resuming at step {step}", flush=True)
+    return step, arrays
+
+
+def restore(
+    store: CheckpointStore,
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    make_fresh: Callable[[], tuple[keras.Model, keras.optimizers.Optimizer]],
+) -> int:
+    """Puts a training back to its newest checkpoint, or to its beginning.
+
+    Args:
+        store: Its checkpoints.
+        model: Takes the weights.
+        optimizer: Takes its state.
+        make_fresh: Returns model and optimizer as they are at the beginning.
+
+    Returns:
+        The steps done until there.
+    """
+    found = store.load_newest()
+    if found is not None:
+        load_state(found[1], model, optimizer)
+        return found[0]
+    fresh = make_fresh()
+    for old, new in zip((model, optimizer), fresh, strict=True):
+        for variable, value in zip(old.variables, new.variables, strict=True):
+            variable.assign(to_numpy(value))
+    return 0
