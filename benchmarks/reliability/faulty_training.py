@@ -21,7 +21,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import IO
 from typing import Any
 
@@ -41,8 +40,8 @@ PLACES: dict[str, tuple[Any, str]] = {
     "evaluation": (Evaluator, "evaluate"),
     "save": (checkpointing, "write_checkpoint"),
 }
-#: Seconds from a signal to the second one, which must come while the first one is obeyed.
-_BETWEEN = 0.02
+#: Seconds between two looks whether the first signal has been taken in.
+_BETWEEN = 0.001
 
 
 def main(fault: str, arguments: list[str]) -> None:
@@ -79,7 +78,10 @@ def _at(place: str, number: int, act: Callable[[], None]) -> None:
 def _signal(number: str, times: str, place: str, count: str) -> None:
     def act() -> None:
         def again() -> None:
-            time.sleep(_BETWEEN)
+            # Not before the line that says what a second one does: until the block of compiled
+            # operations that is running ends, Python counts two signals for one.
+            while signal.getsignal(int(number)) is not signal.SIG_DFL:
+                time.sleep(_BETWEEN)
             os.kill(os.getpid(), int(number))
 
         if times == "2":
@@ -87,7 +89,7 @@ def _signal(number: str, times: str, place: str, count: str) -> None:
             threading.Thread(target=again, daemon=True).start()
         os.kill(os.getpid(), int(number))
         if times == "2":
-            time.sleep(10 * _BETWEEN)
+            time.sleep(1)  # what is going on here would else be over
 
     _at(place, int(count), act)
 
@@ -118,17 +120,24 @@ class _FullFile:
 
 
 def _read_only(number: str) -> None:
-    def cannot(path: Any, *rest: Any) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS), os.fspath(path))
+    workdir = _workdir()
+
+    def refusing(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Any, *rest: Any, **options: Any) -> Any:
+            if str(path).startswith(workdir):
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), os.fspath(path))
+            return original(path, *rest, **options)
+
+        return call
 
     def act() -> None:
         # Even who may write everywhere cannot write to a file system that takes nothing.
-        setattr(files, "open", cannot)  # noqa: B010
+        setattr(files, "open", refusing(open))  # noqa: B010
         for module, name in (
             *((os, name) for name in ("makedirs", "replace", "remove")),
             (shutil, "rmtree"),
         ):
-            setattr(module, name, cannot)
+            setattr(module, name, refusing(getattr(module, name)))
 
     _at("save", int(number), act)
 
@@ -141,10 +150,15 @@ def _limit(number: str) -> None:
 
 
 def _removed(number: str) -> None:
+    workdir = _workdir()
+    _at("step", int(number), lambda: shutil.rmtree(workdir))
+
+
+def _workdir() -> str:
     (workdir,) = (
         argument.partition("=")[2] for argument in sys.argv if argument.startswith("--workdir=")
     )
-    _at("step", int(number), lambda: shutil.rmtree(Path(workdir)))
+    return workdir
 
 
 def bad_numbers(value: str, where: str, step: str) -> None:

@@ -83,7 +83,7 @@ def measure(workdir: Path) -> Iterator[Row]:
             after = (
                 "the step is finished and saved, the status is 128 and the signal's number"
                 if times == 1
-                else "the second ends it at once"
+                else "the second, after the line that asks for it, ends it at once"
             )
             yield Row(
                 f"SIGTERM and SIGINT {how}, in a step, an evaluation and a save, {engine}: "
