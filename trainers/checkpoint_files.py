@@ -13,11 +13,14 @@ import io
 import json
 import re
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tokenlearner_keras.weights.npz_file import DAMAGE
+from tokenlearner_keras.weights.npz_file import iterate_archive
 from trainers import files
 from trainers.errors import DataError
 from trainers.files import AnyPath
@@ -102,10 +105,11 @@ def read_checkpoint(directory: AnyPath, step: int) -> Arrays:
     if hashlib.sha256(payload).hexdigest() != manifest["sha256"]:
         raise DamagedCheckpointError("its sha256 is not the one that was saved")
     try:
-        with np.load(io.BytesIO(payload), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    # What NumPy and zipfile raise for a file that is no archive of arrays.
-    except (AttributeError, EOFError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(io.BytesIO(payload)) as archive:
+            # Arrays are saved as they are: together they take no more than the file.
+            size = len(payload)
+            return dict(iterate_archive(archive, Path(_ARRAYS), size, max_bytes=size))
+    except (*DAMAGE, ValueError) as error:
         raise DamagedCheckpointError(f"{_ARRAYS} holds no arrays: {_one_line(error)}") from error
 
 

@@ -110,6 +110,7 @@ def write_atomically(path: AnyPath, payload: bytes) -> None:
     folder, name = os.path.split(path)
     partial = os.path.join(folder, f"{_PARTIAL}{name}")
     try:
+        remove(partial)  # a link would be written through
         write(partial, payload)
         rename(partial, path)
     except BaseException:
@@ -156,7 +157,13 @@ def force(path: AnyPath) -> None:
 
 
 def remove(path: AnyPath) -> None:
-    """Removes a file, or a directory with all that is in it; nothing there is no error."""
+    """Removes a file, or a directory with all that is in it; nothing there is no error.
+
+    Of a symbolic link only the link is removed.
+    """
+    if not is_remote(path) and os.path.islink(path):
+        os.remove(path)
+        return
     if not exists(path):
         return
     if is_remote(path):

@@ -13,6 +13,7 @@ from tokenlearner_keras import load_npz
 from tokenlearner_keras.weights.transfer import transfer_weights
 from trainers import files
 from trainers.errors import ConfigurationError
+from trainers.keras_archive import load_keras_archive
 
 # What reading a damaged archive, or one of another model, raises.
 _UNREADABLE = (
@@ -98,6 +99,4 @@ def _weights_file(path: str) -> str:
 
 def _load_keras(model: keras.Model, path: str) -> LoadReport:
     """Copies the weights of a saved model by name."""
-    if not zipfile.is_zipfile(path):
-        raise ValueError("it is no .keras file, or only a part of one")
-    return transfer_weights(model, keras.saving.load_model(path, compile=False))
+    return transfer_weights(model, load_keras_archive(path))

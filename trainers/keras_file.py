@@ -2,7 +2,6 @@
 
 import dataclasses
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from trainers.data.normalization import check_normalization
 from trainers.data.preprocessing_config import PreprocessingConfig
 from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
 from trainers.errors import ConfigurationError
+from trainers.keras_archive import load_keras_archive
 from trainers.reporting import say_to_stderr
 from trainers.trained_model import TrainedModel
 from trainers.trained_model import choose_class_names
@@ -88,12 +88,8 @@ def _load(path: str) -> keras.Model:
             # Keras reads only local files.
             local = str(Path(folder) / "model.keras")
             Path(local).write_bytes(files.read(path))
-        if not zipfile.is_zipfile(local):
-            raise ConfigurationError(
-                f"--model={path}: it is no .keras file, or only a part of one."
-            )
         try:
-            return keras.saving.load_model(local, compile=False)
+            return load_keras_archive(local)
         # Whatever a layer of somebody else's raises when it is built.
         except Exception as error:
             reason = " ".join(str(error).split())

@@ -103,3 +103,19 @@ def test_what_is_interrupted_leaves_the_old_file_alone(
         files.write_atomically(path, b"new")
     assert [each.name for each in tmp_path.iterdir()] == ["a.csv"]
     assert path.read_bytes() == b"old"
+
+
+def test_nothing_is_written_or_removed_through_a_link(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "a.txt").write_text("mine")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".partial-config.json").symlink_to(outside / "a.txt")
+    files.write_atomically(folder / "config.json", b"{}")
+    (folder / "linked").symlink_to(outside)
+    (folder / "gone").symlink_to(tmp_path / "nowhere")
+    for name in ("linked", "gone"):
+        files.remove(folder / name)
+    assert files.list_names(folder) == ["config.json"]
+    assert (outside / "a.txt").read_text() == "mine"

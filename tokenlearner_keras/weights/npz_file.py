@@ -24,8 +24,8 @@ _ALWAYS_ALLOWED_BYTES = 64 * 2**20
 _MAX_HEADER_BYTES = 16 * 2**10
 _CHUNK_BYTES = 2**20
 _ENCRYPTED = 0x1
-# What a damaged archive makes zipfile raise.
-_DAMAGE = (
+#: What a damaged archive makes zipfile raise.
+DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
@@ -81,12 +81,30 @@ def iterate_npz(path: str | Path, max_bytes: int = MAX_BYTES) -> Iterator[tuple[
     _check_zip(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            _check_archive(archive, path, max_bytes)
-            members = [_read_header(archive, info, path) for info in archive.infolist()]
-            for member in members:
-                yield member.name, _read_array(archive, member)
-    except _DAMAGE as error:
+            yield from iterate_archive(archive, path, path.stat().st_size, max_bytes)
+    except DAMAGE as error:
         raise _error(path, f"is damaged or incomplete ({error}). Download it again") from error
+
+
+def iterate_archive(
+    archive: zipfile.ZipFile, path: Path, file_bytes: int, max_bytes: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the names and arrays of an open `.npz` file one by one; see `read_npz`.
+
+    Args:
+        archive: The file.
+        path: For messages.
+        file_bytes: The size of the file.
+        max_bytes: As for `read_npz`.
+
+    Raises:
+        ValueError: If it declares sizes that do not fit, or holds Python objects.
+        Exception: One of `DAMAGE`, if it is damaged.
+    """
+    _check_archive(archive, path, file_bytes, max_bytes)
+    members = [_read_header(archive, info, path) for info in archive.infolist()]
+    for member in members:
+        yield member.name, _read_array(archive, member)
 
 
 def _error(path: Path, problem: str) -> ValueError:
@@ -109,7 +127,7 @@ def _check_zip(path: Path) -> None:
         raise _error(path, f"is no .npz file of weights: {problem}")
 
 
-def _check_archive(archive: zipfile.ZipFile, path: Path, max_bytes: int) -> None:
+def _check_archive(archive: zipfile.ZipFile, path: Path, file_bytes: int, max_bytes: int) -> None:
     """Checks what the archive's directory declares, before any member is opened."""
     infos = archive.infolist()
     problem = kind_of_archive([info.filename for info in infos])
@@ -123,7 +141,6 @@ def _check_archive(archive: zipfile.ZipFile, path: Path, max_bytes: int) -> None
                 f"holds {info.filename!r} encrypted or compressed in a way that NumPy does not "
                 "write. Save the arrays again with numpy.savez",
             )
-    file_bytes = path.stat().st_size
     total = sum(info.file_size for info in infos)
     if total > max_bytes:
         raise _error(
