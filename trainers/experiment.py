@@ -278,7 +278,11 @@ def make_records(config: ConfigDict) -> RecordsConfig:
     Raises:
         ConfigurationError: If a value is out of range.
     """
-    return RecordsConfig(multi_label=config.data.multi_label, **config.records.to_dict())
+    return RecordsConfig(
+        multi_label=config.data.multi_label,
+        recover=config.data.max_bad_examples > 0,
+        **config.records.to_dict(),
+    )
 
 
 def show_warnings_plainly() -> None:

@@ -19,6 +19,8 @@ _JPEG_MAGIC = b"\xff\xd8\xff"
 _GIF_MAGIC = b"GIF"
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _BMP_MAGIC = b"BM"
+#: WebP and JPEG XL, which some releases of TensorFlow read and others do not.
+_OTHER_MAGICS = (b"RIFF", b"\xff\x0a", b"\x00\x00\x00\x0cJXL")
 # Where these two hold width and height, four bytes each.
 _PNG_SIZE = 16
 _BMP_SIZE = 18
@@ -64,7 +66,7 @@ def decode_window(example: Example, choose_window: ChooseWindow) -> tf.Tensor:
 
     def from_jpeg() -> tf.Tensor:
         shape = tf.io.extract_jpeg_shape(encoded)
-        with tf.control_dependencies(_checks(shape[0], shape[1])):
+        with tf.control_dependencies(_operations([_check_size(shape[0], shape[1])])):
             window = choose_window(shape[0], shape[1])
         return tf.io.decode_and_crop_jpeg(encoded, window, channels=3)
 
@@ -78,45 +80,58 @@ def decode_window(example: Example, choose_window: ChooseWindow) -> tf.Tensor:
 
 
 def _decode_bytes(encoded: tf.Tensor) -> tf.Tensor:
-    is_gif = tf.equal(tf.strings.substr(encoded, 0, 3), _GIF_MAGIC)
-    refusal = tf.debugging.assert_equal(
-        is_gif, False, "GIF is not supported: it may hold several frames"
-    )
-    # In a graph the assertion is an operation to wait for; eagerly it is None.
-    refusals = [] if refusal is None else [refusal]
-    with tf.control_dependencies([*refusals, *_checks(*_declared_size(encoded))]):
+    is_other = tf.reduce_any([_begins_with(encoded, magic) for magic in _OTHER_MAGICS])
+    refusals = [
+        tf.debugging.assert_equal(
+            _begins_with(encoded, _GIF_MAGIC),
+            False,
+            "GIF is not supported: it may hold several frames",
+        ),
+        tf.debugging.assert_equal(
+            is_other, False, "WebP and JPEG XL are not supported: expected JPEG, PNG or BMP"
+        ),
+        _check_size(*_declared_size(encoded)),
+    ]
+    with tf.control_dependencies(_operations(refusals)):
         image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
     return tf.ensure_shape(image, (None, None, 3))
 
 
-def _declared_size(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return width and height as the header has them, int32; 0 for what is no image."""
+def _begins_with(encoded: tf.Tensor, magic: bytes) -> tf.Tensor:
+    return tf.equal(tf.strings.substr(encoded, 0, len(magic)), magic)
 
-    def begins_with(magic: bytes) -> tf.Tensor:
-        return tf.equal(tf.strings.substr(encoded, 0, len(magic)), magic)
+
+def _declared_size(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the two sides as the header has them, int32; 0 for what is no image."""
 
     def at(place: int, little_endian: bool) -> tf.Tensor:
         size = tf.strings.substr(encoded, place, 8)
         return tf.io.decode_raw(size, tf.int32, little_endian=little_endian)
 
     is_long = tf.strings.length(encoded) >= _BMP_SIZE + 8
+    is_png = is_long & _begins_with(encoded, _PNG_MAGIC)
+    is_bmp = is_long & _begins_with(encoded, _BMP_MAGIC)
     size = tf.case(
         [
-            (begins_with(_JPEG_MAGIC), lambda: tf.io.extract_jpeg_shape(encoded)[:2]),
-            (is_long & begins_with(_PNG_MAGIC), lambda: at(_PNG_SIZE, little_endian=False)),
-            (is_long & begins_with(_BMP_MAGIC), lambda: at(_BMP_SIZE, little_endian=True)),
+            (_begins_with(encoded, _JPEG_MAGIC), lambda: tf.io.extract_jpeg_shape(encoded)[:2]),
+            (is_png, lambda: at(_PNG_SIZE, little_endian=False)),
+            (is_bmp, lambda: at(_BMP_SIZE, little_endian=True)),
         ],
         default=lambda: tf.zeros(2, tf.int32),
     )
     return size[0], size[1]
 
 
-def _checks(width: tf.Tensor, height: tf.Tensor) -> list[tf.Operation]:
+def _check_size(height: tf.Tensor, width: tf.Tensor) -> tf.Operation | None:
     # A BMP from the top downwards has a height below 0.
-    pixels = tf.abs(tf.cast(width, tf.int64) * tf.cast(height, tf.int64))
+    pixels = tf.abs(tf.cast(height, tf.int64) * tf.cast(width, tf.int64))
     message = f"the image has more than {MAX_PIXELS} pixels"
-    check = tf.debugging.assert_less_equal(pixels, tf.constant(MAX_PIXELS, tf.int64), message)
-    return [] if check is None else [check]
+    return tf.debugging.assert_less_equal(pixels, tf.constant(MAX_PIXELS, tf.int64), message)
+
+
+def _operations(checks: list[tf.Operation | None]) -> list[tf.Operation]:
+    """Return what to wait for: in a graph a check is an operation, eagerly it is None."""
+    return [check for check in checks if check is not None]
 
 
 def _cut_window(image: tf.Tensor, choose_window: ChooseWindow) -> tf.Tensor:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -23,11 +24,13 @@ from trainers.data.cache import write_checksum
 from trainers.data.checksum import masked_crc32c
 from trainers.data.checksum import masked_crc32c_if_fast
 from trainers.data.progress import progress_bar
+from trainers.data.record_recovery import FOOTER_LENGTH
+from trainers.data.record_recovery import HEADER_LENGTH
+from trainers.data.record_recovery import lost_at
+from trainers.data.record_recovery import recovered_offsets
 from trainers.errors import DataError
 
-HEADER_LENGTH = 12
-FOOTER_LENGTH = 4
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 PREPARE_AGAIN = "Prepare or copy the file again."
 _SCANNED_AT_A_TIME = 32
 
@@ -39,6 +42,9 @@ class RecordFiles:
         paths: the files, in the order of the list.
         expected_counts: number of records of each file, None if not known.
         cure: what to do about a damaged file, for messages.
+        recover: whether files may be damaged: what can be read of them is, and reading
+            a record that is lost fails. Where the counts are not known, each stretch that
+            cannot be read counts as one record.
 
     Raises:
         DataError: a file is damaged or has another number of records.
@@ -49,10 +55,12 @@ class RecordFiles:
         paths: Sequence[str],
         expected_counts: Sequence[int] | None = None,
         cure: str = PREPARE_AGAIN,
+        recover: bool = False,
     ) -> None:
         self._paths = tuple(paths)
         self._cure = cure
-        self._offsets, counts = _cached_offsets(self._paths, cure)
+        scan = _Scan(cure, tuple(expected_counts or ()) if recover else None)
+        self._offsets, counts = _cached_offsets(self._paths, scan)
         if expected_counts is not None:
             _check_counts(self._paths, counts, expected_counts)
         self._starts = np.concatenate([[0], np.cumsum(counts)])
@@ -75,6 +83,10 @@ class RecordFiles:
         """
         path, _ = self._position(index)
         offset = int(self._offsets[index])
+        if offset < 0:
+            raise DataError(
+                f"{path} is damaged: the record at byte {lost_at(offset)} is lost. {self._cure}"
+            )
         with _open(path) as stream:
             stream.seek(offset)
             return _read_record(stream, path, offset, self._cure)
@@ -86,10 +98,11 @@ class RecordFiles:
             index: 0 to `len(self) - 1`.
 
         Returns:
-            The file and the record's number in it.
+            The file, the record's number in it and its first byte.
         """
         path, number = self._position(index)
-        return f"{path}, record {number}"
+        offset = int(self._offsets[index])
+        return f"{path}, record {number} at byte {offset if offset >= 0 else lost_at(offset)}"
 
     def _position(self, index: int) -> tuple[str, int]:
         if not 0 <= index < len(self):
@@ -167,15 +180,28 @@ def _check_counts(paths: Sequence[str], counts: NDArray[np.int64], expected: Seq
             )
 
 
+class _Scan(NamedTuple):
+    """How files are searched for records.
+
+    Attributes:
+        cure: what to do about a damaged file, for messages.
+        recovered_counts: number of records of each file, or none if they are not known; None
+            where no file may be damaged.
+    """
+
+    cure: str
+    recovered_counts: tuple[int, ...] | None
+
+
 def _cached_offsets(
-    paths: tuple[str, ...], cure: str
+    paths: tuple[str, ...], scan: _Scan
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    path = _index_path(paths)
+    path = _index_path(paths, scan)
     with exclusive(path.with_suffix(".lock")):
         if is_intact(path):
             with np.load(path, allow_pickle=False) as arrays:
                 return arrays["offsets"], arrays["counts"]
-        parts = _scan_all(paths, cure)
+        parts = _scan_all(paths, scan)
         counts = np.array([len(part) for part in parts], np.int64)
         offsets = np.concatenate([np.zeros(0, np.int64), *parts])
         with replaced_file(path) as temporary, temporary.open("wb") as stream:
@@ -184,24 +210,34 @@ def _cached_offsets(
     return offsets, counts
 
 
-def _scan_all(paths: tuple[str, ...], cure: str) -> list[NDArray[np.int64]]:
+def _scan_all(paths: tuple[str, ...], scan: _Scan) -> list[NDArray[np.int64]]:
     """Scans files at the same time: a remote one is all waiting."""
     with (
         progress_bar("files searched for records", len(paths)) as advance,
         ThreadPoolExecutor(_SCANNED_AT_A_TIME) as pool,
     ):
 
-        def scan(path: str) -> NDArray[np.int64]:
-            offsets = scan_offsets(path, cure)
+        def scanned(number: int) -> NDArray[np.int64]:
+            offsets = _scan_one(paths[number], number, scan)
             advance()
             return offsets
 
-        return list(pool.map(scan, paths))
+        return list(pool.map(scanned, range(len(paths))))
 
 
-def _index_path(paths: tuple[str, ...]) -> Path:
-    """Names the index by all that changes when a file does."""
-    digest = hashlib.sha256(str(INDEX_VERSION).encode())
+def _scan_one(path: str, number: int, scan: _Scan) -> NDArray[np.int64]:
+    if scan.recovered_counts is None:
+        return scan_offsets(path, scan.cure)
+    expected = scan.recovered_counts[number] if scan.recovered_counts else None
+    with _open(path) as stream:
+        offsets = recovered_offsets(stream, tf.io.gfile.stat(path).length, expected)
+    # With too many records it is another file, which is told as without recovery.
+    return scan_offsets(path, scan.cure) if offsets is None else offsets
+
+
+def _index_path(paths: tuple[str, ...], scan: _Scan) -> Path:
+    """Names the index by all that changes when a file does, and by how it was searched."""
+    digest = hashlib.sha256(f"{INDEX_VERSION} {scan.recovered_counts}\n".encode())
     for path in paths:
         status = tf.io.gfile.stat(path)
         digest.update(f"{path}\0{status.length}\0{status.mtime_nsec}\n".encode())

@@ -16,6 +16,8 @@ class RecordsConfig:
             `trainers.make_video_records` writes, or else from the label map.
         multi_label: whether a video may have several labels, or none; a configuration
             says so as `data.multi_label`.
+        recover: whether what can be read of a damaged file is; a configuration says so by
+            `data.max_bad_examples` above 0.
 
     Raises:
         ConfigurationError: a value is out of range.
@@ -25,6 +27,7 @@ class RecordsConfig:
     label_key: str = "clip/label/index"
     num_classes: int | None = None
     multi_label: bool = False
+    recover: bool = False
 
     def __post_init__(self) -> None:
         """Check every value."""

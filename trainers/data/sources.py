@@ -76,7 +76,7 @@ def make_source(
             ignore it.
         class_names: by which folders number their labels, so that they need not hold every
             class; None: by their own train split. The others ignore it.
-        records: how `records` is read; the others ignore it.
+        records: how `records` is read; `tfds` takes `recover` from it, the others ignore it.
 
     Returns:
         The source.
@@ -89,7 +89,7 @@ def make_source(
     if family == "tfds":
         from trainers.data.tfds_source import TfdsSource
 
-        return TfdsSource(dataset, split, data_dir)
+        return TfdsSource(dataset, split, data_dir, records is not None and records.recover)
     if name == "folder":
         from trainers.data.image_folder import ImageFolderSource
 

@@ -41,6 +41,7 @@ class TfdsSource:
         dataset: "NAME[/CONFIG][:VERSION]", as for `tfds.builder`.
         split: one of `trainers.data.sources.TFDS_SPLITS`.
         data_dir: the folder of all prepared sets; None for TFDS's own default.
+        recover: as for `RecordFiles`, of which the others are TFRecords.
 
     Raises:
         ConfigurationError: the set is not prepared there, or it is no set of images
@@ -48,7 +49,9 @@ class TfdsSource:
         DataError: its files are damaged.
     """
 
-    def __init__(self, dataset: str, split: str, data_dir: str | None) -> None:
+    def __init__(
+        self, dataset: str, split: str, data_dir: str | None, recover: bool = False
+    ) -> None:
         self.name = f"tfds:{dataset}"
         self.split = split
         builder = _open_builder(dataset, data_dir)
@@ -73,7 +76,7 @@ class TfdsSource:
                 + ", ".join(f"{size} {name}" for name, size in sizes.items())
                 + " examples."
             )
-        self._records = _open_records(builder, chosen.split)
+        self._records = _open_records(builder, chosen.split, recover)
 
     @property
     def num_classes(self) -> int:
@@ -94,6 +97,14 @@ class TfdsSource:
 
     def _label_of(self, example: dict[str, Any]) -> tf.Tensor:
         label = tf.cast(example[self._label], tf.int64)
+        check = tf.debugging.assert_equal(
+            tf.reduce_all((label >= 0) & (label < self.num_classes)),
+            True,
+            f"a label is outside of 0 to {self.num_classes - 1}, for {self.num_classes} classes",
+        )
+        # In a graph an assertion is an operation to wait for; eagerly it is None.
+        with tf.control_dependencies([] if check is None else [check]):
+            label = tf.identity(label)
         if self._label == "label":
             return label
         chosen = tf.one_hot(label, self.num_classes, on_value=True, off_value=False)
@@ -176,12 +187,12 @@ def _pixels(features: Any) -> dict[str, Any]:
     return {}
 
 
-def _open_records(builder: Any, split: str) -> _Records:
+def _open_records(builder: Any, split: str, recover: bool = False) -> _Records:
     info = builder.info.splits[split]
     paths = [os.fspath(path) for path in info.filepaths]
     file_format = builder.info.file_format.value
     if file_format == "tfrecord":
-        return RecordFiles(paths, info.shard_lengths)
+        return RecordFiles(paths, info.shard_lengths, recover=recover)
     if file_format == "array_record":
         return ArrayRecordFiles(paths, info.shard_lengths)
     raise ConfigurationError(

@@ -6,6 +6,7 @@ encoded image a frame, a context feature with the number of the class, or of sev
 `trainers/data/video_dataset_files.py`.
 """
 
+import contextlib
 import os
 
 import numpy as np
@@ -62,7 +63,7 @@ class VideoRecordsSource:
         labels = read_labels(data_dir)
         num_classes = _num_classes(data_dir, self.config, labels)
         self.class_names = labels or tuple(map(str, range(num_classes)))
-        self._records = RecordFiles(shards, cure=_CURE)
+        self._records = RecordFiles(shards, cure=_CURE, recover=self.config.recover)
         self.num_examples = len(self._records)
         if not self.num_examples:
             raise ConfigurationError(f"The {split} split in {data_dir} has no records.")
@@ -136,10 +137,11 @@ class VideoRecordsSource:
 
     def _check_first_record(self) -> None:
         """Compares the keys with those of the first record, whose others the message lists."""
-        name = self.identity(0)
+        number = self._first_readable()
+        name = self.identity(number)
         example = tf.train.SequenceExample()
         try:
-            example.ParseFromString(self._records.read(0))
+            example.ParseFromString(self._records.read(number))
         except DecodeError as error:
             raise DataError(
                 f"{name} is no tf.train.SequenceExample ({error}). Make the records with "
@@ -155,6 +157,14 @@ class VideoRecordsSource:
                     f"{name} has no {kind} {wanted!r} (records.{key}); it has "
                     f"{', '.join(sorted(found)) or 'none'}. Set records.{key} to one of these."
                 )
+
+    def _first_readable(self) -> int:
+        """Returns the number of the first record that is whole; 0 where all must be."""
+        for number in range(self.num_examples if self.config.recover else 0):
+            with contextlib.suppress(DataError):
+                self._records.read(number)
+                return number
+        return 0
 
 
 def _num_classes(data_dir: str, config: RecordsConfig, labels: tuple[str, ...] | None) -> int:

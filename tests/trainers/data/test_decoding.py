@@ -49,3 +49,9 @@ def test_what_is_no_image_is_refused_by_the_decoder() -> None:
             tf.errors.InvalidArgumentError, match="Unknown|Invalid|image|header|empty"
         ):
             _whole(tf.constant(payload))
+
+
+def test_formats_that_not_every_release_reads() -> None:
+    for payload in (b"RIFF\x00\x00\x00\x00WEBPVP8 ", b"\xff\x0a" + bytes(30)):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="WebP and JPEG XL are not"):
+            _whole(tf.constant(payload))

@@ -40,7 +40,7 @@ def test_every_record_is_read(shards: list[str]) -> None:
     files = RecordFiles(shards, [3, 0, 2])
     expected = [record.numpy() for record in tf.data.TFRecordDataset(shards)]
     assert [files.read(index) for index in range(len(files))] == expected
-    assert files.identity(4) == f"{shards[2]}, record 1"
+    assert files.identity(4) == f"{shards[2]}, record 1 at byte 16"
     with pytest.raises(IndexError):
         files.read(5)
     with pytest.raises(IndexError):
@@ -65,8 +65,8 @@ def test_files_are_searched_at_the_same_time(
     monkeypatch.setattr(record_index, "scan_offsets", scan_together)
     files = RecordFiles(shards, [3, 0, 2])
     assert [files.identity(index) for index in (0, 3)] == [
-        f"{shards[0]}, record 0",
-        f"{shards[2]}, record 0",
+        f"{shards[0]}, record 0 at byte 0",
+        f"{shards[2]}, record 0 at byte 0",
     ]
     assert "files searched for records: 3 of 3" in capsys.readouterr().err
 

@@ -1,0 +1,167 @@
+"""Ways to damage a TFRecord file, and which of its records are lost by each."""
+
+import random
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from trainers.data.checksum import masked_crc32c
+
+_HEADER = 12
+_FOOTER = 4
+
+
+class Damaged(NamedTuple):
+    """A damaged file.
+
+    Attributes:
+        payload: Its bytes.
+        lost: Numbers of the records that cannot be read any more.
+    """
+
+    payload: bytes
+    lost: list[int]
+
+
+#: From the data of the records of a file, and the number of one of them, to the damaged file.
+Damage = Callable[[list[bytes], int, random.Random], Damaged]
+
+
+def frame(data: bytes) -> bytes:
+    """Returns a record as it stands in a TFRecord file."""
+    length = len(data).to_bytes(8, "little")
+    return b"".join(
+        [length, _checksum(length), data, _checksum(data)],
+    )
+
+
+def records_of(payload: bytes) -> list[bytes]:
+    """Returns the data of all records of an undamaged file."""
+    found, offset = [], 0
+    while offset < len(payload):
+        length = int.from_bytes(payload[offset : offset + 8], "little")
+        begin = offset + _HEADER
+        found.append(payload[begin : begin + length])
+        offset = begin + length + _FOOTER
+    return found
+
+
+def _checksum(data: bytes) -> bytes:
+    return masked_crc32c(data).to_bytes(4, "little")
+
+
+def _flip(begin: int, end: int) -> Damage:
+    """Flips a bit of a record; negative places count from its end, `end` 0 is its end."""
+
+    def damage(records: list[bytes], number: int, generator: random.Random) -> Damaged:
+        framed = [bytearray(frame(data)) for data in records]
+        size = len(framed[number])
+        place = generator.randrange(begin % size, (end or size) if end > 0 else size + end)
+        framed[number][place] ^= 1 << generator.randrange(8)
+        return Damaged(b"".join(map(bytes, framed)), [number])
+
+    return damage
+
+
+def _cut_inside(records: list[bytes], number: int, generator: random.Random) -> Damaged:
+    framed = [frame(data) for data in records]
+    kept = framed[number][: generator.randrange(1, len(framed[number]))]
+    return Damaged(b"".join([*framed[:number], kept]), list(range(number, len(records))))
+
+
+def _cut_between(records: list[bytes], number: int, generator: random.Random) -> Damaged:
+    del generator
+    lost = list(range(number, len(records)))
+    return Damaged(b"".join(map(frame, records[:number])), lost)
+
+
+def _empty(records: list[bytes], number: int, generator: random.Random) -> Damaged:
+    del number, generator
+    return Damaged(b"", list(range(len(records))))
+
+
+def _garbage(records: list[bytes], number: int, generator: random.Random) -> Damaged:
+    del number
+    return Damaged(generator.randbytes(3000), list(range(len(records))))
+
+
+def changed_record(change: Callable[[bytes], bytes]) -> Damage:
+    """Returns a damage of what a record says, with checksums that are right."""
+
+    def damage(records: list[bytes], number: int, generator: random.Random) -> Damaged:
+        del generator
+        others = [change(data) if n == number else data for n, data in enumerate(records)]
+        return Damaged(b"".join(map(frame, others)), [number])
+
+    return damage
+
+
+#: Damages of the file itself; the last two leave no trace where the counts are not known.
+OF_FILES: dict[str, Damage] = {
+    "a bit of the data": _flip(_HEADER, -_FOOTER),
+    "a bit of the length": _flip(0, 8),
+    "a bit of the length's checksum": _flip(8, _HEADER),
+    "a bit of the data's checksum": _flip(-_FOOTER, 0),
+    "cut off in a record": _cut_inside,
+    "random bytes": _garbage,
+    "cut off between records": _cut_between,
+    "empty": _empty,
+}
+WITHOUT_TRACE = {"cut off between records", "empty"}
+
+
+def _image_example(change: Callable[[tf.train.Example], None]) -> Callable[[bytes], bytes]:
+    def apply(data: bytes) -> bytes:
+        example = tf.train.Example.FromString(data)
+        change(example)
+        content: bytes = example.SerializeToString()
+        return content
+
+    return apply
+
+
+def _no_image(example: tf.train.Example) -> None:
+    example.features.feature["image"].bytes_list.value[0] = b"<!doctype html>" * 5
+
+
+def _no_class(example: tf.train.Example) -> None:
+    example.features.feature["label"].int64_list.value[0] = 10_000
+
+
+#: What a record of an image can say wrongly.
+OF_IMAGES = {
+    "bytes that are no image": changed_record(_image_example(_no_image)),
+    "a label out of range": changed_record(_image_example(_no_class)),
+}
+
+
+def _video_example(change: Callable[[tf.train.SequenceExample], None]) -> Callable[[bytes], bytes]:
+    def apply(data: bytes) -> bytes:
+        example = tf.train.SequenceExample.FromString(data)
+        change(example)
+        content: bytes = example.SerializeToString()
+        return content
+
+    return apply
+
+
+def _no_frame_image(example: tf.train.SequenceExample) -> None:
+    for each in example.feature_lists.feature_list["image/encoded"].feature:
+        each.bytes_list.value[0] = b"<!doctype html>" * 5
+
+
+def _no_frames(example: tf.train.SequenceExample) -> None:
+    del example.feature_lists.feature_list["image/encoded"].feature[:]
+
+
+def _no_video_class(example: tf.train.SequenceExample) -> None:
+    example.context.feature["clip/label/index"].int64_list.value[0] = 10_000
+
+
+#: What a record of a video can say wrongly.
+OF_VIDEOS = {
+    "frames that are no images": changed_record(_video_example(_no_frame_image)),
+    "a label out of range": changed_record(_video_example(_no_video_class)),
+    "no frames": changed_record(_video_example(_no_frames)),
+}

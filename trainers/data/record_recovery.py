@@ -1,0 +1,103 @@
+"""Finds the records of a damaged TFRecord file that can still be read.
+
+Where the chain of records breaks off, the next place is looked for at which a record may begin:
+eight bytes of a length that fits into the file, and its checksum. What lies between is lost. A
+lost record is kept as a place of its own, so that all others keep their numbers.
+"""
+
+from collections.abc import Iterator
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainers.data.checksum import masked_crc32c
+from trainers.data.checksum import masked_crc32c_if_fast
+
+HEADER_LENGTH = 12
+FOOTER_LENGTH = 4
+_CHUNK = 2**20
+
+
+def lost_at(offset: int) -> int:
+    """Returns what stands in a list of offsets for a record that is lost at a byte."""
+    return -1 - offset
+
+
+def recovered_offsets(
+    stream: IO[bytes], end: int, expected_count: int | None
+) -> NDArray[np.int64] | None:
+    """Finds all records that have a whole header and lie within a file.
+
+    Args:
+        stream: the file.
+        end: its length in bytes.
+        expected_count: how many records it had; None if nobody knows, and each stretch that
+            cannot be read counts as one.
+
+    Returns:
+        (count,) int64, the first byte of each record, and `lost_at` where one is lost; None if
+        there are more records than expected: it is another file.
+    """
+    offsets: list[int] = []
+    stretches: list[int] = []  # positions in `offsets` of the first lost record of each
+    offset = 0
+    while offset < end:
+        length = _length_at(stream, offset, end)
+        if length is not None:
+            offsets.append(offset)
+            offset += HEADER_LENGTH + length + FOOTER_LENGTH
+            continue
+        stretches.append(len(offsets))
+        offsets.append(lost_at(offset))
+        offset = _next_header(stream, offset + 1, end)
+    if expected_count is None:
+        return np.array(offsets, np.int64)
+    missing = expected_count - len(offsets)
+    if missing < 0:
+        return None
+    # Those after the last stretch count from the end of the file.
+    place = stretches[-1] if stretches else len(offsets)
+    lost = offsets[place] if stretches else lost_at(end)
+    return np.array([*offsets[:place], *[lost] * missing, *offsets[place:]], np.int64)
+
+
+def _length_at(stream: IO[bytes], offset: int, end: int) -> int | None:
+    """Returns the length of the record at a byte; None if none begins there and fits."""
+    stream.seek(offset)
+    header = stream.read(HEADER_LENGTH)
+    if len(header) < HEADER_LENGTH:
+        return None
+    length = int.from_bytes(header[:8], "little")
+    fits = offset + HEADER_LENGTH + length + FOOTER_LENGTH <= end
+    if fits and _checksum(header[:8]) == int.from_bytes(header[8:], "little"):
+        return length
+    return None
+
+
+def _next_header(stream: IO[bytes], begin: int, end: int) -> int:
+    """Returns the next byte at which a record begins, or the end of the file."""
+    for offset in _candidates(stream, begin, end):
+        if _length_at(stream, offset, end) is not None:
+            return offset
+    return end
+
+
+def _candidates(stream: IO[bytes], begin: int, end: int) -> Iterator[int]:
+    """Yields the bytes at which eight bytes are a length that fits: few of millions."""
+    while begin + HEADER_LENGTH + FOOTER_LENGTH <= end:
+        stream.seek(begin)
+        content = np.frombuffer(stream.read(_CHUNK + 7), np.uint8)
+        if len(content) < 8:
+            return
+        windows = np.lib.stride_tricks.sliding_window_view(content, 8)
+        lengths = np.ascontiguousarray(windows).view("<u8")[:, 0]
+        # No example is empty; long runs of zeros are not worth a look.
+        fits = (lengths > 0) & (lengths <= end - begin)
+        yield from map(int, begin + np.flatnonzero(fits))
+        begin += len(windows)
+
+
+def _checksum(header: bytes) -> int:
+    fast = masked_crc32c_if_fast(header)
+    return masked_crc32c(header) if fast is None else fast
