@@ -102,7 +102,7 @@ class MultiHeadAttention(keras.layers.Layer):
         queries = queries * self.head_dim**-0.5
         # Heads in front and plain matrix products: XLA and oneDNN run these faster on a
         # CPU than an einsum over heads that lie between the tokens and the channels.
-        logits = ops.matmul(queries, ops.swapaxes(keys, -1, -2))
+        logits = ops.matmul(queries, ops.transpose(keys, (0, 1, 3, 2)))
         logits = ops.cast(logits, accumulation_dtype(self.compute_dtype))
         if key_mask is not None:
             real = ops.expand_dims(key_mask, (1, 2))  # (B, 1, 1, M)
