@@ -7,7 +7,6 @@ from pathlib import Path
 
 _CONFIG = Path(__file__).parents[2] / "trainers" / "configs" / "digits.py"
 _FLAGS = (
-    f"--config={_CONFIG}",
     "--strategy=one_device",
     "--config.batch_size=32",
     "--config.log_steps=2",
@@ -25,6 +24,7 @@ def train(
     total_steps: int,
     engine: str = "tensorflow",
     module: tuple[str, ...] = ("trainers.train",),
+    config: Path = _CONFIG,
 ) -> "subprocess.CompletedProcess[str]":
     """Trains and waits for the end.
 
@@ -35,11 +35,14 @@ def train(
         engine: `tensorflow` or `jax`.
         module: What to run: the command, or one that brings about a fault in it, with its
             arguments.
+        config: The configuration file.
 
     Raises:
         subprocess.TimeoutExpired: If it hangs.
     """
-    process = start(workdir, *flags, total_steps=total_steps, engine=engine, module=module)
+    process = start(
+        workdir, *flags, total_steps=total_steps, engine=engine, module=module, config=config
+    )
     try:
         output, errors = process.communicate(timeout=PATIENCE)
     finally:
@@ -53,12 +56,19 @@ def start(
     total_steps: int,
     engine: str = "tensorflow",
     module: tuple[str, ...] = ("trainers.train",),
+    config: Path = _CONFIG,
 ) -> "subprocess.Popen[str]":
     """Starts a training; as for `train`."""
-    command = [sys.executable, "-m", *module, *_FLAGS, f"--config.total_steps={total_steps}"]
+    command = [sys.executable, "-m", *module, f"--config={config}", *_FLAGS]
     backend = {"KERAS_BACKEND": engine, "TF_CPP_MIN_LOG_LEVEL": "2"}
     return subprocess.Popen(
-        [*command, f"--engine={engine}", *flags, f"--workdir={workdir}"],
+        [
+            *command,
+            f"--config.total_steps={total_steps}",
+            f"--engine={engine}",
+            *flags,
+            f"--workdir={workdir}",
+        ],
         env={**os.environ, **backend},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
