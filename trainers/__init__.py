@@ -3,6 +3,8 @@
 import os
 import sys
 
+# First of all, so that what libraries do at the end comes before it.
+import trainers.ending  # noqa: F401
 from trainers.backend import choose_backend
 
 # TensorFlow's start-up notices would bury the progress line.

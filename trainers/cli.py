@@ -10,6 +10,7 @@ from typing import NoReturn
 from absl import app
 from absl import flags
 
+from trainers import ending
 from trainers.errors import ConfigurationError
 from trainers.errors import DataError
 from trainers.errors import ExportError
@@ -47,8 +48,13 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], None]) -> NoRetur
 
     def guarded(argv: list[str]) -> None:
         del argv
+        ending.end_with(STATUS_FAILED)  # of an error that is not known below
         try:
             main()
+            ending.end_with(0)
+        except SystemExit as end:
+            ending.end_with(end.code if isinstance(end.code, int) else int(end.code is not None))
+            raise
         except ConfigurationError as error:
             _fail(str(error), STATUS_WRONG_USAGE)
         except LostHostError as error:
@@ -100,7 +106,10 @@ def parse_known_flags(argv: list[str], flag_values: flags.FlagValues = flags.FLA
         ConfigurationError: If an argument is no flag.
         flags.Error: If a flag is unknown or its value is wrong.
     """
-    rest = flag_values(argv)[1:]
+    try:
+        rest = flag_values(argv)[1:]
+    except flags.IllegalFlagValueError as error:
+        raise flags.IllegalFlagValueError(_plain(str(error))) from error
     if rest:
         cure = " Write --config.key=value to override a configuration key."
         raise ConfigurationError(
@@ -109,9 +118,23 @@ def parse_known_flags(argv: list[str], flag_values: flags.FlagValues = flags.FLA
         )
 
 
+def _plain(message: str) -> str:
+    """Returns what absl says of a wrong value, with what is expected in place of Python's words."""
+    for words, expected in (
+        ("invalid literal for int()", "a whole number"),
+        ("could not convert string to float", "a number"),
+        ("Non-boolean argument", "true or false"),
+    ):
+        flag, found, _ = message.partition(words)
+        if found:
+            return flag.rstrip(" ('") + f" expected {expected}"
+    return message
+
+
 def _fail(message: str, status: int, at_once: bool = False) -> NoReturn:
     print(f"error: {message}", file=sys.stderr, flush=True)
     if at_once:
         sys.stdout.flush()
         os._exit(status)
+    ending.end_with(status)
     raise SystemExit(status)

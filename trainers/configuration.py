@@ -16,6 +16,7 @@ from tokenlearner_keras import VisionTransformerConfig
 from tokenlearner_keras.models.x2plus1d_config import X2Plus1DConfig
 from trainers.cli import parse_known_flags
 from trainers.configuration_arguments import asks_for_help
+from trainers.configuration_arguments import describe_type
 from trainers.configuration_arguments import quote_sets
 from trainers.configuration_arguments import split_config_argument
 from trainers.data.preprocessing_config import PreprocessingConfig
@@ -233,7 +234,11 @@ def complete_config(config: ConfigDict) -> ConfigDict:
         try:
             target[name] = value
         except (TypeError, ValueError) as error:
-            raise ConfigurationError(f"Configuration key {key!r}: {error}") from error
+            raise ConfigurationError(
+                f"Configuration key {key!r} must be {describe_type(target.get_type(name))}. "
+                f"Received: {value!r}."
+            ) from error
+    _check_none(dict(_leaves(config)))
     if "fields_set_to_none" not in config:  # else it is a base_config(), full of placeholders
         _note_none(complete, dict(_leaves(config)))
     return complete
@@ -261,6 +266,13 @@ def _check_key(key: str, config: ConfigDict) -> None:
 
 def _note_none(config: ConfigDict, given: dict[str, Any]) -> None:
     """Remembers which fields of the model were set to None, not left out."""
+    unknown = set(map(str, config.fields_set_to_none)) - set(config.model)
+    if unknown:
+        raise ConfigurationError(
+            "Configuration key 'fields_set_to_none' must be a tuple of names of the model's "
+            f"fields, which the trainer fills by itself. Received: {config.fields_set_to_none!r}. "
+            "Leave it out."
+        )
     names = [key.removeprefix("model.") for key, value in given.items() if value is None]
     fields = [name for name in names if name in config.model and name != "name"]
     config.fields_set_to_none = tuple(sorted({*config.fields_set_to_none, *fields}))
@@ -272,7 +284,13 @@ def _check_none(overrides: dict[str, Any]) -> None:
     optional |= {"optimizer.global_clipnorm", "video.scale_jitter"}
     for key, value in overrides.items():
         if value is None and key not in optional:
-            raise ConfigurationError(f"Configuration key {key!r} must not be None.")
+            section, _, name = key.rpartition(".")
+            target = base_config()[section] if section else base_config()
+            kind = describe_type(target.get_type(name))
+            raise ConfigurationError(
+                f"Configuration key {key!r} must be {kind}. Received: None. Leave it out for "
+                f"its default, {target[name]!r}."
+            )
 
 
 def _replace_durations(config: ConfigDict, overrides: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from absl import flags
+from ml_collections import ConfigDict
 from ml_collections import config_flags
 from ml_collections.config_flags import tuple_parser
 
@@ -59,6 +60,18 @@ def quote_sets(argument: str) -> str:
         return argument
     entries = () if value == "None" else tuple(filter(None, value.split(",")))
     return f"{_EVAL_SETS}{entries!r}"
+
+
+def describe_type(kind: type) -> str:
+    """Returns the words for the values of a type, for "must be ..."."""
+    return {
+        bool: "True or False",
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+        tuple: "a tuple, such as (0.5, 1.0)",
+        ConfigDict: "a section with keys of its own",
+    }.get(kind, f"of the type {kind.__name__}")
 
 
 def asks_for_help(argv: list[str]) -> bool:

@@ -8,6 +8,8 @@ from trainers.errors import ConfigurationError
 
 NAMES = ("total", "warmup", "log", "eval", "checkpoint")
 UNITS = ("steps", "epochs", "examples", "percent")
+#: Steps are counted in int32 by tf.data, by XLA and by Keras' optimizers.
+MAX_STEPS = 2**31 - 1
 
 
 def duration_steps(
@@ -54,14 +56,24 @@ def duration_steps(
         raise ConfigurationError(f"{keys[unit]} must be a number of at least 0. Received: {value}.")
     if unit == "percent" and total_steps is None:
         raise ConfigurationError(
-            f"{keys[unit]} is a share of the whole training and has no meaning for "
+            f"{keys[unit]}={value:g} is a share of the whole training and has no meaning for "
             f"{name!r} itself. Use {keys['steps']}, {keys['epochs']} or "
             f"{keys['examples']}."
         )
-    steps = {
+    steps = _steps(unit, value, num_examples, config.batch_size, total_steps)
+    if steps > MAX_STEPS:
+        raise ConfigurationError(
+            f"{keys[unit]} must be at most {MAX_STEPS:,} steps. Received: {value:g}."
+        )
+    return max(1, round(steps)) if value > 0 else 0
+
+
+def _steps(
+    unit: str, value: float, num_examples: int, batch_size: int, total_steps: int | None
+) -> float:
+    return {
         "steps": value,
-        "epochs": value * num_examples / config.batch_size,
-        "examples": value / config.batch_size,
+        "epochs": value * num_examples / batch_size,
+        "examples": value / batch_size,
         "percent": value / 100 * (total_steps or 0),
     }[unit]
-    return max(1, round(steps)) if value > 0 else 0

@@ -93,7 +93,10 @@ def configured_sets(data: ConfigDict) -> list[EvaluationSet]:
     Raises:
         ConfigurationError: If an entry is wrong, or a name stands for two things.
     """
-    sets = parse_sets((data.eval_split, *data.eval_sets), data)
+    try:
+        sets = parse_sets((data.eval_split, *data.eval_sets), data)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"data.eval_split, data.eval_sets: {error}") from error
     for reserved in ("train", data.final_split):
         if reserved in [each.name for each in sets]:
             raise ConfigurationError(

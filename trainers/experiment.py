@@ -74,7 +74,10 @@ def make_durations(config: ConfigDict, num_examples: int) -> Schedule:
     """
     total = duration_steps(config, "total", num_examples=num_examples)
     if total < 1:
-        raise ConfigurationError("The training must last at least one step. Received 0.")
+        raise ConfigurationError(
+            "total_steps, total_epochs or total_examples: the training must last at least one "
+            "step. Received: 0."
+        )
     defaults = {"warmup": 0, "log": max(1, total // 100), "eval": 0, "checkpoint": 0}
     steps = {
         name: duration_steps(
@@ -230,8 +233,8 @@ def check_training(config: ConfigDict) -> None:
     check_limit(config.data.max_bad_examples)
     if config.data.multi_label and config.loss != "sigmoid":
         raise ConfigurationError(
-            "data.multi_label needs a loss for several labels at once: loss='sigmoid'. Received "
-            f"loss={config.loss!r}."
+            "data.multi_label=True needs a loss for several labels at once: loss='sigmoid'. "
+            f"Received loss={config.loss!r}."
         )
     if config.data.multi_label:
         check_average_precision()

@@ -46,7 +46,7 @@ def check_configuration(config: ConfigDict, workdir: str | None) -> None:
         check_init_from(config.init_from)
     for split in ("train_split", "final_split"):
         if config.data[split]:
-            check_source(config.data.source, config.data[split])
+            check_source(config.data.source, config.data[split], f"data.{split}")
     # What the name tells is known before the data are rendered or read.
     _check_labels(config.data.source, several_labels(config.data.source), config.data.multi_label)
     configured_sets(config.data)

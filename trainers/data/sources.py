@@ -126,8 +126,13 @@ def reads_directory(name: str) -> bool:
     return name in _IN_A_FOLDER or name.startswith("tfds:")
 
 
-def check_source(name: str, split: str) -> None:
+def check_source(name: str, split: str, key: str = "split") -> None:
     """Checks the names of a source and of a split, without opening any data.
+
+    Args:
+        name: as `data.source`.
+        split: one of the source's splits.
+        key: what the split is called in messages.
 
     Raises:
         ConfigurationError: unknown name or split, with the nearest one.
@@ -135,7 +140,7 @@ def check_source(name: str, split: str) -> None:
     splits = TFDS_SPLITS if name.startswith("tfds:") else SPLITS
     if split not in splits:
         raise ConfigurationError(
-            f"Unknown split {split!r}: expected one of {', '.join(splits)}."
+            f"Unknown {key} {split!r}: expected one of {', '.join(splits)}."
             + did_you_mean(split, splits)
         )
     if reads_directory(name):

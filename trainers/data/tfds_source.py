@@ -83,6 +83,10 @@ class TfdsSource:
         """The number of classes."""
         return len(self.class_names)
 
+    def identity(self, index: int) -> str:
+        """Names a record for messages: its file and its number there."""
+        return self._records.identity(self._start + index)
+
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
         """Reads one example; see `trainers.data.sources.Source`."""
         serialized, identity = tf.numpy_function(

@@ -97,10 +97,11 @@ _CHOICES: dict[str, tuple[object, ...]] = {
 }
 
 
-def _pair(name: str, value: object) -> tuple[object, object]:
+def _pair(name: str, value: object) -> tuple[float, float]:
     if isinstance(value, (tuple, list)) and len(value) == 2:
-        return (value[0], value[1])
-    raise _wrong(name, "two numbers, such as (224, 224) for a size", value)
+        if all(isinstance(each, (int, float)) for each in value):
+            return (value[0], value[1])
+    raise _wrong(name, "two numbers, such as (0.5, 1.0)", value)
 
 
 def _wrong(name: str, expected: str, received: object) -> ConfigurationError:
