@@ -12,16 +12,13 @@ import hashlib
 import io
 import json
 import re
-import zipfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenlearner_keras.weights.npz_file import DAMAGE
-from tokenlearner_keras.weights.npz_file import iterate_archive
 from trainers import files
+from trainers.checkpoint_arrays import read_arrays
 from trainers.errors import DataError
 from trainers.files import AnyPath
 
@@ -105,11 +102,8 @@ def read_checkpoint(directory: AnyPath, step: int) -> Arrays:
     if hashlib.sha256(payload).hexdigest() != manifest["sha256"]:
         raise DamagedCheckpointError("its sha256 is not the one that was saved")
     try:
-        with zipfile.ZipFile(io.BytesIO(payload)) as archive:
-            # Arrays are saved as they are: together they take no more than the file.
-            size = len(payload)
-            return dict(iterate_archive(archive, Path(_ARRAYS), size, max_bytes=size))
-    except (*DAMAGE, ValueError) as error:
+        return read_arrays(payload)
+    except ValueError as error:
         raise DamagedCheckpointError(f"{_ARRAYS} holds no arrays: {_one_line(error)}") from error
 
 

@@ -100,9 +100,9 @@ def configured_sets(data: ConfigDict) -> list[EvaluationSet]:
     for reserved in ("train", data.final_split):
         if reserved in [each.name for each in sets]:
             raise ConfigurationError(
-                f"Evaluation sets: the name {reserved!r} is taken by other rows of "
-                f"metrics.jsonl. Give the set another one, such as 'my_{reserved}={reserved}', "
-                "or leave it out."
+                f"data.eval_split, data.eval_sets: the name {reserved!r} is taken by the rows "
+                f"of data.train_split or data.final_split in metrics.jsonl. Give the set another "
+                f"one, such as 'my_{reserved}={reserved}', or leave it out."
             )
     _check_not_trained_on(sets, data)
     return sets

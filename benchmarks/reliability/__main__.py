@@ -1,6 +1,6 @@
 """Runs all parts, one after the other, and writes `results/reliability.csv`.
 
-    python -m benchmarks.reliability [--workdir=DIR]
+    python -m benchmarks.reliability [--folder=DIR]
 
 Each part runs in a process of its own, goes on where it was interrupted if it takes long, and
 replaces its rows in the CSV. The exit status is 1 if something did not hold. All of them take
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
 
 
 def _run(name: str) -> int:
-    command = [sys.executable, "-m", f"benchmarks.reliability.{name}", f"--workdir={FLAGS.workdir}"]
+    command = [sys.executable, "-m", f"benchmarks.reliability.{name}", f"--folder={FLAGS.folder}"]
     print(f"== {name}", flush=True)
     return subprocess.run(command, check=False).returncode
 

@@ -101,10 +101,12 @@ def _names(change: Change, message: str) -> bool:
 def _forms(value: object) -> set[str]:
     text = str(value)
     forms = {text, repr(value), repr(text)[1:-1], *(() if text else ("none", "=:"))}
-    forms.add(repr(text.split(",")[0].strip()))
+    forms.add(repr(re.split("[,@:]", text)[0].strip()))
     with contextlib.suppress(SyntaxError, ValueError):
         value = ast.literal_eval(text)
     forms |= {str(value), *((str(tuple(value)),) if isinstance(value, (list, dict)) else ())}
+    if isinstance(value, (list, tuple)):
+        forms |= set(map(str, value))  # a message may show the wrong one alone
     with contextlib.suppress(TypeError, ValueError, OverflowError):
         number = float(value)  # type: ignore[arg-type]
         forms |= {f"{number:g}", str(number), str(int(number))}

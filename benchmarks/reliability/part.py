@@ -40,8 +40,8 @@ Measure = Callable[[Path], Iterator[Row]]
 
 
 def define_flags() -> None:
-    """Defines `--workdir`."""
-    flags.DEFINE_string("workdir", f"workdir/{NAME}", "Where the runs go.")
+    """Defines `--folder`."""
+    flags.DEFINE_string("folder", f"workdir/{NAME}", "Where the runs go.")
 
 
 def run(name: str, measure: Measure) -> NoReturn:
@@ -54,7 +54,7 @@ def run(name: str, measure: Measure) -> NoReturn:
 
     def main(argv: list[str]) -> None:
         del argv
-        workdir = Path(FLAGS.workdir) / name
+        workdir = Path(FLAGS.folder) / name
         workdir.mkdir(parents=True, exist_ok=True)
         rows = list(_printed(measure(workdir)))
         _write(name, rows)

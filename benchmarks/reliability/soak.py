@@ -33,8 +33,8 @@ _FLAGS = (
 def measure(workdir: Path) -> Iterator[Row]:
     """Yields a row an engine."""
     for engine in ("tensorflow", "jax"):
-        memory, files = _watched(workdir / f"run_{engine}", engine)
-        grown = [_growth(each) for each in (memory, files)]
+        memory, files = watched(workdir / f"run_{engine}", engine)
+        grown = [growth(each) for each in (memory, files)]
         yield Row(
             f"{STEPS:,} steps, {engine}: memory and open files grow by less than "
             f"{MOST_GROWTH:.0%} after the first tenth of them",
@@ -45,7 +45,7 @@ def measure(workdir: Path) -> Iterator[Row]:
         )
 
 
-def _watched(run: Path, engine: str) -> tuple[list[float], list[float]]:
+def watched(run: Path, engine: str) -> tuple[list[float], list[float]]:
     """Returns resident bytes and open files, second by second after the first tenth."""
     shutil.rmtree(run, ignore_errors=True)
     process = start(run, *_FLAGS, total_steps=STEPS, engine=engine)
@@ -75,7 +75,7 @@ def _step(run: Path) -> int:
     return int(rows[-1]["step"]) if rows else 0
 
 
-def _growth(samples: list[float]) -> float:
+def growth(samples: list[float]) -> float:
     """Returns the growth from the first fifth of the samples to the last one."""
     count = max(1, len(samples) // 5)
     return statistics.median(samples[-count:]) / statistics.median(samples[:count]) - 1

@@ -42,7 +42,7 @@ def test_every_unit(unit: str, value: float, steps: int) -> None:
         ({"total_steps": -1}, "total_steps must be a number of at least 0"),
         ({"total_epochs": float("nan")}, "total_epochs must be a number"),
         ({"total_examples": float("inf")}, "total_examples must be a number"),
-        ({"total_percent": 50}, "total_percent is a share of the whole training"),
+        ({"total_percent": 50}, "total_percent=50 is a share of the whole training"),
         ({"total_steps": 0}, "at least one step"),
         ({"total_steps": 9, "log_epochs": -1}, "log_epochs must be"),
         ({"total_steps": 9, "eval_steps": 1, "eval_percent": 1}, "one unit"),

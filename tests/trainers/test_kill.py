@@ -15,6 +15,8 @@ from tests.trainers.small_runs import assert_same_arrays
 from tests.trainers.small_runs import checkpoint_arrays
 from tests.trainers.small_runs import config_file
 from tests.trainers.small_runs import rows
+from tests.trainers.video_runs import TRANSFORMER
+from tests.trainers.video_runs import video_config
 from trainers import files
 from trainers.checkpointing import CheckpointStore
 from trainers.errors import ConfigurationError
@@ -52,9 +54,10 @@ def _listed(workdir: Path) -> list[str]:
 
 
 _KILLED, _TERMINATED = -signal.SIGKILL, 128 + signal.SIGTERM
-#: Where to stop, one run after the other; how it ends, and the newest checkpoint after it.
+#: By engine and kind, where to stop, one run after the other; how it ends, and the newest
+#: checkpoint after it.
 STOPS = {
-    "tensorflow": {
+    ("tensorflow", "image"): {
         # The arrays of step 4, half written in the background.
         "write:arrays.npz:2": (_KILLED, {2}),
         # In the steps from 4 on, perhaps while the checkpoint of step 4 is being written.
@@ -62,33 +65,36 @@ STOPS = {
         # All is done, but the model is only half there.
         "write:model.keras:1": (_KILLED, {10}),
     },
-    "jax": {
+    ("jax", "image"): {
         "write:arrays.npz:2": (_KILLED, {2}),
         # In the steps from 3 to 4, which are finished.
         "terminate:2": (_TERMINATED, {4}),
     },
+    ("tensorflow", "video"): {"steps:3": (_KILLED, {2, 4})},
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", STOPS)
-def test_stopped_runs_end_like_one_that_was_not(tmp_path: Path, backend: str) -> None:
+@pytest.mark.parametrize(("backend", "kind"), STOPS)
+def test_stopped_runs_end_like_one_that_was_not(tmp_path: Path, backend: str, kind: str) -> None:
     pytest.importorskip(backend)
     start = functools.partial(processes.start, backend=backend)
-    flags = [f"--config={config_file(tmp_path)}", "--strategy=one_device", *FLAGS]
+    config = config_file(tmp_path) if kind == "image" else _video_file(tmp_path)
+    flags = [f"--config={config}", "--strategy=one_device", *FLAGS]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     never_killed = start("trainers.train", *flags, f"--workdir={whole}")
-    for point, (status, newest) in STOPS[backend].items():
+    for point, (status, newest) in STOPS[backend, kind].items():
         process = start("tests.trainers.killed_training", point, *flags, f"--workdir={killed}")
         _, errors = process.communicate(timeout=300)
         assert process.returncode == status, errors
         listed = _listed(killed)
         assert all(line.split()[1] == "ok" for line in listed)
-        assert int(listed[-1].split()[0]) in newest
+        step = int(listed[-1].split()[0])
+        assert step in newest
         assert not (killed / "model.keras").exists()
     process = start("trainers.train", *flags, f"--workdir={killed}")
     output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0 and f"resuming at step {max(newest)}" in output, errors
+    assert process.returncode == 0 and f"resuming at step {step}" in output, errors
     _, errors = never_killed.communicate(timeout=300)
     assert never_killed.returncode == 0, errors
 
@@ -99,6 +105,12 @@ def test_stopped_runs_end_like_one_that_was_not(tmp_path: Path, backend: str) ->
     for left, right in zip(*(model.get_weights() for model in models), strict=True):
         np.testing.assert_array_equal(left, right)
     assert {path.name for path in killed.iterdir()} == {path.name for path in whole.iterdir()}
+
+
+def _video_file(folder: Path) -> Path:
+    path = folder / "video.py"
+    path.write_text(video_config(folder, TRANSFORMER, multi_label=False))
+    return path
 
 
 class _Signals:

@@ -220,9 +220,9 @@ class VisionTransformerConfig:
     def _check_grid(self) -> None:
         if 0 in self.grid_size:
             raise ValueError(
-                f"The image must hold at least one whole patch of {self.patch_size} "
-                f"pixels. Received image_size={self.image_size}. Use larger images or "
-                "smaller patches."
+                f"`image_size` must hold at least one whole patch of `patch_size`="
+                f"{self.patch_size} pixels. Received image_size={self.image_size}. Use larger "
+                "images or smaller patches."
             )
         dropped = [
             size % patch for size, patch in zip(self.image_size, self.patch_size, strict=True)
