@@ -231,6 +231,8 @@ def complete_config(config: ConfigDict) -> ConfigDict:
         _check_key(key, complete)
         section, _, name = key.rpartition(".")
         target = complete[section] if section else complete
+        if value is None:  # which has no type; an override has to be read by one
+            value = config_dict.placeholder(target.get_type(name))
         try:
             target[name] = value
         except (TypeError, ValueError) as error:

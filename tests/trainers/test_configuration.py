@@ -190,6 +190,27 @@ def test_only_a_none_that_was_given_reaches_the_model(file: str) -> None:
     assert "representation_size" not in fields
 
 
+@pytest.mark.parametrize(
+    ("section", "name", "override", "value"),
+    [
+        ("optimizer", "global_clipnorm", "0.5", 0.5),
+        ("video", "scale_jitter", "(0.5, 1.0)", (0.5, 1.0)),
+        ("model", "token_learner", "v1.0", "v1.0"),
+    ],
+)
+def test_a_none_in_the_file_can_be_overridden(
+    tmp_path: Path, section: str, name: str, override: str, value: object
+) -> None:
+    path = tmp_path / "experiment.py"
+    path.write_text(
+        "from ml_collections import ConfigDict\n"
+        f"def get_config():\n    return ConfigDict({{{section!r}: {{{name!r}: None}}}})\n"
+    )
+    for arguments, expected in (([], None), ([f"--config.{section}.{name}={override}"], value)):
+        config = parse(f"--config={path}", *arguments).config
+        assert config[section][name] == expected
+
+
 def test_a_none_in_the_file_reaches_the_model() -> None:
     config = complete_config(ConfigDict({"model": {"fuser_bottleneck_dim": None}}))
     assert model_fields(config) == {"fuser_bottleneck_dim": None}

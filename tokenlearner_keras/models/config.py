@@ -204,8 +204,8 @@ class VisionTransformerConfig:
             )
         if self._embedded_frames < self.tubelet_size:
             raise ValueError(
-                f"A video needs at least tubelet_size={self.tubelet_size} frames. "
-                f"Received {self._embedded_frames}."
+                f"A video needs at least tubelet_size={self.tubelet_size} frames. Received "
+                f"num_frames={self.num_frames}, sample_frames={self.sample_frames}."
             )
         dropped = self._embedded_frames % self.tubelet_size
         if dropped:
