@@ -48,6 +48,11 @@ class Outcome:
     seconds: float
 
 
+def command_line(setting: Setting, folder: Path) -> list[str]:
+    """Returns the arguments, of a file `config.py` in the folder."""
+    return [f"--config={folder}/config.py", f"--workdir={folder}/run", *setting.arguments()]
+
+
 def check(setting: Setting, folder: Path) -> Outcome:
     """Reads a file and a command line, and checks them as the command does.
 
@@ -55,15 +60,13 @@ def check(setting: Setting, folder: Path) -> Outcome:
         setting: The file and the command line.
         folder: Where the file goes; the work directory is one in it.
     """
-    path = folder / "config.py"
-    path.write_text(setting.file())
-    arguments = [f"--workdir={folder}/run", *setting.arguments()]
+    (folder / "config.py").write_text(setting.file())
     start = time.perf_counter()
     kind, message = "accepted", ""
     try:
         with contextlib.chdir(folder), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            _check(["train", f"--config={path}", *arguments])
+            _check(["train", *command_line(setting, folder)])
     except (ConfigurationError, flags.Error) as error:
         kind, message = "refused", str(error)
     except Exception as error:  # what a user would see as a traceback

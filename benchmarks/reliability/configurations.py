@@ -5,8 +5,9 @@ accepted, or refused by a message that names the key, its value and what is allo
 real commands; what the checks accept ends as a dry run, which builds everything and takes a step.
 """
 
-import shutil
+import os
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -19,16 +20,17 @@ from benchmarks.reliability import random_configurations
 from benchmarks.reliability.checked_configurations import PATIENCE
 from benchmarks.reliability.checked_configurations import Outcome
 from benchmarks.reliability.checked_configurations import check
+from benchmarks.reliability.checked_configurations import command_line
 from benchmarks.reliability.checked_configurations import is_clear
 from benchmarks.reliability.part import Row
 from benchmarks.reliability.random_configurations import Setting
 from benchmarks.reliability.small_runs import PATIENCE as COMMAND_PATIENCE
-from benchmarks.reliability.small_runs import train
 
 SETTINGS = 10_000
 COMMANDS = 50
 # Larger numbers may be right and need a larger machine.
 _LARGEST = 20
+_ROOT = Path(__file__).parents[2]
 
 
 def measure(workdir: Path) -> Iterator[Row]:
@@ -79,18 +81,8 @@ def _run_commands(folder: Path) -> Row:
     chosen = _choose(folder)
     held, statuses = 0, Counter[int]()
     for setting, outcome in chosen:
-        run = folder / "run"
-        shutil.rmtree(run, ignore_errors=True)
-        (folder / "config.py").write_text(setting.file())
         try:
-            # The same folder as of the checks, for paths that are relative to it.
-            done = train(
-                run,
-                *setting.arguments(),
-                "--dry_run",
-                total_steps=2,
-                config=folder / "config.py",
-            )
+            done = _run(setting, folder)
         except subprocess.TimeoutExpired:
             print(f"hanging: {setting}", flush=True)
             continue
@@ -106,6 +98,22 @@ def _run_commands(folder: Path) -> Row:
         COMMANDS,
         held,
         ", ".join(f"status {status}: {count}" for status, count in sorted(statuses.items())),
+    )
+
+
+def _run(setting: Setting, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Runs the training as a command, where and how `check` has checked it."""
+    path = folder / "config.py"
+    path.write_text(setting.file())
+    command = [sys.executable, "-m", "trainers.train", *command_line(setting, folder)]
+    return subprocess.run(
+        [*command, "--dry_run"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(_ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"},
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_PATIENCE,
+        check=False,
     )
 
 

@@ -15,18 +15,30 @@ _IMAGE_MODEL = {
 _CONVOLUTION = {"name": "x2plus1d_m_tokenlearner", "image_size": 32, "num_frames": 8}
 #: What is changed: an image model, a video model, a convolutional one, several labels.
 BASES: Mapping[str, dict[str, Any]] = {
-    "image": {"model": _IMAGE_MODEL, "data": {"source": "digits"}, "total_steps": 2},
+    "image": {
+        "model": _IMAGE_MODEL,
+        "data": {"source": "digits"},
+        "total_steps": 2,
+        "batch_size": 8,
+    },
     "video": {
         "model": {**_IMAGE_MODEL, "name": "vivit_ti4x2_d2_tl4at1", "num_frames": 4},
         "data": {"source": "freedoom_motion"},
         "total_steps": 2,
+        "batch_size": 8,
     },
-    "convolution": {"model": _CONVOLUTION, "data": {"source": "freedoom_motion"}, "total_steps": 2},
+    "convolution": {
+        "model": _CONVOLUTION,
+        "data": {"source": "freedoom_motion"},
+        "total_steps": 2,
+        "batch_size": 8,
+    },
     "labels": {
         "model": {**_IMAGE_MODEL, "name": "vivit_ti4x2_d2_tl4at1", "num_frames": 4},
         "data": {"source": "freedoom_multilabel", "multi_label": True},
         "loss": "sigmoid",
         "total_steps": 2,
+        "batch_size": 8,
     },
 }
 _WORDS = (
@@ -54,7 +66,7 @@ _ANY = strategies.one_of(_SCALARS, _TUPLES, _TUPLES.map(list), strategies.just({
 _FLAGS = {
     "workdir": strategies.sampled_from(("", "/dev/null", "/proc/x", "gs://", "x:\\y")) | _TEXT,
     "profile_steps": strategies.sampled_from(("1:2", "0:1", "2:1", "a:b", "")) | _TEXT,
-    "engine": strategies.sampled_from(("tensorflow", "torch", "")) | _TEXT,
+    "engine": strategies.sampled_from(("tensorflow", "jax", "torch", "")) | _TEXT,
     "strategy": strategies.sampled_from(("one_device", "auto", "tpu_pod", "")) | _TEXT,
     "virtual_devices": _ANY.map(str),
     "batch_axis": _ANY.map(str),
