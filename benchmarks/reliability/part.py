@@ -54,7 +54,7 @@ def run(name: str, measure: Measure) -> NoReturn:
 
     def main(argv: list[str]) -> None:
         del argv
-        workdir = Path(FLAGS.folder) / name
+        workdir = Path(FLAGS.folder).absolute() / name
         workdir.mkdir(parents=True, exist_ok=True)
         rows = list(_printed(measure(workdir)))
         _write(name, rows)
