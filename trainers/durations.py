@@ -8,7 +8,7 @@ from trainers.errors import ConfigurationError
 
 NAMES = ("total", "warmup", "log", "eval", "checkpoint")
 UNITS = ("steps", "epochs", "examples", "percent")
-#: Steps are counted in int32 by tf.data, by XLA and by Keras' optimizers.
+#: The optimizer counts its steps in int32 on JAX.
 MAX_STEPS = 2**31 - 1
 
 

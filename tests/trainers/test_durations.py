@@ -5,6 +5,7 @@ from trainers.configuration import base_config
 from trainers.durations import duration_steps
 from trainers.errors import ConfigurationError
 from trainers.experiment import Schedule
+from trainers.experiment import check_training
 from trainers.experiment import make_durations
 
 
@@ -51,6 +52,14 @@ def test_every_unit(unit: str, value: float, steps: int) -> None:
 def test_wrong_durations(values: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         make_durations(_config(**values), num_examples=100)
+
+
+def test_too_long_is_refused_and_long_is_not() -> None:
+    for unit in ("steps", "epochs", "examples"):
+        with pytest.raises(ConfigurationError, match=f"log_{unit} must be at most"):
+            make_durations(_config(total_steps=2, **{f"log_{unit}": 1e308}), num_examples=100)
+    # Before the data are opened, their number is not known.
+    check_training(_config(total_epochs=10_000, batch_size=1))
 
 
 def test_defaults() -> None:
