@@ -12,7 +12,13 @@ from trainers.configuration import base_config
 _IMAGE_MODEL = {
     "name": "vit_ti4_d2_tl4at1", "image_size": 16, "width": 16, "num_heads": 2, "mlp_dim": 32,
 }  # fmt: skip
-_CONVOLUTION = {"name": "x2plus1d_m_tokenlearner", "image_size": 32, "num_frames": 8}
+_CONVOLUTION = {
+    **{"name": "x2plus1d_m_tokenlearner", "image_size": 32, "num_frames": 4, "stem_width": 4},
+    **{"widths": (4, 8), "inner_widths": (8, 16), "depths": (1, 2), "module_blocks": 1},
+    **{"num_tokens": 2, "num_heads": 2, "key_width": 8, "representation_size": 8},
+}
+# A dry run evaluates a batch of all views.
+_VIDEO = {"min_resize": 32, "temporal_views": 1, "spatial_views": 1}
 #: What is changed: an image model, a video model, a convolutional one, several labels.
 BASES: Mapping[str, dict[str, Any]] = {
     "image": {
@@ -24,18 +30,21 @@ BASES: Mapping[str, dict[str, Any]] = {
     "video": {
         "model": {**_IMAGE_MODEL, "name": "vivit_ti4x2_d2_tl4at1", "num_frames": 4},
         "data": {"source": "freedoom_motion"},
+        "video": _VIDEO,
         "total_steps": 2,
         "batch_size": 8,
     },
     "convolution": {
         "model": _CONVOLUTION,
         "data": {"source": "freedoom_motion"},
+        "video": _VIDEO,
         "total_steps": 2,
         "batch_size": 8,
     },
     "labels": {
         "model": {**_IMAGE_MODEL, "name": "vivit_ti4x2_d2_tl4at1", "num_frames": 4},
         "data": {"source": "freedoom_multilabel", "multi_label": True},
+        "video": _VIDEO,
         "loss": "sigmoid",
         "total_steps": 2,
         "batch_size": 8,
