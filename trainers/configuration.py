@@ -227,7 +227,9 @@ def complete_config(config: ConfigDict) -> ConfigDict:
         ConfigurationError: If a key is unknown or a value has the wrong type.
     """
     complete = base_config()
-    for key, value in _leaves(config):
+    empty = [(k, v) for k, v in config.items() if isinstance(v, ConfigDict) and not len(v)]
+    leaves = [(k, v) for k, v in empty if not isinstance(complete.get(k, v), ConfigDict)]
+    for key, value in [*leaves, *_leaves(config)]:
         _check_key(key, complete)
         section, _, name = key.rpartition(".")
         target = complete[section] if section else complete
@@ -250,7 +252,8 @@ def _leaves(config: ConfigDict, prefix: str = "") -> list[tuple[str, Any]]:
     leaves = []
     for name, value in config.items():
         key = f"{prefix}{name}"
-        if isinstance(value, ConfigDict):
+        # In a section an empty dict is a value, and a wrong one; a section may be empty.
+        if isinstance(value, ConfigDict) and (len(value) or not prefix):
             leaves += _leaves(value, f"{key}.")
         else:
             leaves.append((key, value))

@@ -86,6 +86,8 @@ def test_unknown_key_on_the_command_line(file: str, argument: str, hint: str) ->
         ("config.model.depth = 'deep'", "'model.depth'"),
         ("config.batch_size = 0.5", "'batch_size'"),
         ("config.demo = 'fast'", "'demo'"),
+        ("config.model.depth = {}", "'model.depth' must be a whole number"),
+        ("config.seed = {}", "'seed' must be a whole number"),
         ("raise RuntimeError('of the file')", "RuntimeError: of the file"),
         ("import not_a_package", "not_a_package"),
         ("return 3", "returned a int"),
