@@ -238,9 +238,10 @@ def complete_config(config: ConfigDict) -> ConfigDict:
         try:
             target[name] = value
         except (TypeError, ValueError) as error:
+            received = value.to_dict() if isinstance(value, ConfigDict) else value
             raise ConfigurationError(
                 f"Configuration key {key!r} must be {describe_type(target.get_type(name))}. "
-                f"Received: {value!r}."
+                f"Received: {received!r}."
             ) from error
     _check_none(dict(_leaves(config)))
     if "fields_set_to_none" not in config:  # else it is a base_config(), full of placeholders
