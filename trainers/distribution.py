@@ -13,12 +13,14 @@ from trainers.errors import TrainingError
 from trainers.hosts import Hosts
 from trainers.signals import own_signal_handlers
 
-# What a step raises here when another process is gone.
+# What a step raises here when another process is gone; the last two of a stream that breaks.
 _LOST = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
     tf.errors.CancelledError,
     tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+    tf.errors.UnknownError,
 )
 
 STRATEGIES = ("auto", "tpu", "mirrored", "multi_worker", "one_device")

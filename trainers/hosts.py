@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextlib import suppress
 
 from trainers.errors import ConfigurationError
 from trainers.errors import LostHostError
@@ -65,8 +66,19 @@ class Hosts:
         return self._scratch.name
 
     def all_values(self, value: int) -> list[int]:
-        """Returns the value that each host has called this with, host by host."""
-        return [value] if self._gather is None else self._gather(value)
+        """Returns the value that each host has called this with, host by host.
+
+        Raises:
+            LostHostError: If another host is gone.
+        """
+        if self._gather is None:
+            return [value]
+        try:
+            return self._gather(value)
+        # Asking the others is all that it does, and an engine's error for a host that is gone
+        # can be of many types.
+        except Exception as error:
+            raise self._lost_host(error) from error
 
     def largest(self, value: int) -> int:
         """Returns the largest of the hosts' values."""
@@ -77,8 +89,18 @@ class Hosts:
 
         A process that leaves takes the others with it, so all wait for the chief's
         last file.
+
+        Raises:
+            LostHostError: If another host is gone.
         """
         self.all_values(0)
+        self._let_others_hear()
+
+    def _let_others_hear(self) -> None:
+        """Returns when all hosts have what was gathered last, or are gone: this one may leave."""
+        # A gathering ends here before it ends elsewhere; but who begins the next has the last.
+        with suppress(LostHostError):
+            self.all_values(0)
 
     @contextmanager
     def agreement(self) -> Iterator[None]:
@@ -90,16 +112,19 @@ class Hosts:
         Raises:
             ConfigurationError: If another host has raised one; this one's own error comes
                 first.
-            TrainingError: If another host has raised something else.
+            TrainingError: If another host has raised something else, or is gone.
         """
         try:
             yield
         except Exception as error:
-            self.all_values(_REFUSED if isinstance(error, ConfigurationError) else _FAILED)
+            with suppress(LostHostError):
+                self.all_values(_REFUSED if isinstance(error, ConfigurationError) else _FAILED)
+            self._let_others_hear()
             raise
         ends = self.all_values(_WENT_WELL)
         for index, end in enumerate(ends):
             if end != _WENT_WELL:
+                self._let_others_hear()
                 kind = ConfigurationError if end == _REFUSED else TrainingError
                 raise kind(
                     f"Host {index} of {self.count} cannot go on; its own message says why. "
@@ -118,11 +143,14 @@ class Hosts:
         except self._lost as error:
             if self.count == 1:
                 raise
-            raise LostHostError(
-                f"Host {self.index} of {self.count} has lost another one "
-                f"({type(error).__name__}); its own message may say why. Start all of them "
-                "again; a training goes on from its last checkpoint."
-            ) from error
+            raise self._lost_host(error) from error
+
+    def _lost_host(self, error: Exception) -> LostHostError:
+        return LostHostError(
+            f"Host {self.index} of {self.count} has lost another one "
+            f"({_first_line(error)}); its own message may say why. Start all of them "
+            "again; a training goes on from its last checkpoint."
+        )
 
     def check_same(self, what: str, value: int) -> None:
         """Checks that all hosts have the same value.
@@ -133,11 +161,20 @@ class Hosts:
 
         Raises:
             ConfigurationError: On every host, if one has another value.
+            LostHostError: If another host is gone.
         """
         values = self.all_values(value)
         if len(set(values)) > 1:
+            self._let_others_hear()
             listed = ", ".join(f"host {index}: {each}" for index, each in enumerate(values))
             raise ConfigurationError(
                 f"The hosts differ in {what} ({listed}). Start the same command on all of "
                 "them, with a --workdir that they share."
             )
+
+
+def _first_line(error: Exception) -> str:
+    # TensorFlow says where in its graph, and then what.
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    lines = lines[1:] if lines and lines[0].startswith("Graph execution error") else lines
+    return f"{type(error).__name__}: {lines[0].strip()[:200]}" if lines else type(error).__name__

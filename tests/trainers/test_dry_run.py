@@ -20,7 +20,6 @@ from tests.trainers.worker_hosts import start_workers
 from trainers.errors import ConfigurationError
 from trainers.errors import DataError
 from trainers.errors import TrainingError
-from trainers.hosts import Hosts
 from trainers.step_memory import compiled_memory
 
 MEMORY = "memory of a replica's {} step: "
@@ -126,32 +125,6 @@ def test_exit_statuses(tmp_path: Path) -> None:
     assert wrong.returncode == 2 and "Traceback" not in wrong.stderr
     assert len([x for x in wrong.stderr.splitlines() if x.startswith("error: ")]) == 1
     assert not (tmp_path / "run").exists()
-
-
-class _TwoHosts(Hosts):
-    """One of two hosts; the other one ends every block as it is told to."""
-
-    def __init__(self, other: int) -> None:
-        super().__init__()
-        self.count, self.other, self.told = 2, other, []
-
-    def all_values(self, value: int) -> list[int]:
-        self.told.append(value)
-        return [value, self.other]
-
-
-def test_hosts_go_on_only_together() -> None:
-    with _TwoHosts(0).agreement():
-        pass
-    for other, kind in ((1, ConfigurationError), (2, TrainingError)):
-        with pytest.raises(kind, match="Host 1 of 2 cannot go on"), _TwoHosts(other).agreement():
-            pass
-    # Their own error comes first, and the other host hears of it.
-    for error, told in ((ConfigurationError("ours"), 1), (DataError("ours"), 2)):
-        hosts = _TwoHosts(1)
-        with pytest.raises(type(error), match="ours"), hosts.agreement():
-            raise error
-        assert hosts.told == [told]
 
 
 @pytest.fixture
