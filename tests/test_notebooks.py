@@ -75,7 +75,7 @@ def _run(path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     # Small data, and nothing from the network.
     monkeypatch.setenv("TOKENLEARNER_NOTEBOOKS", "small")
     notebook = nbformat.read(path, as_version=4)
-    nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+    nbclient.NotebookClient(notebook, timeout=1800, kernel_name="python3").execute()
     pictures = [
         output
         for cell in notebook.cells

@@ -15,7 +15,7 @@ _FLAGS = (
     "--config.keep_checkpoints=3",
 )
 #: Seconds after which a command counts as hanging.
-PATIENCE = 300
+PATIENCE = 1800
 
 
 def train(

@@ -2,9 +2,9 @@
 
     python -m tests.trainers.killed_training POINT FLAGS…
 
-POINT is `steps:N`, a little after the N-th block of steps has begun; `terminate:N`, SIGTERM
-as that block begins; or `FUNCTION:NAME:N`, at the N-th call of a function of
-`trainers/files.py` whose path has NAME in it. A write is killed when it has written a half.
+POINT is `steps:N`, a little after the N-th block of steps has begun and before the next one;
+`terminate:N`, SIGTERM as that block begins; or `FUNCTION:NAME:N`, at the N-th call of a function
+of `trainers/files.py` whose path has NAME in it. A write is killed when it has written a half.
 """
 
 import os
@@ -29,11 +29,15 @@ def _die_later() -> None:
     threading.Timer(0.001, _die).start()
 
 
+def _never_return() -> None:
+    threading.Event().wait()
+
+
 def _terminate() -> None:
     signal.raise_signal(signal.SIGTERM)
 
 
-def _end_in_steps(number: int, end: Callable[[], None]) -> None:
+def _end_in_steps(number: int, end: Callable[[], None], then: Callable[[], None]) -> None:
     run = TrainStep.run
     calls = []
 
@@ -41,6 +45,9 @@ def _end_in_steps(number: int, end: Callable[[], None]) -> None:
         calls.append(arguments)
         if len(calls) == number:
             end()
+            sums = run(self, *arguments)
+            then()
+            return sums
         return run(self, *arguments)
 
     setattr(TrainStep, "run", ending)  # noqa: B010
@@ -66,9 +73,10 @@ def _die_in_file(function: str, name: str, number: int) -> None:
 def main(point: str, arguments: list[str]) -> None:
     """Prepares the kill and runs the command."""
     kind, *name, number = point.split(":")
-    ends = {"steps": _die_later, "terminate": _terminate}
-    if kind in ends:
-        _end_in_steps(int(number), ends[kind])
+    if kind == "steps":
+        _end_in_steps(int(number), _die_later, _never_return)
+    elif kind == "terminate":
+        _end_in_steps(int(number), _terminate, lambda: None)
     else:
         _die_in_file(kind, *name, int(number))
     sys.argv = ["train", *arguments]

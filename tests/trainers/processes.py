@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Seconds, far more than anything needs on a busy machine: what hangs fails its test.
+PATIENCE = 1800
 
 
 def start(module: str, *arguments: str, backend: str = "tensorflow") -> subprocess.Popen[str]:

@@ -120,7 +120,7 @@ def test_a_kill_at_any_operation_on_a_file(tmp_path: Path) -> None:
         cwd=processes.ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=processes.PATIENCE,
         check=True,
     )
     held = done.stdout.split()

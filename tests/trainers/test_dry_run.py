@@ -18,8 +18,6 @@ from tests.trainers.worker_hosts import ends_of
 from tests.trainers.worker_hosts import error_line
 from tests.trainers.worker_hosts import start_workers
 from trainers.errors import ConfigurationError
-from trainers.errors import DataError
-from trainers.errors import TrainingError
 from trainers.step_memory import compiled_memory
 
 MEMORY = "memory of a replica's {} step: "

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from tests.trainers.processes import PATIENCE
+
 _PROGRAM = """
 import sys, time, types
 from trainers import ending
@@ -28,7 +30,7 @@ print("the last words")
 def test_a_pipeline_that_calls_python_does_not_keep_a_command() -> None:
     program = _PROGRAM.format(name="trainers.train")
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 3, done.stderr
     assert done.stdout == "the last words\n"

@@ -16,6 +16,7 @@ import keras
 import pytest
 from absl import flags
 
+from tests.trainers.processes import PATIENCE
 from tests.trainers.processes import ROOT
 from tests.trainers.processes import start
 from tests.trainers.small_runs import Trainer
@@ -290,7 +291,7 @@ def test_while_a_training_writes_and_removes(
         assert output.count("num examples 270") == 5
         assert "damaged" not in errors
         training.send_signal(signal.SIGTERM)
-        _, errors = training.communicate(timeout=120)
+        _, errors = training.communicate(timeout=PATIENCE)
         assert training.returncode == 128 + signal.SIGTERM, errors
     finally:
         training.kill()

@@ -48,7 +48,7 @@ def _without_times(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _listed(workdir: Path) -> list[str]:
     process = processes.start("trainers.checkpoints", f"--workdir={workdir}")
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=processes.PATIENCE)
     assert process.returncode == 0, errors
     return output.splitlines()
 
@@ -85,7 +85,7 @@ def test_stopped_runs_end_like_one_that_was_not(tmp_path: Path, backend: str, ki
     never_killed = start("trainers.train", *flags, f"--workdir={whole}")
     for point, (status, newest) in STOPS[backend, kind].items():
         process = start("tests.trainers.killed_training", point, *flags, f"--workdir={killed}")
-        _, errors = process.communicate(timeout=300)
+        _, errors = process.communicate(timeout=processes.PATIENCE)
         assert process.returncode == status, errors
         listed = _listed(killed)
         assert all(line.split()[1] == "ok" for line in listed)
@@ -93,9 +93,9 @@ def test_stopped_runs_end_like_one_that_was_not(tmp_path: Path, backend: str, ki
         assert step in newest
         assert not (killed / "model.keras").exists()
     process = start("trainers.train", *flags, f"--workdir={killed}")
-    output, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=processes.PATIENCE)
     assert process.returncode == 0 and f"resuming at step {step}" in output, errors
-    _, errors = never_killed.communicate(timeout=300)
+    _, errors = never_killed.communicate(timeout=processes.PATIENCE)
     assert never_killed.returncode == 0, errors
 
     assert _listed(killed) == _listed(whole)

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
@@ -324,22 +323,39 @@ def test_a_full_disk(videos: Path, convert: Convert) -> None:
         convert(ROWS, "--shards=1")
 
 
+#: The command in a process that kills itself once so many files are finished.
+_KILLED_CONVERSION = """
+import os, signal, sys
+from trainers import cli, make_video_records
+from trainers.data.video_conversion import Conversion
+
+finished = int(sys.argv.pop(1))
+save = Conversion._save_results
+
+def save_and_die(self):
+    save(self)
+    if len(self.results) >= finished:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Conversion._save_results = save_and_die
+make_video_records.define_flags()
+cli.run(make_video_records.main, cli.parse_known_flags)
+"""
+
+
 @pytest.mark.slow
 def test_a_killed_conversion_ends_with_the_same_bytes(videos: Path, convert: Convert) -> None:
     rows = ROWS * 12
     given = ("--shards=12", "--workers=2")
     convert(rows, *given, f"--output={videos / 'whole' / 'records'}")
     expected = content_of(videos / "whole")
-    module = (sys.executable, "-m", "trainers.make_video_records")
-    for wanted in (2, 6):
-        process = subprocess.Popen(
-            [*module, *arguments(videos, rows, *given)], cwd=ROOT, stderr=subprocess.DEVNULL
+    for finished in ("2", "6"):
+        command = [sys.executable, "-c", _KILLED_CONVERSION, finished]
+        process = subprocess.run(
+            [*command, *arguments(videos, rows, *given)], cwd=ROOT, stderr=subprocess.DEVNULL
         )
-        while process.poll() is None and len(content_of_shards(videos)) < wanted:
-            time.sleep(0.005)
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
-        assert wanted <= len(content_of_shards(videos)) < 12
+        assert process.returncode == -signal.SIGKILL
+        assert int(finished) <= len(content_of_shards(videos))
     done = {path: os.stat(path).st_mtime_ns for path in content_of_shards(videos)[:1]}
     convert(rows, *given)
     assert content_of(videos) == expected

@@ -15,6 +15,7 @@ import pytest
 from tests.trainers.equality import FEWER_CASES
 from tests.trainers.equality import assert_same_training
 from tests.trainers.equality import on_one_replica
+from tests.trainers.processes import PATIENCE
 from tests.trainers.processes import ROOT
 from tests.trainers.small_runs import checkpoint_arrays
 from tests.trainers.small_runs import config_file
@@ -167,7 +168,7 @@ def test_control_c_ends_a_host_that_waits_for_another(tmp_path: Path, engine: st
             assert text
         time.sleep(1)  # until it is inside of TensorFlow
         workers[0].send_signal(signal.SIGINT)
-        assert workers[0].wait(timeout=60) == -signal.SIGINT
+        assert workers[0].wait(timeout=PATIENCE) == -signal.SIGINT
     assert not (tmp_path / "alone").exists()
 
 

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from tests.trainers.processes import PATIENCE
+
 # Each drops what is raised in it.
 COLLECTOR = "gc.callbacks.append(lambda *_: again or (again.append(1), signal.raise_signal({n})))"
 PROGRAM = """
@@ -18,7 +20,7 @@ stop = StopRequest().install()
 try:
     gc.collect()
     {then}
-    time.sleep(60)
+    time.sleep(600)
 except errors.Interrupted as error:
     print("stopped by", error.signal_number)
 """
@@ -27,7 +29,7 @@ except errors.Interrupted as error:
 def _output(arrange: str, then: str = "") -> tuple[str, str]:
     source = PROGRAM.format(arrange=arrange, then=then)
     done = subprocess.run(
-        [sys.executable, "-c", source], capture_output=True, text=True, timeout=50, check=True
+        [sys.executable, "-c", source], capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     return done.stdout.strip(), done.stderr
 

@@ -11,10 +11,8 @@ from contextlib import ExitStack
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.trainers.processes import PATIENCE
 from tests.trainers.processes import ROOT
-
-# Far more than any of them needs: what hangs fails the test.
-SECONDS = 300
 
 Worker = subprocess.Popen[str]
 
@@ -64,7 +62,7 @@ def start_workers(
 
 def ends_of(workers: Sequence[Worker]) -> list[tuple[int, str, str]]:
     """Returns status, output and errors of each worker."""
-    texts = [worker.communicate(timeout=SECONDS) for worker in workers]
+    texts = [worker.communicate(timeout=PATIENCE) for worker in workers]
     return [(w.returncode, *pair) for w, pair in zip(workers, texts, strict=True)]
 
 

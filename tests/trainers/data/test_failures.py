@@ -12,6 +12,7 @@ import tensorflow as tf
 from tests.trainers.data.fake_source import ArraySource
 from tests.trainers.data.fake_source import FileSource
 from tests.trainers.data.fake_source import photograph
+from tests.trainers.processes import PATIENCE
 from trainers.data.failures import describe_data_failure
 from trainers.data.failures import explain_data_failures
 from trainers.data.pipeline import evaluation_dataset
@@ -127,7 +128,7 @@ class _WatchedSource(ArraySource):
     def load(self, index: Any) -> dict[str, Any]:
         """Return one example, or fail, once another one is loaded, too."""
         self.loaded.append(int(index))
-        self.barrier.wait(timeout=60)
+        self.barrier.wait(timeout=PATIENCE)
         if index in (4, 6):
             raise DataError(f"example {int(index)} is damaged")
         return super().load(index)

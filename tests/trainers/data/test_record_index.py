@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from tests.trainers.processes import PATIENCE
 from trainers.data import checksum
 from trainers.data import record_index
 from trainers.data.checksum import masked_crc32c
@@ -59,7 +60,7 @@ def test_files_are_searched_at_the_same_time(
     together = threading.Barrier(len(shards))
 
     def scan_together(path: str, cure: str) -> NDArray[np.int64]:
-        together.wait(timeout=20)
+        together.wait(timeout=PATIENCE)
         return scan_offsets(path, cure)
 
     monkeypatch.setattr(record_index, "scan_offsets", scan_together)
