@@ -17,7 +17,7 @@ NOX_FLAGS ?=
 # A process a core, at most four: each holds a TensorFlow of its own.
 PYTEST = $(RUN) -m pytest -n auto --maxprocesses=4 --dist worksteal
 
-.PHONY: demo demo-video test backends readme lint clean
+.PHONY: demo demo-video test test-all backends readme lint clean
 
 demo: $(INSTALLED)
 	$(RUN) -m trainers.train --config=trainers/configs/demo.py --workdir=$(DEMO_WORKDIR) $(DEMO_FLAGS)
@@ -27,8 +27,13 @@ demo-video: $(INSTALLED)
 	$(RUN) -m trainers.train --config=trainers/configs/demo_video.py --workdir=$(DEMO_VIDEO_WORKDIR) $(DEMO_FLAGS)
 	$(RUN) -m trainers.demo_video --workdir=$(DEMO_VIDEO_WORKDIR)
 
+# What shows that the installation and a change are sound, in minutes; TEST_FLAGS="-m slow" for the
+# rest, test-all for both.
 test: $(INSTALLED)
-	$(PYTEST) $(TEST_FLAGS)
+	$(PYTEST) -m "not slow and not extra" $(TEST_FLAGS)
+
+test-all: $(INSTALLED)
+	$(PYTEST) -m "not extra" $(TEST_FLAGS)
 
 # The README's pictures, outputs and tables. The benchmarks behind the tables are run by hand.
 readme: $(INSTALLED)

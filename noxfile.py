@@ -11,8 +11,7 @@ from pathlib import Path
 import nox
 
 nox.options.sessions = [
-    *("tensorflow", "trainer", "jax", "jax_engine", "torch", "keras_hub"),
-    *("tpu_check", "addons", "package", "docs"),
+    *("tensorflow", "jax", "torch", "keras_hub", "addons", "package", "docs"),
 ]
 # uv, where it is there, installs in seconds what takes pip a minute.
 nox.options.default_venv_backend = "uv|venv"
@@ -50,6 +49,9 @@ ENGINE_TESTS += [
 ]
 # These programs are many, small and run once: optimising one takes longer than running it.
 QUICK_JAX = {"KERAS_BACKEND": "jax", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+TPU_TESTS = (f"{TRAINER_TESTS}/test_tpu_check.py", f"{TRAINER_TESTS}/test_tpu_check_jax.py")
+#: The release that the extra `tpu-check` takes, too.
+JAX_OF_TPU_CHECK = "jax==0.10.2"
 OTHER_BACKENDS = {
     "tensorflow": ("jax", "torch"),
     "jax": ("tensorflow", "torch"),
@@ -60,10 +62,12 @@ OTHER_BACKENDS = {
 def _test_library(
     session: nox.Session, backend: str, *requirements: str, **environment: str
 ) -> None:
+    """Tests the library on one backend, in an environment without the trainer's requirements."""
     session.install("--quiet", "--editable", ".[test,plots,examples]", *requirements)
     _only_this_backend(session, backend)
     session.run(
-        *PYTEST, "-m", "not slow or every_backend", *LIBRARY_TESTS, *session.posargs,
+        *PYTEST, "-m", "(not slow and not extra) or every_backend", *LIBRARY_TESTS,
+        *session.posargs,
         env={"KERAS_BACKEND": backend, **environment},
     )  # fmt: skip
 
@@ -81,31 +85,31 @@ def _only_this_backend(session: nox.Session, backend: str) -> None:
 
 @nox.session(python=NEWEST_PYTHON)
 def tensorflow(session: nox.Session) -> None:
-    """The library on the oldest TensorFlow, without the trainer's requirements."""
+    """The library, then the trainer, on the TensorFlow of Cloud TPUs: `tensorflow-tpu` 2.19.1."""
     _test_library(session, "tensorflow", OLDEST_TENSORFLOW)
-
-
-@nox.session(python=NEWEST_PYTHON)
-def trainer(session: nox.Session) -> None:
-    """The trainer on the TensorFlow of Cloud TPUs: `tensorflow-tpu` ends at 2.19.1."""
     session.install(
         "--quiet", "--editable", ".[train,demo,video,test]", OLDEST_TENSORFLOW, METADATA
     )  # fmt: skip
     tests = (*ENGINE_TESTS, f"{TRAINER_TESTS}/data")
-    session.run(*PYTEST, "-m", "not slow", *tests, *session.posargs)
+    session.run(*PYTEST, "-m", "not slow and not extra", *tests, *session.posargs)
 
 
 @nox.session(python=NEWEST_PYTHON)
 def jax(session: nox.Session) -> None:
-    """The library on JAX, without TensorFlow."""
-    _test_library(session, "jax", "jax", **QUICK_JAX)
+    """The library on JAX without TensorFlow; then, beside it, the trainer, and TPU programs.
 
-
-@nox.session(python=NEWEST_PYTHON)
-def jax_engine(session: nox.Session) -> None:
-    """The trainer's steps on JAX, on eight virtual devices; TensorFlow reads the data."""
-    session.install("--quiet", "--editable", ".[tensorflow-cpu,train,demo,video,jax,test]")
-    session.run(*PYTEST, "-m", "not slow", *ENGINE_TESTS, *session.posargs, env=QUICK_JAX)
+    The trainer's steps run on eight virtual devices; TensorFlow reads the data.
+    """
+    _test_library(session, "jax", JAX_OF_TPU_CHECK, **QUICK_JAX)
+    session.install("--quiet", "--editable", ".[tensorflow-cpu,train,demo,video,tpu-check,test]")
+    session.run(
+        *PYTEST, "-m", "not slow and not extra", *ENGINE_TESTS, *session.posargs, env=QUICK_JAX
+    )
+    # One process: libtpu lets no second one in.
+    session.run(
+        "python", "-m", "pytest", *TPU_TESTS, *session.posargs,
+        env={"KERAS_BACKEND": "tensorflow"},
+    )  # fmt: skip
 
 
 @nox.session
@@ -121,17 +125,6 @@ def keras_hub(session: nox.Session) -> None:
     session.run(
         "python", "-m", "pytest", "tests/keras_hub",
         "tests/test_notebooks.py", "-k", "keras_hub or 03_pretrained_vit", *session.posargs,
-        env={"KERAS_BACKEND": "tensorflow"},
-    )  # fmt: skip
-
-
-@nox.session(python=NEWEST_PYTHON)
-def tpu_check(session: nox.Session) -> None:
-    """The trainer's steps compiled for TPUs, which needs JAX beside TensorFlow."""
-    session.install("--quiet", "--editable", ".[tensorflow-cpu,train,tpu-check,demo,test]")
-    session.run(
-        "python", "-m", "pytest", "tests/trainers/test_tpu_check.py",
-        "tests/trainers/test_tpu_check_jax.py", *session.posargs,
         env={"KERAS_BACKEND": "tensorflow"},
     )  # fmt: skip
 

@@ -1,7 +1,9 @@
 """The trainer's command, inside this process."""
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from tests.trainers.small_runs import Trainer
 from tests.trainers.small_runs import assert_same_arrays
 from tests.trainers.small_runs import checkpoint_arrays
 from tests.trainers.small_runs import rows
+from trainers.checkpointing import CheckpointStore
 from trainers.errors import ConfigurationError
 from trainers.errors import DataError
 from trainers.errors import TrainingError
@@ -69,6 +72,26 @@ def test_a_run_in_pieces_ends_like_a_run_in_one_go(
     with pytest.raises(ConfigurationError, match=r"model.dropout: 0.1 there, None here"):
         trainer("whole", *flags[1:], "--config.total_steps=5")
     assert rows(whole) == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs Linux' list of open files")
+def test_a_run_opens_no_more_and_more_files(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    save = CheckpointStore.save
+
+    def save_and_count(self: CheckpointStore, *arguments: Any) -> None:
+        save(self, *arguments)
+        self.wait()  # nothing is being written while they are counted
+        opened.append(len(os.listdir("/proc/self/fd")))
+
+    monkeypatch.setattr(CheckpointStore, "save", save_and_count)
+    intervals = [f"--config.{name}_steps=1" for name in ("log", "eval", "checkpoint")]
+    trainer("run", "--config.total_steps=12", *intervals)
+    # The first ones open what stays open: TensorBoard's file, and what is loaded when needed.
+    assert len(opened) == 12 and max(opened[6:]) <= max(opened[2:6])
 
 
 WRONG = {
