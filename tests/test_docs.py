@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 import tokenlearner_keras as tk
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +33,7 @@ def test_every_page_is_in_the_menu() -> None:
         assert f": {path.relative_to(DOCS).as_posix()}\n" in menu, path
 
 
+@pytest.mark.slow
 def test_the_example_of_the_first_page_is_true() -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "index.md").read_text(), re.DOTALL)
     scope: dict = {}

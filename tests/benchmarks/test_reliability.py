@@ -6,26 +6,29 @@ import pytest
 
 from benchmarks.reliability import damaged_data
 from benchmarks.reliability import damaged_sets
-from benchmarks.reliability import soak
-
-pytestmark = pytest.mark.slow
 
 
-def test_damaged_files_of_images_and_videos(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def few_files(monkeypatch: pytest.MonkeyPatch) -> None:
     # More files than kinds of damage, and enough whole ones for a batch.
     for module in (damaged_data, damaged_sets):
         monkeypatch.setattr(module, "SHARDS", 14)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", damaged_data.KINDS)
+def test_a_damaged_file_is_named(
+    few_files: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    row = next(iter(damaged_data.measure(tmp_path, [kind])))
+    assert row.held == row.tries == 14, (row, capsys.readouterr().out)
+
+
+@pytest.mark.extra
+def test_trainings_on_damaged_files_of_images_and_videos(
+    few_files: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = list(damaged_data.measure(tmp_path))
     assert len(rows) == 6
     for row in rows:
         assert row.held == row.tries, (row, capsys.readouterr().out)
-
-
-def test_a_long_run_opens_no_more_and_more_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(soak, "STEPS", 1500)
-    _, files = soak.watched(tmp_path / "run", "tensorflow")
-    assert soak.growth(files) == 0

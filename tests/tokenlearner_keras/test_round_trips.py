@@ -134,7 +134,6 @@ def test_a_model_trains(branch: str, jit_compile: bool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.every_backend
 @pytest.mark.parametrize(("name", "overrides"), _kinds())
 def test_a_listed_kind_of_model_trains(name: str, overrides: dict[str, Any]) -> None:
     _check_training(name, **overrides)
@@ -153,8 +152,7 @@ def test_a_model_in_bfloat16_is_near_float32(branch: str) -> None:
     _check_bfloat16(name, **overrides)
 
 
-@pytest.mark.slow
-@pytest.mark.every_backend
+@pytest.mark.extra
 @pytest.mark.parametrize(("name", "overrides"), _kinds())
 def test_a_listed_kind_of_model_in_bfloat16_is_near_float32(
     name: str, overrides: dict[str, Any]

@@ -40,7 +40,10 @@ def _run(trainer: Trainer, config: str, *overrides: str) -> Path:
 
 @pytest.mark.parametrize(
     ("config", "metric"),
-    [("demo_video", "accuracy"), ("demo_video_multilabel", "mean average precision")],
+    [
+        pytest.param("demo_video", "accuracy", marks=pytest.mark.slow),
+        pytest.param("demo_video_multilabel", "mean average precision", marks=pytest.mark.extra),
+    ],
 )
 def test_the_report(
     trainer: Trainer,
@@ -64,6 +67,7 @@ def test_the_report(
         assert picture.width > picture.height
 
 
+@pytest.mark.slow
 def test_a_model_without_tokens(
     trainer: Trainer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,13 +21,10 @@ from tests.trainers.small_runs import config_file
 from tests.trainers.small_runs import rows
 from tokenlearner_keras import create_model
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(find_spec("jax") is None, reason="needs JAX beside TensorFlow"),
-]
+pytestmark = pytest.mark.skipif(find_spec("jax") is None, reason="needs JAX beside TensorFlow")
 
 ENGINES = ("tensorflow", "jax")
-STEPS = 50
+STEPS = 30
 
 
 def _run(module: str, engine: str, *flags: str) -> str:
@@ -93,17 +90,17 @@ def test_final_weights_agree(runs: dict[str, Path]) -> None:
     assert kernels and all(np.abs(expected[n] - moved[n]).max() > 0.01 for n in kernels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("engine", "other"), [("tensorflow", "jax"), ("jax", "tensorflow")])
 def test_a_checkpoint_of_one_is_evaluated_by_the_other(
     runs: dict[str, Path], engine: str, other: str
 ) -> None:
     flags = [f"--workdir={runs[other]}", f"--checkpoint={STEPS}"]
-    own, found = (_numbers(_run("trainers.evaluate", each, *flags)) for each in (other, engine))
+    found = _numbers(_run("trainers.evaluate", engine, *flags))
     (row,) = rows(runs[other], "validation")
-    assert own["num examples"] == found["num examples"] == row["num_examples"] == 269
+    assert found["num examples"] == row["num_examples"] == 269
     assert found["loss"] == pytest.approx(row["loss"], rel=1e-3)
     assert found["accuracy"] == pytest.approx(row["accuracy"], abs=1e-4)
-    assert found == pytest.approx(own, rel=1e-3)
 
 
 def _numbers(output: str) -> dict[str, float]:

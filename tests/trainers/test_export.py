@@ -47,8 +47,6 @@ Export = Callable[..., Path]
 
 pytestmark = only_on_tensorflow("an export writes its graphs")
 
-every_format = pytest.mark.parametrize("format", FORMATS)
-
 
 def _needs(format: str) -> None:
     missing = missing_modules(format)
@@ -148,20 +146,30 @@ def _evaluated(model: keras.Model) -> NDArray[np.uint8]:
     return next(iter(batches))["image"].numpy()
 
 
-@pytest.mark.slow
-@every_format
+MODELS: list[dict[str, object]] = [
+    {**TINY_MODEL, "name": "vit_ti4_d2_tl2at1_v10_fuser"},
+    {**TINY_MODEL, "name": "vit_ti4_d2_tl2at1_v10_fuser_linear", "classifier": "token"},
+    {**TINY_MODEL, "name": "vit_ti4_d2_tl2at1_fuser", "classifier": "map"},
+    {**TINY_MODEL, "name": "vit_ti2_d2_pool2at1"},
+    TRANSFORMER,
+    {**TRANSFORMER, "name": "vivit_ti8x2_d2_tl2at1_fuser"},
+    CONVOLUTIONS,
+]
+
+
 @pytest.mark.parametrize(
-    "model",
+    ("format", "model"),
+    # Every model in one format; every format has one; all of them by -m extra.
     [
-        {**TINY_MODEL, "name": "vit_ti4_d2_tl2at1_v10_fuser"},
-        {**TINY_MODEL, "name": "vit_ti4_d2_tl2at1_v10_fuser_linear", "classifier": "token"},
-        {**TINY_MODEL, "name": "vit_ti4_d2_tl2at1_fuser", "classifier": "map"},
-        {**TINY_MODEL, "name": "vit_ti2_d2_pool2at1"},
-        TRANSFORMER,
-        {**TRANSFORMER, "name": "vivit_ti8x2_d2_tl2at1_fuser"},
-        CONVOLUTIONS,
+        pytest.param(
+            format,
+            model,
+            marks=pytest.mark.slow if column % len(FORMATS) == row else pytest.mark.extra,
+            id=f"{format}-{model['name']}",
+        )
+        for row, format in enumerate(FORMATS)
+        for column, model in enumerate(MODELS)
     ],
-    ids=lambda model: model["name"],
 )
 def test_every_kind_of_model(
     command: Export, tmp_path: Path, format: str, model: dict[str, object]

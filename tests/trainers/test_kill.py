@@ -3,6 +3,7 @@
 import functools
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -17,6 +18,7 @@ from tests.trainers.small_runs import config_file
 from tests.trainers.small_runs import rows
 from tests.trainers.video_runs import TRANSFORMER
 from tests.trainers.video_runs import video_config
+from trainers import checkpoints
 from trainers import files
 from trainers.checkpointing import CheckpointStore
 from trainers.errors import ConfigurationError
@@ -46,22 +48,18 @@ def _without_times(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if k not in TIMES} for row in found]
 
 
-def _listed(workdir: Path) -> list[str]:
-    process = processes.start("trainers.checkpoints", f"--workdir={workdir}")
-    output, errors = process.communicate(timeout=processes.PATIENCE)
-    assert process.returncode == 0, errors
-    return output.splitlines()
-
-
 _KILLED, _TERMINATED = -signal.SIGKILL, 128 + signal.SIGTERM
 #: By engine and kind, where to stop, one run after the other; how it ends, and the newest
 #: checkpoint after it.
 STOPS = {
+    ("tensorflow", "in short"): {"steps:3": (_KILLED, {2, 4})},
     ("tensorflow", "image"): {
         # The arrays of step 4, half written in the background.
         "write:arrays.npz:2": (_KILLED, {2}),
         # In the steps from 4 on, perhaps while the checkpoint of step 4 is being written.
         "steps:3": (_KILLED, {2, 4}),
+        # In the second block of steps after that, which is finished.
+        "terminate:2": (_TERMINATED, {4, 8}),
         # All is done, but the model is only half there.
         "write:model.keras:1": (_KILLED, {10}),
     },
@@ -72,14 +70,19 @@ STOPS = {
     },
     ("tensorflow", "video"): {"steps:3": (_KILLED, {2, 4})},
 }
+MARKS = {"in short": (), "image": pytest.mark.slow, "video": pytest.mark.slow}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("backend", "kind"), STOPS)
-def test_stopped_runs_end_like_one_that_was_not(tmp_path: Path, backend: str, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("backend", "kind"),
+    [pytest.param(*each, marks=MARKS[each[1]]) for each in STOPS],
+)
+def test_stopped_runs_end_like_one_that_was_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], backend: str, kind: str
+) -> None:
     pytest.importorskip(backend)
     start = functools.partial(processes.start, backend=backend)
-    config = config_file(tmp_path) if kind == "image" else _video_file(tmp_path)
+    config = _video_file(tmp_path) if kind == "video" else config_file(tmp_path)
     flags = [f"--config={config}", "--strategy=one_device", *FLAGS]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     never_killed = start("trainers.train", *flags, f"--workdir={whole}")
@@ -87,10 +90,13 @@ def test_stopped_runs_end_like_one_that_was_not(tmp_path: Path, backend: str, ki
         process = start("tests.trainers.killed_training", point, *flags, f"--workdir={killed}")
         _, errors = process.communicate(timeout=processes.PATIENCE)
         assert process.returncode == status, errors
-        listed = _listed(killed)
+        assert "Traceback" not in errors
+        listed = _listed(killed, capsys)
         assert all(line.split()[1] == "ok" for line in listed)
         step = int(listed[-1].split()[0])
         assert step in newest
+        if status == _TERMINATED:
+            assert f"error: stopped by signal 15 at step {step}" in errors
         assert not (killed / "model.keras").exists()
     process = start("trainers.train", *flags, f"--workdir={killed}")
     output, errors = process.communicate(timeout=processes.PATIENCE)
@@ -98,13 +104,22 @@ def test_stopped_runs_end_like_one_that_was_not(tmp_path: Path, backend: str, ki
     _, errors = never_killed.communicate(timeout=processes.PATIENCE)
     assert never_killed.returncode == 0, errors
 
-    assert _listed(killed) == _listed(whole)
+    assert _listed(killed, capsys) == _listed(whole, capsys)
     assert _without_times(rows(killed)) == _without_times(rows(whole))
     assert [row["step"] for row in rows(killed, "train")] == [3, 6, 9, 10]
     models = [keras.saving.load_model(path / "model.keras") for path in (killed, whole)]
     for left, right in zip(*(model.get_weights() for model in models), strict=True):
         np.testing.assert_array_equal(left, right)
     assert {path.name for path in killed.iterdir()} == {path.name for path in whole.iterdir()}
+
+
+def _listed(workdir: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Returns what the command that lists checkpoints prints."""
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(checkpoints, "FLAGS", SimpleNamespace(workdir=str(workdir)))
+        checkpoints.main()
+    return capsys.readouterr().out.splitlines()
 
 
 def _video_file(folder: Path) -> Path:

@@ -37,6 +37,11 @@ DESCRIPTIONS = {
 }
 
 
+tensorflow_first = pytest.mark.parametrize(
+    "engine", ["tensorflow", pytest.param("jax", marks=pytest.mark.extra)], indirect=True
+)
+
+
 @pytest.fixture(params=DESCRIPTIONS)
 def engine(request: pytest.FixtureRequest) -> str:
     """The name of an engine."""
@@ -116,6 +121,7 @@ def test_a_run_on_two_hosts_goes_on_on_one(tmp_path: Path, engine: str) -> None:
         assert row["accuracy"] == other["accuracy"]
 
 
+@tensorflow_first
 def test_a_signal_to_one_host_stops_both(tmp_path: Path, engine: str) -> None:
     workdir = tmp_path / "stopped"
     flags = ["--config.total_steps=1000000", "--config.steps_per_loop=5", "--config.log_steps=5"]
@@ -142,7 +148,13 @@ def test_a_signal_to_one_host_stops_both(tmp_path: Path, engine: str) -> None:
 
 # JAX may abort a process that misses the first one before it can say why.
 @pytest.mark.parametrize(
-    ("engine", "victim"), [("tensorflow", 0), ("tensorflow", 1), ("jax", 1)], indirect=["engine"]
+    ("engine", "victim"),
+    [
+        pytest.param("tensorflow", 0, marks=pytest.mark.extra),
+        ("tensorflow", 1),
+        pytest.param("jax", 1, marks=pytest.mark.extra),
+    ],
+    indirect=["engine"],
 )
 def test_a_host_that_is_killed_ends_the_other(tmp_path: Path, victim: int, engine: str) -> None:
     workdir = tmp_path / "killed"
@@ -158,6 +170,7 @@ def test_a_host_that_is_killed_ends_the_other(tmp_path: Path, victim: int, engin
     assert f"error: Host {1 - victim} of 2 has lost another one" in errors
 
 
+@tensorflow_first
 def test_control_c_ends_a_host_that_waits_for_another(tmp_path: Path, engine: str) -> None:
     command = _train(tmp_path / "alone", "--strategy=multi_worker", f"--engine={engine}")
     with start_workers([command, ["json.tool", "--help"]]) as workers:
@@ -172,6 +185,7 @@ def test_control_c_ends_a_host_that_waits_for_another(tmp_path: Path, engine: st
     assert not (tmp_path / "alone").exists()
 
 
+@pytest.mark.extra
 @pytest.mark.parametrize(
     ("folders", "flags", "message"),
     [
@@ -219,6 +233,7 @@ def _assert_same_figures(report: dict[str, Any], other: dict[str, Any]) -> None:
         assert sum(map(sum, matrix)) == values["metrics"]["num_examples"]
 
 
+@tensorflow_first
 def test_two_hosts_evaluate_what_one_has_trained(tmp_path: Path, engine: str) -> None:
     pytest.importorskip("sklearn")
     workdir = tmp_path / "run"
@@ -243,6 +258,7 @@ def test_two_hosts_evaluate_what_one_has_trained(tmp_path: Path, engine: str) ->
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
 
 
+@pytest.mark.extra
 def test_two_hosts_rank_the_videos_as_one(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     text = video_config(tmp_path, TRANSFORMER, multi_label=True)
@@ -267,6 +283,7 @@ def test_two_hosts_rank_the_videos_as_one(tmp_path: Path) -> None:
         assert value == pytest.approx(row[metric], abs=1e-6)
 
 
+@pytest.mark.extra
 def test_one_host_evaluates_what_two_have_trained(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     workdir = tmp_path / "run"
@@ -283,6 +300,7 @@ def test_one_host_evaluates_what_two_have_trained(tmp_path: Path) -> None:
         assert values["metrics"]["num_examples"] == {"validation": 269, "test": 270}[name]
 
 
+@pytest.mark.extra
 @pytest.mark.parametrize("victim", [0, 1])
 def test_an_evaluation_without_a_set_on_one_host_ends_on_both(tmp_path: Path, victim: int) -> None:
     workdir = tmp_path / "run"

@@ -32,7 +32,7 @@ def test_a_range_beyond_the_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("steps", ["2:3", "4:4"])
+@pytest.mark.parametrize("steps", ["2:3", pytest.param("4:4", marks=pytest.mark.extra)])
 def test_a_profile_for_tensorboard(trainer: Trainer, tmp_path: Path, steps: str) -> None:
     workdir = trainer("run", f"--profile_steps={steps}", "--config.log_steps=4")
     (profile,) = workdir.glob("tensorboard/plugins/profile/*/*.xplane.pb")

@@ -146,7 +146,9 @@ def test_the_modern_recipe_drops_branches() -> None:
     assert last.mlp_depth.rate == last.attention_depth.rate == 0.1
 
 
-@pytest.fixture(scope="module", params=["tfrecord", "array_record"])
+@pytest.fixture(
+    scope="module", params=["tfrecord", pytest.param("array_record", marks=pytest.mark.extra)]
+)
 def data_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("tensorflow_datasets")
     if request.param == "array_record":
