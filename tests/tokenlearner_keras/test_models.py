@@ -127,7 +127,9 @@ def test_mixed_precision_gives_float32_logits(name: str) -> None:
     assert difference < 0.1 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("name", ["vit_ti8_d2_tl4at1", "vit_ti8_d2_tl4at1_v10"])
+@pytest.mark.parametrize(
+    "name", ["vit_ti8_d2_tl4at1_v10", pytest.param("vit_ti8_d2_tl4at1", marks=pytest.mark.slow)]
+)
 def test_compile_and_fit_reach_every_parameter(name: str) -> None:
     model = small_model(name, dropout=0.1, attention_dropout=0.1, stochastic_depth=0.1)
     before = [to_numpy(v) for v in model.trainable_variables]
@@ -144,6 +146,7 @@ def test_compile_and_fit_reach_every_parameter(name: str) -> None:
         assert changed or dead, variable.path
 
 
+@pytest.mark.slow
 def test_a_model_that_was_never_called_can_be_quantized() -> None:
     full, quantized = small_model("vit_ti8_d2_tl4at1"), small_model("vit_ti8_d2_tl4at1")
     quantized.set_weights(full.get_weights())

@@ -16,6 +16,8 @@ from tests.tokenlearner_keras.arrays import random
 from tokenlearner_keras.layers.batch_normalization import BatchNormalization
 from tokenlearner_keras.layers.token_learner_mha import TokenLearnerMHA
 
+pytestmark = pytest.mark.slow
+
 if keras.backend.backend() != "tensorflow":
     pytest.skip("tf.distribute is TensorFlow's", allow_module_level=True)
 

@@ -149,7 +149,10 @@ def test_frozen_weights_stay_frozen() -> None:
     assert [variable.path for variable in resized.trainable_weights] == expected
 
 
-@pytest.mark.parametrize("shape", [(40, 40), (48, 32), (33, 48)])
+@pytest.mark.parametrize(
+    "shape",
+    [(40, 40), *(pytest.param(shape, marks=pytest.mark.slow) for shape in ((48, 32), (33, 48)))],
+)
 def test_data_of_another_size_fails_and_leaves_the_model_whole(shape: tuple[int, int]) -> None:
     """Also a size that gives as many patches, whose positions would be scrambled."""
     model = small_model("vit_ti8_d2_tl4at1")

@@ -101,9 +101,7 @@ def test_a_model_comes_back_from_its_files(branch: str, tmp_path: Path) -> None:
     check_files(model, _branch(branch), random_inputs(model), tmp_path)
 
 
-@pytest.mark.parametrize(
-    "name", quick_ones(DEEP_NAMES, DEEP_NAMES[: 1 if ON_JAX else len(DEEP_NAMES)])
-)
+@pytest.mark.parametrize("name", quick_ones(DEEP_NAMES, ("vit_b16_tl16at3",)))
 def test_a_listed_model_comes_back_from_its_files(name: str, tmp_path: Path) -> None:
     _check_files(tmp_path, name)
 

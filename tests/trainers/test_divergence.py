@@ -28,8 +28,10 @@ def _step_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     ("value", "where", "tensor"),
     [
         ("nan", "input", "NaN in it is the normalised input"),
-        ("inf", "loss", "infinity in it is the loss"),
-        ("nan", "gradient", "NaN in it is the gradient of head/bias"),
+        pytest.param("inf", "loss", "infinity in it is the loss", marks=pytest.mark.slow),
+        pytest.param(
+            "nan", "gradient", "NaN in it is the gradient of head/bias", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_step_and_tensor_are_named(
@@ -43,6 +45,7 @@ def test_step_and_tensor_are_named(
     check_finite(checkpoint_arrays(tmp_path / "run", 3), 3)
 
 
+@pytest.mark.slow
 def test_before_the_first_checkpoint(trainer: Trainer, tmp_path: Path) -> None:
     bad_numbers("inf", "gradient", "2")
     with pytest.raises(TrainingError, match=r"at step 2; .* gradient of head/bias\."):
@@ -50,6 +53,7 @@ def test_before_the_first_checkpoint(trainer: Trainer, tmp_path: Path) -> None:
     assert checkpoint_steps(tmp_path / "run" / "checkpoints") == []
 
 
+@pytest.mark.slow
 def test_what_does_not_come_again_is_not_made_up(
     trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,6 +68,7 @@ def test_what_does_not_come_again_is_not_made_up(
         trainer("run", *FLAGS)
 
 
+@pytest.mark.slow
 def test_a_layer_is_named(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     call = keras.layers.LayerNormalization.call
 

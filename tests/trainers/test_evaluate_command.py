@@ -91,7 +91,7 @@ def test_training_writes_a_row_for_each_set(workdir: Path) -> None:
             assert {"accuracy", "loss"} <= row.keys() and row["num_examples"] == count
 
 
-@pytest.mark.parametrize("step", [2, 4])
+@pytest.mark.parametrize("step", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_it_finds_what_the_training_wrote(
     command: Evaluate,
     workdir: Path,
@@ -115,7 +115,9 @@ def test_it_finds_what_the_training_wrote(
     assert sorted(path for path in workdir.rglob("*")) == before
 
 
-@pytest.mark.parametrize(("batch_size", "replicas"), [(7, 1), (300, 1), (10, 2)])
+@pytest.mark.parametrize(
+    ("batch_size", "replicas"), [(7, 1), pytest.param(300, 1, marks=pytest.mark.slow), (10, 2)]
+)
 def test_batch_size_and_replicas_do_not_matter(
     command: Evaluate, workdir: Path, tmp_path: Path, batch_size: int, replicas: int
 ) -> None:

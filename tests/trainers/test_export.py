@@ -96,7 +96,7 @@ def _finished_model(workdir: Path) -> keras.Model:
 
 
 # --------------------------------------------------------------------------- formats
-@pytest.mark.parametrize("input", ["normalized", "uint8"])
+@pytest.mark.parametrize("input", ["normalized", pytest.param("uint8", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("format", [name for name in FORMATS if name != "saved_model"])
 def test_one_function(
     command: Export, workdir: Path, capsys: pytest.CaptureFixture[str], format: str, input: str
@@ -189,6 +189,7 @@ def test_every_kind_of_model(
 
 
 # -------------------------------------------------------------------------- the check
+@pytest.mark.slow
 def test_nothing_is_left_of_an_export_that_answers_otherwise(
     command: Export, workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -171,6 +171,7 @@ def test_another_model_changes_nothing(tmp_path: Path, kind: str) -> None:
         np.testing.assert_array_equal(value, before[name])
 
 
+@pytest.mark.slow
 def test_a_training_starts_there_and_resumes_without(
     trainer: Trainer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

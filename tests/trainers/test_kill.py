@@ -149,9 +149,9 @@ class _Signals:
     ("number", "place", "step"),
     [
         (signal.SIGTERM, (TrainStep, "run"), 3),
-        (signal.SIGINT, (Evaluator, "evaluate"), 8),
+        pytest.param(signal.SIGINT, (Evaluator, "evaluate"), 8, marks=pytest.mark.slow),
         # Step 4 is being saved already: the next block ends at 6.
-        (signal.SIGTERM, (CheckpointStore, "save"), 6),
+        pytest.param(signal.SIGTERM, (CheckpointStore, "save"), 6, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_saves_once(

@@ -88,7 +88,7 @@ def _rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-@pytest.mark.parametrize("step", [2, 4])
+@pytest.mark.parametrize("step", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_it_is_as_right_as_the_evaluation_says(
     command: Predict, workdir: Path, tmp_path: Path, step: int
 ) -> None:

@@ -34,7 +34,9 @@ def test_training_images_have_a_fixed_size(crop: str, interpolation: str) -> Non
 
 
 @pytest.mark.parametrize("crop", CROPS)
-@pytest.mark.parametrize("encode", [tf.io.encode_jpeg, tf.io.encode_png])
+@pytest.mark.parametrize(
+    "encode", [tf.io.encode_jpeg, pytest.param(tf.io.encode_png, marks=pytest.mark.slow)]
+)
 def test_encoded_and_raw_images_agree(crop: str, encode: Callable[[tf.Tensor], tf.Tensor]) -> None:
     encoded = encode(photograph(48, 64))
     raw = {"image": tf.io.decode_image(encoded)}

@@ -93,6 +93,7 @@ def test_training_clips_are_windows_of_consecutive_frames() -> None:
     assert 100 < sum(flips) < 200
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_and_seeds_differ() -> None:
     config = _config(
         scale_jitter=(0.9, 1.33),
