@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from tests.tokenlearner_keras.round_trips import ON_JAX
 from tests.tokenlearner_keras.round_trips import check_files
 from tests.tokenlearner_keras.round_trips import fit_three_steps
 from tests.tokenlearner_keras.round_trips import is_dead
+from tests.tokenlearner_keras.round_trips import needs_xla
 from tests.tokenlearner_keras.round_trips import quick_ones
 from tests.tokenlearner_keras.round_trips import waken
-from tests.tokenlearner_keras.round_trips import without_and_with_jit
 from tokenlearner_keras.models.model_names import model_config
 
 SMALL: dict[str, Any] = {
@@ -124,8 +125,16 @@ def _loss() -> keras.losses.Loss:
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-@without_and_with_jit
-@pytest.mark.parametrize("branch", quick_ones(BRANCHES, ("v1.1", "fuser, class token")))
+def _with_and_without_jit() -> Iterator[Any]:
+    """Yields every branch as its backend runs best, and two of them in the other way."""
+    for branch in BRANCHES:
+        is_quick = branch in ("v1.1", "fuser, class token")
+        yield pytest.param(branch, ON_JAX, marks=() if is_quick else pytest.mark.slow)
+        other = pytest.mark.slow if is_quick else pytest.mark.extra
+        yield pytest.param(branch, not ON_JAX, marks=[needs_xla, other])
+
+
+@pytest.mark.parametrize(("branch", "jit_compile"), _with_and_without_jit())
 def test_a_model_trains(branch: str, jit_compile: bool) -> None:
     model = _branch(branch)
     fit_three_steps(model, _loss(), random_inputs(model), np.array([1, 3]), jit_compile)
