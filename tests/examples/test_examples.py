@@ -33,7 +33,6 @@ def test_functional(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.every_backend
 def test_sequential(tmp_path: Path) -> None:
     assert _main("sequential")(tmp_path, epochs=EPOCHS) > ACCURACY
     lines = (tmp_path / "epochs.csv").read_text(encoding="utf-8").splitlines()
@@ -41,7 +40,6 @@ def test_sequential(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.every_backend
 def test_subclassed(tmp_path: Path) -> None:
     # Its own check: the file of the best epoch equals the model that was restored.
     assert _main("subclassed")(tmp_path, epochs=EPOCHS) > ACCURACY

@@ -11,7 +11,6 @@ import tokenlearner_keras as tk
 from tests.tokenlearner_keras.round_trips import ON_JAX
 from tests.tokenlearner_keras.round_trips import check_files
 from tests.tokenlearner_keras.round_trips import fit_three_steps
-from tests.tokenlearner_keras.round_trips import quick_ones
 from tests.tokenlearner_keras.round_trips import random
 from tests.tokenlearner_keras.round_trips import to_numpy
 from tests.tokenlearner_keras.round_trips import waken
@@ -33,7 +32,16 @@ SMALL: dict[str, Any] = {
     "num_classes": 5,
 }
 LEARNING = "x2plus1d_m_tokenlearner"
-modules = pytest.mark.parametrize("module", quick_ones(MODULES, ("conv2d_token_learner",)))
+# One by `make test`, one of each kind by `make test-all`, the others by -m extra.
+MARKS = {
+    "conv2d_token_learner": (),
+    "token_learner": pytest.mark.slow,
+    "spatial_temporal": pytest.mark.slow,
+    "conv2d_joint": pytest.mark.slow,
+}
+modules = pytest.mark.parametrize(
+    "module", [pytest.param(name, marks=MARKS.get(name, pytest.mark.extra)) for name in MODULES]
+)
 
 
 def _create(name: str = "x2plus1d_m", **overrides: Any) -> keras.Model:

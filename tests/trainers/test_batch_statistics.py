@@ -119,7 +119,7 @@ def test_a_resumed_run_has_the_same_statistics() -> None:
 
 
 @only_on_tensorflow("JAX always compiles")
-@pytest.mark.slow
+@pytest.mark.extra
 def test_a_step_compiled_by_xla_has_the_same_statistics() -> None:
     plain, compiled = _run(1, _convolutional), _run(1, _convolutional, jit_compile=True)
     plain.train(0, 2)
