@@ -41,6 +41,7 @@ from trainers.data.pipeline import training_dataset
 from trainers.data.sources import make_source
 from trainers.engines.choice import make_local_engine
 from trainers.experiment import make_durations
+from trainers.experiment import make_learning_rate
 from trainers.experiment import make_model
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
@@ -95,10 +96,10 @@ class _Arm(ABC):
     def __init__(self, config: ConfigDict) -> None:
         self.config = config
         self.source = make_source(config.data.source, config.data.train_split, config.data.data_dir)
-        schedule = make_durations(config, self.source.num_examples)
+        self.schedule = make_durations(config, self.source.num_examples)
         model_config = make_model_config(config, self.source.num_classes)
         self.preprocessing = make_preprocessing(config, model_config)
-        self.model, self.optimizer = make_model(config, model_config, schedule)
+        self.model, self.optimizer = make_model(config, model_config, self.schedule)
         self.loss = make_loss(config.loss, config.label_smoothing)
         self.step = 0
 
@@ -164,7 +165,8 @@ class _Trainer(_Arm):
         self.train_step = make_train_step(config, self.model, self.optimizer, engine)
         self.folder = tempfile.TemporaryDirectory()
         self.writer = MetricsWriter(self.folder.name, 0)
-        self.log = TrainingLog(self.writer, self.optimizer, config.batch_size)
+        learning_rate = make_learning_rate(config, self.schedule)
+        self.log = TrainingLog(self.writer, learning_rate, config.batch_size)
 
     def train(self, num_steps: int) -> None:
         end = self.step + num_steps

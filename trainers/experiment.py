@@ -23,6 +23,7 @@ from trainers.engines.engine import Engine
 from trainers.errors import ConfigurationError
 from trainers.evaluation import Evaluator
 from trainers.losses import make_loss
+from trainers.optimization import WarmupSchedule
 from trainers.optimization import exclude_from_decay
 from trainers.optimization import make_optimizer
 from trainers.optimization import make_schedule
@@ -113,6 +114,15 @@ def make_model_config(config: ConfigDict, num_classes: int) -> ModelConfig:
     return model
 
 
+def make_learning_rate(config: ConfigDict, schedule: Schedule) -> WarmupSchedule:
+    """Returns the learning rate as a function of the step, counted from 0.
+
+    Raises:
+        ConfigurationError: If a value is out of range.
+    """
+    return make_schedule(config.optimizer, warmup_steps=schedule.warmup, total_steps=schedule.total)
+
+
 def make_model(
     config: ConfigDict, model: ModelConfig, schedule: Schedule
 ) -> tuple[keras.Model, keras.optimizers.Optimizer]:
@@ -121,8 +131,7 @@ def make_model(
     Raises:
         ConfigurationError: If a value is out of range.
     """
-    rate = make_schedule(config.optimizer, warmup_steps=schedule.warmup, total_steps=schedule.total)
-    optimizer = make_optimizer(config.optimizer, rate)
+    optimizer = make_optimizer(config.optimizer, make_learning_rate(config, schedule))
     if config.ema_decay is not None:
         optimizer.use_ema = True
         optimizer.ema_momentum = config.ema_decay

@@ -18,7 +18,8 @@ from typing import Any
 
 AnyPath = str | Path
 
-_PARTIAL = ".partial-"
+#: How the name of a file begins that is being written, or was when its writer was killed.
+PARTIAL = ".partial-"
 
 
 def is_remote(path: AnyPath) -> bool:
@@ -108,7 +109,7 @@ def write_atomically(path: AnyPath, payload: bytes) -> None:
     What stops it otherwise, as Ctrl-C or a full disk, leaves no part of the new one.
     """
     folder, name = os.path.split(path)
-    partial = os.path.join(folder, f"{_PARTIAL}{name}")
+    partial = os.path.join(folder, f"{PARTIAL}{name}")
     try:
         remove(partial)  # a link would be written through
         write(partial, payload)

@@ -1,8 +1,10 @@
 """What a run tells: metrics.jsonl, TensorBoard and a live progress line."""
 
 import json
+import struct
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -22,13 +24,15 @@ class MetricsWriter:
 
     Args:
         workdir: The work directory, on any file system of TensorFlow.
-        first_step: Rows of later steps, left by a run that was killed, are dropped.
+        first_step: Rows and points of later steps, left by a run that was killed, are
+            dropped.
     """
 
     def __init__(self, workdir: AnyPath, first_step: int) -> None:
         self.path = files.join(workdir, "metrics.jsonl")
-        self._drop_rows_after(first_step)
         self._folder = files.join(workdir, "tensorboard")
+        self._drop_rows_after(first_step)
+        self._drop_points_after(first_step)
         self._tensorboard = tf.summary.create_file_writer(self._folder)
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
@@ -57,6 +61,31 @@ class MetricsWriter:
         if files.exists(self.path):
             text = "".join(json.dumps(row) + "\n" for row in kept)
             files.write_atomically(self.path, text.encode())
+
+    def _drop_points_after(self, step: int) -> None:
+        for name in files.list_names(self._folder):
+            path = files.join(self._folder, name)
+            if name.startswith(files.PARTIAL):
+                files.remove(path)  # of a kill just here; TensorBoard would read it
+            elif name.startswith("events."):
+                before = files.read(path)
+                records = _event_records(before)
+                kept = [record for record, at_step in records if at_step <= step]
+                if len(after := b"".join(kept)) < len(before):
+                    files.write_atomically(path, after)
+
+
+def _event_records(content: bytes) -> Iterator[tuple[bytes, int]]:
+    """Yields each whole record of an event file, as it stands there, and its step."""
+    start = 0
+    while start + 12 <= len(content):
+        (length,) = struct.unpack_from("<Q", content, start)  # then 4 bytes: its checksum
+        end = start + 12 + length + 4  # behind the event there are 4 bytes: its checksum
+        if end > len(content):
+            return  # cut off by a kill
+        event = tf.compat.v1.Event.FromString(content[start + 12 : end - 4])
+        yield content[start:end], event.step
+        start = end
 
 
 def read_metrics(path: AnyPath) -> list[dict[str, Any]]:
@@ -108,24 +137,28 @@ class ProgressLine:
         else:
             print(text, flush=True)
 
-    def update(self, step: int, steps_per_second: float, data_wait: float) -> None:
+    def update(self, step: int, steps_per_second: float | None, data_wait: float | None) -> None:
         """Shows the state of the training.
 
         Args:
             step: Steps done.
-            steps_per_second: Recent speed.
-            data_wait: Recent share of the time spent waiting for data, in [0, 1].
+            steps_per_second: Recent speed; None while it is not known.
+            data_wait: Recent share of the time spent waiting for data, in [0, 1]; None
+                while it is not known.
         """
-        text = (
-            f"{steps_per_second:.1f} steps/s, {steps_per_second * self.batch_size:.0f} "
-            f"{self.unit}/s, waiting for data {data_wait:.0%}"
-        )
+        text, left = "compiled", ""
+        if steps_per_second is not None and data_wait is not None:
+            text = (
+                f"{steps_per_second:.1f} steps/s, {steps_per_second * self.batch_size:.0f} "
+                f"{self.unit}/s, waiting for data {data_wait:.0%}"
+            )
+            seconds = (self.total_steps - step) / max(steps_per_second, 1e-9)
+            left = f", {seconds:.0f} s left"
         if self._live is not None:
             self._live.update(self._task, completed=step, text=text)
         elif time.monotonic() - self._last_line > 15 or step == self.total_steps:
             self._last_line = time.monotonic()
-            left = (self.total_steps - step) / max(steps_per_second, 1e-9)
-            print(f"step {step}/{self.total_steps}, {text}, {left:.0f} s left", flush=True)
+            print(f"step {step}/{self.total_steps}, {text}{left}", flush=True)
 
     def _make_live(self, first_step: int) -> Progress:
         live = Progress(

@@ -5,7 +5,7 @@ The same command run again resumes. The rule of resuming:
 1. The newest valid checkpoint of the work directory gives weights, optimizer and step, and
    the sums of the training row that was being filled. Without one, `init_from` gives the
    weights if it is set.
-2. Rows of metrics.jsonl after that step are dropped.
+2. Rows of metrics.jsonl and points of TensorBoard after that step are dropped.
 3. The data goes on at that step: its order is a function of the seed and the step.
 4. Dropout masks are a function of the seed and the step, so nothing else is needed.
 
@@ -49,6 +49,7 @@ from trainers.experiment import Schedule
 from trainers.experiment import check_optimizer
 from trainers.experiment import make_durations
 from trainers.experiment import make_evaluator
+from trainers.experiment import make_learning_rate
 from trainers.experiment import make_model
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
@@ -191,7 +192,8 @@ def train(lock: WorkdirLock) -> None:
     unit = "images" if model_config.num_frames is None else "clips"
     progress = ProgressLine(schedule.total, step, config.batch_size, unit)
     with progress, stop.deferred(), store, hosts.explain_losses(), profiler:
-        log = TrainingLog(writer, optimizer, config.batch_size, bad_examples)
+        learning_rate = make_learning_rate(config, schedule)
+        log = TrainingLog(writer, learning_rate, config.batch_size, bad_examples)
         log.load(saved)
         while step < schedule.total:
             profiler.update(step)
@@ -199,6 +201,7 @@ def train(lock: WorkdirLock) -> None:
             num_steps = profiler.limit(step, num_steps)
             examples = partial(_examples, config, train_source, step, num_steps)
             explained = explain_data_failures(train_source, examples)
+            log.restart_clock()
             with replay.explain(step, num_steps), explained, bad_examples.explain():
                 log.add(train_step.run(batches, step, num_steps), num_steps)
             step += num_steps
@@ -213,7 +216,6 @@ def train(lock: WorkdirLock) -> None:
                     writer.write(step, name, results[name])
                     progress.say(f"step {step}: {name} {format_metrics(results[name])}")
                 metrics = results[main_set]
-                log.restart_clock()
             stopped = hosts.largest(stop.signal_number or 0)
             best = hosts.is_chief and metrics is not None and store.is_best(step, metrics)
             due = schedule.due(step, schedule.checkpoint)
@@ -222,7 +224,6 @@ def train(lock: WorkdirLock) -> None:
                 arrays = training_arrays(model, optimizer, log, seed=config.seed, step=step)
                 check_finite(arrays, step)
                 store.save(step, arrays, metrics)
-                log.restart_clock()
             if stopped:
                 store.wait()
                 hosts.wait()

@@ -2,8 +2,9 @@
 
 import math
 import time
+from collections.abc import Callable
+from typing import Any
 
-import keras
 import numpy as np
 
 from trainers.checkpoint_files import Arrays
@@ -11,7 +12,7 @@ from trainers.data.bad_examples import BadExamples
 from trainers.errors import DivergedError
 from trainers.reporting import MetricsWriter
 
-# Sums that a training row is divided from; the other ones are of times.
+# Sums that a training row is divided from; the other one is of a time.
 _SAVED_SUMS = ("loss", "correct", "num_examples", "gradient_norm")
 _PREFIX = "log/"
 
@@ -21,29 +22,31 @@ class TrainingLog:
 
     Args:
         writer: Takes a row an interval.
-        optimizer: Knows the learning rate.
+        learning_rate: The rate of each step, counted from 0.
         batch_size: Global batch size.
         bad_examples: How many examples could not be read; None, or a limit of 0: a row
             says nothing about it.
 
     Attributes:
-        steps_per_second: Speed since the interval began, evaluations left out.
-        data_wait: Share of that time spent waiting for data, in [0, 1].
+        steps_per_second: Speed since the interval began, without evaluations and without
+            the first block of steps, which are compiled in it. None if there is no other.
+        data_wait: Share of that time spent waiting for data, in [0, 1], or None.
     """
 
     def __init__(
         self,
         writer: MetricsWriter,
-        optimizer: keras.optimizers.Optimizer,
+        learning_rate: Callable[[int], Any],
         batch_size: int,
         bad_examples: BadExamples | None = None,
     ) -> None:
         self.writer = writer
-        self.optimizer = optimizer
+        self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.bad_examples = bad_examples
-        self.steps_per_second = 0.0
-        self.data_wait = 0.0
+        self.steps_per_second: float | None = None
+        self.data_wait: float | None = None
+        self._is_compiled = False
         self._clock = time.monotonic()
         self._reset()
 
@@ -60,26 +63,34 @@ class TrainingLog:
                     f"The training has diverged: the {name.replace('_', ' ')} is {sums[name]}"
                 )
         now = time.monotonic()
-        self._seconds += now - self._clock
+        if self._is_compiled:
+            self._seconds += now - self._clock
+            self._timed_steps += num_steps
+            self._waited += sums["data_wait"]
+            self.steps_per_second = self._timed_steps / max(self._seconds, 1e-9)
+            self.data_wait = self._waited / max(self._seconds, 1e-9)
+        self._is_compiled = True
         self._clock = now
         self._steps += num_steps
-        self._timed_steps += num_steps
-        for name, value in sums.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        self.steps_per_second = self._timed_steps / max(self._seconds, 1e-9)
-        self.data_wait = self._sums["data_wait"] / max(self._seconds, 1e-9)
+        for name in _SAVED_SUMS:
+            self._sums[name] = self._sums.get(name, 0.0) + sums[name]
 
     def write(self, step: int) -> None:
-        """Writes a row and starts the next interval."""
+        """Writes a row and starts the next interval.
+
+        It says nothing of the speed if nothing but the compilation has been timed.
+        """
         metrics = {
             "loss": self._sums["loss"] / self._sums["num_examples"],
             "accuracy": self._sums["correct"] / self._sums["num_examples"],
             "gradient_norm": self._sums["gradient_norm"] / self._steps,
-            "learning_rate": float(self.optimizer.learning_rate),
-            "steps_per_second": self.steps_per_second,
-            "images_per_second": self.steps_per_second * self.batch_size,
-            "data_wait": self.data_wait,
+            # Of the last step of the interval; the first one of a training has number 0.
+            "learning_rate": float(self.learning_rate(step - 1)),
         }
+        if self.steps_per_second is not None and self.data_wait is not None:
+            metrics["steps_per_second"] = self.steps_per_second
+            metrics["images_per_second"] = self.steps_per_second * self.batch_size
+            metrics["data_wait"] = self.data_wait
         if self.bad_examples and self.bad_examples.limit:
             metrics["bad_examples"] = self.bad_examples.count
         self.writer.write(step, "train", metrics)
@@ -110,4 +121,5 @@ class TrainingLog:
         self._steps = 0
         self._timed_steps = 0
         self._seconds = 0.0
+        self._waited = 0.0
         self._clock = time.monotonic()

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 from trainers import files
 from trainers.reporting import MetricsWriter
@@ -49,6 +50,42 @@ def test_what_a_kill_has_left_is_dropped(workdir: str) -> None:
     assert files.read(path).count(b"\n") == 3
 
 
+def _points(workdir: str) -> list[tuple[int, str, float]]:
+    """Returns every point of TensorBoard, as it stands in the event files."""
+    folder = files.join(workdir, "tensorboard")
+    paths = [files.join(folder, name) for name in files.list_names(folder)]
+    events = [event for path in paths for event in tf.compat.v1.train.summary_iterator(path)]
+    return [
+        (event.step, value.tag, float(tf.make_ndarray(value.tensor)))
+        for event in sorted(events, key=lambda event: event.step)
+        for value in event.summary.value
+    ]
+
+
+def test_what_a_kill_has_left_is_dropped_from_tensorboard(workdir: str) -> None:
+    _write(workdir, 0, 1, 2, 3)
+    folder = files.join(workdir, "tensorboard")
+    (name,) = files.list_names(folder)
+    whole = files.read(files.join(folder, name))
+    files.write_atomically(files.join(folder, name), whole[:-3])  # a kill in the last point
+    # A kill while points were dropped.
+    files.write(files.join(folder, f"{files.PARTIAL}{name}"), whole)
+    _write(workdir, 2, 3, 4)
+    expected = [
+        (step, f"train/{name}", pytest.approx(value))
+        for step in (1, 2, 3, 4)
+        for name, value in (("loss", step / 3), ("accuracy", 0.5))
+    ]
+    assert _points(workdir) == expected
+    # Nothing to drop: nothing is written.
+    before = {name: files.read(files.join(folder, name)) for name in files.list_names(folder)}
+    MetricsWriter(workdir, 4)
+    assert (
+        before.items()
+        <= {name: files.read(files.join(folder, name)) for name in files.list_names(folder)}.items()
+    )
+
+
 def test_a_row_is_on_the_disk_when_it_is_written(tmp_path: Path) -> None:
     writer = MetricsWriter(tmp_path, 0)
     writer.write(1, "train", {"loss": 0.1})
@@ -63,6 +100,12 @@ def test_the_progress_line_names_what_a_batch_is_made_of(
         progress.update(4, steps_per_second=2.5, data_wait=0.25)
     expected = f"step 4/4, 2.5 steps/s, 20 {unit}/s, waiting for data 25%, 0 s left\n"
     assert capsys.readouterr().out == expected
+
+
+def test_the_time_of_the_compilation_is_no_speed(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressLine(total_steps=4, first_step=0, batch_size=8) as progress:
+        progress.update(4, steps_per_second=None, data_wait=None)
+    assert capsys.readouterr().out == "step 4/4, compiled\n"
 
 
 def test_metrics_for_people() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,50 @@ def test_a_run_opens_no_more_and_more_files(
     trainer("run", "--config.total_steps=12", *intervals)
     # The first ones open what stays open: TensorBoard's file, and what is loaded when needed.
     assert len(opened) == 12 and max(opened[6:]) <= max(opened[2:6])
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_row_says_the_rate_of_its_last_step(trainer: Trainer, accumulation: int) -> None:
+    flags = [
+        "--config.total_steps=8",
+        "--config.warmup_steps=4",
+        "--config.log_steps=2",
+        "--config.steps_per_loop=3",
+        "--config.optimizer.name=sgd",
+        "--config.optimizer.schedule=linear",
+        f"--config.gradient_accumulation_steps={accumulation}",
+    ]
+    # Of the steps 1, 3, 5 and 7, counted from 0.
+    expected = pytest.approx([0.0025, 0.0075, 0.0075, 0.0025])
+    workdir = trainer("run", *flags)
+    assert [row["learning_rate"] for row in rows(workdir, "train")] == expected
+    trainer("resumed", *flags, "--config.checkpoint_steps=3", "--config.total_steps=8")
+    resumed = trainer.folder / "resumed"
+    for path in resumed.glob("checkpoints/step_*"):
+        if path.name != "step_00000003":
+            shutil.rmtree(path)
+    trainer("resumed", *flags)
+    found = rows(resumed, "train")
+    assert [row["learning_rate"] for row in found] == expected
+    # TensorBoard has the same points, each once; the first block of a run has no speed.
+    events = [
+        event
+        for path in (resumed / "tensorboard").iterdir()
+        for event in tf.compat.v1.train.summary_iterator(str(path))
+    ]
+    points = {
+        (event.step, value.tag): float(tf.make_ndarray(value.tensor))
+        for event in events
+        for value in event.summary.value
+    }
+    assert len(points) == sum(len(event.summary.value) for event in events)
+    assert points == {
+        (row["step"], f"{row['split']}/{name}"): pytest.approx(value)
+        for row in rows(resumed)
+        for name, value in row.items()
+        if name not in ("step", "split")
+    }
+    assert ["steps_per_second" in row for row in found] == [False, False, True, True]
 
 
 WRONG = {

@@ -2,7 +2,6 @@ import json
 import time
 from pathlib import Path
 
-import keras
 import pytest
 
 from trainers.errors import TrainingError
@@ -29,7 +28,7 @@ class _Clock:
 
 
 def _log(folder: Path) -> TrainingLog:
-    return TrainingLog(MetricsWriter(folder, 99), keras.optimizers.SGD(0.5), batch_size=4)
+    return TrainingLog(MetricsWriter(folder, 99), lambda step: step / 10, batch_size=4)
 
 
 def _add(log: TrainingLog, blocks: list[dict[str, float]]) -> None:
@@ -64,12 +63,26 @@ def test_the_speed_is_measured_anew_after_a_resume(
 ) -> None:
     first = _log(tmp_path / "first")
     _add(first, BLOCKS[:3])
-    _Clock(monkeypatch)
+    clock = _Clock(monkeypatch)
     second = _log(tmp_path / "second")
     second.load(first.arrays())
+    clock.now += 1000  # the first block is compiled
     _add(second, BLOCKS[3:])
+    assert second.steps_per_second is None and second.data_wait is None
+    second.write(8)
+    row = _row(tmp_path / "second")
+    assert "loss" in row
+    assert not {"steps_per_second", "images_per_second", "data_wait"} & row.keys()
+    _add(second, BLOCKS[:2])
     assert second.steps_per_second == pytest.approx(2.0)
     assert second.data_wait == pytest.approx(0.25)
+
+
+def test_the_learning_rate_is_that_of_the_last_step(tmp_path: Path) -> None:
+    log = _log(tmp_path)
+    _add(log, BLOCKS)
+    log.write(8)
+    assert _row(tmp_path)["learning_rate"] == pytest.approx(0.7)  # of the steps 0 to 7
 
 
 @pytest.mark.parametrize("name", ["loss", "gradient_norm"])
