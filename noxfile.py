@@ -167,6 +167,11 @@ def package(session: nox.Session) -> None:
     config = "import trainers.configs.digits as recipe; print(recipe.__file__)"
     path = str(session.run("python", "-c", config, silent=True)).split()[-1]
     session.run("python", "-m", "trainers.train", f"--config={path}", "--workdir=run", "--dry_run")
+    # TFDS looks for the file of a builder whose module is in a package.
+    shutil.rmtree("sets", ignore_errors=True)
+    Path("sets").mkdir()
+    shutil.copy(Path(__file__).parent / "tests/trainers/tfds_preparation.py", "sets")
+    session.run("python", "-c", "from sets.tfds_preparation import prepare; prepare('sets/data')")
 
 
 @nox.session(python=NEWEST_PYTHON)

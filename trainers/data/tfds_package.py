@@ -19,7 +19,7 @@ def import_tfds() -> Any:
         raise ConfigurationError(
             "data.source=tfds:… needs the package tensorflow-datasets, which could "
             f"not be imported ({error}). Install it with: "
-            "pip install tensorflow-datasets"
+            "pip install tensorflow-datasets importlib_resources"
         ) from error
     if not hasattr(tfds, "core"):
         raise ConfigurationError(

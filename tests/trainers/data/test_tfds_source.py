@@ -1,5 +1,6 @@
 """TFDS data sets that the tests write with TFDS's own writer."""
 
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -203,3 +204,16 @@ def test_videos(tmp_path: Path) -> None:
             assert tf.io.decode_image(example["frames"][-1]).shape == (48, 48, 3)
             assert b"ucf101-" in example["identity"] and b", record " in example["identity"]
     assert counts == {"train": 36, "validation": 4, "test": 7}
+
+
+def test_a_builder_that_leaves_all_to_tfds_is_prepared(tmp_path: Path) -> None:
+    """Where only the extra `train` is installed, too: the session `package` does the same."""
+    from tests.trainers.tfds_preparation import prepare as prepare_greys
+
+    prepare_greys(str(tmp_path))
+
+
+def test_the_extra_brings_what_tfds_does_not_declare() -> None:
+    text = (Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8")
+    extra = tomllib.loads(text)["project"]["optional-dependencies"]["train"]
+    assert any(each.startswith("importlib_resources") for each in extra)
