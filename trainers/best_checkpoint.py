@@ -7,6 +7,7 @@ from trainers.checkpoint_files import checkpoint_steps
 from trainers.checkpoint_files import read_manifest
 from trainers.errors import ConfigurationError
 from trainers.files import AnyPath
+from trainers.misspelling import did_you_mean
 
 #: Metrics that can choose the best checkpoint, and whether more of them is better.
 BEST_METRICS = {
@@ -108,7 +109,7 @@ def check_best_metric(name: str | None, multi_label: bool | None = None) -> None
     if name is not None and name not in BEST_METRICS:
         raise ConfigurationError(
             f"keep_best_metric must be one of {', '.join(BEST_METRICS)}, or None. Received: "
-            f"{name!r}."
+            f"{name!r}.{did_you_mean(name, BEST_METRICS)}"
         )
     if name in (None, "loss") or multi_label is None:
         return

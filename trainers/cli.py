@@ -2,9 +2,11 @@
 
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
+from collections.abc import Iterable
 from typing import NoReturn
 
 from absl import app
@@ -17,6 +19,8 @@ from trainers.errors import ExportError
 from trainers.errors import Interrupted
 from trainers.errors import LostHostError
 from trainers.errors import TrainingError
+from trainers.misspelling import did_you_mean
+from trainers.misspelling import near_names
 from trainers.os_errors import explain_os_error
 
 # Flags that `define_path` defines belong to the module that calls it.
@@ -96,19 +100,29 @@ def define_path(name: str, help: str, flag_values: flags.FlagValues = flags.FLAG
     flags.DEFINE(_PathParser(), name, None, help, flag_values)
 
 
-def parse_known_flags(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
+def parse_known_flags(
+    argv: list[str],
+    flag_values: flags.FlagValues = flags.FLAGS,
+    keys: Iterable[str] = (),
+) -> None:
     """Parses absl flags and refuses arguments that are no flags.
 
     Args:
         argv: The command line, with the program's name in front.
         flag_values: The flags to fill.
+        keys: Those of the configuration, which may have been meant.
 
     Raises:
-        ConfigurationError: If an argument is no flag.
-        flags.Error: If a flag is unknown or its value is wrong.
+        ConfigurationError: If an argument is not a flag, or not one that there is.
+        flags.Error: If a value is wrong.
     """
     try:
         rest = flag_values(argv)[1:]
+    except flags.UnrecognizedFlagError as error:
+        near = near_names(error.flagname, [*flag_values, *keys])
+        meant = [f"--{name}" if name in flag_values else f"--config.{name}" for name in near]
+        hint = f" Did you mean {' or '.join(meant)}?" if meant else ""
+        raise ConfigurationError(f"Unknown flag --{error.flagname}.{hint}") from error
     except flags.IllegalFlagValueError as error:
         raise flags.IllegalFlagValueError(_plain(str(error))) from error
     if rest:
@@ -129,6 +143,8 @@ def _plain(message: str) -> str:
         flag, found, _ = message.partition(words)
         if found:
             return flag.rstrip(" ('") + f" expected {expected}"
+    if choice := re.match(r"flag --\w+=(.*): value should be one of <(.*)>$", message):
+        return f"{message}.{did_you_mean(choice[1], choice[2].split('|'))}"
     return message
 
 

@@ -1,6 +1,7 @@
 """The configuration of an experiment: all keys, a file, and overrides by flag."""
 
 import dataclasses
+import glob
 import importlib.util
 import os
 import re
@@ -145,7 +146,7 @@ def parse_config_flag(argv: list[str], flag_values: flags.FlagValues = flags.FLA
 
     Raises:
         ConfigurationError: If the file is missing or wrong, or a key is unknown.
-        flags.Error: If another flag is unknown or a value has the wrong type.
+        flags.Error: If the value of another flag has the wrong type.
     """
     path, rest = split_config_argument(argv)
     rest = [quote_sets(argument) for argument in rest]
@@ -162,7 +163,7 @@ def parse_config_flag(argv: list[str], flag_values: flags.FlagValues = flags.FLA
         _check_key(_OVERRIDE.findall(override)[0], config)
     config_flags.DEFINE_config_dict("config", config, flag_values=flag_values, sys_argv=rest)
     try:
-        parse_known_flags(rest, flag_values)
+        parse_known_flags(rest, flag_values, [key for key, _ in _leaves(config)])
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"{error} (in one of: {' '.join(overrides)})") from error
     overridden = flag_values["config"].override_values
@@ -191,8 +192,9 @@ def load_config_file(path: str) -> ConfigDict:
         ConfigurationError: If the file is missing, has no such function, or fails.
     """
     if not os.path.isfile(path):
+        hint = did_you_mean(path, glob.glob(os.path.join(os.path.dirname(path), "*.py")))
         raise ConfigurationError(
-            f"There is no configuration file {path!r}. Experiments are Python files such "
+            f"There is no configuration file {path!r}.{hint} Experiments are Python files such "
             f"as {_EXAMPLE}."
         )
     specification = importlib.util.spec_from_file_location("experiment_config", path)

@@ -11,6 +11,7 @@ from trainers.cluster import cluster_from_environment
 from trainers.errors import ConfigurationError
 from trainers.errors import TrainingError
 from trainers.hosts import Hosts
+from trainers.misspelling import did_you_mean
 from trainers.signals import own_signal_handlers
 
 # What a step raises here when another process is gone; the last two of a stream that breaks.
@@ -137,6 +138,7 @@ def check_flags(name: str, tpu: str | None, virtual_devices: int | None) -> Clus
     if name not in STRATEGIES:
         raise ConfigurationError(
             f"--strategy must be one of {', '.join(STRATEGIES)}. Received: {name!r}."
+            + did_you_mean(name, STRATEGIES)
         )
     if tpu and name not in ("auto", "tpu"):
         raise ConfigurationError(

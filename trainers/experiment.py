@@ -23,6 +23,7 @@ from trainers.engines.engine import Engine
 from trainers.errors import ConfigurationError
 from trainers.evaluation import Evaluator
 from trainers.losses import make_loss
+from trainers.misspelling import did_you_mean
 from trainers.optimization import WarmupSchedule
 from trainers.optimization import exclude_from_decay
 from trainers.optimization import make_optimizer
@@ -227,7 +228,7 @@ def check_training(config: ConfigDict) -> None:
     if config.dtype_policy not in DTYPE_POLICIES:
         raise ConfigurationError(
             f"dtype_policy must be one of {', '.join(DTYPE_POLICIES)}. Received: "
-            f"{config.dtype_policy!r}."
+            f"{config.dtype_policy!r}.{did_you_mean(config.dtype_policy, DTYPE_POLICIES)}"
         )
     if config.dtype_policy == "mixed_float16":
         raise ConfigurationError(

@@ -6,6 +6,7 @@ from typing import Any
 from keras import ops
 
 from trainers.errors import ConfigurationError
+from trainers.misspelling import did_you_mean
 
 #: From targets and logits, tensors of Keras' backend, to the loss of each example.
 Loss = Callable[[Any, Any], Any]
@@ -25,7 +26,10 @@ def make_loss(name: str, label_smoothing: float = 0.0) -> Loss:
     """
     losses = {"softmax": softmax_cross_entropy, "sigmoid": sigmoid_cross_entropy}
     if name not in losses:
-        raise ConfigurationError(f"loss must be one of {', '.join(losses)}. Received: {name!r}.")
+        raise ConfigurationError(
+            f"loss must be one of {', '.join(losses)}. Received: {name!r}."
+            + did_you_mean(name, losses)
+        )
     if not 0.0 <= label_smoothing < 1.0:
         raise ConfigurationError(
             f"label_smoothing must be at least 0 and below 1. Received: {label_smoothing}."

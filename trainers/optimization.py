@@ -9,6 +9,7 @@ from keras import ops
 from ml_collections import ConfigDict
 
 from trainers.errors import ConfigurationError
+from trainers.misspelling import did_you_mean
 
 SCHEDULES = ("cosine", "linear", "constant")
 
@@ -98,7 +99,7 @@ def make_schedule(config: ConfigDict, *, warmup_steps: int, total_steps: int) ->
     if config.schedule not in SCHEDULES:
         raise ConfigurationError(
             f"optimizer.schedule must be one of {', '.join(SCHEDULES)}. Received: "
-            f"{config.schedule!r}."
+            f"{config.schedule!r}.{did_you_mean(config.schedule, SCHEDULES)}"
         )
     _check_at_least_zero(config, ("learning_rate", "end_learning_rate"))
     if warmup_steps > total_steps:
@@ -140,6 +141,7 @@ def make_optimizer(config: ConfigDict, schedule: WarmupSchedule) -> keras.optimi
     if config.name not in makers:
         raise ConfigurationError(
             f"optimizer.name must be one of {', '.join(makers)}. Received: {config.name!r}."
+            + did_you_mean(config.name, makers)
         )
     try:
         return makers[config.name]()
@@ -167,6 +169,7 @@ def exclude_from_decay(
     if mask not in ("kernels", "all"):
         raise ConfigurationError(
             f"optimizer.weight_decay_mask must be 'kernels' or 'all'. Received: {mask!r}."
+            + did_you_mean(mask, ("kernels", "all"))
         )
     if mask == "kernels":
         optimizer.exclude_from_weight_decay(

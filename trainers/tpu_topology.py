@@ -84,6 +84,7 @@ def parse_topology(name: str) -> Topology:
         raise ConfigurationError(
             f"--topology must be one of {', '.join(GENERATIONS)}, a colon and a shape, such "
             f"as v5e:2x2 or v5p:2x2x1. Received: {name!r}."
+            + did_you_mean(name.partition(":")[0], GENERATIONS)
         )
     generation = GENERATIONS[matched[1]]
     if matched[2] not in generation.shapes:

@@ -8,6 +8,7 @@ from keras import ops
 
 from trainers.data.video_preprocessing_config import VIEW_REDUCTIONS
 from trainers.errors import ConfigurationError
+from trainers.misspelling import did_you_mean
 
 #: From the logits of all views, (views, B, K), to those of the videos, (B, K).
 ViewReduction = Callable[[Any], Any]
@@ -35,6 +36,7 @@ def make_view_reduction(kind: str, loss: str) -> ViewReduction:
     if kind not in reductions:
         raise ConfigurationError(
             f"video.view_reduction must be one of {', '.join(VIEW_REDUCTIONS)}. Received: {kind!r}."
+            + did_you_mean(kind, VIEW_REDUCTIONS)
         )
     return reductions[kind]
 

@@ -1,5 +1,6 @@
 """Checks of constructor arguments, with messages that say how to mend them."""
 
+import difflib
 import numbers
 from typing import Any
 
@@ -24,7 +25,9 @@ def check_choice(value: Any, choices: tuple[Any, ...], name: str) -> Any:
     """Returns `value`; raises ValueError unless it is one of `choices`."""
     if value not in choices:
         listed = ", ".join(repr(choice) for choice in choices)
-        raise ValueError(f"`{name}` must be one of {listed}. Received: {value!r}.")
+        near = difflib.get_close_matches(str(value), [str(c) for c in choices], n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"`{name}` must be one of {listed}. Received: {value!r}.{hint}")
     return value
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from keras import ops
 
 from trainers.errors import ConfigurationError
+from trainers.misspelling import did_you_mean
 
 #: kind -> (mean, standard deviation) of each channel, in units of a byte.
 _STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -49,7 +50,7 @@ def check_normalization(kind: str, *, clips: bool | None = None) -> None:
     if kind not in NORMALIZATIONS:
         raise ConfigurationError(
             f"data.normalization: expected one of {', '.join(NORMALIZATIONS)}, "
-            f"received {kind!r}; correct the configuration"
+            f"received {kind!r}; correct the configuration.{did_you_mean(kind, NORMALIZATIONS)}"
         )
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from trainers.data.randaugment import check_randaugment
 from trainers.errors import ConfigurationError
+from trainers.misspelling import did_you_mean
 
 CROPS = ("inception", "resize_small_crop", "pad", "none")
 INTERPOLATIONS = ("bicubic", "bilinear")
@@ -86,11 +87,11 @@ def _pair(name: str, value: object) -> tuple[float, float]:
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise _wrong(name, f"one of {', '.join(choices)}", value)
+        raise _wrong(name, f"one of {', '.join(choices)}", value, did_you_mean(value, choices))
 
 
-def _wrong(name: str, expected: str, received: object) -> ConfigurationError:
+def _wrong(name: str, expected: str, received: object, hint: str = "") -> ConfigurationError:
     return ConfigurationError(
         f"augmentation.{name}: expected {expected}, received {received!r}; "
-        "correct the configuration"
+        f"correct the configuration.{hint}"
     )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from trainers.data.randaugment import check_randaugment
 from trainers.errors import ConfigurationError
+from trainers.misspelling import did_you_mean
 
 INTERPOLATIONS = ("bicubic", "bilinear")
 SPATIAL_VIEWS = (1, 3)
@@ -86,7 +87,8 @@ class VideoPreprocessingConfig:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 expected = f"one of {', '.join(map(str, choices))}"
-                raise _wrong(name, expected, getattr(self, name))
+                hint = did_you_mean(getattr(self, name), map(str, choices))
+                raise _wrong(name, expected, getattr(self, name), hint)
 
 
 _CHOICES: dict[str, tuple[object, ...]] = {
@@ -104,7 +106,8 @@ def _pair(name: str, value: object) -> tuple[float, float]:
     raise _wrong(name, "two numbers, such as (0.5, 1.0)", value)
 
 
-def _wrong(name: str, expected: str, received: object) -> ConfigurationError:
+def _wrong(name: str, expected: str, received: object, hint: str = "") -> ConfigurationError:
     return ConfigurationError(
-        f"video.{name}: expected {expected}, received {received!r}; correct the configuration"
+        f"video.{name}: expected {expected}, received {received!r}; correct the "
+        f"configuration.{hint}"
     )
