@@ -45,7 +45,10 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], None]) -> NoRetur
 
     def parse_flags(argv: list[str]) -> list[str]:
         try:
-            parse(argv)
+            parse(["--help" if argument == "-h" else argument for argument in argv])
+        except SystemExit:  # of a flag that asks for help, to which absl gives the status 1
+            ending.end_with(0)
+            raise SystemExit(0) from None
         except (flags.Error, ConfigurationError) as error:
             _fail(str(error), STATUS_WRONG_USAGE)
         return argv[:1]

@@ -20,6 +20,7 @@ from trainers.configuration_arguments import asks_for_help
 from trainers.configuration_arguments import describe_type
 from trainers.configuration_arguments import quote_sets
 from trainers.configuration_arguments import split_config_argument
+from trainers.configuration_help import describe_keys
 from trainers.data.preprocessing_config import PreprocessingConfig
 from trainers.data.records_config import RecordsConfig
 from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
@@ -39,7 +40,58 @@ def base_config() -> ConfigDict:
     """Returns every key of a configuration with its default.
 
     A configuration file names only what differs; all other keys are filled in, so
-    that each can be overridden by `--config.key=value`.
+    that each can be overridden by `--config.key=value`. The fields of the sections `model`,
+    `augmentation`, `video` and `records` are described by their classes.
+
+    Keys:
+        seed: Seed of the initial weights, the order of the data, augmentation and dropout.
+        batch_size: Examples of a step, on all devices together.
+        gradient_accumulation_steps: Micro-batches that each replica cuts its share of the
+            batch into, to take less memory.
+        steps_per_loop: Steps that run at a stretch, without a look at signals.
+        dtype_policy: Arithmetic of the model: float32 or mixed_bfloat16.
+        jit_compile: Whether XLA compiles the step on TensorFlow, on one replica.
+        loss: softmax, or sigmoid for classes that are judged one by one.
+        label_smoothing: Share of the target that is spread over all classes, in [0, 1).
+        ema_decay: Share that moving averages of the weights keep at a step, in (0, 1); None:
+            no averages. Where there are any, they are evaluated and saved.
+        keep_checkpoints: How many of the newest checkpoints stay.
+        keep_best_metric: A metric such as accuracy: the checkpoint best by it stays, too.
+        init_from: A work directory, .keras or .npz file whose weights to start from.
+        fields_set_to_none: Fields of the model that are None on purpose; filled by the
+            trainer, leave it out.
+        model.name: One of tokenlearner_keras.list_models(), or another that their grammar
+            allows.
+        data.source: A built-in set, tfds:NAME, folder, video_folder or records.
+        data.data_dir: Where the data lie; TFDS has a place of its own.
+        data.train_split: Split that is trained on.
+        data.eval_split: Split that is evaluated during the training.
+        data.eval_sets: More sets to evaluate: SPLIT or SOURCE:SPLIT, with commas between.
+        data.final_split: Split that is evaluated once, after the training; None: none.
+        data.normalization: Range of the pixels: unit is -1 to 1, zero_one 0 to 1; or by the
+            statistics of imagenet, or clip.
+        data.mixup_alpha: Alpha of the Beta distribution by which pairs of images are mixed;
+            0: they are not.
+        data.multi_label: Whether an example has any number of labels.
+        data.max_bad_examples: How many examples that cannot be read are passed over.
+        optimizer.name: adamw, lamb or sgd.
+        optimizer.learning_rate: Rate after the warm-up.
+        optimizer.end_learning_rate: Rate at the last step.
+        optimizer.schedule: How the rate gets from the one to the other: cosine or linear; or
+            constant.
+        optimizer.weight_decay: Share of a weight that a step takes off, times the rate.
+        optimizer.weight_decay_mask: What decays: kernels or all.
+        optimizer.global_clipnorm: Largest norm of the gradient; None or 0: any.
+        optimizer.momentum: Momentum of sgd.
+        optimizer.beta_1: What adamw and lamb keep of the first moment at a step.
+        optimizer.beta_2: What they keep of the second moment.
+        optimizer.epsilon: What they add to the root of the second moment.
+        demo.expected_accuracy: What the demo's report says is to be expected.
+        total_*: length of the training.
+        warmup_*: length of the warm-up of the learning rate.
+        log_*: interval of the rows of training metrics; None: a hundredth of the training.
+        eval_*: interval of the evaluations; the last step is evaluated anyway.
+        checkpoint_*: interval of the checkpoints; the last step is saved anyway.
     """
     config = ConfigDict()
     config.seed = 0
@@ -52,12 +104,9 @@ def base_config() -> ConfigDict:
     config.label_smoothing = 0.0
     config.ema_decay = config_dict.placeholder(float)
     config.keep_checkpoints = 3
-    # A metric such as "accuracy": the checkpoint best by it stays beside the newest.
     config.keep_best_metric = config_dict.placeholder(str)
-    # A work directory, .keras or .npz whose weights to start from: initialization.py.
     config.init_from = config_dict.placeholder(str)
     config.model = _model_keys()
-    # Fields of the model that are None on purpose; None elsewhere means its default.
     config.fields_set_to_none = ()
     config.data = ConfigDict(
         {
@@ -65,18 +114,14 @@ def base_config() -> ConfigDict:
             "data_dir": config_dict.placeholder(str),
             "train_split": "train",
             "eval_split": "validation",
-            # Further sets to evaluate beside eval_split: trainers/evaluation_sets.py.
             "eval_sets": (),
             "final_split": config_dict.placeholder(str),
             "normalization": "unit",
             "mixup_alpha": 0.0,
-            # Whether an example has any number of labels: mean average precision.
             "multi_label": False,
-            # Examples that cannot be read and are passed over: data/bad_examples.py.
             "max_bad_examples": 0,
         }
     )
-    # How data.source=records is read.
     config.records = ConfigDict(
         {
             "image_key": RecordsConfig.image_key,
@@ -150,9 +195,13 @@ def parse_config_flag(argv: list[str], flag_values: flags.FlagValues = flags.FLA
     """
     path, rest = split_config_argument(argv)
     rest = [quote_sets(argument) for argument in rest]
-    if not path:
-        if asks_for_help(rest):
+    if asks_for_help(argv):
+        try:
             parse_known_flags(rest, flag_values)
+        except SystemExit:
+            print(describe_keys(base_config))
+            raise
+    if not path:
         raise ConfigurationError(
             "Expected --config=FILE, a Python file with a function get_config(), such as"
             " --config=trainers/configs/demo.py. Received none."
@@ -268,7 +317,7 @@ def _check_key(key: str, config: ConfigDict) -> None:
     if key not in known:
         raise ConfigurationError(
             f"Unknown configuration key {key!r}.{did_you_mean(key, known)} Known keys are "
-            "listed in trainers/configuration.py, base_config()."
+            "listed by --help."
         )
 
 

@@ -76,4 +76,4 @@ def describe_type(kind: type) -> str:
 
 def asks_for_help(argv: list[str]) -> bool:
     """Tells whether a command line asks for a list of flags."""
-    return any(a.lstrip("-") in ("help", "helpfull", "helpshort", "h", "?") for a in argv)
+    return any(re.match(r"--?(help(short|full)?|\?)$", argument) for argument in argv)

@@ -5,7 +5,11 @@ from typing import Any
 import griffe
 
 #: What we write, and the section that is shown in the same way.
-SECTIONS = {"Call arguments:": "Other Parameters: Call arguments:", "Example:": "Examples:"}
+SECTIONS = {
+    "Call arguments:": "Other Parameters: Call arguments:",
+    "Example:": "Examples:",
+    "Keys:": "Other Parameters: Keys:",
+}
 
 
 class DocstringSections(griffe.Extension):

@@ -46,8 +46,10 @@ def test_wrong_flags_leave_with_status_2() -> None:
 
 @pytest.mark.slow
 def test_help_needs_no_configuration() -> None:
-    _, output, errors = _run("--helpfull")
+    status, output, errors = _run("--helpfull")
+    assert status == 0
     assert "--workdir" in output and "--virtual_devices" in output
+    assert "--config.optimizer.learning_rate" in output
     assert "Traceback" not in errors
 
 

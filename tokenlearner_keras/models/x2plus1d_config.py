@@ -63,7 +63,7 @@ class X2Plus1DConfig:
         fuser_mixing: `"frame"` or `"video"`, whose weights depend on `num_frames`.
         num_heads: Heads of the attention over grid positions; must divide `key_width`
             and the last inner width.
-        key_width: Channels of its queries and keys.
+        key_width: Channels of that attention's queries and keys.
         classifier: `"gap"`, the mean over all positions, or None: no head, the model
             returns the positions.
         representation_size: Width of the Dense + ReLU before the logits. None: no such

@@ -16,7 +16,7 @@ class PreprocessingConfig:
 
     Args:
         image_size: height and width of every image, in pixels.
-        crop: what a training example shows.
+        crop: what a training example shows: "inception", "resize_small_crop", "pad" or "none".
             "inception": a random window of random area and aspect ratio, resized.
             "resize_small_crop": a random window of the shape of `image_size` and of
             `small_crop_fraction` of the largest one that fits, resized: the image
@@ -27,12 +27,12 @@ class PreprocessingConfig:
         crop_area: smallest and largest share of the image in an inception crop.
         crop_aspect_ratio: smallest and largest width / height of an inception crop.
         crop_attempts: draws of an inception crop before the centre crop is taken.
-        small_crop_fraction: see "resize_small_crop".
-        padding: see "pad", in pixels.
+        small_crop_fraction: share of the largest window, for "resize_small_crop".
+        padding: largest shift of "pad", in pixels.
         flip: mirror half of the training examples, left and right.
         randaugment_layers: random operations on each training example; 0 is off.
-        randaugment_magnitude: their strength, 0 to 30.
-        interpolation: "bicubic" or "bilinear".
+        randaugment_magnitude: strength of these operations, 0 to 30.
+        interpolation: how images are resized: "bicubic" or "bilinear".
         eval_crop_fraction: an evaluation example is the central window of the shape
             of `image_size` and of this share of the largest one that fits, resized;
             1.0 resizes the whole image, whatever its aspect ratio.

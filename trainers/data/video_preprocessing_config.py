@@ -32,10 +32,10 @@ class VideoPreprocessingConfig:
         color_jitter: share of the training clips whose colours are changed.
         color_drop: share of the training clips that are turned to grey.
         randaugment_layers: random operations on each training clip; 0 is off.
-        randaugment_magnitude: their strength, 0 to 30.
-        interpolation: "bicubic" or "bilinear".
+        randaugment_magnitude: strength of these operations, 0 to 30.
+        interpolation: how frames are resized: "bicubic" or "bilinear".
         temporal_views: clips of a video that a test looks at, from its start to its end.
-        spatial_views: windows of each of them, 1 (centre) or 3 (along the longer side).
+        spatial_views: windows of each temporal view, 1 (centre) or 3 (along the longer side).
         view_reduction: how a video's views become one answer: the mean of their
             "logits" or "probabilities", or the "max" of their logits.
         frame_order: "natural"; for control experiments also "repeated", the middle frame

@@ -1,0 +1,84 @@
+"""The keys of a configuration with type, default and one line each, for --help."""
+
+import inspect
+import re
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from tokenlearner_keras import VisionTransformerConfig
+from tokenlearner_keras.models.x2plus1d_config import X2Plus1DConfig
+from trainers.configuration_arguments import describe_type
+from trainers.data.preprocessing_config import PreprocessingConfig
+from trainers.data.records_config import RecordsConfig
+from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
+from trainers.durations import NAMES as DURATION_NAMES
+from trainers.durations import UNITS as DURATION_UNITS
+
+#: Whose docstrings describe the keys of a section, the first one that does.
+SECTIONS: dict[str, tuple[type, ...]] = {
+    "model": (VisionTransformerConfig, X2Plus1DConfig),
+    "augmentation": (PreprocessingConfig,),
+    "video": (VideoPreprocessingConfig,),
+    "records": (RecordsConfig,),
+}
+
+
+def describe_keys(base_config: Callable[[], ConfigDict]) -> str:
+    """Returns what --help says of the configuration.
+
+    Args:
+        base_config: Returns every key with its default; its docstring describes those that
+            no other class does.
+    """
+    config = base_config()
+    lines = key_lines(base_config)
+    parts = [
+        "--config=FILE: the recipe, a Python file such as trainers/configs/demo.py, which names "
+        "what differs from the defaults below. Every key is a flag, --config.KEY=VALUE. Of the "
+        "model and of durations, None is what follows from the model's name and the other keys."
+    ]
+    sections = sorted(name for name, value in config.items() if isinstance(value, ConfigDict))
+    for section in ("", *sections):
+        keys = config[section] if section else config
+        parts.append(f"\nsection {section}:" if section else "\nwithout a section:")
+        for name in sorted(set(keys) - set(sections)):
+            key = f"{section}.{name}" if section else name
+            kind = _type(section, name, keys.get_type(name))
+            parts.append(f"  --config.{key} ({kind}; default {keys[name]!r}): {lines[key]}")
+    return "\n".join(parts)
+
+
+def key_lines(base_config: Callable[[], ConfigDict]) -> dict[str, str]:
+    """Returns a line for each key that has one, from the docstrings."""
+    lines = _entries(base_config)
+    for section, classes in SECTIONS.items():
+        for each in reversed(classes):
+            lines |= {f"{section}.{name}": line for name, line in _entries(each).items()}
+    for name in DURATION_NAMES:
+        line = lines.pop(f"{name}_*")
+        lines |= {f"{name}_{unit}": f"In {unit}: {line}" for unit in DURATION_UNITS}
+    return {key: line[:1].upper() + line[1:] for key, line in lines.items()}
+
+
+def _entries(documented: Any) -> dict[str, str]:
+    """Returns the first sentence of each entry of a docstring: `name: Text. More text.`"""
+    entries = re.findall(
+        r"^    ([\w.*]+): (.*(?:\n        .*)*)", inspect.getdoc(documented) or "", re.MULTILINE
+    )
+    texts = {name: " ".join(text.split()) for name, text in entries}
+    return {name: re.split(r"(?<=\.)\s(?=[A-Z\"`])", text)[0] for name, text in texts.items()}
+
+
+def _type(section: str, name: str, kind: type) -> str:
+    """Returns the words for a key's type; of a field that may be None, those of its other one."""
+    if kind is object:
+        hints: dict[str, Any] = {}
+        for each in reversed(SECTIONS[section]):
+            hints |= typing.get_type_hints(each)
+        choices = [each for each in typing.get_args(hints[name]) if each is not type(None)]
+        is_tuple = typing.get_origin(hints[name]) is tuple
+        kind = tuple if is_tuple else typing.get_origin(choices[0]) or choices[0]
+    return describe_type(kind).partition(",")[0]
