@@ -17,7 +17,7 @@ NOX_FLAGS ?=
 # A process a core, at most four: each holds a TensorFlow of its own.
 PYTEST = $(RUN) -m pytest -n auto --maxprocesses=4 --dist worksteal
 
-.PHONY: demo demo-video test test-all backends readme lint clean
+.PHONY: demo demo-video test test-all backends readme set-repository lint clean
 
 demo: $(INSTALLED)
 	$(RUN) -m trainers.train --config=trainers/configs/demo.py --workdir=$(DEMO_WORKDIR) $(DEMO_FLAGS)
@@ -44,6 +44,11 @@ readme: $(INSTALLED)
 	$(MAKE) --no-print-directory demo-video DEMO_VIDEO_WORKDIR=workdir/readme_video > benchmarks/results/demo_video_output.txt
 	cp workdir/readme_video/attention_maps.png benchmarks/results/demo_video_attention_maps.png
 	$(RUN) -m benchmarks.readme_tables
+
+# Writes the address of the repository into pyproject.toml, CITATION.cff and the notebooks:
+# make set-repository URL=https://github.com/OWNER/NAME
+set-repository:
+	$(PYTHON) .ci/set_repository.py "$(URL)"
 
 # The library's quick tests on each backend alone, and inside keras-hub's ViT.
 backends: $(INSTALLED)

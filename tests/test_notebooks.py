@@ -3,11 +3,16 @@
 import importlib.util
 import json
 import re
+import shutil
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 #: What some need beside the environment of `make test`; the session keras_hub has it.
 NEEDS = {"03_pretrained_vit": "keras_hub"}
 
@@ -21,18 +26,79 @@ def test_there_are_notebooks() -> None:
     assert [path.name[:3] for path in NOTEBOOKS] == ["01_", "02_", "03_", "04_"]
 
 
-def test_all_are_installed_and_opened_from_one_repository() -> None:
-    found = set()
+def _repository(root: Path) -> str | None:
+    """Returns the address of the repository; all places must agree."""
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    url = project.get("urls", {}).get("Repository")
+    citation = (root / "CITATION.cff").read_text(encoding="utf-8")
+    code = re.findall(r'^repository-code: "(.*)"$', citation, re.MULTILINE)
+    assert code == ([url] if url else [])
+    for path in sorted((root / "notebooks").glob("*.ipynb")):
+        title, install, *others = _sources(path)
+        links = re.findall(r"\[Open in Colab\]\((.*)\)", title)
+        assert len(links) == bool(url and url.startswith("https://github.com/"))
+        for link in links:
+            repository = link.replace("colab.research.google.com/github", "github.com")
+            assert repository == f"{url}/blob/main/notebooks/{path.name}"
+        # Until there is an address, from the clone that the notebook is in.
+        package = r'"(\.\.|tokenlearner-keras)\[[^]"]*\](?: @ git\+([^"]*))?"'
+        requirements = re.findall(package, "\n".join([install, *others]))
+        assert re.search(package, install)
+        expected = ("tokenlearner-keras", url) if url else ("..", "")
+        assert set(requirements) == {expected}
+    return url
+
+
+def test_all_places_name_one_repository() -> None:
+    _repository(ROOT)
+
+
+def test_the_repository_is_set(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "CITATION.cff", "Makefile"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in (".ci", "notebooks"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def set_repository(url: str) -> int:
+        command = [sys.executable, ".ci/set_repository.py", url]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True).returncode
+
+    for wrong in ("", "github.com/one/two", "https://github.com/one", "https://a b/one/two"):
+        assert set_repository(wrong) != 0
+    assert before == {path: path.read_bytes() for path in before}
+    for given, url in (
+        ("https://github.com/one/two.git", "https://github.com/one/two"),
+        ("https://gitlab.example/one/two/three/", "https://gitlab.example/one/two/three"),
+        ("https://github.com/other/name", "https://github.com/other/name"),
+    ):
+        assert set_repository(given) == 0
+        assert _repository(tmp_path) == url
+        after = {path: path.read_text(encoding="utf-8") for path in before}
+        assert set_repository(given) == 0
+        assert after == {path: path.read_text(encoding="utf-8") for path in before}
+    assert not [text for text in after.values() if "/one/two" in text]
+    # Nothing but the address has changed.
+    address = r"\[Open in Colab\]\(.*\)\n\n|(?<=\")(\.\.|tokenlearner-keras)(?=\[)| @ git\+[^\"]*"
     for path in NOTEBOOKS:
-        title, install = _sources(path)[:2]
-        (link,) = re.findall(r"\(https://colab\.research\.google\.com/github/(\S+)\)", title)
-        repository, file = link.split("/blob/main/")
-        assert file == f"notebooks/{path.name}"
-        found |= {
-            repository,
-            *re.findall(r'^REPOSITORY = "https://github.com/(.+)"$', install, re.M),
-        }
-    assert len(found) == 1
+        old, new = (json.loads((r / "notebooks" / path.name).read_text()) for r in (ROOT, tmp_path))
+        for each in (old, new):
+            for cell in each["cells"]:
+                cell["source"] = re.sub(address, "", "".join(cell["source"]))
+        assert old == new
+
+
+def test_no_link_leads_nowhere() -> None:
+    """Neither in a page, nor in a notebook: files that are there, and no address made up."""
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "mkdocs.yml"]
+    texts = {path: path.read_text(encoding="utf-8") for path in pages}
+    texts |= {path: "\n".join(_sources(path)) for path in NOTEBOOKS}
+    for path, text in texts.items():
+        assert not re.findall(r"https?://\S*(?:OWNER|REPOSITORY|USER|example\.(?:com|org))", text)
+        # Prose only: code has brackets of its own.
+        prose = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
+        for link in re.findall(r"\]\((?!https?:|#)([^)#\s]+)[^)\s]*\)", prose):
+            assert (path.parent / link).exists(), (path, link)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
