@@ -41,6 +41,24 @@ def test_shapes_of_tokens_and_maps(make: Any, shape: tuple[int, ...]) -> None:
     assert np.allclose(to_numpy(layer(random(*shape))), to_numpy(tokens))
 
 
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_empty_batch_gives_no_tokens(
+    make: Any, shape: tuple[int, ...], policy: str, gradients: Any
+) -> None:
+    layer, grid = make(dtype=policy), SHAPES[shape]
+    layer.build(shape)
+    x, leading = np.zeros((0, *shape[1:]), "float32"), (0, *shape[1 : -1 - len(grid)])
+    for mask in (None, np.zeros(x.shape[:-1], bool)):
+        tokens, maps = layer(x, mask=mask, return_attention_maps=True)
+        assert tuple(tokens.shape) == (*leading, 4, 6) and tuple(maps.shape) == (*leading, 4, *grid)
+    by_input, by_weight = gradients(
+        layer, [x], np.zeros((*leading, 4, 6), "float32"), layer.trainable_variables
+    )
+    assert by_input[0].shape == x.shape
+    assert not any(np.any(gradient) for gradient in by_weight)
+
+
 @pytest.mark.parametrize("make", WEIGHTED_SUMS, indirect=True)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_tokens_are_the_sums_of_raw_values_under_the_maps(

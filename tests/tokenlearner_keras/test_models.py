@@ -38,6 +38,7 @@ def test_every_name_builds_runs_and_is_saved(name: str, classifier: str, tmp_pat
     x = random_inputs(model)
     logits = to_numpy(model(x))
     assert logits.shape == (2, 5) and np.all(np.isfinite(logits)) and np.ptp(logits) > 0
+    assert tuple(model(x[:0]).shape) == (0, 5)
     path = tmp_path / "model.keras"
     model.save(path)
     loaded = keras.saving.load_model(path, safe_mode=True)

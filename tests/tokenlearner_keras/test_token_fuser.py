@@ -31,6 +31,7 @@ def test_fuser_returns_the_originals_shape(
     loaded = keras.saving.load_model(tmp_path / "fuser.keras")
     x = [random(2, *time, 4, 6), random(2, *time, 3, 5, 6)]
     assert np.array_equal(to_numpy(model(x)), to_numpy(loaded(x)))
+    assert tuple(fuser(*(each[:0] for each in x)).shape) == (0, *time, 3, 5, 6)
     flat = x[1].reshape(2, *time, 15, 6)
     assert np.allclose(to_numpy(fuser(x[0], flat)), to_numpy(model(x)).reshape(flat.shape))
 

@@ -90,6 +90,7 @@ def test_every_module_builds_trains_and_is_saved(module: str, tmp_path: Path) ->
     model = _create(module=module)
     waken(model)
     x = _videos(model)
+    assert tuple(model(x[:0], training=True).shape) == (0, 5)
     assert tk.count_macs(model) > 0
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     fit_three_steps(model, loss, x, np.array([1, 3]), jit_compile=ON_JAX)

@@ -9,6 +9,7 @@ from tokenlearner_keras.layers.checks import check_choice
 from tokenlearner_keras.layers.checks import check_grid
 from tokenlearner_keras.layers.checks import check_positive_integer
 from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.empty_batches import convolve
 from tokenlearner_keras.layers.tubelet_inflation import METHODS
 from tokenlearner_keras.layers.tubelet_inflation import InflatedKernel
 
@@ -94,10 +95,10 @@ class PatchEmbedding(keras.layers.Layer):
     def call(self, x: Any) -> Any:
         self._check_shape(x.shape)
         if len(x.shape) == 4 or self.tubelet_size > 1:
-            return self.projection(x)
+            return convolve(self.projection, x)
         dimensions = ops.shape(x)
         frames = ops.reshape(x, (-1, *dimensions[2:]))  # (B*T, H, W, 3)
-        patches = self.projection(frames)  # (B*T, h, w, D)
+        patches = convolve(self.projection, frames)  # (B*T, h, w, D)
         return ops.reshape(patches, (*dimensions[:2], *ops.shape(patches)[1:]))
 
     def _check_shape(self, shape: Any) -> None:

@@ -141,8 +141,9 @@ class TokenFuser(keras.layers.Layer):
     def _mask(self, original: Any, num_leading: int, training: bool | None) -> Any:
         """Returns the weight of each token at each position, (B[, T], N, S)."""
         # The batch (and time) is the original's own, so that tokens of another batch fail.
-        leading = ops.shape(original)[:num_leading]
-        x = ops.reshape(original, (*leading, -1, original.shape[-1]))  # (B[, T], N, C)
+        shape = ops.shape(original)
+        positions = math.prod(shape[num_leading:-1])  # not -1, for empty batches
+        x = ops.reshape(original, (*shape[:num_leading], positions, shape[-1]))  # (B[, T], N, C)
         if self.bottleneck_dim is None:
             logits = self.token_masking(self.original_norm(x))
         else:

@@ -12,6 +12,7 @@ from tokenlearner_keras.layers.checks import check_positive_integer
 from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
 from tokenlearner_keras.layers.convolution_columns import kernel_columns
 from tokenlearner_keras.layers.convolution_columns import shifted_sum
+from tokenlearner_keras.layers.empty_batches import convolve
 from tokenlearner_keras.layers.mlp import gelu
 from tokenlearner_keras.layers.normalized_matmul import normalized_matmul
 from tokenlearner_keras.layers.positions import PositionShape
@@ -112,15 +113,15 @@ class TokenLearner(WeightedSumTokenLearner):
             mask = ops.reshape(mask, (*grid, 1))  # (B*T, H, W, 1)
         x = self._first_convolution(x, mask)  # (B*T, H, W, S)
         for convolution in self.convolutions[1:]:
-            x = convolution(_only_real(gelu(x), mask))
-        logits = ops.reshape(x, (ops.shape(x)[0], -1, self.num_tokens))  # (B*T, N, S)
+            x = convolve(convolution, _only_real(gelu(x), mask))
+        logits = ops.reshape(x, (grid[0], grid[1] * grid[2], self.num_tokens))  # (B*T, N, S)
         return ops.sigmoid(ops.cast(logits, self._accumulation_dtype))
 
     def _first_convolution(self, x: Any, mask: Any) -> Any:
         """Convolves the normalised input: nearly all of the layer's work."""
         if is_half_precision(self.compute_dtype):
             # Shifted sums would round nine times.
-            return self.convolutions[0](_only_real(self.norm(x), mask))
+            return convolve(self.convolutions[0], _only_real(self.norm(x), mask))
         columns = kernel_columns(self.convolutions[0].kernel)  # (C, 9*S)
         products = normalized_matmul(x, self.norm, columns)  # (B*T, H, W, 9*S)
         return shifted_sum(_only_real(products, mask))
@@ -130,7 +131,7 @@ class TokenLearner(WeightedSumTokenLearner):
             return tokens
         if mask is None:
             return tokens / ops.cast(ops.shape(maps)[-1], tokens.dtype)
-        real = ops.reshape(mask, (ops.shape(maps)[0], 1, -1))  # (B*T, 1, N)
+        real = ops.reshape(mask, (ops.shape(maps)[0], 1, ops.shape(maps)[-1]))  # (B*T, 1, N)
         count = ops.sum(ops.cast(real, tokens.dtype), axis=-1, keepdims=True)
         return tokens / ops.maximum(count, 1)
 

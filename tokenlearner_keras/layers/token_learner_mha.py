@@ -1,5 +1,6 @@
 """TokenLearner by multi-head attention: tokens from learned queries."""
 
+import math
 from typing import Any
 
 import keras
@@ -85,19 +86,20 @@ class TokenLearnerMHA(BaseTokenLearner):
         self.attention.build((None, self.num_tokens, channels))
 
     def _tokenize(self, values: Any, mask: Any, training: bool | None) -> tuple[Any, Any]:
-        dimensions = ops.shape(values)
-        values = ops.reshape(values, (dimensions[0], -1, self._channels))  # (B', N, C)
+        batch, *grid, channels = ops.shape(values)
+        positions = math.prod(grid)  # not -1, which cannot be told of an empty batch
+        values = ops.reshape(values, (batch, positions, channels))  # (B', N, C)
         queries = ops.cast(self.tokens, values.dtype)
-        queries = ops.broadcast_to(queries, (dimensions[0], *self.tokens.shape[1:]))
+        queries = ops.broadcast_to(queries, (batch, *self.tokens.shape[1:]))
         if mask is None:
             tokens, weights = self.attention.attend(queries, values, training=training)
             return tokens, ops.mean(weights, axis=1)
-        real = ops.reshape(mask, (dimensions[0], -1))  # (B', N)
+        real = ops.reshape(mask, (batch, positions))  # (B', N)
         tokens, weights = self.attention.attend(queries, values, real, training)
         maps = ops.mean(weights, axis=1)  # (B', S, N)
         maps = ops.where(ops.expand_dims(real, 1), maps, ops.zeros_like(maps))
         # The projections are biased: without any value the tokens would not be zero.
-        any_real = ops.reshape(ops.any(real, axis=1), (-1, 1, 1))
+        any_real = ops.expand_dims(ops.any(real, axis=1), (1, 2))  # (B', 1, 1)
         return ops.where(any_real, tokens, ops.zeros_like(tokens)), maps
 
     def get_config(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """TokenLearner v1.1: tokens from an MLP and a softmax over the positions."""
 
+import math
 from typing import Any
 
 import keras
@@ -87,12 +88,13 @@ class TokenLearnerV11(WeightedSumTokenLearner):
         self.token_masking.build((None, None, channels))
 
     def _attention_weights(self, values: Any, mask: Any, training: bool | None) -> Any:
-        dimensions = ops.shape(values)
-        x = ops.reshape(values, (dimensions[0], -1, dimensions[-1]))  # (B*T, N, C)
+        batch, *grid, channels = ops.shape(values)
+        positions = math.prod(grid)  # not -1, which cannot be told of an empty batch
+        x = ops.reshape(values, (batch, positions, channels))  # (B*T, N, C)
         logits = self.token_masking.after_norm(self.norm, x, training)  # (B*T, N, S)
         logits = ops.cast(logits, self._accumulation_dtype)
         if mask is not None:
-            real = ops.reshape(mask, (dimensions[0], -1, 1))  # (B*T, N, 1)
+            real = ops.reshape(mask, (batch, positions, 1))  # (B*T, N, 1)
             logits = ops.where(real, logits, MASKED_LOGIT)
         return ops.softmax(logits, axis=1)  # over the positions
 

@@ -27,15 +27,15 @@ class WeightedSumTokenLearner(BaseTokenLearner):
     def _tokenize(self, values: Any, mask: Any, training: bool | None) -> tuple[Any, Any]:
         weights = self._attention_weights(values, mask, training)  # (B', N, S) float32
         if mask is not None:
-            flat_mask = ops.reshape(mask, (ops.shape(weights)[0], -1, 1))  # (B', N, 1)
+            flat_mask = ops.reshape(mask, (*ops.shape(weights)[:2], 1))  # (B', N, 1)
             weights = ops.where(flat_mask, weights, ops.zeros_like(weights))
         maps = ops.transpose(weights, (0, 2, 1))  # (B', S, N)
         return self._pool(maps, values, mask), maps
 
     def _pool(self, maps: Any, values: Any, mask: Any) -> Any:
         """Sums the values weighted by the maps: one matmul, never (B', S, N, C)."""
-        batch = ops.shape(maps)[0]
-        values = ops.reshape(values, (batch, -1, self._channels))  # (B', N, C)
+        batch, _, positions = ops.shape(maps)
+        values = ops.reshape(values, (batch, positions, self._channels))  # (B', N, C)
         tokens = ops.matmul(maps, ops.cast(values, maps.dtype))
         return self._scale(tokens, maps, mask)
 

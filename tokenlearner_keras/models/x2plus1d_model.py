@@ -1,5 +1,6 @@
 """The class of the convolutional video models."""
 
+import functools
 import inspect
 import re
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from typing import Any
 import keras
 
 from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.empty_batches import convolve
 from tokenlearner_keras.layers.rematerialization import rematerialize
 from tokenlearner_keras.models.graph import Node
 from tokenlearner_keras.models.graph import call_arguments
@@ -41,9 +43,12 @@ class X2Plus1D(VisionTransformer):
         self.autocast = not value  # the layers inside cast the weights, each its own way
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        x = keras.tree.flatten(inputs)[0]
+        if x.shape[0] == 0:
+            # Not in training: batch norms would learn the mean of nothing.
+            return convolve(functools.partial(super().call, training=False), x)
         if not (self.remat and training):
             return super().call(inputs, training=training, mask=mask)
-        x = keras.tree.flatten(inputs)[0]
         entry, part = self.inputs[0], []
         for node in graph_calls(self):
             part.append(node)
