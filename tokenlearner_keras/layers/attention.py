@@ -95,9 +95,9 @@ class MultiHeadAttention(keras.layers.Layer):
             training: As for `call`.
         """
         value = query if value is None else value
-        queries = self._split_heads(self.query_layer(query))  # (B, heads, N, dim)
-        keys = self._split_heads(self.key_layer(value))  # (B, heads, M, dim)
-        values = self._split_heads(self.value_layer(value))  # (B, heads, M, dim)
+        queries = self._heads(self.query_layer, query)  # (B, heads, N, dim)
+        keys = self._heads(self.key_layer, value)  # (B, heads, M, dim)
+        values = self._heads(self.value_layer, value)  # (B, heads, M, dim)
         # The queries are scaled, not the logits: fewer numbers, and no overflow.
         queries = queries * self.head_dim**-0.5
         # Heads in front and plain matrix products: XLA and oneDNN run these faster on a
@@ -113,10 +113,11 @@ class MultiHeadAttention(keras.layers.Layer):
         attended = ops.transpose(ops.matmul(kept, values), (0, 2, 1, 3))
         return self.output_layer(ops.reshape(attended, ops.shape(query))), weights
 
-    def _split_heads(self, x: Any) -> Any:
-        dimensions = ops.shape(x)
-        heads = ops.reshape(x, (*dimensions[:-1], self.num_heads, self.head_dim))
-        return ops.transpose(heads, (0, 2, 1, 3))
+    def _heads(self, projection: Any, x: Any) -> Any:
+        # The sizes of the input, not of the projection: where they are unknown, tf2onnx merges
+        # the projection's reshape with this one and then takes them from before the first.
+        sizes = (*ops.shape(x)[:-1], self.num_heads, self.head_dim)
+        return ops.transpose(ops.reshape(projection(x), sizes), (0, 2, 1, 3))
 
     def compute_output_shape(
         self,
