@@ -1,5 +1,6 @@
 """Promises that hold for every layer: shapes, masks, precision, serialisation, errors."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +266,43 @@ def test_wrong_channels(make: Any) -> None:
         layer(np.ones((1, 4, 4, 5), "float32"))
     with pytest.raises(ValueError, match="number of channels"):
         make()(keras.Input((4, 4, None)))
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "bool"])
+def test_integers_are_refused(make: Any, dtype: str) -> None:
+    """Whether Keras, the backend, or neither would have cast them."""
+    for x in (np.ones((1, 4, 4, 6), dtype), keras.Input((4, 4, 6), dtype=dtype)):
+        with pytest.raises(ValueError, match=f"expects floating-point inputs. Received {dtype}"):
+            make()(x)
+    tokens, original = np.ones((1, 2, 6), "float32"), np.ones((1, 4, 4, 6), "float32")
+    for wrong in ((tokens.astype(dtype), original), (tokens, original.astype(dtype))):
+        with pytest.raises(ValueError, match=f"TokenFuser .* Received {dtype}"):
+            tk.TokenFuser()(*wrong)
+        with pytest.raises(ValueError, match=f"TokenFuser .* Received {dtype}"):
+            tk.TokenFuser()(*(keras.Input(x.shape[1:], dtype=str(x.dtype)) for x in wrong))
+
+
+@pytest.fixture
+def _channels_first() -> Iterator[None]:
+    keras.backend.set_image_data_format("channels_first")
+    yield
+    keras.backend.set_image_data_format("channels_last")
+
+
+@pytest.mark.usefixtures("_channels_first")
+def test_channels_first_is_refused(make: Any) -> None:
+    message = r"channels first. Call keras.backend.set_image_data_format\('channels_last'\)"
+    for shape in ((1, 6, 4, 4), (1, 3, 6, 4, 4)):
+        x = np.ones(shape, "float32")
+        for inputs in (x, keras.Input(shape[1:])):
+            with pytest.raises(ValueError, match=message):
+                make()(inputs)
+        with pytest.raises(ValueError, match=message):
+            tk.TokenFuser()(x[:, :2, :, 0], x)
+    for name in ("vit_ti16", "x2plus1d_m"):
+        with pytest.raises(ValueError, match=message):
+            tk.create_model(name)
+    assert tuple(make()(np.ones((1, 4, 6), "float32")).shape) == (1, 4, 6)  # has no format
 
 
 def test_wrong_mask(make: Any) -> None:

@@ -8,6 +8,8 @@ from keras import ops
 from tokenlearner_keras.layers.checks import check_positive_integer
 from tokenlearner_keras.layers.positions import PositionShape
 from tokenlearner_keras.layers.positions import check_channels
+from tokenlearner_keras.layers.positions import check_channels_last
+from tokenlearner_keras.layers.positions import check_floats
 from tokenlearner_keras.layers.positions import check_mask
 from tokenlearner_keras.layers.positions import split_shape
 from tokenlearner_keras.layers.precision import accumulation_dtype
@@ -46,6 +48,7 @@ class BaseTokenLearner(keras.layers.Layer):
         return_attention_maps: bool = False,
         training: bool | None = None,
     ) -> Any:
+        check_floats(x, self._owner)
         if mask is not None:
             mask = ops.convert_to_tensor(mask, dtype="bool")
         shape = self._checked_shape(ops.shape(x), mask)
@@ -88,6 +91,7 @@ class BaseTokenLearner(keras.layers.Layer):
         training: bool | None = None,
     ) -> Any:
         del training
+        check_floats(x, self._owner)
         shape = self._checked_shape(x.shape, mask)
         tokens = keras.KerasTensor(self.compute_output_shape(x.shape), dtype=self.compute_dtype)
         if not return_attention_maps:
@@ -107,6 +111,7 @@ class BaseTokenLearner(keras.layers.Layer):
 
     def _checked_shape(self, shape: Any, mask: Any = None) -> PositionShape:
         split = split_shape(shape, self._owner)
+        check_channels_last(len(shape), self._owner)
         check_channels(split, self._channels, self._owner)
         if mask is not None:
             check_mask(mask.shape, split, self._owner)

@@ -10,6 +10,8 @@ from tokenlearner_keras.layers.checks import check_grid
 from tokenlearner_keras.layers.checks import check_positive_integer
 from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
 from tokenlearner_keras.layers.empty_batches import convolve
+from tokenlearner_keras.layers.positions import check_channels_last
+from tokenlearner_keras.layers.positions import check_floats
 from tokenlearner_keras.layers.tubelet_inflation import METHODS
 from tokenlearner_keras.layers.tubelet_inflation import InflatedKernel
 
@@ -94,6 +96,7 @@ class PatchEmbedding(keras.layers.Layer):
 
     def call(self, x: Any) -> Any:
         self._check_shape(x.shape)
+        check_floats(x, f"PatchEmbedding '{self.name}'")
         if len(x.shape) == 4 or self.tubelet_size > 1:
             return convolve(self.projection, x)
         dimensions = ops.shape(x)
@@ -110,6 +113,7 @@ class PatchEmbedding(keras.layers.Layer):
                 f"expects an input of rank {' or '.join(map(str, ranks))}, channels "
                 f"last and known. Received shape {shape}."
             )
+        check_channels_last(len(shape), f"PatchEmbedding '{self.name}'")
         block = (self.tubelet_size, *self.patch_size)[-len(shape) + 2 :]
         for size, patch in zip(shape[1:-1], block, strict=True):
             if size is not None and size < patch:

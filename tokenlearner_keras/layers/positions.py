@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
+import keras
+
 Dimension = Any  # An int, None (unknown, symbolic) or a scalar tensor (unknown, run time)
 
 
@@ -54,6 +56,26 @@ def split_shape(shape: Sequence[Dimension], owner: str) -> PositionShape:
     if rank == 3:
         return PositionShape(dimensions[:1], dimensions[1:2], dimensions[-1])
     return PositionShape(dimensions[: rank - 3], dimensions[rank - 3 : -1], dimensions[-1])
+
+
+def check_floats(x: Any, owner: str) -> None:
+    """Raises ValueError unless a tensor holds floating-point numbers."""
+    dtype = str(getattr(x.dtype, "name", x.dtype)).removeprefix("torch.")
+    if not dtype.startswith(("float", "bfloat")):
+        raise ValueError(
+            f"{owner} expects floating-point inputs. Received {dtype}. Cast them first, pixels "
+            "also to the range of the model, such as keras.ops.cast(x, 'float32') / 255."
+        )
+
+
+def check_channels_last(rank: int, owner: str) -> None:
+    """Raises ValueError if Keras is set to channels first and the rank is that of images."""
+    if rank > 3 and keras.backend.image_data_format() == "channels_first":
+        raise ValueError(
+            f"{owner} takes images and videos channels last, but Keras is set to channels "
+            "first. Call keras.backend.set_image_data_format('channels_last'). A layer also "
+            "takes a sequence (batch, positions, channels) as it is."
+        )
 
 
 def check_channels(shape: PositionShape, expected: int | None, owner: str) -> None:

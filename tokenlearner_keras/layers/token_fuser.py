@@ -12,6 +12,8 @@ from tokenlearner_keras.layers.checks import check_rate
 from tokenlearner_keras.layers.constants import LAYER_NORM_EPSILON
 from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
 from tokenlearner_keras.layers.mlp import MlpBlock
+from tokenlearner_keras.layers.positions import check_channels_last
+from tokenlearner_keras.layers.positions import check_floats
 from tokenlearner_keras.layers.precision import accumulation_dtype
 
 
@@ -118,6 +120,7 @@ class TokenFuser(keras.layers.Layer):
 
     def call(self, tokens: Any, original: Any, training: bool | None = None) -> Any:
         self._check_shapes(tokens.shape, original.shape)
+        self._check_dtypes(tokens, original)
         mixed = self._mix(tokens)  # (B[, T], S, C)
         weights = self._mask(original, len(tokens.shape) - 2, training)  # (B[, T], N, S)
         fused = ops.matmul(weights, ops.cast(mixed, weights.dtype))  # (B[, T], N, C)
@@ -166,6 +169,7 @@ class TokenFuser(keras.layers.Layer):
                 "original (batch, [time,] positions, channels) or (batch, [time,] "
                 f"height, width, channels). {received}"
             )
+        check_channels_last(len(original_shape), owner)
         leading = len(tokens_shape) - 2
         pairs = zip(tokens_shape[:leading], original_shape[:leading], strict=True)
         known = all(a == b for a, b in pairs if a is not None and b is not None)
@@ -181,6 +185,14 @@ class TokenFuser(keras.layers.Layer):
                 f"{mixed_axes}. {received} Give the input a fixed number of tokens"
                 + (" and frames." if self.mixing == "video" else ".")
             )
+
+    def _check_dtypes(self, tokens: Any, original: Any) -> None:
+        for x in (tokens, original):
+            check_floats(x, f"TokenFuser '{self.name}'")
+
+    def compute_output_spec(self, tokens: Any, original: Any, training: bool | None = None) -> Any:
+        self._check_dtypes(tokens, original)
+        return super().compute_output_spec(tokens, original, training=training)
 
     def compute_output_shape(
         self,

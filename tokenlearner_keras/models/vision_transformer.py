@@ -14,6 +14,7 @@ from tokenlearner_keras.layers.frame_sampling import FrameSampling
 from tokenlearner_keras.layers.grid_pooling import GridPooling
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
+from tokenlearner_keras.layers.positions import check_channels_last
 from tokenlearner_keras.layers.precision import accumulation_dtype
 from tokenlearner_keras.layers.token_fuser import TokenFuser
 from tokenlearner_keras.layers.token_learner import TokenLearner
@@ -44,6 +45,7 @@ def build_model(
     Reference:
         scenic `projects/token_learner/model.py`, `TokenLearnerViT`.
     """
+    check_channels_last(len(getattr(config, "input_shape", ())) + 1, "build_model")
     if isinstance(config, X2Plus1DConfig):
         return build_x2plus1d(config, name)
     if not isinstance(config, VisionTransformerConfig):
