@@ -182,6 +182,24 @@ def test_precision(make: Any, policy: str) -> None:
     assert np.allclose(to_numpy(maps), expected_maps, rtol=0.2, atol=0.05)
 
 
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("layer", [*WEIGHTED_SUMS, "fuser"])
+def test_gradients_are_finite_wherever_those_of_a_layer_norm_are(
+    layer: str, policy: str, gradients: Any
+) -> None:
+    # That of PyTorch squares its input in float32.
+    size = np.float32(1e10 if keras.backend.backend() == "torch" else 1e25)
+    inputs = [size * random(2, 3, 3, 6)]
+    if layer == "fuser":
+        made, shape = tk.TokenFuser(dtype=policy), (2, 3, 3, 6)
+        inputs.insert(0, size * random(2, 4, 6, seed=1))
+    else:
+        made, shape = WEIGHTED_SUMS[layer](dtype=policy), (2, 4, 6)
+    made.build(*(x.shape for x in inputs))
+    for found in gradients(made, inputs, random(*shape) / size, made.trainable_variables):
+        assert all(np.all(np.isfinite(gradient)) for gradient in found)
+
+
 @pytest.mark.parametrize("make", ["v1.1", "mha"], indirect=True)
 def test_dropout_only_in_training(make: Any) -> None:
     layer, x = make(dropout=0.5), random(2, 4, 4, 6)

@@ -13,6 +13,7 @@ from tokenlearner_keras.layers.positions import check_floats
 from tokenlearner_keras.layers.positions import check_mask
 from tokenlearner_keras.layers.positions import split_shape
 from tokenlearner_keras.layers.precision import accumulation_dtype
+from tokenlearner_keras.layers.precision import widened
 
 
 class BaseTokenLearner(keras.layers.Layer):
@@ -56,7 +57,7 @@ class BaseTokenLearner(keras.layers.Layer):
             # `where`, not a product: a NaN in the padding must not get through.
             x = ops.where(ops.expand_dims(mask, -1), x, ops.zeros_like(x))
             mask = ops.reshape(mask, (-1, *shape.grid))  # (B*T, *grid)
-        values = ops.reshape(x, shape.folded_grid)  # (B*T, *grid, C)
+        values = ops.reshape(widened(x, self.compute_dtype), shape.folded_grid)  # (B*T, *grid, C)
         # (B*T, S, C) and (B*T, S, N)
         tokens, maps = self._tokenize(values, mask, training)
         tokens = ops.cast(tokens, self.compute_dtype)

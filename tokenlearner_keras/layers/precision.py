@@ -1,5 +1,9 @@
 """Precision of the operations that must not run in half precision."""
 
+from typing import Any
+
+from keras import ops
+
 
 def accumulation_dtype(compute_dtype: str) -> str:
     """Returns the dtype for softmax, sums over positions and logits.
@@ -10,6 +14,15 @@ def accumulation_dtype(compute_dtype: str) -> str:
     """
     # Not `keras.backend.result_type`: outside TensorFlow that never answers float64.
     return "float64" if compute_dtype == "float64" else "float32"
+
+
+def widened(x: Any, compute_dtype: str) -> Any:
+    """Returns an input in the layer's dtype, but one of a half-precision layer as it is.
+
+    A LayerNormalization takes numbers beyond the range of float16: a layer that begins with
+    one lets it cast its input (`autocast = False`) and calls this instead.
+    """
+    return x if is_half_precision(compute_dtype) else ops.cast(x, compute_dtype)
 
 
 def is_half_precision(compute_dtype: str) -> bool:

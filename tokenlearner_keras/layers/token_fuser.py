@@ -15,6 +15,7 @@ from tokenlearner_keras.layers.mlp import MlpBlock
 from tokenlearner_keras.layers.positions import check_channels_last
 from tokenlearner_keras.layers.positions import check_floats
 from tokenlearner_keras.layers.precision import accumulation_dtype
+from tokenlearner_keras.layers.precision import widened
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
@@ -75,6 +76,7 @@ class TokenFuser(keras.layers.Layer):
         self.dropout = check_rate(dropout, "dropout")
         self.mixing = check_choice(mixing, ("frame", "video"), "mixing")
         self.supports_masking = True
+        self.autocast = False  # see `widened`
 
     def build(
         self,
@@ -121,6 +123,7 @@ class TokenFuser(keras.layers.Layer):
     def call(self, tokens: Any, original: Any, training: bool | None = None) -> Any:
         self._check_shapes(tokens.shape, original.shape)
         self._check_dtypes(tokens, original)
+        tokens, original = (widened(x, self.compute_dtype) for x in (tokens, original))
         mixed = self._mix(tokens)  # (B[, T], S, C)
         weights = self._mask(original, len(tokens.shape) - 2, training)  # (B[, T], N, S)
         fused = ops.matmul(weights, ops.cast(mixed, weights.dtype))  # (B[, T], N, C)

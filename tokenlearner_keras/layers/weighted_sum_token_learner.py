@@ -17,6 +17,10 @@ class WeightedSumTokenLearner(BaseTokenLearner):
     under mixed precision.
     """
 
+    def __init__(self, num_tokens: int, **kwargs: Any) -> None:
+        super().__init__(num_tokens, **kwargs)
+        self.autocast = False  # see `widened`
+
     def _build_tokenizer(self, channels: int) -> None:
         self.norm = keras.layers.LayerNormalization(
             epsilon=LAYER_NORM_EPSILON, dtype=self.dtype_policy, name="norm"
