@@ -1,8 +1,11 @@
 """Frames out of video files, by PyAV."""
 
+import math
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -45,8 +48,13 @@ def read_frames(
 ) -> Iterator[NDArray[np.uint8]]:
     """Decodes a part of a video file, frame by frame, at a frame rate of one's own.
 
-    At each moment the frame is taken that a player shows then: a faster video loses
-    frames, a slower one repeats some. A turned video (of a phone) is turned upright.
+    The frames are those of ffmpeg's `fps` filter: the time of each, from `start`, is rounded
+    to the nearest multiple of 1 / frames_per_second and the frame stays until the next one;
+    where several fall on one multiple, the last is taken. A faster video loses frames, a
+    slower one repeats some, and a part shorter than a step still gives one.
+
+    Frames are shown as by a player: those of a turned video (of a phone) are turned upright,
+    those with pixels that are not square are resized in width until they are.
 
     Args:
         path: the file.
@@ -61,26 +69,39 @@ def read_frames(
 
     Raises:
         ConfigurationError: PyAV is missing.
-        DataError: the file cannot be read, holds no video, or no frame of that part.
+        DataError: the file cannot be read, is truncated (found when the part reaches the end
+            of what is there), holds no video, or no frame of that part.
     """
     av = import_av()
     first = _exact(start or 0.0)
     last = None if end is None else _exact(end)
     rate = _exact(frames_per_second)
     count = 0
+    only = None  # the frame of a part that is shorter than half a step
     try:
         with av.open(path) as container:
-            for shown_until, frame in _timed_frames(container, path, first):
+            stream = _video_stream(container, path)
+            aspect_ratio = stream.sample_aspect_ratio or 1
+            for shown_until, frame in _timed_frames(container, stream, path, first):
+                if shown_until <= first:
+                    continue
                 until = shown_until if last is None else min(shown_until, last)
-                pixels = None
-                while first + count / rate < until:
-                    pixels = _pixels(frame, min_side) if pixels is None else pixels
-                    yield pixels
-                    count += 1
+                steps = math.floor((until - first) * rate + Fraction(1, 2))
+                if count < steps:
+                    pixels = _pixels(frame, min_side, aspect_ratio)
+                    yield from repeat(pixels, steps - count)
+                    count = steps
+                only = only or frame
                 if last is not None and shown_until >= last:
                     break
-    except (av.FFmpegError, OSError, ValueError) as error:
+            if only and not count:
+                count = 1
+                yield _pixels(only, min_side, aspect_ratio)
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise DataError(f"{path}: {_reason(error)}") from error
+    except (av.FFmpegError, OSError, ValueError) as error:
+        reason = f"{_reason(error)}; it is damaged, truncated or not a video"
+        raise DataError(f"{path}: {reason}") from error
     if not count:
         wanted = f"from {float(first):g} s to {'the end' if end is None else f'{end:g} s'}"
         raise DataError(f"{path} has no frame {wanted}")
@@ -110,52 +131,108 @@ def upright(pixels: NDArray[np.uint8], degrees: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.rot90(pixels, round(degrees / 90) % 4))
 
 
-def _timed_frames(container: Any, path: str, start: Fraction) -> Iterator[tuple[Fraction, Any]]:
-    """Yields frames in the order of showing, each with the second at which it ends."""
+def _video_stream(container: Any, path: str) -> Any:
     if not container.streams.video:
-        raise DataError(f"{path} holds no video")
+        raise DataError(f"{path} holds no video, or is truncated")
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
-    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-    if "avi" in container.format.name.split(",") and stream.codec_context.has_b_frames:
-        frames = _frames_by_place(container, stream)
+    return stream
+
+
+def _timed_frames(
+    container: Any, stream: Any, path: str, start: Fraction
+) -> Iterator[tuple[Fraction, Any]]:
+    """Yields frames in the order of showing, each with the second at which it ends."""
+    step = 1 / (stream.average_rate or stream.guessed_rate or Fraction(25))
+    packets = _Packets(container, stream, path)
+    if packets.is_avi and stream.codec_context.has_b_frames:
+        frames = _frames_by_place(packets)
     else:
-        frames = _frames_by_time(container, stream, start)
+        frames = _frames_by_time(packets, start)
     previous, begin = None, Fraction(0)
+    longest = Fraction(0)
     for ticks, frame in frames:
         if ticks is None:
             raise DataError(f"{path} has a frame without a time")
         time = ticks * stream.time_base
         if previous is not None:
             # Frames come in the order of showing, whatever the container says of them.
-            time = time if time > begin else begin + 1 / rate
+            time = time if time > begin else begin + step
+            longest = max(longest, time - begin)
             yield time, previous
         previous, begin = frame, time
     if previous is not None:
-        duration = previous.duration * stream.time_base if previous.duration else 1 / rate
-        yield begin + duration, previous
+        duration = (previous.duration or 0) * stream.time_base
+        longest = max(longest, duration)
+        yield begin + (duration or step), previous
+    # The last frame may be shown for longer than the file tells, yet hardly than any other.
+    if longest or previous is None:
+        packets.check_end(tolerance=longest * 3 / 2)
 
 
-def _frames_by_time(
-    container: Any, stream: Any, start: Fraction
-) -> Iterator[tuple[int | None, Any]]:
+class _Packets:
+    """The packets of a video stream, checked against the duration that the file declares."""
+
+    def __init__(self, container: Any, stream: Any, path: str) -> None:
+        self.container = container
+        self.stream = stream
+        self.path = path
+        self.is_avi = "avi" in container.format.name.split(",")
+        self._read_until = Fraction(0)  # seconds
+        # Matroska has one duration for all streams, and the sound may be the longest.
+        self._streams = {stream.index}
+        self._declared: Fraction | None = None  # seconds
+        if self.is_avi:
+            # What FFmpeg calls the duration of a truncated AVI file is cut down with the file.
+            self._declared = stream.frames * stream.time_base
+        elif stream.duration:
+            self._declared = ((stream.start_time or 0) + stream.duration) * stream.time_base
+        elif container.duration:
+            self._declared = Fraction(container.duration, 1_000_000)
+            self._streams = {each.index for each in container.streams}
+
+    def __iter__(self) -> Iterator[Any]:
+        for packet in self.container.demux():
+            if packet.is_corrupt:
+                raise DataError(f"{self.path} is truncated: it ends within a frame")
+            ticks = packet.dts if self.is_avi or packet.pts is None else packet.pts
+            if ticks is not None and packet.stream.index in self._streams:
+                end = (ticks + (packet.duration or 0)) * packet.time_base
+                self._read_until = max(self._read_until, end)
+            if packet.stream.index == self.stream.index:
+                yield packet
+
+    def check_end(self, tolerance: Fraction) -> None:
+        """Raises an error if the file declares to be longer than what was read, all of it."""
+        if self._declared and self._declared - self._read_until >= tolerance:
+            raise DataError(
+                f"{self.path} is truncated: expected {float(self._declared):.2f} s as it declares, "
+                f"received {float(self._read_until):.2f} s"
+            )
+
+
+def _frames_by_time(packets: _Packets, start: Fraction) -> Iterator[tuple[int | None, Any]]:
     """Yields frames from a little before `start`, with the time that the file gives each."""
+    stream = packets.stream
     zero = stream.start_time or 0
     if start > _SEEK_AHEAD_SECONDS:
         offset = int((start - _SEEK_AHEAD_SECONDS) / stream.time_base) + zero
-        container.seek(offset, stream=stream, backward=True)
-    for frame in container.decode(stream):
-        yield None if frame.pts is None else frame.pts - zero, frame
+        # A Matroska file that lacks its end lacks the index, without which it is read from 0.
+        with suppress(PermissionError):
+            packets.container.seek(offset, stream=stream, backward=True)
+    for packet in packets:
+        for frame in packet.decode():
+            yield None if frame.pts is None else frame.pts - zero, frame
 
 
-def _frames_by_place(container: Any, stream: Any) -> Iterator[tuple[int | None, Any]]:
+def _frames_by_place(packets: _Packets) -> Iterator[tuple[int | None, Any]]:
     """Yields all frames of a container that counts them in the order of decoding.
 
     The n-th frame that is shown takes the time of the n-th that is stored. So it must be
     read from its beginning: behind a jump nobody knows how many are shown before.
     """
     times: deque[int] = deque()
-    for packet in container.demux(stream):
+    for packet in packets:
         if packet.size:
             times.append(packet.dts)
         elif packet.dts is not None:
@@ -164,8 +241,10 @@ def _frames_by_place(container: Any, stream: Any) -> Iterator[tuple[int | None, 
             yield times.popleft() if times else None, frame
 
 
-def _pixels(frame: Any, min_side: int) -> NDArray[np.uint8]:
-    height, width = resized_size(frame.height, frame.width, min_side)
+def _pixels(frame: Any, min_side: int, aspect_ratio: Fraction | int) -> NDArray[np.uint8]:
+    """Returns a frame as it is shown; `aspect_ratio` is width / height of a pixel."""
+    shown_width = max(1, round(frame.width * aspect_ratio))
+    height, width = resized_size(frame.height, shown_width, min_side)
     pixels: NDArray[np.uint8] = frame.to_ndarray(
         format="rgb24", width=width, height=height, interpolation="BILINEAR"
     )

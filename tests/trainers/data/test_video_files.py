@@ -1,6 +1,7 @@
 """Frames out of video files: which ones, how large, and what is said of bad files."""
 
 import importlib.util
+import re
 import sys
 from contextlib import nullcontext
 from fractions import Fraction
@@ -20,7 +21,91 @@ from trainers.errors import DataError
 av = pytest.importorskip("av")
 
 from tests.trainers.data.tiny_videos import frame_numbers  # noqa: E402
+from tests.trainers.data.tiny_videos import striped_number  # noqa: E402
+from tests.trainers.data.tiny_videos import write_striped_video  # noqa: E402
 from tests.trainers.data.tiny_videos import write_video  # noqa: E402
+
+# By container, a codec that is usual in it.
+CODECS = {
+    "webm": "libvpx-vp9",
+    "mkv": "libx264",
+    "mp4": "libx264",
+    "mov": "mpeg4",
+    "avi": "mpeg4",
+}
+NTSC = [Fraction(1000 * rate, 1001) for rate in (24, 30, 60)]
+RATES = [12, 15, NTSC[0], 24, 25, NTSC[1], 30, 48, 50, NTSC[2], 60]
+VARIABLE_MS = [0, 40, 60, 140, 540, 560, 580, 670, 1070, 1160, 1200, 1220, 1620, 1660, 1750]
+
+
+def codec_of(container: str) -> str:
+    codec = CODECS[container]
+    if codec not in av.codecs_available:
+        pytest.skip(f"PyAV is built without {codec}")
+    return codec
+
+
+def read_numbers(path: Path, *part: float, rate: float) -> list[int]:
+    return [
+        striped_number(frame) for frame in read_frames(str(path), *part, frames_per_second=rate)
+    ]
+
+
+def fps_filter_numbers(path: Path, rate: int) -> list[int]:
+    """Returns what ffmpeg's own filter gives, the time of the first frame taken for 0."""
+    numbers = []
+    graph = av.filter.Graph()
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        source = graph.add_buffer(template=stream)
+        fps, sink = graph.add("fps", f"fps={rate}"), graph.add("buffersink")
+        source.link_to(fps)
+        fps.link_to(sink)
+        graph.configure()
+        for frame in [*container.decode(stream), None]:
+            if frame:
+                frame.pts -= stream.start_time
+            source.push(frame)
+            try:
+                while True:
+                    numbers.append(striped_number(sink.pull().to_ndarray(format="rgb24")))
+            except (av.BlockingIOError, av.EOFError):
+                pass
+    return numbers
+
+
+@pytest.mark.parametrize("container", CODECS)
+def test_every_frame_once_at_every_usual_rate(tmp_path: Path, container: str) -> None:
+    path = tmp_path / f"a.{container}"
+    for rate in RATES:
+        write_striped_video(path, 45, codec_of(container), rate=rate)
+        written = round(float(rate), 3)
+        assert read_numbers(path, rate=written) == list(range(45)), rate
+        part = (13 / float(rate), 29 / float(rate))
+        assert read_numbers(path, *part, rate=written) == list(range(13, 29)), rate
+
+
+@pytest.mark.parametrize("container", CODECS)
+@pytest.mark.parametrize("rate", [12, NTSC[1], 60])
+def test_other_rates_are_those_of_the_fps_filter(
+    tmp_path: Path, container: str, rate: Fraction | int
+) -> None:
+    path = write_striped_video(tmp_path / f"a.{container}", 45, codec_of(container), rate=rate)
+    for wanted in (10, 15, 25, 30, 60):
+        assert read_numbers(path, rate=wanted) == fps_filter_numbers(path, wanted), wanted
+
+
+@pytest.mark.parametrize("container", ["webm", "mkv", "mp4"])
+@pytest.mark.parametrize("begin", [0, 1021])
+def test_a_variable_rate_and_a_late_start(tmp_path: Path, container: str, begin: int) -> None:
+    times = [begin + time for time in VARIABLE_MS]
+    path = write_striped_video(
+        tmp_path / f"a.{container}", len(times), codec_of(container), times_ms=times
+    )
+    for wanted in (5, 12, 25, 60):
+        assert read_numbers(path, rate=wanted) == fps_filter_numbers(path, wanted), wanted
+    # At 50 a second every frame has its moment.
+    assert list(dict.fromkeys(read_numbers(path, rate=50))) == list(range(len(times)))
 
 
 def test_every_frame_at_the_rate_of_the_file(tmp_path: Path) -> None:
@@ -34,9 +119,9 @@ def test_every_frame_at_the_rate_of_the_file(tmp_path: Path) -> None:
     ("rate", "wanted", "expected"),
     [
         (20, 10.0, [0, 2, 4, 6, 8]),
-        (20, 5.0, [0, 4, 8]),
+        (20, 5.0, [1, 5, 9]),
         (10, 20.0, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9]),
-        (20, 15.0, [0, 1, 2, 4, 5, 6, 8, 9]),
+        (20, 15.0, [0, 1, 3, 4, 5, 7, 8, 9]),
         (Fraction(30000, 1001), 29.97, list(range(10))),
     ],
 )
@@ -85,13 +170,32 @@ def test_times_that_go_back(monkeypatch: pytest.MonkeyPatch) -> None:
             pts=time, duration=1, height=2, width=2, rotation=0, to_ndarray=lambda **_: pixels
         )
 
+    def packet(number: int, time: int) -> SimpleNamespace:
+        frames = [frame(number, time)]
+        return SimpleNamespace(
+            pts=time,
+            duration=1,
+            time_base=stream.time_base,
+            stream=stream,
+            is_corrupt=False,
+            decode=lambda: frames,
+        )
+
     # FFmpeg writes no such file, so it takes an imitation of one.
     times = [0, 1, 3, 4, 2, 6, 7, 5, 8]
-    stream = SimpleNamespace(start_time=0, time_base=Fraction(1, 10), average_rate=Fraction(10))
+    stream = SimpleNamespace(
+        index=0,
+        start_time=0,
+        duration=None,
+        time_base=Fraction(1, 10),
+        average_rate=Fraction(10),
+        sample_aspect_ratio=None,
+    )
     container = SimpleNamespace(
+        duration=None,
         format=SimpleNamespace(name="matroska,webm"),
         streams=SimpleNamespace(video=[stream]),
-        decode=lambda _: (frame(number, time) for number, time in enumerate(times)),
+        demux=lambda: (packet(number, time) for number, time in enumerate(times)),
     )
     opened = SimpleNamespace(open=lambda _: nullcontext(container), FFmpegError=av.FFmpegError)
     monkeypatch.setattr(video_files, "import_av", lambda: opened)
@@ -139,6 +243,63 @@ def test_damaged_file(tmp_path: Path, length: int) -> None:
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(DataError, match=r"a\.mp4"):
         list(read_frames(str(path)))
+
+
+@pytest.mark.parametrize("container", [*CODECS, "faststart.mp4"])
+def test_a_truncated_file_is_named(tmp_path: Path, container: str) -> None:
+    path = tmp_path / f"a.{container}"
+    options = {"movflags": "faststart"} if "faststart" in container else None
+    codec = codec_of(container.rpartition(".")[2])
+    write_striped_video(path, 60, codec, rate=12, options=options)
+    content = path.read_bytes()
+    assert len(read_numbers(path, rate=12)) == 60
+    for share in (0.1, 0.5, 0.8):
+        path.write_bytes(content[: int(share * len(content))])
+        for part in ((), (4.0,)):
+            with pytest.raises(DataError, match=rf"a\.{container}.* truncated"):
+                read_numbers(path, *part, rate=12)
+    if codec == "libvpx-vp9":  # the others are so short that little is left before the end
+        assert read_numbers(path, 0.5, 1.0, rate=12) == [6, 7, 8, 9, 10, 11]
+
+
+def test_the_message_of_a_truncated_file(tmp_path: Path) -> None:
+    path = write_striped_video(tmp_path / "a.mkv", 60, codec_of("mkv"), rate=12)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    message = r"a\.mkv is truncated: expected 5\.00 s as it declares, received [0-9]\.\d\d s$"
+    with pytest.raises(DataError, match=message):
+        read_numbers(path, rate=12)
+
+
+def test_the_sound_may_be_longer(tmp_path: Path) -> None:
+    for name in ("a.mkv", "a.mov", "a.avi"):
+        codec = codec_of(name[2:])
+        path = write_striped_video(tmp_path / name, 24, codec, rate=12, sound_seconds=4)
+        assert read_numbers(path, rate=12) == list(range(24))
+
+
+@pytest.mark.parametrize("container", ["mkv", "mp4", "mov", "avi"])
+def test_pixels_that_are_not_square(tmp_path: Path, container: str) -> None:
+    path = tmp_path / f"a.{container}"
+    for ratio, shape in ((Fraction(2), (32, 160, 3)), (Fraction(8, 5), (32, 128, 3))):
+        write_striped_video(path, 3, codec_of(container), pixel_aspect_ratio=ratio)
+        frames = list(read_frames(str(path)))
+        assert [frame.shape for frame in frames] == 3 * [shape]
+        assert list(map(striped_number, frames)) == [0, 1, 2]
+    write_striped_video(path, 1, codec_of(container), pixel_aspect_ratio=Fraction(1, 5))
+    (frame,) = read_frames(str(path), min_side=8)  # shown as 32 x 16
+    assert frame.shape == (16, 8, 3)
+
+
+def test_pixels_that_are_not_square_by_the_word_of_the_container(tmp_path: Path) -> None:
+    path = write_striped_video(tmp_path / "a.webm", 1, codec_of("webm"))
+    # Size of 80 x 32 pixels, before it the frame rate, in whose place the shown width goes.
+    sizes = b"\xb0\x81\x50\xba\x81\x20"
+    shown = b"\xe0\x8e" + sizes + b"\x54\xb0\x81\x78\x54\xb2\x81\x00"
+    content, count = re.subn(b"#\xe3\x83\x84....\xe0\x86" + sizes, shown, path.read_bytes())
+    assert count == 1
+    path.write_bytes(content)
+    (frame,) = read_frames(str(path))
+    assert frame.shape == (32, 120, 3)
 
 
 def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:

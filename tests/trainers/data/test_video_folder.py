@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from trainers.data.bad_examples import BadExamples
 from trainers.data.failures import explain_data_failures
 from trainers.data.sources import SPLITS
 from trainers.data.sources import make_source
@@ -47,6 +48,22 @@ def test_damaged_file_is_named(folder: Path) -> None:
         explain_data_failures(source, lambda: range(2)),
     ):
         list(tf.data.Dataset.range(2).map(source.load))
+
+
+def test_a_truncated_file_is_left_out(folder: Path) -> None:
+    (folder / "train" / "run" / "b.mp4").unlink()
+    path = write_video(folder / "train" / "run" / "b.avi", 50)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    source = make_source("video_folder", "train", str(folder))
+    bad = BadExamples(source, 1)
+
+    def load(index: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"sum": tf.reduce_sum(source.load(index)["video"]), "mask": tf.constant(1.0)}
+
+    elements = tf.data.Dataset.range(2).map(bad.leaving_out(load))
+    masks = [float(element["mask"]) for element in elements]
+    assert masks == [1.0, 0.0]
+    assert "b.avi" in bad.reasons[1] and "truncated" in bad.reasons[1]
 
 
 def test_layout_is_told(tmp_path: Path) -> None:
