@@ -17,10 +17,15 @@ def mixing_weights(batch_size: int, seed: tf.Tensor, alpha: float) -> tf.Tensor:
     Returns:
         float32 (batch_size,), in [0, 1].
     """
-    # Beta(a, a) = X / (X + Y) for two independent Gamma(a) numbers; in float64
-    # because a small alpha makes both underflow in float32.
-    gammas = tf.random.stateless_gamma((2, batch_size), seed, alpha=alpha, dtype=tf.float64)
-    weights = tf.math.divide_no_nan(gammas[0], gammas[0] + gammas[1])
+    # Beta(a, a) = X / (X + Y) for two independent Gamma(a) numbers. With a small alpha both
+    # underflow, so their logarithms are drawn: log Gamma(a) = log Gamma(a + 1) + log(U) / a.
+    gamma_seed, uniform_seed = tf.unstack(tf.random.split(seed, alg="philox"))
+    shape = (2, batch_size)
+    gammas = tf.random.stateless_gamma(shape, gamma_seed, alpha=alpha + 1.0, dtype=tf.float64)
+    uniform = tf.random.stateless_uniform(shape, uniform_seed, dtype=tf.float64, alg="philox")
+    larger = tf.math.log(gammas)
+    powers = tf.math.log1p(-uniform)  # of 1 - U, which is never 0
+    weights = tf.sigmoid(larger[0] - larger[1] + (powers[0] - powers[1]) / alpha)
     return tf.cast(weights, tf.float32)
 
 

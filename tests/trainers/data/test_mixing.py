@@ -61,6 +61,24 @@ def test_weights_follow_the_beta_distribution() -> None:
     assert abs(weights.var() - 0.125) < 0.005  # 1 / (4 (2 alpha + 1))
 
 
+@pytest.mark.parametrize("alpha", [1e-3, 0.01, 0.2, 1.0, 8.0, 1e6])
+def test_shares_of_the_beta_distribution(alpha: float) -> None:
+    count = 100_000
+    weights = _weights(count, alpha=alpha).numpy()
+    exponent = tf.constant(alpha, tf.float64)
+    for low, high in ((0.01, 0.99), (0.2, 0.5), (0.2, 0.7)):
+        lower, upper = (float(tf.math.betainc(exponent, exponent, x)) for x in (low, high))
+        expected = upper - lower
+        found = ((weights > low) & (weights < high)).mean()
+        assert abs(found - expected) <= 4 * np.sqrt(expected * (1 - expected) / count) + 1e-6
+
+
+def test_the_smallest_alpha_blends_nothing() -> None:
+    weights = _weights(1000, alpha=5e-324).numpy()
+    assert set(np.unique(weights)) == {0.0, 1.0}
+    assert 400 < weights.sum() < 600
+
+
 def test_one_example_is_left_alone() -> None:
     images, targets = _batch(1)
     mixed_images, mixed_targets = mixup(images, targets, _weights(1))
