@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from trainers.data.array_record_files import ArrayRecordFiles
 from trainers.data.record_index import RecordFiles
@@ -20,6 +21,7 @@ from trainers.data.tfds_package import import_tfds
 from trainers.data.tfds_splits import RecordRange
 from trainers.data.tfds_splits import plan_splits
 from trainers.errors import ConfigurationError
+from trainers.errors import DataError
 
 PREPARE = (
     'Prepare it with: python -c "import tensorflow_datasets as tfds; tfds.builder('
@@ -77,6 +79,7 @@ class TfdsSource:
                 + " examples."
             )
         self._records = _open_records(builder, chosen.split, recover)
+        self._check_kind(self._records)
 
     @property
     def num_classes(self) -> int:
@@ -127,10 +130,25 @@ class TfdsSource:
         example: dict[str, Any] = self._features.deserialize_example(serialized, decoders=decoders)
         return example
 
+    def _check_kind(self, records: _Records) -> None:
+        try:
+            example = tf.train.SequenceExample.FromString(records.read(0))
+        except (DataError, DecodeError):
+            return  # damaged, which is told where it is read
+        if example.feature_lists.feature_list:
+            lists = ", ".join(sorted(example.feature_lists.feature_list))
+            raise ConfigurationError(
+                f"{records.identity(0)} is a tf.train.SequenceExample, with the feature lists "
+                f"{lists}. Expected a tf.train.Example, with the features {self._pixels} and "
+                f"{self._label}, as TFDS writes it. Prepare {self.name} again, or read the records "
+                "with data.source=records."
+            )
+
     def _is_labelled(self, builder: Any) -> bool:
         # Sets with a secret test set (ImageNet) store -1 there.
-        first = _open_records(builder, "test").read(0)
-        return bool(tf.reduce_all(self._parse(tf.constant(first))[self._label] >= 0))
+        records = _open_records(builder, "test")
+        self._check_kind(records)
+        return bool(tf.reduce_all(self._parse(tf.constant(records.read(0)))[self._label] >= 0))
 
 
 def _open_builder(dataset: str, data_dir: str | None) -> Any:

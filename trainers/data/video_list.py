@@ -6,7 +6,8 @@
 
 Times are in seconds; empty ones mean the whole file, as do missing columns. A path that
 is not absolute starts at the folder of the CSV file; "~" is the home directory. A semicolon
-separates labels. The videos must lie on a local disk.
+separates labels. The videos must lie on a local disk. The list format of DMVR,
+`video_path,start,end,label,caption`, is taken as well; the captions are ignored.
 """
 
 import csv
@@ -25,6 +26,7 @@ _COLUMNS = {
     "start": ("start",),
     "end": ("end",),
     "labels": ("label", "labels"),
+    "caption": ("caption",),  # of DMVR's lists; it is ignored
 }
 _HEADER = "Expected a first line path,start,end,label; start and end may be left out."
 _SEPARATOR = re.compile("[;\t]")

@@ -147,6 +147,16 @@ class VideoRecordsSource:
                 f"{name} is no tf.train.SequenceExample ({error}). Make the records with "
                 "python -m trainers.make_video_records."
             ) from error
+        if not example.feature_lists.feature_list:
+            # The context of a SequenceExample is stored as the features of an Example are.
+            features = ", ".join(sorted(example.context.feature)) or "none"
+            raise ConfigurationError(
+                f"{name} is a tf.train.Example, with the features {features}. Expected a "
+                f"tf.train.SequenceExample, with an encoded image a frame in the feature list "
+                f"{self.config.image_key!r} (records.image_key). Make such records of videos with "
+                "python -m trainers.make_video_records; images are read by data.source=folder or "
+                "tfds:NAME."
+            )
         for key, kind, found in (
             ("image_key", "feature list", example.feature_lists.feature_list),
             ("label_key", "context feature", example.context.feature),

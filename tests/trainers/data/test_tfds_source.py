@@ -103,6 +103,24 @@ def test_secret_test_labels(tmp_path: Path) -> None:
     assert counts == [36, 4, 8]
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_videos_in_place_of_images(tmp_path: Path, split: str) -> None:
+    data_dir = prepare(tmp_path, counts={"train": 3, "test": 3})
+    video = tf.train.SequenceExample()
+    video.feature_lists.feature_list["image/encoded"].feature.add()
+    for path in tmp_path.glob(f"squares/1.0.0/squares-{split}.*"):
+        count = sum(1 for _ in tf.data.TFRecordDataset(str(path)))
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for _ in range(count):
+                writer.write(video.SerializeToString())
+    message = (
+        rf"squares-{split}.* is a tf\.train\.SequenceExample, with the feature lists image/enc.*\. "
+        r"Expected a tf\.train\.Example, with the features image and label.*data\.source=records"
+    )
+    with pytest.raises(ConfigurationError, match=message):
+        TfdsSource("squares", split, data_dir)
+
+
 def test_not_prepared_tells_the_command(tmp_path: Path) -> None:
     data_dir = prepare(tmp_path)
     for name in ("mnist", "squares:2.0.0", "squares/large"):

@@ -19,6 +19,21 @@ def test_paths_and_columns_of_a_list(tmp_path: Path) -> None:
     assert (second.number, second.path, second.labels) == (4, "/b.mp4", ("run", "jump"))
 
 
+def test_the_lists_of_dmvr(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(
+        "video_path,start,end,label,caption\n"
+        'a.mp4,0,9.5,archery,"an archer, in the wood"\n'
+        "b.mp4,1,2,running,\n"
+        "c.mp4,1,2,running\n"
+    )
+    first, second, third = read_video_list(str(path))
+    assert (first.name, first.start, first.end) == ("a.mp4", 0.0, 9.5)
+    assert (first.labels, first.problem) == (("archery",), "")
+    assert (second.labels, second.problem) == (("running",), "")
+    assert third.problem == "4 cells, expected 5"
+
+
 def test_lines_that_end_in_a_carriage_return(tmp_path: Path) -> None:
     path = tmp_path / "list.csv"
     path.write_bytes(b"path,label\rx/a.mp4,run\rb.mp4,jump\r")

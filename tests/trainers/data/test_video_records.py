@@ -267,6 +267,21 @@ def test_first_record_is_of_another_kind(tmp_path: Path) -> None:
         VideoRecordsSource(str(tmp_path), "train")
 
 
+def test_images_in_place_of_videos(tmp_path: Path) -> None:
+    describe(tmp_path, ["a"])
+    example = tf.train.Example()
+    example.features.feature["image/encoded"].bytes_list.value.append(b"image")
+    example.features.feature["label"].int64_list.value.append(0)
+    with tf.io.TFRecordWriter(str(tmp_path / "train.tfrecord-00000-of-00001")) as writer:
+        writer.write(example.SerializeToString())
+    message = (
+        r"record 0 at byte 0 is a tf\.train\.Example, with the features image/encoded, label\. "
+        r"Expected a tf\.train\.SequenceExample, .*'image/encoded'.*trainers\.make_video_records"
+    )
+    with pytest.raises(ConfigurationError, match=message):
+        VideoRecordsSource(str(tmp_path), "train")
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
