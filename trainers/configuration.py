@@ -117,6 +117,8 @@ def base_config() -> ConfigDict:
             "eval_sets": (),
             "final_split": config_dict.placeholder(str),
             "normalization": "unit",
+            # Whether images are turned upright, as the EXIF tag of a camera says.
+            "exif_orientation": False,
             "mixup_alpha": 0.0,
             "multi_label": False,
             "max_bad_examples": 0,
@@ -130,7 +132,7 @@ def base_config() -> ConfigDict:
         }
     )
     # Of images; and of clips, for a model that takes videos.
-    config.augmentation = _fields_of(PreprocessingConfig, "image_size")
+    config.augmentation = _fields_of(PreprocessingConfig, "image_size", "exif_orientation")
     config.video = _fields_of(VideoPreprocessingConfig, "image_size", "num_frames")
     config.optimizer = ConfigDict(
         {

@@ -280,7 +280,11 @@ def make_preprocessing(config: ConfigDict, model: ModelConfig) -> Preprocessing:
         ConfigurationError: If a value is out of range.
     """
     if model.num_frames is None:
-        return PreprocessingConfig(image_size=model.image_size, **config.augmentation.to_dict())
+        return PreprocessingConfig(
+            image_size=model.image_size,
+            exif_orientation=config.data.exif_orientation,
+            **config.augmentation.to_dict(),
+        )
     return VideoPreprocessingConfig(
         image_size=model.image_size, num_frames=model.num_frames, **config.video.to_dict()
     )

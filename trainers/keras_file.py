@@ -37,6 +37,7 @@ class InputSettings:
         stride: Distance of two frames of a clip in the video, in frames.
         activation: What makes probabilities of the answers: "softmax", "sigmoid" or "none".
             None is softmax, or nothing where the model ends in one of them itself.
+        exif_orientation: Whether images are turned as the EXIF tag of a camera says.
     """
 
     image_size: int | None = None
@@ -44,6 +45,7 @@ class InputSettings:
     normalization: str = "unit"
     stride: int = 2
     activation: str | None = None
+    exif_orientation: bool = False
 
 
 def load_keras_file(
@@ -139,7 +141,9 @@ def _preprocessing(
         )
     size = _image_size(path, shape[-3:-1], settings.image_size)
     if len(shape) == _RANK_OF_IMAGES:
-        return PreprocessingConfig(size, eval_crop_fraction=fraction)
+        return PreprocessingConfig(
+            size, eval_crop_fraction=fraction, exif_orientation=settings.exif_orientation
+        )
     if shape[1] is None:
         raise ConfigurationError(
             f"--model={path} does not say how many frames a clip has: its input is {shape}. "

@@ -12,7 +12,14 @@ flags.disclaim_key_flags()
 
 _OF_A_WORKDIR = ("checkpoint",)
 #: Fields of `InputSettings`, those that a command has defined.
-_OF_A_FILE = ("image_size", "crop_fraction", "normalization", "stride", "activation")
+_OF_A_FILE = (
+    "image_size",
+    "crop_fraction",
+    "normalization",
+    "stride",
+    "activation",
+    "exif_orientation",
+)
 
 
 def define_model_flags(flag_values: flags.FlagValues) -> None:

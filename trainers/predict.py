@@ -1,15 +1,15 @@
 """Predicts the classes of files: `python -m trainers.predict --workdir=DIR --inputs=FILES`.
 
-Prints the likeliest classes of each image (JPEG, PNG, BMP) or video, as CSV or JSON; with
---output a file takes them. An input is a file or a folder with all that is below it, and each
+Prints the likeliest classes of each image (JPEG, PNG, BMP, WebP) or video, as CSV or JSON;
+with --output a file takes them. An input is a file or a folder with all that is below it, and each
 file is predicted once.
 
 With --workdir the model answers as `trainers.evaluate` judges it: the moving averages of the
 weights if there are any, the preprocessing and the class names of the training, all views of
 a video. A .keras file (--model) holds nothing of that: --image_size, --crop_fraction,
---normalization, --stride and --activation say how it is used, --class_names what its classes
-are called. Videos are read at 25 frames a second; where the training saw records made at another
-rate or size, give the same --frames_per_second and --min_side.
+--normalization, --stride, --activation and --exif_orientation say how it is used, --class_names
+what its classes are called. Videos are read at 25 frames a second; where the training saw
+records made at another rate or size, give the same --frames_per_second and --min_side.
 
 --overlay_dir, a new or empty folder, gets pictures of what the learned tokens look at in each
 file.
@@ -89,6 +89,12 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
         None,
         list(ACTIVATIONS),
         "With --model: what makes probabilities of its answers; none if it ends in that itself.",
+        **values,
+    )
+    flags.DEFINE_bool(
+        "exif_orientation",
+        False,
+        "With --model: turn images upright, as the EXIF tag of a camera says.",
         **values,
     )
 

@@ -1,9 +1,18 @@
 """From an example of a source to pixels, decoding only the window that is wanted."""
 
+import io
 from collections.abc import Callable
 from collections.abc import Mapping
+from functools import partial
 
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
+from PIL.Image import DecompressionBombError
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 Example = Mapping[str, tf.Tensor]
 
@@ -19,21 +28,38 @@ _JPEG_MAGIC = b"\xff\xd8\xff"
 _GIF_MAGIC = b"GIF"
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _BMP_MAGIC = b"BM"
-#: WebP and JPEG XL, which some releases of TensorFlow read and others do not.
-_OTHER_MAGICS = (b"RIFF", b"\xff\x0a", b"\x00\x00\x00\x0cJXL")
+# A WebP: these, four bytes of length, and those. Pillow reads it: not every release of
+# TensorFlow does.
+_RIFF_MAGIC = b"RIFF"
+_WEBP_MAGIC = b"WEBP"
+_WEBP_PLACE = 8
+#: JPEG XL, which some releases of TensorFlow read and others do not.
+_JXL_MAGICS = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL")
 # Where these two hold width and height, four bytes each.
 _PNG_SIZE = 16
 _BMP_SIZE = 18
+# How to show an image, by the values of the EXIF tag: mirrored left and right, mirrored top
+# and bottom, and after that rows and columns swapped.
+_ORIENTATION_TAG = 0x0112
+_MIRRORED_X = (2, 3, 7, 8)
+_MIRRORED_Y = (3, 4, 6, 7)
+_SWAPPED = (5, 6, 7, 8)
+_EXIF_FORMATS: tuple[tuple[bytes, type[ImageFile]], ...] = (
+    (_JPEG_MAGIC, JpegImageFile),
+    (_PNG_MAGIC, PngImageFile),
+    (_RIFF_MAGIC, WebPImageFile),
+)
 
 
-def decode_image(example: Example) -> tf.Tensor:
+def decode_image(example: Example, exif_orientation: bool = False) -> tf.Tensor:
     """Return the whole image of an example.
 
-    JPEG, PNG and BMP files are read; a GIF is refused because it may hold several
-    frames. The orientation tag of a camera (EXIF) is not applied.
+    JPEG, PNG, BMP and WebP files are read; a GIF or an animated WebP is refused because it
+    holds several frames. An alpha channel is left out.
 
     Args:
-        example: see `ExampleSource.load`.
+        example: see `Source.load`.
+        exif_orientation: turn and mirror the image as the EXIF tag of a camera says.
 
     Returns:
         uint8 (height, width, 3).
@@ -44,18 +70,27 @@ def decode_image(example: Example) -> tf.Tensor:
     """
     if "image" in example:
         return example["image"]
-    return _decode_bytes(example["encoded"])
+    image = _decode_bytes(example["encoded"])
+    if not exif_orientation:
+        return image
+    # Pillow decodes a PNG to find its tag: not before it is known to be no bomb.
+    with tf.control_dependencies(None if tf.executing_eagerly() else [image]):
+        return _turned(image, _orientation(example["encoded"]))
 
 
-def decode_window(example: Example, choose_window: ChooseWindow) -> tf.Tensor:
+def decode_window(
+    example: Example, choose_window: ChooseWindow, exif_orientation: bool = False
+) -> tf.Tensor:
     """Return a window of the image of an example.
 
     The size of a JPEG is read from its header, and the blocks outside of the window
     are never decoded: this is most of the speed of a crop-and-resize pipeline.
 
     Args:
-        example: see `ExampleSource.load`.
+        example: see `Source.load`.
         choose_window: from height and width to the window, see `ChooseWindow`.
+        exif_orientation: turn and mirror the image as the EXIF tag of a camera says; the
+            window is one of the image as it is shown.
 
     Returns:
         uint8 (window height, window width, 3).
@@ -67,11 +102,16 @@ def decode_window(example: Example, choose_window: ChooseWindow) -> tf.Tensor:
     def from_jpeg() -> tf.Tensor:
         shape = tf.io.extract_jpeg_shape(encoded)
         with tf.control_dependencies(_operations([_check_size(shape[0], shape[1])])):
-            window = choose_window(shape[0], shape[1])
-        return tf.io.decode_and_crop_jpeg(encoded, window, channels=3)
+            if not exif_orientation:
+                window = choose_window(shape[0], shape[1])
+                return tf.io.decode_and_crop_jpeg(encoded, window, channels=3)
+            orientation = _orientation(encoded)
+            window = _stored_window(shape[0], shape[1], orientation, choose_window)
+            stored = tf.io.decode_and_crop_jpeg(encoded, window, channels=3)
+            return _turned(stored, orientation)
 
     def from_other_format() -> tf.Tensor:
-        return _cut_window(_decode_bytes(encoded), choose_window)
+        return _cut_window(decode_image(example, exif_orientation), choose_window)
 
     # tf.io.is_jpeg asks for the same three bytes.
     is_jpeg = tf.equal(tf.strings.substr(encoded, 0, 3), _JPEG_MAGIC)
@@ -80,7 +120,38 @@ def decode_window(example: Example, choose_window: ChooseWindow) -> tf.Tensor:
 
 
 def _decode_bytes(encoded: tf.Tensor) -> tf.Tensor:
-    is_other = tf.reduce_any([_begins_with(encoded, magic) for magic in _OTHER_MAGICS])
+    is_webp = _begins_with(encoded, _RIFF_MAGIC)
+    is_webp &= _begins_with(encoded, _WEBP_MAGIC, _WEBP_PLACE)
+    image = tf.cond(
+        is_webp, lambda: _decode_by_pillow(encoded), lambda: _decode_by_tensorflow(encoded)
+    )
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+# Eagerly a Python function would raise its own errors; in a graph they are TensorFlow's.
+@tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+def _decode_by_pillow(encoded: tf.Tensor) -> tf.Tensor:
+    return tf.numpy_function(_decode_webp, [encoded], tf.uint8, stateful=False)
+
+
+def _decode_webp(encoded: bytes) -> NDArray[np.uint8]:
+    try:
+        # The class itself, because Image.open warns of a size that is allowed here.
+        with WebPImageFile(io.BytesIO(encoded)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"the image has more than {MAX_PIXELS} pixels")
+            if image.is_animated:
+                raise ValueError("an animated WebP is not supported: it holds several frames")
+            return np.asarray(image.convert("RGB"))
+    except DecompressionBombError as error:
+        raise ValueError(f"the image has more than {MAX_PIXELS} pixels") from error
+    # Pillow has several for a damaged file, and says little.
+    except (EOFError, OSError, SyntaxError) as error:
+        raise ValueError("the WebP is damaged") from error
+
+
+def _decode_by_tensorflow(encoded: tf.Tensor) -> tf.Tensor:
+    is_jxl = tf.reduce_any([_begins_with(encoded, magic) for magic in _JXL_MAGICS])
     refusals = [
         tf.debugging.assert_equal(
             _begins_with(encoded, _GIF_MAGIC),
@@ -88,17 +159,18 @@ def _decode_bytes(encoded: tf.Tensor) -> tf.Tensor:
             "GIF is not supported: it may hold several frames",
         ),
         tf.debugging.assert_equal(
-            is_other, False, "WebP and JPEG XL are not supported: expected JPEG, PNG or BMP"
+            is_jxl, False, "JPEG XL is not supported: expected JPEG, PNG, BMP or WebP"
         ),
         _check_size(*_declared_size(encoded)),
     ]
     with tf.control_dependencies(_operations(refusals)):
-        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    return tf.ensure_shape(image, (None, None, 3))
+        return tf.io.decode_image(encoded, channels=3, expand_animations=False)
 
 
-def _begins_with(encoded: tf.Tensor, magic: bytes) -> tf.Tensor:
-    return tf.equal(tf.strings.substr(encoded, 0, len(magic)), magic)
+def _begins_with(encoded: tf.Tensor, magic: bytes, place: int = 0) -> tf.Tensor:
+    # `substr` refuses a place behind the end.
+    start = tf.minimum(place, tf.strings.length(encoded))
+    return tf.equal(tf.strings.substr(encoded, start, len(magic)), magic)
 
 
 def _declared_size(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -140,3 +212,51 @@ def _cut_window(image: tf.Tensor, choose_window: ChooseWindow) -> tf.Tensor:
     begin = tf.pad(window[:2], [[0, 1]])
     size = tf.pad(window[2:], [[0, 1]], constant_values=3)
     return tf.slice(image, begin, size)
+
+
+@tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+def _orientation(encoded: tf.Tensor) -> tf.Tensor:
+    """Return the value of the EXIF tag, int32 (); 1, as stored, if there is none."""
+    value = tf.numpy_function(_read_orientation, [encoded], tf.int32, stateful=False)
+    return tf.ensure_shape(value, ())
+
+
+def _read_orientation(encoded: bytes) -> np.int32:
+    for magic, kind in _EXIF_FORMATS:
+        if encoded.startswith(magic):
+            try:
+                value = kind(io.BytesIO(encoded)).getexif().get(_ORIENTATION_TAG)
+            except Exception:  # anything, of a damaged tag; the pixels may be fine
+                break
+            return np.int32(next((each for each in range(1, 9) if each == value), 1))
+    return np.int32(1)
+
+
+def _turned(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Return a stored image as it is to be shown."""
+    for values, step in (
+        (_MIRRORED_X, partial(tf.reverse, axis=[1])),
+        (_MIRRORED_Y, partial(tf.reverse, axis=[0])),
+        (_SWAPPED, partial(tf.transpose, perm=(1, 0, 2))),
+    ):
+        wanted = _is_one_of(orientation, values)
+        image = tf.cond(wanted, partial(step, image), partial(tf.identity, image))
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def _stored_window(
+    height: tf.Tensor, width: tf.Tensor, orientation: tf.Tensor, choose_window: ChooseWindow
+) -> tf.Tensor:
+    """Return the window of the stored image that becomes the one that is chosen."""
+    swapped = _is_one_of(orientation, _SWAPPED)
+    shown = tf.where(swapped, tf.stack([width, height]), tf.stack([height, width]))
+    window = choose_window(shown[0], shown[1])
+    window = tf.where(swapped, tf.gather(window, (1, 0, 3, 2)), window)
+    top, left, rows, columns = tf.unstack(window)
+    top = tf.where(_is_one_of(orientation, _MIRRORED_Y), height - top - rows, top)
+    left = tf.where(_is_one_of(orientation, _MIRRORED_X), width - left - columns, left)
+    return tf.stack([top, left, rows, columns])
+
+
+def _is_one_of(orientation: tf.Tensor, values: tuple[int, ...]) -> tf.Tensor:
+    return tf.reduce_any(tf.equal(orientation, values))

@@ -193,5 +193,7 @@ def plain_reason(error: Exception) -> str:
     text = str(getattr(error, "message", error))
     text = re.sub(r"\{\{.*?\}\}", "", text)
     text = re.sub(r"\[Op:\w+\].*", "", text, flags=re.DOTALL)
+    # The words of a function in Python, such as the decoder of WebP.
+    text = re.sub(r"^\s*ValueError: ", "", text)
     # An assertion adds the compared values below its own message.
     return text.strip().splitlines()[0].strip(" .") if text.strip() else "unknown"

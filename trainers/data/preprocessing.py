@@ -36,7 +36,7 @@ def train_example(example: Example, seed: tf.Tensor, config: PreprocessingConfig
     # One draw for all: each random operation costs as much as moving a small image.
     shift_y, shift_x, flip = tf.unstack(tf.random.stateless_uniform((3,), seed, alg="philox"))
     if config.crop == "pad":
-        image = _resize(decode_image(example), config)
+        image = _resize(decode_image(example, config.exif_orientation), config)
         image = _shift_and_flip(image, shift_y, shift_x, flip, config)
     else:
         image = _resize(_cropped(example, seed, shift_y, shift_x, config), config)
@@ -63,12 +63,12 @@ def evaluation_example(example: Example, config: PreprocessingConfig) -> tf.Tens
         uint8 (height, width, 3) of `config.image_size`.
     """
     if config.eval_crop_fraction == 1.0:
-        return _resize(decode_image(example), config)
+        return _resize(decode_image(example, config.exif_orientation), config)
 
     def choose(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
         return _centre_window(height, width, config)
 
-    return _resize(decode_window(example, choose), config)
+    return _resize(decode_window(example, choose, config.exif_orientation), config)
 
 
 def _cropped(
@@ -79,7 +79,7 @@ def _cropped(
     config: PreprocessingConfig,
 ) -> tf.Tensor:
     if config.crop == "none":
-        return decode_image(example)
+        return decode_image(example, config.exif_orientation)
 
     def choose(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
         if config.crop == "inception":
@@ -89,7 +89,7 @@ def _cropped(
         begin = tf.cast(tf.stack([shift_y, shift_x]) * free, tf.int32)
         return tf.concat([begin, size], axis=0)
 
-    return decode_window(example, choose)
+    return decode_window(example, choose, config.exif_orientation)
 
 
 def inception_window(

@@ -36,6 +36,8 @@ class PreprocessingConfig:
         eval_crop_fraction: an evaluation example is the central window of the shape
             of `image_size` and of this share of the largest one that fits, resized;
             1.0 resizes the whole image, whatever its aspect ratio.
+        exif_orientation: first turn every image as the EXIF tag of a camera says; set by
+            `data.exif_orientation`.
 
     Raises:
         ConfigurationError: if a value is out of range.
@@ -53,6 +55,7 @@ class PreprocessingConfig:
     randaugment_magnitude: float = 15.0
     interpolation: str = "bicubic"
     eval_crop_fraction: float = 0.875
+    exif_orientation: bool = False
 
     def __post_init__(self) -> None:
         """Check every value."""
