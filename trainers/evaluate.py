@@ -47,10 +47,12 @@ from trainers.experiment import show_warnings_plainly
 from trainers.reporting import format_metrics
 from trainers.run_checks import check_labels
 from trainers.run_checks import describe_model
+from trainers.run_checks import say_notes
 from trainers.state import load_state
 from trainers.trained_model import load_checkpoint
 from trainers.workdir import read_class_names
 from trainers.workdir import read_configuration
+from trainers.workdir import read_file_splits
 
 FLAGS = flags.FLAGS
 WEIGHTS = ("ema", "raw")
@@ -108,9 +110,12 @@ def main() -> None:
     with hosts.agreement():
         class_names = read_class_names(FLAGS.workdir)
         records = make_records(config)
+        file_splits = read_file_splits(FLAGS.workdir)
         sources = {
-            each.name: each.open(model_config.num_classes, class_names, records) for each in sets
+            each.name: each.open(model_config.num_classes, class_names, records, file_splits)
+            for each in sets
         }
+    say_notes(*sources.values())
     with engine.scope():
         model, optimizer = make_model(config, model_config, NO_TRAINING)
     load_state(arrays, model, optimizer)

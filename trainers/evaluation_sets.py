@@ -15,6 +15,7 @@ classes of the training's data, in the same order.
 import dataclasses
 import re
 from collections.abc import Iterable
+from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
@@ -50,6 +51,7 @@ class EvaluationSet:
         num_classes: int,
         class_names: tuple[str, ...] | None,
         records: RecordsConfig | None = None,
+        file_splits: Mapping[str, str] | None = None,
     ) -> Source:
         """Opens the data.
 
@@ -58,11 +60,14 @@ class EvaluationSet:
             class_names: The classes that the model was trained on, in order; None if
                 nobody knows. A folder's classes are numbered by them.
             records: How `records` is read.
+            file_splits: The split of each file of the training's folder, see `make_source`.
 
         Raises:
             ConfigurationError: If the data are missing, or have other classes.
         """
-        source = make_source(self.source, self.split, self.data_dir, class_names, records)
+        source = make_source(
+            self.source, self.split, self.data_dir, class_names, records, file_splits
+        )
         if source.num_classes != num_classes:
             raise ConfigurationError(
                 f"Evaluation set {self.name!r}: expected {num_classes} classes, as the model "

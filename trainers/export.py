@@ -55,6 +55,7 @@ from trainers.trained_model import TrainedModel
 from trainers.trained_model import load_workdir
 from trainers.workdir import read_class_names
 from trainers.workdir import read_configuration
+from trainers.workdir import read_file_splits
 
 FLAGS = flags.FLAGS
 INPUTS = ("normalized", "uint8")
@@ -164,8 +165,9 @@ def _open_set() -> Source:
     class_names = read_class_names(FLAGS.workdir) if FLAGS.workdir else None
     sets = parse_sets([FLAGS.eval_set], config.data) if FLAGS.eval_set else None
     first = (sets or configured_sets(config.data))[0]
+    file_splits = read_file_splits(FLAGS.workdir) if FLAGS.workdir else None
     records = make_records(config)
-    return make_source(first.source, first.split, first.data_dir, class_names, records)
+    return make_source(first.source, first.split, first.data_dir, class_names, records, file_splits)
 
 
 def _write(served: ServedModel, of_bytes: bool, path: str) -> None:

@@ -61,6 +61,53 @@ def list_names(path: AnyPath) -> list[str]:
     return sorted(os.listdir(path))
 
 
+def list_entries(path: AnyPath, extensions: tuple[str, ...] = ()) -> list[tuple[str, bool]]:
+    """Returns the visible names in a directory, sorted, and whether each is a directory.
+
+    Args:
+        path: The directory.
+        extensions: In lower case. What ends like that is taken for a file on a file system
+            of TensorFlow, which would have to be asked for each one.
+    """
+    if not is_remote(path):
+        with os.scandir(path) as entries:
+            found = sorted((entry.name, entry.is_dir()) for entry in entries)
+    else:
+        found = [
+            (name, not name.lower().endswith(extensions) and is_directory(join(path, name)))
+            for name in list_names(path)
+        ]
+    return [(name, is_folder) for name, is_folder in found if not name.startswith(".")]
+
+
+def files_below(
+    folder: str, extensions: tuple[str, ...] = (), visited: set[str] | None = None
+) -> Iterator[str]:
+    """Yields all files of a directory and those in it, in sorted order; no hidden ones.
+
+    Args:
+        folder: The directory.
+        extensions: See `list_entries`.
+        visited: Identities of directories to pass over, which grows; so a link to a
+            directory above has an end.
+    """
+    visited = set() if visited is None else visited
+    if identity(folder) in visited:
+        return
+    visited.add(identity(folder))
+    for name, is_folder in list_entries(folder, extensions):
+        path = join(folder, name)
+        if is_folder:
+            yield from files_below(path, extensions, visited)
+        else:
+            yield path
+
+
+def identity(path: str) -> str:
+    """Returns a name that all names of a file have in common."""
+    return path if is_remote(path) else os.path.realpath(path)
+
+
 def make_directories(path: AnyPath) -> None:
     """Creates a directory and those above it; one that is there stays."""
     if is_remote(path):

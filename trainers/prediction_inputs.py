@@ -1,10 +1,10 @@
 """Which files to predict: those that are named, and those in folders."""
 
 import os
-from collections.abc import Iterator
 from collections.abc import Sequence
 
 from trainers import files
+from trainers.data.class_folders import count_by_suffix
 from trainers.data.image_folder import EXTENSIONS as IMAGE_EXTENSIONS
 from trainers.data.video_files import EXTENSIONS as VIDEO_EXTENSIONS
 from trainers.errors import ConfigurationError
@@ -47,25 +47,26 @@ def find_inputs(paths: Sequence[str], takes_videos: bool) -> list[str]:
     """
     extensions = VIDEO_EXTENSIONS if takes_videos else IMAGE_EXTENSIONS
     found: dict[str, str] = {}
-    others = 0
+    others: list[str] = []
     visited: set[str] = set()
     for path in paths:
         if not files.is_directory(path):
-            found.setdefault(_identity(path), path)
+            found.setdefault(files.identity(path), path)
             continue
-        for file in _files_below(path, visited):
+        for file in files.files_below(path, extensions, visited):
             if file.lower().endswith(extensions):
-                found.setdefault(_identity(file), file)
+                found.setdefault(files.identity(file), file)
             else:
-                others += 1
+                others.append(file)
     kinds = f"{', '.join(extensions[:-1])} or {extensions[-1]}"
     if not found:
         raise ConfigurationError(
             f"--inputs={','.join(paths)}: the model takes {'videos' if takes_videos else 'images'}"
-            f", and no file there ends in {kinds} ({others} others)."
+            f", and no file there ends in {kinds} ({len(others)} others)."
         )
     if others:
-        say_to_stderr(f"passed over in folders: files that do not end in {kinds}: {others}")
+        counted = count_by_suffix(others)
+        say_to_stderr(f"passed over in folders: files that do not end in {kinds}: {counted}")
     return list(found.values())
 
 
@@ -82,8 +83,10 @@ def check_outside(path: str, inputs: Sequence[str], flag: str) -> None:
             take its files for inputs.
     """
     for each in inputs:
-        above = _identity(each).rstrip("/")
-        if files.is_directory(each) and f"{_identity(path).rstrip('/')}/".startswith(f"{above}/"):
+        above = files.identity(each).rstrip("/")
+        if files.is_directory(each) and f"{files.identity(path).rstrip('/')}/".startswith(
+            f"{above}/"
+        ):
             raise ConfigurationError(
                 f"--{flag}={path} lies in --inputs={each}: another run would take what is "
                 "written there for inputs. Choose another folder."
@@ -92,7 +95,7 @@ def check_outside(path: str, inputs: Sequence[str], flag: str) -> None:
 
 def is_input(path: str, inputs: Sequence[str]) -> bool:
     """Whether a file is one of the inputs."""
-    return _identity(path) in map(_identity, inputs)
+    return files.identity(path) in map(files.identity, inputs)
 
 
 def _split(value: str) -> list[str]:
@@ -100,24 +103,3 @@ def _split(value: str) -> list[str]:
     if "," not in value or files.exists(whole):
         return [whole] if value else []
     return [os.path.expanduser(part.strip()) for part in value.split(",") if part.strip()]
-
-
-def _files_below(folder: str, visited: set[str]) -> Iterator[str]:
-    """Yields all files of a folder and those in it, in sorted order; no hidden ones."""
-    identity = _identity(folder)
-    if identity in visited:
-        return  # named twice, or a link to a folder above
-    visited.add(identity)
-    for name in files.list_names(folder):
-        path = files.join(folder, name)
-        if name.startswith("."):
-            continue
-        if files.is_directory(path):
-            yield from _files_below(path, visited)
-        else:
-            yield path
-
-
-def _identity(path: str) -> str:
-    """Returns a name that all names of a file have in common."""
-    return path if files.is_remote(path) else os.path.realpath(path)

@@ -141,6 +141,16 @@ def _check_labels(name: str, several: bool | None, multi_label: bool) -> None:
         )
 
 
+def say_notes(*sources: Source | None) -> None:
+    """Says on stderr what class folders leave out, each line once.
+
+    Args:
+        sources: What is trained and evaluated on; None is passed over.
+    """
+    for note in dict.fromkeys(each for source in sources for each in getattr(source, "notes", ())):
+        say_to_stderr(note)
+
+
 def describe_data(train: Source, evaluation: dict[str, Source], total_steps: int) -> str:
     """Returns one line: what is trained and evaluated on, and for how long."""
     sets = ", ".join(f"{source.num_examples} in {name}" for name, source in evaluation.items())

@@ -15,6 +15,7 @@ apart. A run made longer evaluates its final split again, at its end.
 
 import zlib
 from collections.abc import Iterator
+from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
 
@@ -70,12 +71,14 @@ from trainers.run_checks import check_configuration
 from trainers.run_checks import check_sources
 from trainers.run_checks import describe_data
 from trainers.run_checks import describe_model
+from trainers.run_checks import say_notes
 from trainers.signals import StopRequest
 from trainers.state import training_arrays
 from trainers.training_log import TrainingLog
 from trainers.workdir import check_same_data
 from trainers.workdir import make_workdir
 from trainers.workdir import prepare_workdir
+from trainers.workdir import read_file_splits
 from trainers.workdir import save_model
 from trainers.workdir_lock import WorkdirLock
 
@@ -110,15 +113,22 @@ def train(lock: WorkdirLock) -> None:
     # --------------------------------------------------------------------- data
     final_split = config.data.final_split
     with hosts.agreement():
-        train_source = _source(config, config.data.train_split)
+        records = make_records(config)
+        listed = read_file_splits(FLAGS.workdir)
+        train_source = _source(config, config.data.train_split, None, listed)
+        class_names = train_source.class_names
+        file_splits = getattr(train_source, "file_splits", {})
         eval_sources = {
-            each.name: each.open(
-                train_source.num_classes, train_source.class_names, make_records(config)
-            )
+            each.name: each.open(train_source.num_classes, class_names, records, file_splits)
             for each in configured_sets(config.data)
         }
-        final_source = _source(config, final_split) if final_split else None
+        final_source = None
+        if final_split:
+            final_source = _source(config, final_split, class_names, file_splits)
         check_same_data(FLAGS.workdir, train_source)
+    checksum = zlib.crc32(repr(sorted(file_splits.items())).encode())
+    hosts.check_same("how the files are split (checksums)", checksum)
+    say_notes(train_source, *eval_sources.values(), final_source)
     main_set = next(iter(eval_sources))  # the best checkpoint is best by this one
     schedule = make_durations(config, train_source.num_examples)
     print(describe_data(train_source, eval_sources, schedule.total), flush=True)
@@ -254,9 +264,15 @@ def train(lock: WorkdirLock) -> None:
     print(f"finished: {workdir}", flush=True)
 
 
-def _source(config: ConfigDict, split: str) -> Source:
+def _source(
+    config: ConfigDict,
+    split: str,
+    class_names: tuple[str, ...] | None,
+    file_splits: Mapping[str, str] | None,
+) -> Source:
     data = config.data
-    return make_source(data.source, split, data.data_dir, records=make_records(config))
+    records = make_records(config)
+    return make_source(data.source, split, data.data_dir, class_names, records, file_splits)
 
 
 def _fresh_model(

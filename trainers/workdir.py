@@ -1,8 +1,13 @@
-"""The work directory: its configuration file, the rule for resuming, the final model."""
+"""The work directory: its configuration file, the rule for resuming, the final model.
+
+Beside them lies `split.json` where the training's folder has no split folders: from
+"CLASS/FILE" to the split, as decided when the training first started.
+"""
 
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +19,14 @@ from tokenlearner_keras.models.model_names import config_class
 from trainers import files
 from trainers.configuration import base_config
 from trainers.configuration import complete_config
+from trainers.data.sources import SPLITS
 from trainers.data.sources import Source
 from trainers.durations import NAMES as DURATION_NAMES
 from trainers.durations import UNITS as DURATION_UNITS
 from trainers.errors import ConfigurationError
 from trainers.host_arrays import make_whole
 
+_SPLIT_FILE = "split.json"
 # What may differ when a run goes on: how long, how often, what is only printed.
 _FREE = {
     *(f"{name}_{unit}" for name in DURATION_NAMES for unit in DURATION_UNITS),
@@ -93,7 +100,9 @@ def check_same_data(workdir: str, source: Source) -> None:
 
 
 def prepare_workdir(path: str, config: ConfigDict, model: ModelConfig, source: Source) -> None:
-    """Writes the configuration into the work directory, which is there.
+    """Writes the configuration, and how files were split, into the work directory.
+
+    A work directory that has a configuration keeps its list of files, or none.
 
     Args:
         path: The work directory.
@@ -105,6 +114,11 @@ def prepare_workdir(path: str, config: ConfigDict, model: ModelConfig, source: S
         ConfigurationError: If it cannot be written.
     """
     try:
+        splits = getattr(source, "file_splits", {})
+        # Before the configuration, without which a killed start is none.
+        if splits and not files.exists(files.join(path, _SPLIT_FILE)):
+            listed = json.dumps(dict(splits), indent=0, sort_keys=True, ensure_ascii=False)
+            files.write_atomically(files.join(path, _SPLIT_FILE), f"{listed}\n".encode())
         payload = _to_json(config, model, _data_facts(source)).encode()
         files.write_atomically(files.join(path, "config.json"), payload)
     except OSError as error:
@@ -157,6 +171,34 @@ def read_class_names(path: str) -> tuple[str, ...] | None:
     """
     facts = _read_json(files.join(path, "config.json")).get("resolved_data")
     return tuple(facts["class_names"]) if facts else None
+
+
+def read_file_splits(path: str) -> Mapping[str, str] | None:
+    """Returns the split of each file of the training's folder, by "CLASS/FILE".
+
+    Args:
+        path: The work directory, with or without a run.
+
+    Returns:
+        None if there is no run, so that the first start decides; empty if the run has no
+        such list: folders say the split, or the names of the files alone.
+
+    Raises:
+        ConfigurationError: If the list is damaged.
+    """
+    name = files.join(path, _SPLIT_FILE)
+    if not files.exists(name):
+        return {} if files.exists(files.join(path, "config.json")) else None
+    try:
+        splits = json.loads(files.read(name))
+        if not isinstance(splits, dict) or not set(splits.values()) <= set(SPLITS):
+            raise ValueError(f"expected an object of {', '.join(SPLITS)}")
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"{name} is damaged ({error}). Restore it: it says which files are for training. "
+            "Or use a new --workdir."
+        ) from error
+    return splits
 
 
 def save_model(model: keras.Model, workdir: str) -> None:

@@ -4,22 +4,29 @@
     data_dir/validation/CLASS/FILE
     data_dir/test/CLASS/FILE
 
-"val" is read as "validation". Without split folders, data_dir/CLASS/FILE, a hash of
-"CLASS/FILE" decides the split of each file: about 80 % train, 10 % validation, 10 %
-test. So a file keeps its split when others come or go, or the folder moves.
+FILE may lie in folders below that of its class. "val" and "valid" are read as "validation",
+and these names in any case.
+
+Without split folders, data_dir/CLASS/FILE, each class is split 80/10/10 when a training
+starts, by the order of a hash of "CLASS/FILE". The work directory keeps that list, so a
+file keeps its split when others come or go, or the folder moves. A file that is not on the
+list goes where its hash alone puts it.
 """
 
 import hashlib
 import os
+from collections import Counter
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import tensorflow as tf
-
+from trainers import files
 from trainers.errors import ConfigurationError
 
 SPLIT_FOLDERS = {
     "train": ("train",),
-    "validation": ("validation", "val"),
+    "validation": ("validation", "val", "valid"),
     "test": ("test",),
 }
 TRAIN_PERCENT = 80
@@ -34,11 +41,16 @@ class ClassFolders:
         class_names: the folders of the train split, sorted.
         paths: the files, sorted by class, then by name.
         labels: the position of each file's class in `class_names`.
+        file_splits: from "CLASS/FILE" to the split, as it was given or decided; empty where
+            folders say it.
+        notes: a line each on what was left out.
     """
 
     class_names: tuple[str, ...]
     paths: tuple[str, ...]
     labels: tuple[int, ...]
+    file_splits: Mapping[str, str]
+    notes: tuple[str, ...]
 
 
 def find_class_folders(
@@ -49,6 +61,7 @@ def find_class_folders(
     kind: str,
     extensions: tuple[str, ...],
     class_names: tuple[str, ...] | None = None,
+    file_splits: Mapping[str, str] | None = None,
 ) -> ClassFolders:
     """Lists the classes and the files of a split.
 
@@ -60,17 +73,44 @@ def find_class_folders(
         kind: what the files hold, such as "image", for messages.
         extensions: how the names of the files end, in lower case.
         class_names: the classes in the order of their labels; None: the folders of the
-            train split, or of the only one, sorted.
+            train split, or of the only one, sorted, without those that hold no such file.
+        file_splits: from "CLASS/FILE" to the split, where no folders say it; of a file
+            that is missing there `split_of_file` decides. None: `split_exactly` decides.
 
     Raises:
         ConfigurationError: a folder is missing, empty or of another layout, or holds a
             class that is not among `class_names`.
     """
-    return _Search(source, kind, extensions, class_names).find(data_dir, split)
+    return _Search(source, kind, extensions, class_names, file_splits).find(data_dir, split)
+
+
+def split_exactly(class_files: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Splits the files of each class 80/10/10, up to rounding.
+
+    A class of three files or more has one in each split; all files of a smaller one are for
+    training.
+
+    Args:
+        class_files: the files of each class, without its folder.
+
+    Returns:
+        From "CLASS/FILE" to "train", "validation" or "test".
+    """
+    splits = {}
+    for class_name, names in class_files.items():
+        ordered = sorted(names, key=lambda name: _percent_and_hash(class_name, name))
+        count, least = len(names), int(len(names) >= 3)
+        num_validation = max((count + 5) // 10, least)
+        num_test = max((count + 4) // 10, least)
+        num_train = count - num_validation - num_test
+        order = ["train"] * num_train + ["validation"] * num_validation + ["test"] * num_test
+        for name, split in zip(ordered, order, strict=True):
+            splits[f"{class_name}/{name}"] = split
+    return splits
 
 
 def split_of_file(class_name: str, file_name: str) -> str:
-    """Decides the split of a file in a folder without split folders.
+    """Decides the split of a file by its name alone, in a folder without split folders.
 
     Args:
         class_name: the folder.
@@ -79,13 +119,23 @@ def split_of_file(class_name: str, file_name: str) -> str:
     Returns:
         "train", "validation" or "test".
     """
-    digest = hashlib.sha256(f"{class_name}/{file_name}".encode()).digest()
-    percent = int.from_bytes(digest[:8], "big") % 100
+    percent, _ = _percent_and_hash(class_name, file_name)
     if percent < TRAIN_PERCENT:
         return "train"
     if percent < TRAIN_PERCENT + VALIDATION_PERCENT:
         return "validation"
     return "test"
+
+
+def count_by_suffix(paths: Iterable[str]) -> str:
+    """Returns how many files there are of each suffix, such as "3 .gif, 12 .tif"."""
+    counts = Counter(os.path.splitext(path)[1].lower() for path in paths)
+    return ", ".join(f"{counts[each]} {each or 'without a suffix'}" for each in sorted(counts))
+
+
+def _percent_and_hash(class_name: str, file_name: str) -> tuple[int, bytes]:
+    digest = hashlib.sha256(f"{class_name}/{file_name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % 100, digest
 
 
 @dataclass(frozen=True)
@@ -94,6 +144,11 @@ class _Search:
     kind: str
     extensions: tuple[str, ...]
     known: tuple[str, ...] | None
+    file_splits: Mapping[str, str] | None
+
+    @property
+    def endings(self) -> str:
+        return f"{', '.join(self.extensions[:-1])} or {self.extensions[-1]}"
 
     @property
     def layout(self) -> str:
@@ -110,41 +165,52 @@ class _Search:
                 + self.layout
             )
         data_dir = os.path.expanduser(data_dir)
-        if not tf.io.gfile.isdir(data_dir):
+        if not files.is_directory(data_dir):
             raise ConfigurationError(f"data.data_dir={data_dir!r} is not a folder. {self.layout}")
-        class_names, files = self._find_files(data_dir, split)
-        numbers = {name: number for number, name in enumerate(class_names)}
-        paths = tuple(path for path, _ in files)
-        return ClassFolders(class_names, paths, tuple(numbers[name] for _, name in files))
-
-    def _find_files(
-        self, data_dir: str, split: str
-    ) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
-        """Lists the classes, and the files of a split as (path, class name)."""
-        folders = _folders(data_dir)
-        if any(name in folders for names in SPLIT_FOLDERS.values() for name in names):
+        folders = self._folders(data_dir)
+        splits: Mapping[str, str] = {}
+        notes: list[str] = []
+        has_splits = self._has_split_folders(data_dir, folders)
+        if has_splits:
+            notes += self._beside_splits(data_dir, folders)
             folder = self._split_folder(data_dir, split, folders)
-            own_names = self._class_names(folder)
-            known = self.known or self._class_names(self._split_folder(data_dir, "train", folders))
-            _check_known(folder, own_names, known)
-            return known, self._list_classes(folder, own_names)
-        own_names = self._class_names(data_dir)
-        known = self.known or own_names
-        _check_known(data_dir, own_names, known)
-        files = [
-            (path, name)
-            for path, name in self._list_classes(data_dir, own_names)
-            if split_of_file(name, path.rpartition("/")[2]) == split
-        ]
-        if not files:
-            raise ConfigurationError(
-                f"Of the few files in {data_dir} none falls into the split {split!r} "
-                f"when split 80/10/10. Make split folders instead. {self.layout}"
-            )
-        return known, files
+            found = self._class_files(folder, notes)
+            known = self.known
+            if known is None:
+                train = self._split_folder(data_dir, "train", folders)
+                known = tuple(found if train == folder else self._class_files(train, []))
+        else:
+            folder = data_dir
+            found = self._class_files(folder, notes)
+            known = self.known or tuple(found)
+            splits = split_exactly(found) if self.file_splits is None else self.file_splits
+        _check_known(folder, tuple(found), known)
+        if not has_splits:
+            found = self._of_split(folder, split, found, splits)
+        numbers = {name: number for number, name in enumerate(known)}
+        chosen = [(name, file) for name, names in found.items() for file in names]
+        return ClassFolders(
+            class_names=known,
+            paths=tuple(files.join(folder, name, file) for name, file in chosen),
+            labels=tuple(numbers[name] for name, _ in chosen),
+            file_splits=splits,
+            notes=tuple(notes),
+        )
+
+    def _folders(self, folder: str) -> list[str]:
+        entries = files.list_entries(folder, self.extensions)
+        return [name for name, is_folder in entries if is_folder]
+
+    def _has_split_folders(self, data_dir: str, folders: list[str]) -> bool:
+        """Whether a name is that of a split, and no class ("train") with its files."""
+        return any(
+            bool(self._folders(files.join(data_dir, name)))
+            for name in folders
+            if name.lower() in _SPLIT_NAMES
+        )
 
     def _split_folder(self, data_dir: str, split: str, folders: list[str]) -> str:
-        present = [name for name in SPLIT_FOLDERS[split] if name in folders]
+        present = [name for name in folders if name.lower() in SPLIT_FOLDERS[split]]
         if len(present) != 1:
             missing = split == "test" and not present
             cure = " Add the folder, or set data.final_split=None." if missing else ""
@@ -152,30 +218,81 @@ class _Search:
                 f"{data_dir} must have one folder {' or '.join(SPLIT_FOLDERS[split])} for "
                 f"the split {split!r}, received {', '.join(folders)}. {self.layout}{cure}"
             )
-        return str(tf.io.gfile.join(data_dir, present[0]))
+        return files.join(data_dir, present[0])
 
-    def _class_names(self, folder: str) -> tuple[str, ...]:
-        names = tuple(_folders(folder))
-        if not names:
+    def _beside_splits(self, data_dir: str, folders: list[str]) -> list[str]:
+        others = [name for name in folders if name.lower() not in _SPLIT_NAMES]
+        return [f"left out of {data_dir}: beside the splits {', '.join(others)}"] if others else []
+
+    def _class_files(self, folder: str, notes: list[str]) -> dict[str, list[str]]:
+        """Returns the files of each class that has any; notes what is left out."""
+        found: dict[str, list[str]] = {}
+        others: list[str] = []
+        loose: list[str] = []
+        for name, is_folder in files.list_entries(folder, self.extensions):
+            if not is_folder:
+                loose.append(name)
+                continue
+            found[name] = []
+            inside = files.join(folder, name)
+            for path in files.files_below(inside, self.extensions):
+                _check_name(path)
+                is_read = path.lower().endswith(self.extensions)
+                (found[name] if is_read else others).append(path[len(inside) + 1 :])
+        if not found:
             raise ConfigurationError(f"{folder} has no class folders. {self.layout}")
-        return names
-
-    def _list_classes(self, folder: str, class_names: tuple[str, ...]) -> list[tuple[str, str]]:
-        return [
-            (path, name)
-            for name in class_names
-            for path in self._list_files(tf.io.gfile.join(folder, name))
-        ]
-
-    def _list_files(self, folder: str) -> list[str]:
-        names = _visible(folder)
-        chosen = [name for name in names if name.lower().endswith(self.extensions)]
-        if not chosen:
+        empty = [name for name, names in found.items() if not names]
+        if len(empty) == len(found):
+            counted = f" ({count_by_suffix(others)})" if others else ""
             raise ConfigurationError(
-                f"{folder} has no {self.kind} files ({len(names)} other entries): expected "
-                f"names that end in {', '.join(self.extensions)}. {self.layout}"
+                f"{folder} has no {self.kind} files in its class folders {', '.join(empty)}"
+                f"{counted}: expected names that end in {', '.join(self.extensions)}. {self.layout}"
             )
-        return [tf.io.gfile.join(folder, name) for name in chosen]
+        if others:
+            notes.append(
+                f"left out of {folder}: {count_by_suffix(others)}; {self.kind} files end in "
+                f"{self.endings}"
+            )
+        loose = [name for name in loose if name.lower().endswith(self.extensions)]
+        if loose:
+            notes.append(f"left out of {folder}: in no class folder {count_by_suffix(loose)}")
+        if empty:
+            notes.append(
+                f"left out of {folder}: class folders without {self.kind} files: {', '.join(empty)}"
+            )
+        return {name: names for name, names in found.items() if names}
+
+    def _of_split(
+        self, folder: str, split: str, found: dict[str, list[str]], splits: Mapping[str, str]
+    ) -> dict[str, list[str]]:
+        """Returns the files that are in a split by the list, or else by their names."""
+        chosen = {
+            name: [
+                file
+                for file in names
+                if (splits.get(f"{name}/{file}") or split_of_file(name, file)) == split
+            ]
+            for name, names in found.items()
+        }
+        if not any(chosen.values()):
+            raise ConfigurationError(
+                f"Of the few files in {folder} none falls into the split {split!r} when split "
+                "80/10/10: expected a class of three files or more. Make split folders instead. "
+                + self.layout
+            )
+        return chosen
+
+
+_SPLIT_NAMES = tuple(name for names in SPLIT_FOLDERS.values() for name in names)
+
+
+def _check_name(path: str) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(
+            f"{ascii(path)}: expected a name in UTF-8, received another. Rename the file."
+        ) from error
 
 
 def _check_known(folder: str, own_names: tuple[str, ...], known: tuple[str, ...]) -> None:
@@ -186,13 +303,3 @@ def _check_known(folder: str, own_names: tuple[str, ...], known: tuple[str, ...]
             "Labels are numbered by the classes of the train split: add the folders there, "
             "or remove them here."
         )
-
-
-def _folders(folder: str) -> list[str]:
-    return [name for name in _visible(folder) if tf.io.gfile.isdir(tf.io.gfile.join(folder, name))]
-
-
-def _visible(folder: str) -> list[str]:
-    # Object stores list folders with a slash behind the name.
-    names = {name.rstrip("/") for name in tf.io.gfile.listdir(folder)}
-    return sorted(name for name in names if name and not name.startswith("."))

@@ -1,6 +1,7 @@
 """The data sources by name, and what all of them promise."""
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Protocol
 
 import tensorflow as tf
@@ -21,7 +22,8 @@ class Source(Protocol):
     A source decides neither order nor shuffling: whoever reads it names the index. It may
     have a method `identity(index)`, which names file and record in messages, for what
     `load` itself cannot read, and, where records are made of other files, `original(index)`,
-    which names that file, or None if the record does not.
+    which names that file, or None if the record does not. One of class folders has
+    `file_splits` and `notes`, see `ClassFolders`.
 
     Attributes:
         name: as in `data.source`.
@@ -48,8 +50,8 @@ class Source(Protocol):
 
         Returns:
             "label": () int64, and either "image": (height, width, 3) uint8, or
-            "encoded": () string, the bytes of a JPEG, PNG or BMP file, together with
-            "identity": () string, which names the file or record in messages. A label may
+            "encoded": () string, the bytes of a JPEG, PNG, BMP or WebP file, together
+            with "identity": () string, which names the file or record in messages. A label may
             also be a (num_classes,) vector of zeros and ones, for several labels at once.
             Of videos, in place of the image: "video": (frames, height, width, 3) uint8, or
             "frames": (frames,) string, an encoded image each, together with "identity".
@@ -65,6 +67,7 @@ def make_source(
     data_dir: str | None,
     class_names: tuple[str, ...] | None = None,
     records: RecordsConfig | None = None,
+    file_splits: Mapping[str, str] | None = None,
 ) -> Source:
     """Opens a source of images or videos.
 
@@ -77,6 +80,8 @@ def make_source(
         class_names: by which folders number their labels, so that they need not hold every
             class; None: by their own train split. The others ignore it.
         records: how `records` is read; `tfds` takes `recover` from it, the others ignore it.
+        file_splits: of folders without split folders, see `find_class_folders`; the others
+            ignore it.
 
     Returns:
         The source.
@@ -93,11 +98,11 @@ def make_source(
     if name == "folder":
         from trainers.data.image_folder import ImageFolderSource
 
-        return ImageFolderSource(data_dir, split, class_names)
+        return ImageFolderSource(data_dir, split, class_names, file_splits)
     if name == "video_folder":
         from trainers.data.video_folder import VideoFolderSource
 
-        return VideoFolderSource(data_dir, split, class_names)
+        return VideoFolderSource(data_dir, split, class_names, file_splits)
     if name == "records":
         from trainers.data.video_records import VideoRecordsSource
 

@@ -7,6 +7,8 @@ evaluation. To train for long, convert the files once: `python -m trainers.make_
 does so with the same frame rate and size, and then only wanted frames are decoded.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
@@ -27,6 +29,11 @@ class VideoFolderSource:
         split: "train", "validation" or "test".
         class_names: the classes in the order of their labels; None: the folders of the
             train split, or of the only one, sorted.
+        file_splits: see `find_class_folders`.
+
+    Attributes:
+        file_splits: where no folders say it, the split of each file.
+        notes: a line each on what was left out.
 
     Raises:
         ConfigurationError: a folder is missing, empty, of another layout or not on a local
@@ -34,7 +41,11 @@ class VideoFolderSource:
     """
 
     def __init__(
-        self, data_dir: str | None, split: str, class_names: tuple[str, ...] | None = None
+        self,
+        data_dir: str | None,
+        split: str,
+        class_names: tuple[str, ...] | None = None,
+        file_splits: Mapping[str, str] | None = None,
     ) -> None:
         import_av()
         self.name = "video_folder"
@@ -53,8 +64,11 @@ class VideoFolderSource:
             kind="video",
             extensions=EXTENSIONS,
             class_names=class_names,
+            file_splits=file_splits,
         )
         self.class_names = found.class_names
+        self.file_splits = found.file_splits
+        self.notes = found.notes
         self.num_examples = len(found.paths)
         self._found = found
         with tf.device("CPU"):

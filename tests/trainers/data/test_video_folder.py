@@ -70,8 +70,21 @@ def test_layout_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"data.source=video_folder.*CLASS/\*\.\{mp4,"):
         make_source("video_folder", "train", None)
     (tmp_path / "train" / "run").mkdir(parents=True)
-    with pytest.raises(ConfigurationError, match=r"run has no video files.*\.mp4, \.avi"):
+    with pytest.raises(ConfigurationError, match=r"no video files .* run: .*\.mp4, \.avi"):
         make_source("video_folder", "train", str(tmp_path))
+
+
+def test_one_folder_is_split_and_what_is_left_out_is_said(tmp_path: Path) -> None:
+    for number in range(6):
+        write_video(tmp_path / "run" / "deeper" / f"{number}.mp4", 1)
+    (tmp_path / "run" / "a.wmv").write_bytes(b"")
+    (tmp_path / "stand").mkdir()
+    sources = [make_source("video_folder", split, str(tmp_path)) for split in SPLITS]
+    assert [source.num_examples for source in sources] == [4, 1, 1]
+    assert sources[0].class_names == ("run",)
+    assert len(sources[0].file_splits) == 6
+    assert "1 .wmv; video files end in" in sources[0].notes[0]
+    assert "without video files: stand" in sources[0].notes[1]
 
 
 def test_remote_videos_are_refused() -> None:
