@@ -8,8 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 import tokenlearner_keras as tk
+from tests.tokenlearner_keras.goldens import CHECKPOINT
 from tests.trainers.small_runs import Trainer
 from tests.trainers.small_runs import rows
 from tokenlearner_keras.models.without_weights import without_weights
@@ -216,3 +218,33 @@ def test_cifar(run: Any, name: str) -> None:
     _check_rows(workdir)
     assert [row["num_examples"] for row in rows(workdir, "validation")] == [4]
     assert [row["num_examples"] for row in rows(workdir, "test")] == [10]
+
+
+def test_photographs_in_a_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(6):
+        for name, ending in (("cat", "jpg"), ("dog", "webp")):
+            path = tmp_path / "photographs" / name / f"{number}.{ending}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((40, 50, 3), 40 * number, np.uint8)).save(path)
+    keras.backend.clear_session()
+    trainer = Trainer(monkeypatch, tmp_path)
+    trainer.config = str(CONFIGS / "folder_finetune.py")
+    workdir = trainer(
+        "run",
+        *SMALL,
+        f"--config.data.data_dir={tmp_path / 'photographs'}",
+        f"--config.init_from={CHECKPOINT}",
+        "--config.model.patch_size=(8, 8)",
+        "--config.model.depth=3",
+        "--config.model.width=24",
+        "--config.model.num_heads=3",
+        "--config.model.mlp_dim=48",
+    )
+    _check_rows(workdir)
+    for split in ("validation", "test"):
+        assert rows(workdir, split)[-1]["num_examples"] == 2
+    printed = capsys.readouterr().out
+    assert re.search(r"\d\d parameters loaded as they are", printed)
+    assert "skipped: head/bias, head/kernel" in printed
