@@ -1,191 +1,116 @@
-"""Loads models of `.keras` files from elsewhere: nothing of them runs, and sizes are checked first.
+"""Loads untrusted `.keras` files: Keras' safe mode, plus allowed classes and bounded sizes."""
 
-Keras' own safe mode refuses code in a file. Here the archive is looked at before Keras opens it:
-its names and sizes, the classes that its configuration asks for, what its weights point to, and
-whether the model that it describes is as large as its weights.
-"""
-
+import contextlib
 import io
 import json
 import math
-import stat
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import h5py
 import keras
 
-from tokenlearner_keras.models.without_weights import without_weights
-
-#: Bytes of the members together; the largest public ViT takes 2.6 GB.
-MAX_BYTES = 32 * 2**30
-_CONFIG = "config.json"
-_WEIGHTS = "model.weights.h5"
-_MAX_CONFIG_BYTES = 64 * 2**20
-# Trained weights hardly compress; a file of this size may still hold zeros only.
+_CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
+# A file may ask for this much whatever its size, and for more only if it holds as much.
+_FREE_BYTES = 64 * 2**20
+# Trained weights hardly compress; a file of this ratio may still hold zeros only.
 _MAX_COMPRESSION = 100
-_ALWAYS_ALLOWED_BYTES = 64 * 2**20
-_PACKAGES = ("keras", "tokenlearner_keras", "builtins")
-# Of Keras, but made of code, a pickle or another file.
-_CARRIERS = {"Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
+# Not all of Keras: some of its functions read and write files.
+_PARTS = "layers|models|src|initializers|regularizers|constraints|activations|dtype_policies"
+_MODULES = re.compile(
+    rf"builtins|keras|keras\.({_PARTS}|quantizers|random)(\..*)?|tokenlearner_keras(\..*)?"
+)
 
 
 def load_keras_archive(path: str) -> keras.Model:
-    """Returns the model of a local `.keras` file, not compiled.
+    """Returns the model of a local `.keras` file, as `load_model(path, compile=False)` does.
 
     Args:
-        path: The file.
+        path: The file, of layers of Keras and tokenlearner_keras; however it was compiled.
 
     Raises:
-        ValueError: If it is no such file, damaged, or made to do anything but hold a model of
-            Keras' and tokenlearner_keras' own layers; the message says what it holds.
+        ValueError: If the file is damaged, holds code or classes of other packages, or asks for
+            far more memory than its own size.
         Exception: Whatever Keras raises for a model that it cannot build.
     """
-    if not zipfile.is_zipfile(path):
-        raise ValueError("it is no .keras file, or only a part of one")
-    with zipfile.ZipFile(path) as archive:
-        check_members(archive, Path(path).stat().st_size)
-        config = _read_config(archive)
-        check_classes(config)
-        elements = _check_weights(archive)
-    _check_size(config, elements)
-    return keras.saving.load_model(path, compile=False, safe_mode=True)
-
-
-def _read_config(archive: zipfile.ZipFile) -> Any:
     try:
-        return json.loads(archive.read(_CONFIG))
-    except ValueError as error:
-        raise ValueError(f"its {_CONFIG} is no JSON; take the file from its maker again") from error
+        with zipfile.ZipFile(path) as archive:
+            size = _check_archive(archive, Path(path).stat().st_size)
+    except zipfile.BadZipFile as error:
+        raise ValueError("it is not a .keras file, or it is truncated") from error
+    with _bounded_and_uncompiled(max(_FREE_BYTES // 4, size)):
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 
-def check_members(archive: zipfile.ZipFile, file_bytes: int) -> None:
-    """Checks what the archive's directory declares, before a member is read.
+def _check_archive(archive: zipfile.ZipFile, file_bytes: int) -> int:
+    """Returns the size of the weights in bytes; a hostile archive is refused."""
+    infos = {info.filename: info for info in archive.infolist()}
+    for name in (_CONFIG, _WEIGHTS):
+        if name not in infos:
+            raise ValueError(f"it is not a .keras file: it has no {name}")
+    for name in infos:
+        if name.startswith(("/", "\\")) or ".." in Path(name).parts:
+            raise ValueError(f"it contains {name!r}, which points outside of the file")
+    declared = sum(info.file_size for info in infos.values())
+    if declared > max(_FREE_BYTES, _MAX_COMPRESSION * file_bytes):
+        raise ValueError(f"it declares {declared} bytes in a file of {file_bytes}")
+    try:
+        _check_classes(json.loads(archive.read(_CONFIG)))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"its {_CONFIG} is not JSON; download or save the file again") from error
+    size = infos[_WEIGHTS].file_size
 
-    Args:
-        archive: The archive.
-        file_bytes: The size of its file.
+    def check_dataset(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.nbytes > max(_FREE_BYTES, size):
+            raise ValueError(f"its weights {name!r} declare {item.nbytes} bytes, it holds {size}")
 
-    Raises:
-        ValueError: If it is not what Keras writes.
-    """
-    infos = archive.infolist()
-    names = [info.filename for info in infos]
-    missing = {_CONFIG, _WEIGHTS} - set(names)
-    if missing:
-        raise ValueError(f"it is no .keras file: it holds no {' and no '.join(sorted(missing))}")
-    for info in infos:
-        if stat.S_ISLNK(info.external_attr >> 16):
-            raise ValueError(f"it holds a link, {info.filename!r}, which no .keras file does")
-        if info.filename.startswith(("/", "\\")) or ".." in Path(info.filename).parts:
-            raise ValueError(f"it holds {info.filename!r}, which lies outside of it")
-    if len(set(names)) < len(names):
-        raise ValueError("it holds two members of one name")
-    total = sum(info.file_size for info in infos)
-    most = min(MAX_BYTES, max(_ALWAYS_ALLOWED_BYTES, _MAX_COMPRESSION * file_bytes))
-    if total > most or archive.getinfo(_CONFIG).file_size > _MAX_CONFIG_BYTES:
-        raise ValueError(
-            f"it declares {total} bytes in a file of {file_bytes}, more than any model: it is "
-            "damaged or made to exhaust memory"
-        )
+    with h5py.File(io.BytesIO(archive.read(_WEIGHTS)), "r") as file:
+        file.visititems(check_dataset)
+    return size
 
 
-def check_classes(config: Any) -> None:
-    """Checks that a configuration asks for known classes only.
-
-    Args:
-        config: Of a model, as JSON holds it.
-
-    Raises:
-        ValueError: If a class is of another package, or is made of code or of another file.
-    """
-    for each in _objects(config):
-        name, module = each.get("class_name"), each.get("module")
-        if name in _CARRIERS:
-            raise ValueError(
-                f"it holds a {name}, which is made of code or of another file. Models without "
-                "one can be loaded"
-            )
-        if module is not None and str(module).partition(".")[0] not in _PACKAGES:
-            raise ValueError(
-                f"it asks for {name!r} of the module {module!r}. Models of Keras' and "
-                "tokenlearner_keras' own layers can be loaded"
-            )
-        label = each.get("name")
-        if isinstance(label, str) and (".." in label.split("/") or label.startswith("/")):
-            raise ValueError(f"it holds a layer of the name {label!r}, which is a path")
-
-
-def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    """Yields all dictionaries, however deep."""
+def _check_classes(value: Any) -> None:
+    """Refuses a configuration that asks for more than layers of Keras and of this project."""
     waiting = [value]
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
-            yield value
-            waiting += value.values()
+            name, module = value.get("class_name"), value.get("module")
+            if name in ("Lambda", "__lambda__"):
+                raise ValueError("it contains Python code (a Lambda layer). Save it without one")
+            if module is not None and not _MODULES.fullmatch(str(module)):
+                raise ValueError(
+                    f"it asks for {name!r} of the module {module!r}. Expected layers of Keras and "
+                    "of tokenlearner_keras"
+                )
+            # How a model was compiled is never read, whatever it names.
+            waiting += [each for key, each in value.items() if key != "compile_config"]
         elif isinstance(value, list):
             waiting += value
 
 
-def _check_weights(archive: zipfile.ZipFile) -> int:
-    """Returns the number of elements of all weights.
-
-    Raises:
-        ValueError: If the weights are elsewhere, or declare more than the file can hold.
-    """
-    payload = archive.read(_WEIGHTS)  # its size is checked
+@contextlib.contextmanager
+def _bounded_and_uncompiled(limit: int) -> Iterator[None]:
+    """Refuses variables of more than `limit` elements together, and compiles no inner model."""
     elements = 0
-    with h5py.File(io.BytesIO(payload), "r") as file:
-        for name, dataset in _datasets(file):
-            if dataset.is_virtual or dataset.external:
-                raise ValueError(f"its weights {name!r} are taken from another file")
-            declared = math.prod(dataset.shape) * dataset.dtype.itemsize
-            if declared > max(_ALWAYS_ALLOWED_BYTES, _MAX_COMPRESSION * len(payload)):
-                raise ValueError(
-                    f"its weights {name!r} declare {declared} bytes in a file of {len(payload)}: "
-                    "it is damaged or made to exhaust memory"
-                )
-            elements += math.prod(dataset.shape)
-    return elements
+    initialize = keras.Variable.__init__
 
+    def initialize_bounded(
+        self: keras.Variable, initializer: Any, shape: Any = None, *args: Any, **kwargs: Any
+    ) -> None:
+        nonlocal elements
+        elements += math.prod(shape or ())
+        if elements > limit:
+            raise ValueError("it describes a model far larger than its weights")
+        initialize(self, initializer, shape, *args, **kwargs)
 
-def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
-    """Yields all datasets of a file, following hard links only, each group once.
-
-    Raises:
-        ValueError: If there is another kind of link.
-    """
-    waiting: list[tuple[str, h5py.Group]] = [("", file)]
-    seen = {h5py.h5o.get_info(file.id).addr}
-    while waiting:
-        path, group = waiting.pop()
-        for name in group:
-            where = f"{path}/{name}"
-            link = group.get(name, getlink=True)
-            if not isinstance(link, h5py.HardLink):
-                raise ValueError(f"its weights {where!r} are a link to somewhere else")
-            found = group[name]
-            if isinstance(found, h5py.Dataset):
-                yield where, found
-            elif (address := h5py.h5o.get_info(found.id).addr) not in seen:
-                seen.add(address)
-                waiting.append((where, found))
-
-
-def _check_size(config: Any, elements: int) -> None:
-    """Checks that the model is not larger than its weights, without building any.
-
-    Raises:
-        ValueError: If it is.
-    """
-    with without_weights():
-        model = keras.saving.deserialize_keras_object(config, safe_mode=True)
-        count = model.count_params() if isinstance(model, keras.Model) and model.built else 0
-    if count > elements:
-        raise ValueError(
-            f"it describes a model of {count} weights and holds {elements}: it is damaged or made "
-            "to exhaust memory"
-        )
+    with (
+        mock.patch.object(keras.Variable, "__init__", initialize_bounded),
+        # `compile=False` goes for the outermost model only.
+        mock.patch.object(keras.Model, "compile_from_config", lambda self, config: None),
+    ):
+        yield

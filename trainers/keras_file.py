@@ -19,6 +19,7 @@ from trainers.reporting import say_to_stderr
 from trainers.trained_model import TrainedModel
 from trainers.trained_model import choose_class_names
 from trainers.view_reduction import make_view_reduction
+from trainers.workdir import read_class_names
 from trainers.writable import folder_of
 
 _RANK_OF_IMAGES = 4  # (batch, height, width, channels)
@@ -53,6 +54,8 @@ def load_keras_file(
 ) -> TrainedModel:
     """Returns the model of a file, local or on a file system of TensorFlow.
 
+    A work directory's own `model.keras` has the class names of the `config.json` beside it.
+
     Args:
         path: The file, of a model with one input of images or clips and one answer a class.
         settings: How its inputs are made.
@@ -67,14 +70,16 @@ def load_keras_file(
     preprocessing = _preprocessing(path, shape, settings)
     clips = isinstance(preprocessing, VideoPreprocessingConfig)
     check_normalization(settings.normalization, clips=clips)
-    _point_to_workdir(path)
+    known = _class_names_beside(path)
     return TrainedModel(
         model=model,
         preprocessing=preprocessing,
         normalization=settings.normalization,
         activation=settings.activation or _missing_activation(model),
         view_reduction=make_view_reduction("logits", "softmax"),
-        class_names=choose_class_names(num_classes, class_names_file),
+        class_names=choose_class_names(
+            num_classes, class_names_file, known if len(known or ()) == num_classes else None
+        ),
         description=path,
     )
 
@@ -123,7 +128,9 @@ def _missing_activation(model: keras.Model) -> str:
     while isinstance(last, keras.Model):
         last = last.outputs[0]._keras_history.operation
     done = (keras.activations.softmax, keras.activations.sigmoid)
-    answers = isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) in done
+    # Keras has a layer and an operation of these names.
+    answers = type(last).__name__ in ("Softmax", "Sigmoid")
+    answers = answers or getattr(last, "activation", None) in done
     return "none" if answers else "softmax"
 
 
@@ -169,11 +176,17 @@ def _image_size(path: str, own: tuple[int | None, ...], wanted: int | None) -> t
     return height, width
 
 
-def _point_to_workdir(path: str) -> None:
-    """Says so if the file lies in a work directory, which knows what the file does not."""
+def _class_names_beside(path: str) -> tuple[str, ...] | None:
+    """Returns the class names of the work directory whose own model a file is, if it is one."""
     folder = folder_of(path)
-    if files.exists(files.join(folder, "config.json")):
-        say_to_stderr(
-            f"warning: {path} lies in a work directory; --workdir={folder} takes the "
-            "preprocessing and the class names of its training"
-        )
+    if path.rpartition("/")[2] != "model.keras":
+        return None
+    try:
+        names = read_class_names(folder)
+    except (ConfigurationError, KeyError, OSError, TypeError):
+        return None  # another program's config.json, or none
+    say_to_stderr(
+        f"warning: {path} lies in a work directory; --workdir={folder} also takes the "
+        "preprocessing of its training"
+    )
+    return names

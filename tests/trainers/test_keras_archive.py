@@ -1,6 +1,8 @@
 """`.keras` files that are made to do harm are refused before anything of them is used."""
 
+import json
 import resource
+import zipfile
 from pathlib import Path
 
 import keras
@@ -45,3 +47,45 @@ def test_a_hostile_file_is_refused(good: Path, tmp_path: Path, name: str) -> Non
     assert not marker.exists()
     # In KiB.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024
+
+
+_READS_FILES = {"module": "keras.utils", "class_name": "model_to_dot", "config": {}}
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [
+        _READS_FILES,
+        {"module": "keras.utils", "class_name": "function", "config": "plot_model"},
+        {"module": "keras.layers", "class_name": "Lambda", "config": {"function": _READS_FILES}},
+        {"class_name": "__lambda__", "config": {"code": "4wEAAAA=", "defaults": None}},
+    ],
+)
+def test_functions_of_keras_that_are_no_layers_are_refused(
+    good: Path, tmp_path: Path, activation: dict[str, object]
+) -> None:
+    _rewrite(good, tmp_path / "model.keras", '"activation": "relu"', activation)
+    with pytest.raises(ValueError, match="it asks for|Python code"):
+        load_keras_archive(str(tmp_path / "model.keras"))
+
+
+def test_how_a_model_was_compiled_is_never_read(good: Path, tmp_path: Path) -> None:
+    model = keras.saving.load_model(good)
+    model.compile("sgd", "mse")
+    model.save(tmp_path / "compiled.keras")
+    path = tmp_path / "model.keras"
+    hostile = {"module": "os", "class_name": "system", "config": {}}
+    _rewrite(tmp_path / "compiled.keras", path, '"loss": "mse"', hostile)
+    assert not load_keras_archive(str(path)).compiled
+
+
+def _rewrite(good: Path, path: Path, text: str, value: object) -> None:
+    """Writes a file with another value for a key of its configuration."""
+    with zipfile.ZipFile(good) as archive, zipfile.ZipFile(path, "w") as changed:
+        for name in archive.namelist():
+            content = archive.read(name)
+            if name == "config.json":
+                assert text.encode() in content
+                key = text.partition(":")[0]
+                content = content.replace(text.encode(), f"{key}: {json.dumps(value)}".encode())
+            changed.writestr(name, content)

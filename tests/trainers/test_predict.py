@@ -317,7 +317,7 @@ def test_the_file_of_a_work_directory(
         command(*model, "--image_size=9")
     with pytest.raises(ConfigurationError, match="nowhere.txt: there is no such file"):
         command(*model, "--class_names=nowhere.txt")
-    assert f"--workdir={workdir} takes" in capsys.readouterr().err
+    assert f"--workdir={workdir} also takes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,7 @@ def test_the_file_of_a_work_directory(
         (["--model=a.keras", "--inputs=.", "--checkpoint=8"], "goes with --workdir"),
         (["--model=a.keras", "--inputs=."], "a.keras: there is no such file"),
         (["--model=names.txt", "--inputs=."], "Expected --model=FILE.keras"),
-        (["--model=bad.keras", "--inputs=."], "only a part of one"),
+        (["--model=bad.keras", "--inputs=."], "or it is truncated"),
         (["--workdir=DIR", "--inputs=.", "--output=."], "is a directory"),
         (["--workdir=DIR", "--inputs=names.txt", "--output=names.txt"], "would replace"),
         (["--workdir=DIR", "--inputs=.", "--frames_per_second=0"], "--frames_per_second"),
