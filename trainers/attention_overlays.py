@@ -20,15 +20,16 @@ from trainers.predictor import Predictor
 from trainers.writable import check_writable
 
 _DOTS_PER_INCH = 120
-_LONGEST_PART = 80
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+# In bytes: file systems allow 255 for a name, which has three parts.
+_LONGEST_PART = 72
+_UNSAFE = re.compile(r"[^\w.-]+")
 
 
 class AttentionOverlays:
     """Draws a picture for each file into a folder, and one for each TokenLearner if several.
 
-    A picture is named `NUMBER_NAME.png` after the place of its file among the inputs, so no
-    two have the same name, and after the file's own name.
+    A picture is named `NUMBER_FOLDER_NAME.png` after the place of its file among the inputs, so
+    no two have the same name, the folder that the file lies in, such as its class, and the file.
 
     Args:
         folder: Made if necessary, on any file system of TensorFlow; empty, so that no picture
@@ -105,15 +106,20 @@ class AttentionOverlays:
 
 
 def picture_name(number: int, path: str, layer: str = "") -> str:
-    """Returns the name of a picture: no folder in it, and no two the same.
+    """Returns the name of a picture, with the file's own folder in it; no two are the same.
 
     Args:
         number: The place of the file among all inputs.
         path: The file.
         layer: Number and name of the TokenLearner, where a model has several.
     """
-    stem = os.path.splitext(os.path.basename(path))[0]
-    parts = [_UNSAFE.sub("_", part)[:_LONGEST_PART] for part in (stem, layer) if part]
+    folder, name = os.path.split(path)
+    names = (os.path.basename(folder), os.path.splitext(name)[0], layer)
+    parts = [
+        _UNSAFE.sub("_", each).encode()[:_LONGEST_PART].decode("utf-8", "ignore")
+        for each in names
+        if each
+    ]
     return "_".join([f"{number:05d}", *parts]) + ".png"
 
 

@@ -13,6 +13,7 @@ from absl import app
 from absl import flags
 
 from trainers import ending
+from trainers import files
 from trainers.errors import ConfigurationError
 from trainers.errors import DataError
 from trainers.errors import ExportError
@@ -45,6 +46,7 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], None]) -> NoRetur
 
     def parse_flags(argv: list[str]) -> list[str]:
         try:
+            _check_utf8(argv[1:])
             parse(["--help" if argument == "-h" else argument for argument in argv])
         except SystemExit:  # of a flag that asks for help, to which absl gives the status 1
             ending.end_with(0)
@@ -134,6 +136,14 @@ def parse_known_flags(
             f"Expected only flags (--name=value). Received: {' '.join(rest)}."
             f"{cure if 'config' in flag_values else ''}"
         )
+
+
+def _check_utf8(arguments: list[str]) -> None:
+    for argument in arguments:
+        if not files.is_utf8(argument):
+            raise ConfigurationError(
+                f"Expected names in UTF-8. Received {argument!r}. Rename the file or folder."
+            )
 
 
 def _plain(message: str) -> str:

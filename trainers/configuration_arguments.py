@@ -9,6 +9,10 @@ from ml_collections import config_flags
 from ml_collections.config_flags import tuple_parser
 
 _EVAL_SETS = "--config.data.eval_sets="
+# What may follow a comma: [NAME=][SOURCE:]SPLIT.
+_NEXT_SET = re.compile(
+    r",(?=\s*(?:[\w.-]+=)?(?:[^,@]+:)?(?:train|validation|test|whole_train)\s*(?:[,@]|$))"
+)
 
 
 class _OrNone(flags.ArgumentParser):
@@ -58,8 +62,18 @@ def quote_sets(argument: str) -> str:
     value = argument.removeprefix(_EVAL_SETS)
     if not argument.startswith(_EVAL_SETS) or value.startswith("("):
         return argument
-    entries = () if value == "None" else tuple(filter(None, value.split(",")))
+    entries = () if value == "None" else tuple(filter(None, split_sets(value)))
     return f"{_EVAL_SETS}{entries!r}"
+
+
+def split_sets(text: str) -> list[str]:
+    """Splits evaluation sets at the commas between them, not at those in the name of a folder."""
+    before, at, rest = text.partition("@")
+    *sets, last = before.split(",")
+    if not at:
+        return [*sets, last]
+    folder, *others = _NEXT_SET.split(rest, maxsplit=1)
+    return [*sets, f"{last}@{folder}", *(split_sets(others[0]) if others else ())]
 
 
 def describe_type(kind: type) -> str:

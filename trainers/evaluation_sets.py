@@ -19,6 +19,7 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
+from trainers.configuration_arguments import split_sets
 from trainers.data.records_config import RecordsConfig
 from trainers.data.sources import Source
 from trainers.data.sources import check_source
@@ -123,7 +124,7 @@ def parse_sets(entries: Iterable[str], data: ConfigDict) -> list[EvaluationSet]:
     Raises:
         ConfigurationError: If an entry is wrong, or there are two of a name.
     """
-    single = [part.strip() for entry in entries for part in str(entry).split(",")]
+    single = [part.strip() for entry in entries for part in split_sets(str(entry))]
     sets = [_parse(entry, data) for entry in single]
     names = [each.name for each in sets]
     for name in names:

@@ -27,6 +27,15 @@ def is_remote(path: AnyPath) -> bool:
     return "://" in str(path)
 
 
+def is_utf8(path: AnyPath) -> bool:
+    """Whether a name can be handed to TensorFlow, which takes no bytes that are not UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def join(path: AnyPath, *names: str) -> str:
     """Returns the path of something inside of a directory."""
     if is_remote(path):

@@ -98,6 +98,8 @@ class PredictionReader:
             DataError: If the file cannot be read, or is of the other kind.
         """
         other_kind = IMAGE_EXTENSIONS if self.takes_videos else VIDEO_EXTENSIONS
+        if not files.is_utf8(path):
+            raise DataError(f"{path!r}: its name is not UTF-8. Rename it")
         if path.lower().endswith(other_kind):
             kinds = ("an image", "videos") if self.takes_videos else ("a video", "images")
             raise DataError(f"{path}: {kinds[0]}, and the model takes {kinds[1]}")

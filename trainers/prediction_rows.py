@@ -63,17 +63,16 @@ def write_text(text: str, path: str | None) -> None:
     """Writes to a file, which is replaced when the new one is whole, or to stdout.
 
     Args:
-        text: What to write; names of files may hold bytes that are no UTF-8.
+        text: What to write.
         path: The file; None is stdout.
 
     Raises:
         OSError: If it cannot be written.
     """
-    payload = text.encode("utf-8", errors="surrogateescape")
     if path is not None:
-        files.write_atomically(path, payload)
+        files.write_atomically(path, text.encode())
         return
-    sys.stdout.write(payload.decode("utf-8", errors="replace"))
+    sys.stdout.write(text)
     sys.stdout.flush()
 
 

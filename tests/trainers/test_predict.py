@@ -199,7 +199,9 @@ def test_pictures_of_what_the_tokens_look_at(
     pictures = tmp_path / "pictures"
     inputs = f"--inputs={first},{odd},{twin}"
     command(f"--workdir={workdir}", inputs, f"--overlay_dir={pictures}")
-    names = [f"00001_{first.stem}.png", "00002_.._two.png", f"00003_{first.stem}.png"]
+    label, place = first.parent.name, tmp_path.name
+    names = [f"00001_{label}_{first.stem}.png", f"00002_{label}_.._ü_two.png"]
+    names.append(f"00003_{place}_{first.stem}.png")
     assert sorted(path.name for path in pictures.iterdir()) == names
     sizes = {_pixels(pictures / name).shape for name in names}
     (shape,) = sizes

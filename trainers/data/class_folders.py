@@ -287,12 +287,8 @@ _SPLIT_NAMES = tuple(name for names in SPLIT_FOLDERS.values() for name in names)
 
 
 def _check_name(path: str) -> None:
-    try:
-        path.encode()
-    except UnicodeEncodeError as error:
-        raise ConfigurationError(
-            f"{ascii(path)}: expected a name in UTF-8, received another. Rename the file."
-        ) from error
+    if not files.is_utf8(path):
+        raise ConfigurationError(f"The name of a file is not UTF-8: {path!r}. Rename it.")
 
 
 def _check_known(folder: str, own_names: tuple[str, ...], known: tuple[str, ...]) -> None:

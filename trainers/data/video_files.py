@@ -79,7 +79,8 @@ def read_frames(
     count = 0
     only = None  # the frame of a part that is shorter than half a step
     try:
-        with av.open(path) as container:
+        # By its protocol: FFmpeg takes what stands before a colon in a name for one.
+        with av.open(f"file:{path}") as container:
             stream = _video_stream(container, path)
             aspect_ratio = stream.sample_aspect_ratio or 1
             for shown_until, frame in _timed_frames(container, stream, path, first):

@@ -38,6 +38,6 @@ def partial_output(path: str) -> Iterator[str]:
     """
     folder = Path(path).absolute().parent
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as temporary:
-        partial = os.path.join(temporary, Path(path).name)
+        partial = os.path.join(temporary, "model")
         yield partial
         os.rename(partial, path)

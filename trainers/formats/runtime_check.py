@@ -111,10 +111,15 @@ def relative_difference(answers: NDArray[Any], expected: NDArray[Any]) -> float:
 
 def _run(format: str, path: str, inputs: str, outputs: str) -> None:
     # -P: the folder of the program is no place to import from.
-    command = [sys.executable, "-P", str(_PROGRAM), format, path, inputs, outputs]
+    folder, name = os.path.split(path)
+    command = [sys.executable, "-P", str(_PROGRAM), format, name, inputs, outputs]
     # Float32 means other things on accelerators.
     only_cpu = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "2"}
-    done = subprocess.run(command, env={**os.environ, **only_cpu}, capture_output=True, text=True)
+    environment = {**os.environ, **only_cpu}
+    # TensorFlow takes brackets and asterisks in the name of a folder for a pattern.
+    done = subprocess.run(
+        command, cwd=folder or None, env=environment, capture_output=True, text=True
+    )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
         raise ExportError(f"The exported model does not run in its runtime: {reason}")
