@@ -8,13 +8,18 @@ with --input=uint8 of bytes that are resized already. All answer with logits.
 
 With --workdir the weights are those that `trainers.evaluate` judges: the moving averages if
 there are any. A .keras file (--model) does not say how its inputs are made: --image_size,
---crop_fraction, --normalization and --stride do.
+--crop_fraction, --normalization and --stride do, and --class_names names its classes.
+
+OUTPUT.json beside the export holds class names, preprocessing and normalization; ONNX and LiteRT
+files hold the same as metadata.
 
 What is written is loaded in its own runtime, in a process without Keras and without this
 project, and compared with Keras on examples of an evaluation set: the training's first one, or
 --eval_set=[SOURCE:]SPLIT[@DATA_DIR]. Above a relative difference of 1e-4 nothing is left at
 --output, and the exit status is 1. See docs/export.md.
 """
+
+from pathlib import Path
 
 import tensorflow as tf
 from absl import flags
@@ -35,8 +40,12 @@ from trainers.formats.check_cases import saved_model_cases
 from trainers.formats.check_cases import single_cases
 from trainers.formats.float32 import in_float32
 from trainers.formats.litert_file import write_litert
+from trainers.formats.metadata import Metadata
+from trainers.formats.metadata import describe_export
+from trainers.formats.metadata import to_json
 from trainers.formats.onnx_file import write_onnx
 from trainers.formats.partial_output import check_output
+from trainers.formats.partial_output import json_path
 from trainers.formats.partial_output import partial_output
 from trainers.formats.requirements import FORMATS
 from trainers.formats.requirements import check_requirements
@@ -97,8 +106,10 @@ def main() -> None:
     of_bytes = FLAGS.input == "uint8"
     if FLAGS.format == "saved_model":
         cases = saved_model_cases(examples, served)
+        metadata = describe_export(trained, "uint8 of any size")
     else:
         cases = single_cases(examples, served, of_bytes)
+        metadata = describe_export(trained, FLAGS.input)
     print(
         f"{trained.model.name} of {trained.description}; compared on {len(examples)} examples of "
         f"{source.name}/{source.split}",
@@ -107,12 +118,13 @@ def main() -> None:
 
     # ------------------------------------------------------------ export and check
     with partial_output(FLAGS.output) as path:
-        _write(served, of_bytes, path)
+        _write(served, of_bytes, path, metadata)
+        Path(json_path(path)).write_bytes(to_json(metadata))
         differences = check_in_runtime(FLAGS.format, path, cases)
         for name, difference in differences.items():
             print(f"{name}: relative difference {difference:.1e}", flush=True)
         check_differences(differences)
-    print(f"{FLAGS.format}: {FLAGS.output}", flush=True)
+    print(f"{FLAGS.format}: {FLAGS.output}, described in {json_path(FLAGS.output)}", flush=True)
 
 
 def _check_flags() -> None:
@@ -138,8 +150,8 @@ def _check_flags() -> None:
 
 def _load() -> TrainedModel:
     if FLAGS.workdir:
-        return load_workdir(FLAGS.workdir, FLAGS.checkpoint)
-    return load_keras_file(FLAGS.model, input_settings(FLAGS))
+        return load_workdir(FLAGS.workdir, FLAGS.checkpoint, FLAGS.class_names)
+    return load_keras_file(FLAGS.model, input_settings(FLAGS), FLAGS.class_names)
 
 
 def _check_model(served: ServedModel) -> None:
@@ -170,7 +182,7 @@ def _open_set() -> Source:
     return make_source(first.source, first.split, first.data_dir, class_names, records, file_splits)
 
 
-def _write(served: ServedModel, of_bytes: bool, path: str) -> None:
+def _write(served: ServedModel, of_bytes: bool, path: str, metadata: Metadata) -> None:
     """Writes the format that the flag asks for."""
     if FLAGS.format == "saved_model":
         write_saved_model(served, path)
@@ -179,9 +191,9 @@ def _write(served: ServedModel, of_bytes: bool, path: str) -> None:
     dtype = tf.uint8 if of_bytes else tf.float32
     spec = tf.TensorSpec((None, *served.input_shape), dtype)
     if FLAGS.format == "onnx":
-        write_onnx(served, function, spec, path)
+        write_onnx(served, function, spec, path, metadata)
     elif FLAGS.format == "litert":
-        write_litert(served, function, spec, path)
+        write_litert(served, function, spec, path, metadata)
     else:
         write_stablehlo(served, spec, path)
 

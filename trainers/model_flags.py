@@ -28,6 +28,7 @@ def define_model_flags(flag_values: flags.FlagValues) -> None:
     defaults = InputSettings()
     cli.define_path("workdir", "The work directory of a training.", **values)
     cli.define_path("model", "A .keras file, in place of --workdir.", **values)
+    cli.define_path("class_names", "A text file with a class a line.", **values)
     flags.DEFINE_integer(
         "checkpoint", None, "With --workdir: step; the newest valid one if not given.", **values
     )

@@ -1,8 +1,8 @@
 """Predicts the classes of files: `python -m trainers.predict --workdir=DIR --inputs=FILES`.
 
-Prints the likeliest classes of each image (JPEG, PNG, BMP, WebP) or video, as CSV or JSON;
-with --output a file takes them. An input is a file or a folder with all that is below it, and each
-file is predicted once.
+Prints the likeliest classes of each image (JPEG, PNG, BMP, WebP) or video, as CSV or JSON; with
+--output a file takes them. The CSV has --top_k rows a file, so one with --top_k=1. An input is a
+file or a folder with all that is below it, and each file is predicted once.
 
 With --workdir the model answers as `trainers.evaluate` judges it: the moving averages of the
 weights if there are any, the preprocessing and the class names of the training, all views of
@@ -65,7 +65,9 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     flags.DEFINE_multi_string(
         "inputs", [], "Files and folders, with commas between; may be repeated.", **values
     )
-    flags.DEFINE_integer("top_k", 5, "Classes an input.", lower_bound=1, **values)
+    flags.DEFINE_integer(
+        "top_k", 5, "Classes, and so rows of a CSV, for each input.", lower_bound=1, **values
+    )
     flags.DEFINE_enum("format", "csv", FORMATS, "How to write them.", **values)
     cli.define_path("output", "A file, replaced if it is there; stdout if not given.", **values)
     cli.define_path(
@@ -74,7 +76,6 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     flags.DEFINE_integer(
         "batch_size", BATCH_SIZE, "Images or clips a batch.", lower_bound=1, **values
     )
-    cli.define_path("class_names", "A text file with a class a line.", **values)
     flags.DEFINE_bool(
         "views", True, "Judge a video by all its views, not by the clip in its middle.", **values
     )

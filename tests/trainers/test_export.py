@@ -1,5 +1,7 @@
 """Exports: each format in its own runtime, and what happens when it answers otherwise."""
 
+import itertools
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +9,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import keras
 import numpy as np
@@ -27,6 +30,7 @@ from trainers import export
 from trainers.data.digits import digits_source
 from trainers.data.normalization import normalize
 from trainers.data.pipeline import evaluation_dataset
+from trainers.data.preprocessing import evaluation_example
 from trainers.data.preprocessing_config import PreprocessingConfig
 from trainers.errors import ConfigurationError
 from trainers.errors import ExportError
@@ -108,6 +112,7 @@ def test_one_function(
     differences = _differences(printed)
     assert list(differences) == [f"{input}, batch 1", f"{input}, batch 7"]
     assert all(0 <= difference <= TOLERANCE for difference in differences.values())
+    _check_metadata(format, output, input)
     # The moving averages, on any number of images.
     model = _finished_model(workdir)
     pixels = _evaluated(model)
@@ -119,9 +124,61 @@ def test_one_function(
     assert np.ptp(expected, axis=0).max() > 10 * TOLERANCE * np.abs(expected).max()
 
 
+def _check_metadata(format: str, output: Path, input: str) -> None:
+    """Checks what the file beside an export says, and the file itself where it can."""
+    beside = json.loads(output.with_name("exported.json").read_text())
+    expected = {
+        "class_names": list("0123456789"),
+        "input": input,
+        "activation": "softmax",
+        "image_size": [8, 8],
+        "crop_fraction": 0.875,
+        "interpolation": "bicubic",
+        "normalization": "unit",
+        "mean": [127.5] * 3,
+        "std": [127.5] * 3,
+    }
+    assert expected.items() <= beside.items()
+    if format == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(output), providers=["CPUExecutionProvider"])
+        found = session.get_modelmeta().custom_metadata_map
+        assert found.keys() == beside.keys()
+        for name, value in beside.items():
+            assert found[name] == value or json.loads(found[name]) == value
+        (images,), (logits,) = session.get_inputs(), session.get_outputs()
+        assert images.shape == ["batch", 8, 8, 3] and logits.shape == ["batch", 10]
+    elif format == "litert":
+        from ai_edge_litert import schema_py_generated as schema
+
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(output.read_bytes()))
+        (entry,) = [each for each in model.metadata if each.name == b"metadata.json"]
+        assert json.loads(bytes(model.buffers[entry.buffer].data)) == beside
+
+
+def test_the_preprocessing_of_the_documentation() -> None:
+    page = (ROOT / "docs" / "export.md").read_text()
+    (code,) = [each for each in page.split("```")[1::2] if "def prepare(" in each]
+    names: dict[str, Any] = {}
+    exec(code.removeprefix("python"), names)
+    random = np.random.default_rng(0)
+    for size, shape in itertools.product(((24, 24), (20, 31)), ((57, 40, 3), (9, 25, 3))):
+        image = random.integers(0, 256, shape, np.uint8)
+        for fraction, interpolation in itertools.product((1.0, 0.875), ("bicubic", "bilinear")):
+            found = names["prepare"](image, size, fraction, interpolation)
+            config = PreprocessingConfig(
+                size, eval_crop_fraction=fraction, interpolation=interpolation
+            )
+            expected = evaluation_example({"image": tf.constant(image)}, config).numpy()
+            assert found.dtype == np.uint8
+            assert np.abs(found.astype(int) - expected).max() <= 1
+
+
 def test_saved_model(command: Export, workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = command(f"--workdir={workdir}", "--format=saved_model")
     differences = _differences(capsys.readouterr().out)
+    _check_metadata("saved_model", output, "uint8 of any size")
     assert len(differences) == 4 and max(differences.values()) <= TOLERANCE
     model = _finished_model(workdir)
     signatures = tf.saved_model.load(str(output)).signatures
