@@ -1,5 +1,6 @@
 """What a run checks before heavy work begins, and what it says about itself."""
 
+import re
 from collections.abc import Mapping
 
 import keras
@@ -17,6 +18,7 @@ from trainers.data.sources import Source
 from trainers.data.sources import check_source
 from trainers.data.sources import has_several_labels
 from trainers.data.sources import several_labels
+from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
 from trainers.engines.choice import check_backend
 from trainers.errors import ConfigurationError
 from trainers.evaluation_sets import configured_sets
@@ -105,12 +107,36 @@ def check_sources(
             "examples to train on, so that every step sees some twice; for more steps an epoch "
             "set a smaller --config.batch_size"
         )
+    _warn_of_mirrored_classes(train, preprocessing)
     name, first = next(iter(evaluation.items()))
     if config.keep_best_metric == "mean_class_accuracy" and has_several_labels(first):
         raise ConfigurationError(
             "keep_best_metric='mean_class_accuracy' needs one label an example, and those of "
             f"{name!r} have any number. Choose accuracy, or loss."
         )
+
+
+def _warn_of_mirrored_classes(train: Source, preprocessing: Preprocessing) -> None:
+    if not preprocessing.flip or getattr(train, "mirrored_classes", None):
+        return
+    named = [name for name in train.class_names if _names_a_side(name, train.class_names)]
+    if named:
+        section = "video" if isinstance(preprocessing, VideoPreprocessingConfig) else "augmentation"
+        shown = ", ".join([*named[:3], *(["…"] if len(named) > 3 else [])])
+        say_to_stderr(
+            "warning: half of the training examples are mirrored and keep their labels, and "
+            f"{len(named)} of {train.num_classes} classes name a side ({shown}); to mirror none, "
+            f"set --config.{section}.flip=False"
+        )
+
+
+def _names_a_side(name: str, class_names: tuple[str, ...]) -> bool:
+    """Whether a class is "turn left" or "LeftTurn", not "bright"; "goleft" beside a "goright"."""
+    words = {word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", name)}
+    mirrored = {"left": "right", "right": "left"}
+    other = re.sub("left|right", lambda side: mirrored[side[0]], name.lower())
+    is_mirrored = other != name.lower() and other in map(str.lower, class_names)
+    return is_mirrored or any(re.fullmatch("(left|right)(wards?)?", word) for word in words)
 
 
 def check_labels(source: Source, multi_label: bool, is_trained_on: bool = False) -> None:

@@ -1,5 +1,6 @@
 """Training and evaluating on videos: clips, views, several labels."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from tests.trainers.video_runs import TRANSFORMER
 from tests.trainers.video_runs import video_config
 from trainers import evaluate
 from trainers.configuration import base_config
+from trainers.data.in_memory import InMemorySource
 from trainers.data.in_memory_video import InMemoryVideoSource
+from trainers.data.preprocessing_config import PreprocessingConfig
 from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
 from trainers.errors import ConfigurationError
 from trainers.run_checks import check_labels
@@ -149,6 +152,40 @@ def test_a_batch_larger_than_the_set_is_told(
     assert ("a batch of 2 is more than the 1 examples" in capsys.readouterr().err) == (
         batch_size == 2
     )
+
+
+@pytest.mark.parametrize(
+    ("names", "warned"),
+    [
+        (("turn left", "turn right"), "2 of 2 classes name a side (turn left, turn right)"),
+        (("Pushing something from LEFT to right", "stop"), "1 of 2 classes name a side (Pushing"),
+        (("LeftTurn", "stop"), "(LeftTurn)"),
+        (("goleft", "goright"), "(goleft, goright)"),
+        (("swipe_rightwards", "stop"), "(swipe_rightwards)"),
+        (("bright", "leftovers"), ""),
+    ],
+)
+def test_mirrored_clips_of_classes_that_name_a_side(
+    names: tuple[str, ...], warned: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = base_config()
+    config.batch_size = 1
+    videos, labels = np.zeros((2, 2, 8, 8, 3), np.uint8), np.array([0, 1])
+    clips = InMemoryVideoSource("clips", "train", videos, labels, names)
+    images = InMemorySource("images", "train", videos[:, 0], labels, names)
+    for source, preprocessing, section in (
+        (clips, functools.partial(VideoPreprocessingConfig, (8, 8), num_frames=2), "video"),
+        (images, functools.partial(PreprocessingConfig, (8, 8)), "augmentation"),
+    ):
+        check_sources(config, preprocessing(flip=True), source, {"validation": source})
+        error = capsys.readouterr().err
+        assert warned in error and bool(warned) == (f"--config.{section}.flip=False" in error)
+        check_sources(config, preprocessing(flip=False), source, {"validation": source})
+        assert not capsys.readouterr().err
+    # The labels of these are mirrored as well.
+    clips = InMemoryVideoSource("clips", "train", videos, labels, names, mirrored_classes=(1, 0))
+    check_sources(config, VideoPreprocessingConfig((8, 8), 2), clips, {"validation": clips})
+    assert not capsys.readouterr().err
 
 
 def test_the_mean_over_classes_needs_one_label_an_example() -> None:
