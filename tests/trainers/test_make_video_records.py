@@ -178,6 +178,15 @@ def test_bad_rows(videos: Path, convert: Convert) -> None:
     assert convert(rows, "--skip_bad") == output
 
 
+def test_a_truncated_video_is_a_bad_row(videos: Path, convert: Convert) -> None:
+    path = write_video(videos / "c.mkv", 30, rate=10)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    rows: list[Row] = [*ROWS, ("c.mkv", "", "", "run")]
+    with pytest.raises(DataError, match=r"row 7: .*c\.mkv is truncated: expected 3\.00 s"):
+        convert(rows)
+    assert "left out row 7: " in convert(rows, "--skip_bad")
+
+
 def test_a_mended_video_gets_in(videos: Path, convert: Convert) -> None:
     (videos / "c.mp4").write_bytes(b"no video")
     rows: list[Row] = [("a.mp4", "", "", "run"), *ROWS, ("c.mp4", "", "", "run")]
