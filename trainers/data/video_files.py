@@ -178,19 +178,22 @@ class _Packets:
         self.container = container
         self.stream = stream
         self.path = path
-        self.is_avi = "avi" in container.format.name.split(",")
+        formats = container.format.name.split(",")
+        self.is_avi = "avi" in formats
         self._read_until = Fraction(0)  # seconds
-        # Matroska has one duration for all streams, and the sound may be the longest.
         self._streams = {stream.index}
         self._declared: Fraction | None = None  # seconds
         if self.is_avi:
             # What FFmpeg calls the duration of a truncated AVI file is cut down with the file.
             self._declared = stream.frames * stream.time_base
+        elif "matroska" in formats:
+            # It has one duration for all streams, and the sound may be the longest. Where a
+            # stream has one, there is none, and FFmpeg has guessed from bytes a second.
+            if container.duration and not stream.duration:
+                self._declared = Fraction(container.duration, 1_000_000)
+                self._streams = {each.index for each in container.streams}
         elif stream.duration:
             self._declared = ((stream.start_time or 0) + stream.duration) * stream.time_base
-        elif container.duration:
-            self._declared = Fraction(container.duration, 1_000_000)
-            self._streams = {each.index for each in container.streams}
 
     def __iter__(self) -> Iterator[Any]:
         for packet in self.container.demux():

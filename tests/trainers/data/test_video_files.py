@@ -270,6 +270,14 @@ def test_the_message_of_a_truncated_file(tmp_path: Path) -> None:
         read_numbers(path, rate=12)
 
 
+def test_a_duration_that_is_not_written(tmp_path: Path) -> None:
+    # As a recorder writes it that is killed; FFmpeg guesses 3 seconds from bytes a second.
+    path = write_striped_video(
+        tmp_path / "a.mkv", 30, "mpeg4", rate=12, sound_seconds=3, options={"live": "1"}
+    )
+    assert read_numbers(path, rate=12) == list(range(30))
+
+
 def test_the_sound_may_be_longer(tmp_path: Path) -> None:
     for name in ("a.mkv", "a.mov", "a.avi"):
         codec = codec_of(name[2:])
