@@ -1,5 +1,6 @@
 """Public ViT checkpoints in models for other images, and for videos."""
 
+import math
 from pathlib import Path
 
 import keras
@@ -26,7 +27,7 @@ VIDEO = {"num_frames": 6, "classifier": "gap"}
 def test_positions_are_resized(image_size: tuple[int, int], classifier: str) -> None:
     """Also to a grid of another shape with the same number of positions, 2 x 8."""
     model = golden_model(image_size=image_size, classifier=classifier)
-    report = load_npz(model, CHECKPOINT)
+    report = load_npz(model, CHECKPOINT, grid_size=(4, 4))
     assert report.resized == (POSITIONS,)
     assert POSITIONS not in report.loaded
     table = checkpoint_arrays()[POSITIONS][0]
@@ -52,6 +53,41 @@ def test_a_table_of_the_same_grid_that_is_no_square(classifier: str, tmp_path: P
     other = golden_model(image_size=(24, 24), classifier=classifier)
     with pytest.raises(ValueError, match=r"grid \(3, 3\) or a square number"):
         load_npz(other, tmp_path / "checkpoint.npz")
+
+
+@pytest.mark.parametrize("grid", [(2, 4), (3, 5), (5, 3), (2, 8), (4, 4)])
+def test_a_table_of_the_models_shape_is_taken_as_it_is(
+    grid: tuple[int, int], tmp_path: Path
+) -> None:
+    """Also where it and its class token's row are a square number, and 3 x 3 another model."""
+    arrays = checkpoint_arrays()
+    arrays[POSITIONS] = random(1, math.prod(grid) + 1, 24)
+    path = save_checkpoint(tmp_path, arrays)
+    size = (8 * grid[0], 8 * grid[1])
+    model = golden_model(image_size=size, classifier="token")
+    assert load_npz(model, path, strict=True).is_exact
+    np.testing.assert_array_equal(parameter_value(model, POSITIONS), arrays[POSITIONS])
+    # The same file for other sizes, and for a model without a class token.
+    for classifier in ("token", "gap"):
+        other = golden_model(image_size=(24, 24), classifier=classifier)
+        load_npz(other, path, grid_size=grid)
+        rows = resize_positions(arrays[POSITIONS][0, 1:], grid, (3, 3))
+        np.testing.assert_array_equal(parameter_value(other, POSITIONS)[0][-9:], rows)
+    with pytest.raises(ValueError, match=r"those of grid_size=\(7, 9\)"):
+        load_npz(model, path, grid_size=(7, 9))
+
+
+def test_names_tell_whether_the_class_token_has_a_row(tmp_path: Path) -> None:
+    """9 positions of big_vision, added before the class token, are not 2 x 4 and a row."""
+    arrays = checkpoint_arrays()
+    del arrays[POSITIONS]
+    arrays["pos_embedding"] = random(1, 9, 24)
+    model = golden_model(image_size=(16, 32), classifier="token")
+    load_npz(model, save_checkpoint(tmp_path, arrays))
+    table = parameter_value(model, POSITIONS)[0]
+    assert not np.any(table[0])
+    rows = resize_positions(arrays["pos_embedding"][0], (3, 3), (2, 4))
+    np.testing.assert_array_equal(table[1:], rows)
 
 
 @pytest.mark.parametrize("inflation", ["central_frame", "average"])

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from tokenlearner_keras.layers.checks import check_choice
+from tokenlearner_keras.layers.checks import check_grid
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
 from tokenlearner_keras.layers.tubelet_inflation import METHODS
@@ -36,6 +37,7 @@ def load_npz(
     path: str | Path,
     strict: bool = False,
     inflation: str | None = None,
+    grid_size: tuple[int, int] | None = None,
 ) -> LoadReport:
     """Loads a public ViT checkpoint (AugReg, big_vision) into a model.
 
@@ -44,8 +46,9 @@ def load_npz(
     classes is skipped. TokenLearner and TokenFuser keep their weights unless the file
     holds some under the reference's names. Nothing is written unless everything fits.
 
-    The grid of the positions in the file is taken for a square one, as in all public
-    files, wherever their number is a square.
+    A position table of the model's shape is taken as it is. The grid of any other is taken
+    for a square one, as in all public files, unless `grid_size` says which it is. Whether a
+    class token's row is among the positions follows from the names in the file.
 
     The public checkpoints take inputs in [-1, 1]. Expect a start for the blocks, not
     accuracy: the authors of TokenLearner found that pre-trained layers around a new
@@ -58,6 +61,8 @@ def load_npz(
         strict: If True, anything missing, skipped, resized or left over is an error.
         inflation: How a 2-D kernel fills a tubelet, `"central_frame"` or `"average"`.
             None: as the model's `tubelet_inflation` says, else into the central frame.
+        grid_size: Grid `(height, width)` of the positions in the file, in patches. None: the
+            model's own if the table has its shape, else a square.
 
     Returns:
         A report with the names that were `loaded`, `resized`, `skipped`, `missing` and
@@ -77,11 +82,12 @@ def load_npz(
         section 3.4, for video.
     """
     check_choice(inflation, (None, *METHODS), "inflation")
+    grid_size = None if grid_size is None else check_grid(grid_size, "grid_size")
     parameters = _parameters(model)
     arrays = read_npz(path)
     try:
         sources, left_over = name_arrays(arrays)
-        plan = _plan(sources, parameters, model, inflation)
+        plan = _plan(sources, parameters, model, inflation, grid_size)
     except ValueError as error:
         raise ValueError(f"{path} {error}. {model.name!r} is unchanged.") from error
     left_over |= {sources[name].key for name in sources.keys() - parameters.keys()}
@@ -132,6 +138,7 @@ def _plan(
     parameters: Mapping[str, Parameter],
     model: keras.Model,
     inflation: str | None,
+    grid_size: tuple[int, int] | None,
 ) -> _Plan:
     """Decides on every parameter that both sides have.
 
@@ -147,7 +154,8 @@ def _plan(
         resized.add(EMBEDDING)
     if POSITIONS in values:
         try:
-            fitted = _fit_table(values.pop(POSITIONS), sources, model, is_inflated=bool(frames))
+            table = values.pop(POSITIONS)
+            fitted = _fit_table(table, sources, model, bool(frames), grid_size)
         except ValueError as error:
             problems.append(f"{POSITIONS}: {error}")
         else:
@@ -178,7 +186,11 @@ def _tubelet_frames(
 
 
 def _fit_table(
-    table: np.ndarray, sources: Mapping[str, Source], model: keras.Model, is_inflated: bool
+    table: np.ndarray,
+    sources: Mapping[str, Source],
+    model: keras.Model,
+    is_inflated: bool,
+    grid_size: tuple[int, int] | None,
 ) -> FittedPositions:
     """Fits the position table; the kernels tell whether it is that of a video."""
     covers_time = None
@@ -187,7 +199,10 @@ def _fit_table(
     elif sources[EMBEDDING].array.ndim == 5:
         covers_time = True
     layer = _only(model, PositionEmbedding)
-    return fit_positions(table, layer, CLASS_TOKEN in sources, covers_time)
+    has_class_token = CLASS_TOKEN in sources
+    # Files that add positions before the class token have them outside of the Transformer.
+    has_class_row = has_class_token and "Transformer/" in sources[POSITIONS].key
+    return fit_positions(table, layer, has_class_row, has_class_token, covers_time, grid_size)
 
 
 def _only(model: keras.Model, kind: type) -> Any:

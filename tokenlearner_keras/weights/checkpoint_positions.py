@@ -20,20 +20,25 @@ class FittedPositions(NamedTuple):
 def fit_positions(
     table: np.ndarray,
     layer: PositionEmbedding,
+    has_class_row: bool,
     has_class_token: bool,
     covers_time: bool | None,
+    grid_size: tuple[int, int] | None = None,
 ) -> FittedPositions:
     """Returns a checkpoint's table for a layer.
 
-    A square table is taken for a square grid, so it is resized even where its length is
-    that of the layer's grid of another shape.
+    A table of the layer's length is taken as it is; any other is that of a square grid, unless
+    `grid_size` says which.
 
     Args:
         table: `(1, positions, channels)`, with or without a class token's row in front.
         layer: The built layer, for `(height, width)` or `(time, height, width)`.
+        has_class_row: Whether the names in the checkpoint say that there is such a row. It
+            counts where its length allows both.
         has_class_token: Whether the checkpoint has a class token.
         covers_time: Whether the table is that of a video; None: only if it has the
             length of the layer's `(time, height, width)`.
+        grid_size: Grid `(height, width)` of the table.
 
     Raises:
         ValueError: If the shape cannot be fitted.
@@ -41,49 +46,57 @@ def fit_positions(
     own = keras.ops.convert_to_numpy(layer.table)
     if table.ndim != 3 or table.shape[0] != 1 or table.shape[2] != own.shape[2]:
         raise ValueError(f"expected shape (1, positions, {own.shape[2]}), received {table.shape}")
-    front, rows = _split(table[0], layer.grid, has_class_token)
-    rows, is_resized = _fit_rows(rows, layer.grid, covers_time)
-    if layer.num_prefix_tokens:
+    length, prefix = table.shape[1], layer.num_prefix_tokens
+    if grid_size is None and covers_time is not False and length == layer.num_positions:
+        if has_class_row == bool(prefix):
+            return FittedPositions(table, False)
+    has_row = _has_row(length, layer.grid, has_class_row, grid_size)
+    front, rows = (table[0, :1], table[0, 1:]) if has_row else (None, table[0])
+    rows, is_resized = _fit_rows(rows, layer.grid, covers_time, grid_size)
+    if prefix:
         if front is None:
             # big_vision adds positions before the class token, which has none itself.
-            kept = own[0, : layer.num_prefix_tokens]
+            kept = own[0, :prefix]
             front = np.zeros_like(kept) if has_class_token else kept
         rows = np.concatenate([front, rows])
     return FittedPositions(rows[None], is_resized)
 
 
-def _split(
-    rows: np.ndarray, grid: tuple[int, ...], has_class_token: bool
-) -> tuple[np.ndarray | None, np.ndarray]:
-    """Returns the class token's row, None if there is none, and the others.
-
-    Files differ in whether the class token has a row, so its length tells: a square, or
-    a square and one. Another length has to be the layer's own.
-    """
-    length = len(rows)
-    own = (math.prod(grid), math.prod(grid[-2:]))
-    has_row = _side(length - 1) is not None
-    if has_class_token:
-        has_row |= length - 1 in own and _side(length) is None
+def _has_row(
+    length: int, grid: tuple[int, ...], expected: bool, grid_size: tuple[int, int] | None
+) -> bool:
+    """Returns whether a table has a class token's row: what is expected, if its length allows."""
+    if grid_size is not None:
+        lengths: tuple[int, ...] = (math.prod(grid_size), math.prod(grid))
     else:
-        has_row &= length not in own
-    return (rows[:1], rows[1:]) if has_row else (None, rows)
+        lengths = (math.prod(grid), math.prod(grid[-2:]))
+    fits = [
+        length - row in lengths or (grid_size is None and _side(length - row) is not None)
+        for row in (False, True)
+    ]
+    return expected if fits[expected] or not fits[not expected] else not expected
 
 
 def _fit_rows(
-    rows: np.ndarray, grid: tuple[int, ...], covers_time: bool | None
+    rows: np.ndarray,
+    grid: tuple[int, ...],
+    covers_time: bool | None,
+    grid_size: tuple[int, int] | None,
 ) -> tuple[np.ndarray, bool]:
     length, frame = len(rows), grid[-2:]
     is_video = len(grid) == 3
     if is_video and length == math.prod(grid) and covers_time is not False:
         return rows, False
     side = _side(length)
-    if covers_time or (side is None and length != math.prod(frame)):
+    square = frame if side is None else (side, side)
+    source = grid_size or square
+    if covers_time or length != math.prod(source):
+        wanted = f"the {math.prod(grid)} positions of the grid {grid} or "
+        wanted += "a square number" if grid_size is None else f"those of grid_size={grid_size}"
         raise ValueError(
-            f"expected the {math.prod(grid)} positions of the grid {grid} or a square number, "
-            f"each perhaps with a class token's, received {length}"
+            f"expected {wanted}, each perhaps with a class token's, received {length}"
+            + ("" if grid_size else ". Pass grid_size=(height, width) if it is another grid's")
         )
-    source = frame if side is None else (side, side)
     rows = fit_table(rows, source, grid)
     return rows, source != frame or (is_video and grid[0] > 1)
 
