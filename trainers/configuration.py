@@ -73,6 +73,7 @@ def base_config() -> ConfigDict:
         data.mixup_alpha: Alpha of the Beta distribution by which pairs of images are mixed;
             0: they are not.
         data.multi_label: Whether an example has any number of labels.
+        data.exif_orientation: Whether photographs are turned upright by their EXIF orientation.
         data.max_bad_examples: How many examples that cannot be read are passed over.
         optimizer.name: adamw, lamb or sgd.
         optimizer.learning_rate: Rate after the warm-up.

@@ -44,7 +44,10 @@ def describe_export(trained: TrainedModel, takes: str) -> Metadata:
     if isinstance(preprocessing, VideoPreprocessingConfig):
         fields = ("num_frames", "stride", "min_resize")
         return metadata | {name: getattr(preprocessing, name) for name in fields}
-    return metadata | {"crop_fraction": preprocessing.eval_crop_fraction}
+    return metadata | {
+        "crop_fraction": preprocessing.eval_crop_fraction,
+        "exif_orientation": preprocessing.exif_orientation,
+    }
 
 
 def to_json(metadata: Metadata) -> bytes:
