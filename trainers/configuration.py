@@ -118,7 +118,6 @@ def base_config() -> ConfigDict:
             "eval_sets": (),
             "final_split": config_dict.placeholder(str),
             "normalization": "unit",
-            # Whether images are turned upright, as the EXIF tag of a camera says.
             "exif_orientation": False,
             "mixup_alpha": 0.0,
             "multi_label": False,

@@ -133,6 +133,7 @@ def _check_metadata(format: str, output: Path, input: str) -> None:
         "activation": "softmax",
         "image_size": [8, 8],
         "crop_fraction": 0.875,
+        "exif_orientation": False,
         "interpolation": "bicubic",
         "normalization": "unit",
         "mean": [127.5] * 3,
