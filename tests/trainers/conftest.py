@@ -45,6 +45,19 @@ else:
             yield f"ram://{tmp_path.name}/directory"
             files.remove(f"ram://{tmp_path.name}")
 
+    @pytest.fixture(scope="session")
+    def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """A finished run on the digits, to read: moving averages, two sets, two checkpoints."""
+        keras.backend.clear_session()
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            return Trainer(monkeypatch, tmp_path_factory.mktemp("trained"))(
+                "run",
+                "--config.ema_decay=0.5",
+                "--config.eval_steps=2",
+                "--config.checkpoint_steps=2",
+                "--config.data.eval_sets=('held_out=digits:test',)",
+            )
+
     @pytest.fixture
     def trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Trainer:
         """The trainer's command; the names of the layers begin anew."""

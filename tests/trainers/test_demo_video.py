@@ -78,8 +78,7 @@ def test_a_model_without_tokens(
     assert not (workdir / "attention_maps.png").exists()
 
 
-def test_other_data_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    workdir = Trainer(monkeypatch, tmp_path)("images")
+def test_other_data_are_refused(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo_video, "FLAGS", SimpleNamespace(workdir=str(workdir)))
     with pytest.raises(ConfigurationError, match="freedoom_motion.*'digits'.*trainers.evaluate"):
         demo_video.main()

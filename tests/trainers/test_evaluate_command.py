@@ -38,23 +38,7 @@ from trainers.experiment import make_preprocessing
 from trainers.reporting import format_metrics
 from trainers.workdir import read_configuration
 
-SETS = "('held_out=digits:test',)"
-
 Evaluate = Callable[..., Path]
-
-
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run with moving averages, two evaluation sets and two checkpoints."""
-    keras.backend.clear_session()
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        return Trainer(monkeypatch, tmp_path_factory.mktemp("trained"))(
-            "run",
-            "--config.ema_decay=0.5",
-            "--config.eval_steps=2",
-            "--config.checkpoint_steps=2",
-            f"--config.data.eval_sets={SETS}",
-        )
 
 
 @pytest.fixture

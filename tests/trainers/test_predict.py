@@ -19,7 +19,6 @@ import tokenlearner_keras as tk
 from tests.trainers.data.fake_source import photograph
 from tests.trainers.processes import ROOT
 from tests.trainers.small_runs import TINY_MODEL
-from tests.trainers.small_runs import Trainer
 from tests.trainers.small_runs import rows
 from trainers import predict
 from trainers.data.digits import digits_source
@@ -31,20 +30,6 @@ from trainers.errors import DataError
 
 Predict = Callable[..., str]
 NUM_DIGITS = 6
-
-
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run with moving averages, an evaluation of the test set, two checkpoints."""
-    keras.backend.clear_session()
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        return Trainer(monkeypatch, tmp_path_factory.mktemp("trained"))(
-            "run",
-            "--config.ema_decay=0.5",
-            "--config.eval_steps=2",
-            "--config.checkpoint_steps=2",
-            "--config.data.eval_split=test",
-        )
 
 
 @pytest.fixture
@@ -97,7 +82,7 @@ def test_it_is_as_right_as_the_evaluation_says(
     found = _rows(command(f"--workdir={workdir}", f"--inputs={folder}", "--top_k=1", *which))
     assert [row["path"] for row in found] == [str(path) for path in sorted(folder.rglob("*.png"))]
     right = [row["class"] == Path(row["path"]).parent.name for row in found]
-    (judged,) = [row for row in rows(workdir, "test") if row["step"] == step]
+    (judged,) = [row for row in rows(workdir, "held_out") if row["step"] == step]
     assert len(right) == judged["num_examples"]
     assert np.mean(right) == pytest.approx(judged["accuracy"], abs=1e-6)
 
