@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.trainers.equality import FEWER_CASES
 from tests.trainers.equality import assert_same_training
@@ -315,3 +316,30 @@ def test_an_evaluation_without_a_set_on_one_host_ends_on_both(tmp_path: Path, vi
         assert status == 2, errors
         ours = host == victim
         assert ("images" if ours else f"Host {victim} of 2 cannot go on") in error_line(errors)
+
+
+@pytest.mark.extra
+def test_two_hosts_split_a_folder_alike(tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    folders = [tmp_path / f"host_{host}" for host in range(2)]
+    for folder in folders:
+        for number in range(20):
+            path = folder / "images" / str(number % 2) / f"{number}.webp"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(path)
+    extra = folders[1] / "images" / "0" / "extra.webp"
+    extra.write_bytes((folders[1] / "images" / "0" / "0.webp").read_bytes())
+    data = ["--config.data.source=folder", "--config.data.data_dir=images"]
+    command = _train(workdir, "--strategy=multi_worker", *data, "--config.batch_size=4")
+    with start_workers([command] * 2, folders) as workers:
+        for status, _, errors in ends_of(workers):
+            assert status == 2, errors
+            assert "differ in how the files are split" in error_line(errors)
+    assert not workdir.exists()
+    extra.unlink()
+    with start_workers([command] * 2, folders) as workers:
+        for status, _, errors in ends_of(workers):
+            assert status == 0, errors
+    listed = json.loads((workdir / "split.json").read_text())
+    assert sorted(listed.values()) == ["test"] * 2 + ["train"] * 16 + ["validation"] * 2
+    assert rows(workdir, "validation")[-1]["num_examples"] == 2
