@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,18 @@ NEEDS = {"03_pretrained_vit": "keras_hub"}
 def _sources(path: Path) -> list[str]:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return ["".join(cell["source"]) for cell in cells]
+
+
+def _printed(cells: list[Any]) -> str:
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    return "".join("".join(output["text"]) for output in outputs if "text" in output)
+
+
+def _check_what_the_training_notebook_shows(printed: str) -> None:
+    """The model answers for the picture as in the evaluation, so it is shown the same images."""
+    (evaluated,) = re.findall(r"^test: accuracy ([\d.]+)", printed, re.M)
+    (shown,) = re.findall(r"accuracy of model.keras here ([\d.]+)", printed)
+    assert float(shown) == float(evaluated)
 
 
 def test_there_are_notebooks() -> None:
@@ -114,7 +127,14 @@ def test_its_pictures_are_committed(path: Path) -> None:
     assert not [output for output in outputs if output["output_type"] == "error"]
     # Neither what one machine warns of, nor megabytes that every clone would hold.
     assert not [output for output in outputs if output.get("name") == "stderr"]
+    assert not re.findall(r"(?<!\w)/(?:home|root|tmp|Users|var|work)/\S*", _printed(cells))
     assert path.stat().st_size < 400_000
+
+
+def test_the_training_notebook_shows_what_was_evaluated() -> None:
+    (path,) = (path for path in NOTEBOOKS if path.stem == "02_training")
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    _check_what_the_training_notebook_shows(_printed(cells))
 
 
 @pytest.mark.slow
@@ -149,5 +169,7 @@ def _run(path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         if "image/png" in output.get("data", {})
     ]
     assert pictures
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return "".join(output["text"] for output in outputs if output["output_type"] == "stream")
+    printed = _printed(notebook.cells)
+    if path.stem == "02_training":
+        _check_what_the_training_notebook_shows(printed)
+    return printed
