@@ -58,6 +58,8 @@ def test_public_weights_insertion_and_resizing(monkeypatch: pytest.MonkeyPatch) 
     assert asked[0] in tk.list_weights()
     exec(PYTHON[3].replace("224", "32"), scope)
     assert scope["larger"].input_shape == (None, 384, 512, 3)
+    exec(PYTHON[4].replace("include_top=False", "include_top=False, weights=None"), scope)
+    assert scope["model"].output_shape == (None, 10)
     assert [m.shape for m in scope["maps"].values()] == [(2, 8, 1, 1)]
 
 

@@ -13,6 +13,7 @@ from tests.tokenlearner_keras.arrays import to_numpy
 from tests.tokenlearner_keras.encoders import encoder
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
 from tokenlearner_keras.models.insert import insert_token_learner
+from tokenlearner_keras.models.without_weights import without_weights
 
 
 def _flattened(x: Any) -> Any:
@@ -46,6 +47,28 @@ class _Silent(layers.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
+
+
+@pytest.mark.parametrize(
+    "application", ["ResNet50", "MobileNetV2", "EfficientNetB0", "ConvNeXtTiny"]
+)
+def test_the_error_of_a_finished_classifier_says_how_to_do_it(application: str) -> None:
+    build = getattr(keras.applications, application)
+    with without_weights():
+        finished = build(weights=None, input_shape=(64, 64, 3), classes=3)
+        pooling = next(
+            layer.name
+            for layer in reversed(finished.layers)
+            if isinstance(layer, layers.GlobalAveragePooling2D)
+        )
+        with pytest.raises(ValueError, match=r"include_top=False\), .*GlobalAveragePooling1D"):
+            insert_token_learner(finished, pooling)
+    features = build(weights=None, input_shape=(64, 64, 3), include_top=False)
+    x = layers.GlobalAveragePooling1D()(tk.TokenLearnerV11(2)(features.output))
+    model = keras.Model(features.input, layers.Dense(3)(x))
+    assert model.output_shape == (None, 3)
+    (maps,) = tk.attention_maps(model, random_inputs(model)).values()
+    assert maps.shape == (2, 2, 2, 2)
 
 
 @pytest.mark.parametrize("num_tokens", [1, 4])

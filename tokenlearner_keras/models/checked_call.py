@@ -121,8 +121,10 @@ def _misfit(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], reason: s
     else:
         cure = (
             "What follows the TokenLearner must take any number of tokens, in the shape "
-            "(batch, tokens, channels): pool over them (GlobalAveragePooling1D) in place of a "
-            "Flatten, a Reshape or a pooling of grids, or name a later layer."
+            "(batch, tokens, channels), which a convolution, Flatten, Reshape or pooling of "
+            "grids does not. Build the model without its head (of keras.applications: "
+            "include_top=False), and on its output put a TokenLearner, pool over them "
+            "(GlobalAveragePooling1D), and add a new head."
         )
     name = f"Layer {node.operation.name!r} of type {type(node.operation).__name__}"
     return ValueError(

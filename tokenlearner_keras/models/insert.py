@@ -45,6 +45,10 @@ def insert_token_learner(
     block, or the first layer of its (pre-norm) branch. All layers are those of the given
     model. It stays as it is, and training one of the two models trains the other.
 
+    The layers after it must take any number of tokens, as the blocks of a Transformer do. A
+    convolutional network gets its TokenLearner in place of its head: build it without one
+    (`include_top=False`), then TokenLearner, GlobalAveragePooling1D and a new head.
+
     Fine-tune the result. The weights after the TokenLearner were trained on many
     positions and meet tokens that are not trained at all. The authors tried pre-trained
     layers around a TokenLearner and found that they did not help by themselves.
