@@ -52,7 +52,8 @@ def count_macs(model: keras.Model, input_shape: tuple[int, ...] | None = None) -
 
     Args:
         model: A functional model of this package's layers, of Keras' Dense, convolution
-            and weightless layers, and of layers with a method `count_macs(*input_shapes)`
+            (also depthwise and separable), attention and weightless layers, of keras_hub's
+            ViT, and of layers with a method `count_macs(*input_shapes)`
             of their own, which gets the shapes of the inputs without the batch.
         input_shape: Shape of one input without the batch. None: the model's own;
             needed if that has unknown sizes.
@@ -146,13 +147,16 @@ def _layer_cost(
     for kind, cost in _COSTS.items():
         if isinstance(layer, kind):
             return cost(layer, shapes, output)
+    known = _COSTS_BY_NAME.get((type(layer).__module__, type(layer).__name__))
+    if known is not None:
+        return known(layer, shapes, output)
     weighted = bool(getattr(layer, "weights", ())) and not isinstance(layer, _FREE)
     if weighted or type(layer).__name__ in _PRODUCTS:
         raise ValueError(
             f"The cost of {layer.name!r} of type {type(layer).__name__} is not known. "
             "count_macs knows this package's layers, Dense, convolutions and "
-            "MultiHeadAttention of Keras, operations without products, and layers with a "
-            "method count_macs(*input_shapes) of their own."
+            "MultiHeadAttention of Keras, keras_hub's ViT, operations without products, and "
+            "layers with a method count_macs(*input_shapes) of their own."
         )
     return Cost()
 
@@ -177,6 +181,16 @@ def _convolution(layer: Any, shapes: list[tuple[int, ...]], output: tuple[int, .
     # Grouped convolutions have a kernel of fewer input channels.
     positions = math.prod(output) // layer.filters
     return Cost(positions * math.prod(layer.kernel.shape))
+
+
+def _depthwise(layer: Any, shapes: list[tuple[int, ...]], output: tuple[int, ...]) -> Cost:
+    return Cost(math.prod(output) * math.prod(layer.kernel_size))
+
+
+def _separable(layer: Any, shapes: list[tuple[int, ...]], output: tuple[int, ...]) -> Cost:
+    kernels = (layer.depthwise_kernel, layer.pointwise_kernel)
+    positions = math.prod(output) // layer.filters
+    return Cost(positions * sum(math.prod(kernel.shape) for kernel in kernels))
 
 
 def _layer_norm(layer: Any, shapes: list[tuple[int, ...]], output: tuple[int, ...]) -> Cost:
@@ -220,13 +234,24 @@ def _mlp(positions: int, width: int, hidden: int, output: int) -> Cost:
     return Cost(positions * hidden * (width + output), GELU_OPERATIONS * positions * hidden)
 
 
-def _encoder_block(
-    layer: EncoderBlock, shapes: list[tuple[int, ...]], output: tuple[int, ...]
-) -> Cost:
+def _encoder_block(layer: Any, shapes: list[tuple[int, ...]], output: tuple[int, ...]) -> Cost:
     tokens, width = output
     norms = Cost(0, 2 * LAYER_NORM_OPERATIONS * tokens * width)
     attention = _attention(tokens, tokens, width, layer.num_heads)
     return norms + attention + _mlp(tokens, width, layer.mlp_dim, width)
+
+
+def _keras_hub_encoder(layer: Any, shapes: list[tuple[int, ...]], output: tuple[int, ...]) -> Cost:
+    block = _encoder_block(layer, shapes, output)
+    norm = LAYER_NORM_OPERATIONS * math.prod(output)
+    return Cost(layer.num_layers * block.macs, layer.num_layers * block.elementwise + norm)
+
+
+def _keras_hub_embedding(
+    layer: Any, shapes: list[tuple[int, ...]], output: tuple[int, ...]
+) -> Cost:
+    patches = output[0] - int(getattr(layer, "use_class_token", True))
+    return Cost(patches * math.prod(layer.patch_embedding.kernel.shape))
 
 
 def _vector_transformer(
@@ -320,8 +345,18 @@ _COSTS: dict[Any, _LayerCost] = {
     TokenFuser: _token_fuser,
     keras.layers.Dense: _dense,
     (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D): _convolution,
+    (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D): _depthwise,
+    (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D): _separable,
     keras.layers.LayerNormalization: _layer_norm,
     keras.layers.MultiHeadAttention: _keras_attention,
+}
+# Layers of other packages, told by module and class so that nothing of theirs is imported.
+_KERAS_HUB_VIT = "keras_hub.src.models.vit.vit_layers"
+_COSTS_BY_NAME: dict[tuple[str, str], _LayerCost] = {
+    (_KERAS_HUB_VIT, "ViTPatchingAndEmbedding"): _keras_hub_embedding,
+    (_KERAS_HUB_VIT, "ViTEncoder"): _keras_hub_encoder,
+    (_KERAS_HUB_VIT, "ViTEncoderBlock"): _encoder_block,
+    ("keras.src.applications.convnext", "LayerScale"): lambda *call: Cost(),
 }
 # Operations without weights that multiply matrices all the same.
 _PRODUCTS = {
@@ -340,5 +375,6 @@ _FREE = (
     StochasticDepth,
     keras.layers.BatchNormalization,
     keras.layers.Dropout,
+    keras.layers.GroupNormalization,
     keras.layers.Normalization,
 )

@@ -35,6 +35,17 @@ def images() -> np.ndarray:
     return random(4, 32, 48, 3)
 
 
+def test_its_products_are_those_of_ours_of_the_same_size() -> None:
+    ours = tk.create_model(
+        "vit_ti8_d3", image_size=(32, 48), width=16, num_heads=2, mlp_dim=24, classifier="token"
+    )
+    features = keras.Model(ours.input, ours.get_layer("encoder_norm").output)
+    assert tk.count_macs(_backbone()) == tk.count_macs(features)
+    inserted = insert_token_learner(_backbone(), "transformer_block_2", tk.TokenLearnerV11(4))
+    learned = tk.insert_token_learner(features, "encoder_block_1", tk.TokenLearnerV11(4))
+    assert tk.count_macs(inserted) == tk.count_macs(learned)
+
+
 def test_the_opened_encoder_computes_the_same(images: np.ndarray) -> None:
     backbone = _backbone(dropout_rate=0.1)
     encoder = backbone.get_layer("vit_encoder")

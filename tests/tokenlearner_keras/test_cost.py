@@ -7,6 +7,7 @@ import keras
 import pytest
 
 import tokenlearner_keras as tk
+from tokenlearner_keras.models.without_weights import without_weights
 
 
 def _module_macs(layer: keras.layers.Layer, side: int, width: int) -> int:
@@ -137,6 +138,61 @@ def test_keras_attention_with_masks_keys_and_axes() -> None:
         attention = keras.layers.MultiHeadAttention(2, 4, attention_axes=axes)
         macs = 4 * 20 * width * heads * key_dim + 2 * pairs * heads * key_dim
         assert tk.count_macs(keras.Model(grid, attention(grid, grid))) == macs
+
+
+def test_depthwise_and_separable_convolutions_are_counted() -> None:
+    layers, image, row = keras.layers, keras.Input((8, 6, 4)), keras.Input((8, 4))
+    cases = [
+        (image, layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same"), 8 * 6 * 8 * 9),
+        (image, layers.DepthwiseConv2D(3, strides=2), 3 * 2 * 4 * 9),
+        (image, layers.SeparableConv2D(5, 3, depth_multiplier=2), 6 * 4 * (9 * 8 + 8 * 5)),
+        (row, layers.DepthwiseConv1D(3), 6 * 4 * 3),
+        (row, layers.SeparableConv1D(5, 3), 6 * (3 * 4 + 4 * 5)),
+    ]
+    for inputs, layer, macs in cases:
+        assert tk.count_macs(keras.Model(inputs, layer(inputs))) == macs
+
+
+# Billions, to the last digit published: `_ops` in the weights' metadata of torchvision 0.20
+# (torchvision/models), which counts multiply-adds; MobileNet by Howard et al. 2017,
+# arXiv 1704.04861, table 4. (The ResNets of torchvision and of Keras differ in their strides.)
+PUBLISHED = {
+    "ConvNeXtTiny": "4.456",  # convnext.py, ConvNeXt_Tiny_Weights
+    "DenseNet121": "2.834",  # densenet.py, DenseNet121_Weights
+    "EfficientNetB0": "0.386",  # efficientnet.py, EfficientNet_B0_Weights
+    "InceptionV3": "5.713",  # inception.py, Inception_V3_Weights
+    "MobileNet": "0.569",  # "1.0 MobileNet-224"
+    "MobileNetV2": "0.301",  # mobilenetv2.py, MobileNet_V2_Weights
+    "VGG16": "15.47",  # vgg.py, VGG16_Weights
+    "VGG19": "19.632",  # vgg.py, VGG19_Weights
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_counts_of_keras_applications(name: str) -> None:
+    digits = len(PUBLISHED[name].partition(".")[2])
+    with without_weights():
+        model = getattr(keras.applications, name)(weights=None)
+        assert f"{tk.count_macs(model) / 1e9:.{digits}f}" == PUBLISHED[name]
+
+
+@pytest.mark.slow
+@pytest.mark.extra
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name, value in vars(keras.applications).items()
+        if callable(value) and name not in PUBLISHED
+    ],
+)
+def test_every_classifier_of_keras_applications_is_counted(name: str) -> None:
+    with without_weights():
+        model = getattr(keras.applications, name)(weights=None)
+        known = None not in model.input_shape[1:]
+        # Its products are at least one a weight of a kernel.
+        macs = tk.count_macs(model, None if known else (224, 224, 3))
+        assert macs > 0.9 * model.count_params()
 
 
 def test_a_nested_model_of_several_inputs_is_counted() -> None:
