@@ -99,6 +99,7 @@ def _evaluated(printed: str) -> int:
     return int(re.findall(r"num examples (\d+)", printed)[-1])
 
 
+@pytest.mark.slow
 def test_turned_photographs_of_all_formats(
     train: Run,
     run_evaluate: Run,

@@ -220,6 +220,7 @@ def test_cifar(run: Any, name: str) -> None:
     assert [row["num_examples"] for row in rows(workdir, "test")] == [10]
 
 
+@pytest.mark.slow
 def test_photographs_in_a_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

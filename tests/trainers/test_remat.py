@@ -33,13 +33,14 @@ def test_one_replica(case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", ["dropout", *(pytest.param(c, marks=pytest.mark.slow) for c in ("accumulation",))]
+    "case", [pytest.param(c, marks=pytest.mark.slow) for c in ("dropout", "accumulation")]
 )
 def test_two_replicas_with_dropout(case: str) -> None:
     plain, remat = (train_remat(engine_of(2), case, remat=each) for each in (False, True))
     assert_same_weights(plain, remat)
 
 
+@pytest.mark.slow
 def test_two_replicas_without_dropout_end_like_one() -> None:
     remat = train_remat(engine_of(2), "certain", remat=True)
     assert_same_weights(on_one_replica("certain", False), remat)
