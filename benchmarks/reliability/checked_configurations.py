@@ -92,9 +92,9 @@ def is_clear(setting: Setting, message: str) -> bool:
 def _names(change: Change, message: str) -> bool:
     name = change.key.rpartition(".")[2]
     is_named = bool(name) and name in message
-    unknown = any(
+    unknown = f"Unknown flag --{change.key}." in message or any(
         f"{words} {form!r}" in message
-        for words in ("Unknown configuration key", "Unknown command line flag", "has no field")
+        for words in ("Unknown configuration key", "has no field")
         for form in (change.key, name)
     )
     shown = message.lower()

@@ -92,9 +92,9 @@ def test_all_views_of_videos(
             by_class = {int(row["class"]): row["probability"] for row in each["predictions"]}
             assert by_class == pytest.approx(dict(enumerate(expected)), rel=1e-3)
     assert sorted(path.name for path in pictures.iterdir()) == [
-        "00001_a.png",
-        "00002_b.png",
-        "00003_c.png",
+        "00001_videos_a.png",
+        "00002_below_b.png",
+        "00003_below_c.png",
     ]
     (videos / "below" / "c.mp4").write_bytes(b"no video")
     (videos.parent / "image.png").write_bytes(b"")

@@ -238,7 +238,7 @@ def test_what_is_left_out_is_counted(split_folders: Path) -> None:
 def test_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
     write_images(tmp_path / "cat", 3)
     (tmp_path / "cat" / "000.png").rename(os.fsdecode(bytes(tmp_path / "cat") + b"/\xe9.png"))
-    with pytest.raises(ConfigurationError, match=r"udce9\.png.*Rename the file"):
+    with pytest.raises(ConfigurationError, match=r"udce9\.png.*Rename it"):
         make_source("folder", "train", str(tmp_path))
 
 
