@@ -25,6 +25,8 @@ OLDEST_TENSORFLOW = "tensorflow-cpu==2.19.*"
 METADATA = "tensorflow-metadata==1.17.3"
 # As in the Makefile.
 PYTEST = ("python", "-m", "pytest", "-n", "auto", "--maxprocesses=4", "--dist", "worksteal")
+#: What every environment runs of its tests.
+QUICK = "(not slow or every_backend) and not extra"
 LIBRARY_TESTS = ("tests/tokenlearner_keras", "tests/examples")
 TRAINER_TESTS = "tests/trainers"
 # What an engine takes part in; the rest of the trainer's tests, of files and of commands,
@@ -45,7 +47,7 @@ ENGINE_TESTS = [
 ENGINE_TESTS += [
     f"{TRAINER_TESTS}/test_predict.py::test_probabilities_of_the_averaged_weights",
     f"{TRAINER_TESTS}/test_predict.py::test_pictures_of_what_the_tokens_look_at",
-    f"{TRAINER_TESTS}/test_video_training.py::test_a_run[transformer-True]",
+    f"{TRAINER_TESTS}/test_video_training.py::test_a_run[transformer]",
 ]
 # These programs are many, small and run once: optimising one takes longer than running it.
 QUICK_JAX = {"KERAS_BACKEND": "jax", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
@@ -66,7 +68,7 @@ def _test_library(
     session.install("--quiet", "--editable", ".[test,plots,examples]", *requirements)
     _only_this_backend(session, backend)
     session.run(
-        *PYTEST, "-m", "(not slow and not extra) or every_backend", *LIBRARY_TESTS,
+        *PYTEST, "-m", QUICK, *LIBRARY_TESTS,
         *session.posargs,
         env={"KERAS_BACKEND": backend, **environment},
     )  # fmt: skip
@@ -91,7 +93,7 @@ def tensorflow(session: nox.Session) -> None:
         "--quiet", "--editable", ".[train,demo,video,test]", OLDEST_TENSORFLOW, METADATA
     )  # fmt: skip
     tests = (*ENGINE_TESTS, f"{TRAINER_TESTS}/data")
-    session.run(*PYTEST, "-m", "not slow and not extra", *tests, *session.posargs)
+    session.run(*PYTEST, "-m", QUICK, *tests, *session.posargs)
 
 
 @nox.session(python=NEWEST_PYTHON)
@@ -102,9 +104,7 @@ def jax(session: nox.Session) -> None:
     """
     _test_library(session, "jax", JAX_OF_TPU_CHECK, **QUICK_JAX)
     session.install("--quiet", "--editable", ".[tensorflow-cpu,train,demo,video,tpu-check,test]")
-    session.run(
-        *PYTEST, "-m", "not slow and not extra", *ENGINE_TESTS, *session.posargs, env=QUICK_JAX
-    )
+    session.run(*PYTEST, "-m", QUICK, *ENGINE_TESTS, *session.posargs, env=QUICK_JAX)
     # One process: libtpu lets no second one in.
     session.run(
         "python", "-m", "pytest", *TPU_TESTS, *session.posargs,

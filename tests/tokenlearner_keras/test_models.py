@@ -14,7 +14,6 @@ from tokenlearner_keras.models.model_names import model_config
 
 # A name for every branch of the grammar, each at a small width.
 NAMES = (
-    "vit_s8",
     "vit_ti8_d3",
     "vit_ti8_d3_tl4at1",
     "vit_ti8_d3_tl4at0_v10",

@@ -68,6 +68,8 @@ def test_training_is_the_same_with_dropout(jit_compile: bool) -> None:
     assert any("encoder_block_0/mlp/hidden/kernel" in name for name in moved)
 
 
+@pytest.mark.slow
+@pytest.mark.every_backend
 def test_training_is_the_same_in_mixed_precision() -> None:
     keras.config.set_dtype_policy("mixed_bfloat16")
     plain, remat = _model(False), _model(True)

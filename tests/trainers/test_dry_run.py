@@ -83,7 +83,7 @@ def test_an_indivisible_batch(trainer: Trainer, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("split", ["train", pytest.param("val", marks=pytest.mark.slow)])
 def test_damaged_data(trainer: Trainer, tmp_path: Path, split: str) -> None:
     folder = tmp_path / "images"
     write_images(folder, classes=3)

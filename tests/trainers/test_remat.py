@@ -27,7 +27,14 @@ def on_one_replica(case: str, remat: bool) -> Arrays:
     return train_remat(engine_of(1), case, remat=remat)
 
 
-@pytest.mark.parametrize("case", ["dropout", pytest.param("accumulation", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param("dropout", marks=pytest.mark.every_backend),
+        pytest.param("accumulation", marks=pytest.mark.extra),
+    ],
+)
 def test_one_replica(case: str) -> None:
     assert_same_weights(on_one_replica(case, False), on_one_replica(case, True))
 

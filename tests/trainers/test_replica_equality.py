@@ -23,8 +23,13 @@ from tests.trainers.step_runs import linear
 from trainers.state import load_state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "case", ["adamw", *(pytest.param(c, marks=pytest.mark.slow) for c in CASES if c != "adamw")]
+    "case",
+    [
+        pytest.param("adamw", marks=pytest.mark.every_backend),
+        *(case for case in CASES if case != "adamw"),
+    ],
 )
 def test_two_replicas(case: str) -> None:
     assert_same_training(on_one_replica(case), train_case(engine_of(2), case))

@@ -95,7 +95,7 @@ def test_a_run_opens_no_more_and_more_files(
     assert len(opened) == 12 and max(opened[6:]) <= max(opened[2:6])
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_row_says_the_rate_of_its_last_step(trainer: Trainer, accumulation: int) -> None:
     flags = [
         "--config.total_steps=8",
@@ -219,6 +219,7 @@ def test_tpu_and_strategy_must_agree(trainer: Trainer, name: str) -> None:
         trainer("tpu", name, "--tpu=local")
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_saves_nothing(trainer: Trainer, tmp_path: Path) -> None:
     flags = ["--config.optimizer.learning_rate=1e38", "--config.checkpoint_steps=2"]
     with pytest.raises(TrainingError, match=r"diverged.*optimizer.learning_rate"):
@@ -268,6 +269,7 @@ def test_a_damaged_image_is_named(trainer: Trainer, tmp_path: Path) -> None:
     assert "\n" not in str(failure.value)
 
 
+@pytest.mark.slow
 def test_a_second_training_in_the_directory_is_refused(trainer: Trainer) -> None:
     workdir = trainer("run", "--config.total_steps=1")
     before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}

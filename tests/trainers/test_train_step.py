@@ -70,7 +70,15 @@ def test_averages_of_the_weights() -> None:
         np.testing.assert_allclose(average.numpy(), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(("replicas", "accumulation"), [(1, 1), (2, 1), (1, 2), (2, 4)])
+@pytest.mark.parametrize(
+    ("replicas", "accumulation"),
+    [
+        pytest.param(1, 1, marks=pytest.mark.slow),
+        pytest.param(2, 1, marks=pytest.mark.slow),
+        pytest.param(1, 2, marks=pytest.mark.slow),
+        (2, 4),
+    ],
+)
 def test_masks_are_a_function_of_seed_step_replica_and_micro_batch(
     replicas: int, accumulation: int
 ) -> None:
@@ -101,6 +109,7 @@ def test_dropout_goes_on_after_a_resume_as_without() -> None:
 
 
 @only_on_tensorflow("JAX always compiles")
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_compiled_by_xla_the_step_is_the_same(accumulation: int) -> None:
     plain, compiled = (
@@ -115,7 +124,14 @@ def test_compiled_by_xla_the_step_is_the_same(accumulation: int) -> None:
         StepRun(engine_of(2), linear, jit_compile=True)
 
 
-@pytest.mark.parametrize(("replicas", "accumulation"), [(1, 1), (2, 1), (2, 2)])
+@pytest.mark.parametrize(
+    ("replicas", "accumulation"),
+    [
+        pytest.param(1, 1, marks=pytest.mark.slow),
+        pytest.param(2, 1, marks=pytest.mark.slow),
+        (2, 2),
+    ],
+)
 def test_the_loop_is_traced_once_with_static_shapes_and_bytes(
     monkeypatch: pytest.MonkeyPatch, replicas: int, accumulation: int
 ) -> None:

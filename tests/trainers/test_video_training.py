@@ -48,8 +48,16 @@ def _evaluated(monkeypatch: pytest.MonkeyPatch, workdir: Path, *arguments: str) 
     return {"step": found["step"], "split": split, **results["metrics"]}
 
 
-@pytest.mark.parametrize("multi_label", [False, True])
-@pytest.mark.parametrize("model", [TRANSFORMER, CONVOLUTIONS], ids=["transformer", "convolutions"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "multi_label"),
+    [
+        pytest.param(TRANSFORMER, True, marks=pytest.mark.every_backend, id="transformer"),
+        pytest.param(CONVOLUTIONS, False, id="convolutions"),
+        pytest.param(TRANSFORMER, False, marks=pytest.mark.extra, id="transformer, one label"),
+        pytest.param(CONVOLUTIONS, True, marks=pytest.mark.extra, id="convolutions, many labels"),
+    ],
+)
 def test_a_run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: dict[str, object], multi_label: bool
 ) -> None:

@@ -106,6 +106,7 @@ def test_places_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     _check(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_rematerialisation_may_change_when_a_run_goes_on(trainer: Trainer) -> None:
     workdir = trainer("run", "--config.total_steps=1")
     trainer("run", "--config.total_steps=2", "--config.model.remat=true")
