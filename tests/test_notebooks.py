@@ -158,8 +158,11 @@ def _run(path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     nbclient = pytest.importorskip("nbclient")
     if path.stem in NEEDS and importlib.util.find_spec(NEEDS[path.stem]) is None:
         pytest.skip(f"needs {NEEDS[path.stem]}")
-    # Small data, and nothing from the network.
+    # Small data, short training, and nothing from the network.
     monkeypatch.setenv("TOKENLEARNER_NOTEBOOKS", "small")
+    # Programs that run once take longer to optimize than to run.
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
     notebook = nbformat.read(path, as_version=4)
     nbclient.NotebookClient(notebook, timeout=1800, kernel_name="python3").execute()
     pictures = [
