@@ -160,9 +160,6 @@ def _run(path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         pytest.skip(f"needs {NEEDS[path.stem]}")
     # Small data, short training, and nothing from the network.
     monkeypatch.setenv("TOKENLEARNER_NOTEBOOKS", "small")
-    # Programs that run once take longer to optimize than to run.
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
     notebook = nbformat.read(path, as_version=4)
     nbclient.NotebookClient(notebook, timeout=1800, kernel_name="python3").execute()
     pictures = [
