@@ -143,7 +143,7 @@ def test_notebook_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _run(path, monkeypatch)
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_the_training_notebook_runs_on_jax(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("jax")
     monkeypatch.setenv("KERAS_BACKEND", "jax")

@@ -140,7 +140,7 @@ def test_a_model_trains(branch: str, jit_compile: bool) -> None:
     fit_three_steps(model, _loss(), random_inputs(model), np.array([1, 3]), jit_compile)
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 @pytest.mark.parametrize(("name", "overrides"), _kinds())
 def test_a_listed_kind_of_model_trains(name: str, overrides: dict[str, Any]) -> None:
     _check_training(name, **overrides)

@@ -156,7 +156,7 @@ def _check_refused(hosts: list[Path], victim: int, own: str, others: str) -> Non
         assert (own if host == victim else others) in error_line(errors)
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_two_hosts(hosts: list[Path]) -> None:
     for status, output, errors in _dry_run_on(hosts):
         assert status == 0, errors

@@ -70,7 +70,7 @@ STOPS = {
     },
     ("tensorflow", "video"): {"steps:3": (_KILLED, {2, 4})},
 }
-MARKS = {"in short": (), "image": pytest.mark.slow, "video": pytest.mark.slow}
+MARKS = {"in short": (), "image": pytest.mark.slow, "video": pytest.mark.extra}
 
 
 @pytest.mark.parametrize(

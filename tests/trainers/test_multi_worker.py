@@ -85,6 +85,9 @@ def test_two_workers_end_with_the_same_weights(tmp_path: Path) -> None:
         assert_same_training(one, {name: first[f"{case}:{name}"] for name in one})
 
 
+@pytest.mark.parametrize(
+    "engine", ["jax", pytest.param("tensorflow", marks=pytest.mark.extra)], indirect=True
+)
 def test_a_run_on_two_hosts_goes_on_on_one(tmp_path: Path, engine: str) -> None:
     workdir, whole = tmp_path / "hosts", tmp_path / "whole"
     flags = ["--config.total_steps=4", "--config.eval_steps=2", "--config.data.final_split=test"]

@@ -193,7 +193,10 @@ def test_imagenet_from_scratch(run: Any, name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["imagenet_finetune_384", "imagenet_finetune_512"])
+@pytest.mark.parametrize(
+    "name",
+    ["imagenet_finetune_384", pytest.param("imagenet_finetune_512", marks=pytest.mark.extra)],
+)
 def test_imagenet_fine_tuning(
     run: Any, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -212,7 +215,7 @@ def test_imagenet_fine_tuning(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+@pytest.mark.parametrize("name", ["cifar10", pytest.param("cifar100", marks=pytest.mark.extra)])
 def test_cifar(run: Any, name: str) -> None:
     workdir = run(name)
     _check_rows(workdir)

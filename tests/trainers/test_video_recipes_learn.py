@@ -16,7 +16,8 @@ import pytest
 from tests.trainers.small_runs import Trainer
 from tests.trainers.small_runs import rows
 
-pytestmark = pytest.mark.slow
+# By make test TEST_FLAGS="-m extra", in an hour.
+pytestmark = pytest.mark.extra
 
 CONFIGS = Path(__file__).parents[2] / "trainers" / "configs"
 SEEDS = (0, 1, 2)
@@ -60,12 +61,7 @@ RECIPES = {
     "kinetics400_tl16at18_l10": (*TRANSFORMER, "model.name=vivit_ti4x4_d2_tl4at1_v10"),
     "avid_x2plus1d": (*CONVOLUTIONS, "data.source=freedoom_motion", "total_epochs=14"),
 }
-# One in `make test-all`; the rest by make test TEST_FLAGS="-m extra", in an hour.
-IN_SHORT = (("avid_x2plus1d", 0),)
-CASES = [
-    pytest.param(*case, marks=() if case in IN_SHORT else pytest.mark.extra)
-    for case in itertools.product(RECIPES, SEEDS)
-]
+CASES = list(itertools.product(RECIPES, SEEDS))
 METRICS = {
     "charades_x2plus1d": "mean_average_precision",
     "avid_x2plus1d": "mean_class_accuracy",
