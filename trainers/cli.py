@@ -64,11 +64,10 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], None]) -> NoRetur
         except SystemExit as end:
             ending.end_with(end.code if isinstance(end.code, int) else int(end.code is not None))
             raise
-        # After the loss of a host the engine's own shutdown would wait for it, and then abort.
         except ConfigurationError as error:
-            of_dry_run = isinstance(error.__cause__, LostHostError)
-            _fail(str(error), STATUS_WRONG_USAGE, at_once=of_dry_run)
+            _fail(str(error), STATUS_WRONG_USAGE)
         except LostHostError as error:
+            # The engine's own shutdown would wait for the host that is gone, and then abort.
             _fail(str(error), STATUS_FAILED, at_once=True)
         except (DataError, ExportError, TrainingError) as error:
             _fail(str(error), STATUS_FAILED)
