@@ -11,7 +11,7 @@ from pathlib import Path
 import nox
 
 nox.options.sessions = [
-    *("tensorflow", "jax", "torch", "keras_hub", "addons", "package", "docs"),
+    *("tensorflow", "jax", "torch", "tpu", "keras_hub", "addons", "package", "docs"),
 ]
 # uv, where it is there, installs in seconds what takes pip a minute.
 nox.options.default_venv_backend = "uv|venv"
@@ -25,30 +25,10 @@ OLDEST_TENSORFLOW = "tensorflow-cpu==2.19.*"
 METADATA = "tensorflow-metadata==1.17.3"
 # As in the Makefile.
 PYTEST = ("python", "-m", "pytest", "-n", "auto", "--maxprocesses=4", "--dist", "worksteal")
-#: What every environment runs of its tests.
-QUICK = "(not slow or every_backend) and not extra"
+#: What every environment runs: the tests whose outcome depends on the backend or its release.
+CHOSEN = "every_backend and not extra"
 LIBRARY_TESTS = ("tests/tokenlearner_keras", "tests/examples")
 TRAINER_TESTS = "tests/trainers"
-# What an engine takes part in; the rest of the trainer's tests, of files and of commands,
-# would run the same code again.
-ENGINE_TESTS = [
-    f"{TRAINER_TESTS}/{name}.py"
-    for name in (
-        *("test_batch_statistics", "test_checkpointing", "test_class_report"),
-        *("test_divergence", "test_dry_run"),
-        *("test_engine_choice", "test_evaluate_command", "test_evaluation", "test_jax_devices"),
-        *("test_jax_engine", "test_jax_layout", "test_kill", "test_losses", "test_metrics"),
-        *("test_optimization", "test_profiling", "test_remat", "test_replica_equality"),
-        *("test_state", "test_train", "test_train_step", "test_view_reduction"),
-        "data/test_normalization",
-    )
-]
-# And of long files what shows that the others would pass.
-ENGINE_TESTS += [
-    f"{TRAINER_TESTS}/test_predict.py::test_probabilities_of_the_averaged_weights",
-    f"{TRAINER_TESTS}/test_predict.py::test_pictures_of_what_the_tokens_look_at",
-    f"{TRAINER_TESTS}/test_video_training.py::test_a_run[transformer]",
-]
 TPU_TESTS = (f"{TRAINER_TESTS}/test_tpu_check.py", f"{TRAINER_TESTS}/test_tpu_check_jax.py")
 #: The settings of tests/conftest.py would change what these compile.
 AS_USERS_COMPILE = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "XLA_FLAGS": ""}
@@ -66,7 +46,7 @@ def _test_library(session: nox.Session, backend: str, *requirements: str) -> Non
     session.install("--quiet", "--editable", ".[test,plots,examples]", *requirements)
     _only_this_backend(session, backend)
     session.run(
-        *PYTEST, "-m", QUICK, *LIBRARY_TESTS,
+        *PYTEST, "-m", CHOSEN, *LIBRARY_TESTS,
         *session.posargs,
         env={"KERAS_BACKEND": backend},
     )  # fmt: skip
@@ -90,24 +70,21 @@ def tensorflow(session: nox.Session) -> None:
     session.install(
         "--quiet", "--editable", ".[train,demo,video,test]", OLDEST_TENSORFLOW, METADATA
     )  # fmt: skip
-    tests = (*ENGINE_TESTS, f"{TRAINER_TESTS}/data")
-    session.run(*PYTEST, "-m", QUICK, *tests, *session.posargs)
+    session.run(*PYTEST, "-m", CHOSEN, TRAINER_TESTS, *session.posargs)
 
 
 @nox.session(python=NEWEST_PYTHON)
 def jax(session: nox.Session) -> None:
-    """The library on JAX without TensorFlow; then, beside it, the trainer, and TPU programs.
+    """The library on JAX without TensorFlow; then, beside it, the trainer.
 
     The trainer's steps run on eight virtual devices; TensorFlow reads the data.
     """
     # JAX writes StableHLO files with flatbuffers, and does not ask for it.
     _test_library(session, "jax", JAX_OF_TPU_CHECK, "flatbuffers")
-    session.install("--quiet", "--editable", ".[tensorflow-cpu,train,demo,video,tpu-check,test]")
-    session.run(*PYTEST, "-m", QUICK, *ENGINE_TESTS, *session.posargs, env={"KERAS_BACKEND": "jax"})
-    # One process: libtpu lets no second one in.
+    session.install("--quiet", "--editable", ".[tensorflow-cpu,train,demo,video,test]")
     session.run(
-        "python", "-m", "pytest", *TPU_TESTS, *session.posargs,
-        env={"KERAS_BACKEND": "tensorflow", **AS_USERS_COMPILE},
+        *PYTEST, "-m", CHOSEN, TRAINER_TESTS, *session.posargs,
+        env={"KERAS_BACKEND": "jax"},
     )  # fmt: skip
 
 
@@ -115,6 +92,17 @@ def jax(session: nox.Session) -> None:
 def torch(session: nox.Session) -> None:
     """The library on PyTorch, without TensorFlow."""
     _test_library(session, "torch", TORCH)
+
+
+@nox.session(python=NEWEST_PYTHON)
+def tpu(session: nox.Session) -> None:
+    """Programs of both engines for TPUs, compiled by libtpu."""
+    session.install("--quiet", "--editable", ".[tensorflow-cpu,train,tpu-check,test]")
+    # One process: libtpu lets no second one in.
+    session.run(
+        "python", "-m", "pytest", "-k", "not wrong_usage", *TPU_TESTS, *session.posargs,
+        env={"KERAS_BACKEND": "tensorflow", **AS_USERS_COMPILE},
+    )  # fmt: skip
 
 
 @nox.session

@@ -34,6 +34,7 @@ def test_a_model_without_token_learner_has_no_maps() -> None:
         attention_maps(small_model("vit_ti8_d2"), np.zeros((1, 32, 48, 3), "float32"))
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize(
     ("name", "shape", "cure"),
     [
@@ -142,6 +143,7 @@ def test_calls_in_the_graphs_of_other_models_do_not_count() -> None:
     assert np.array_equal(attention_maps(model, x)["learner"], before["learner"])
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_masks_that_layers_make_count_as_in_the_model(dtype: str) -> None:
     inputs = keras.Input((5, 8))
@@ -159,6 +161,7 @@ def test_masks_that_layers_make_count_as_in_the_model(dtype: str) -> None:
             assert np.all(maps[..., 3:] == 0) and np.allclose(maps.sum(-1), 1, atol=1e-5)
 
 
+@pytest.mark.every_backend
 def test_video_maps_have_a_time_axis() -> None:
     model = small_model("vivit_ti16x2_d1_tl4at0", num_frames=4)
     maps = attention_maps(model, random(3, 4, 32, 48, 3), batch_size=2)

@@ -13,6 +13,8 @@ from tokenlearner_keras.layers.convolution_columns import kernel_columns
 from tokenlearner_keras.layers.convolution_columns import shifted_sum
 from tokenlearner_keras.layers.normalized_matmul import normalized_matmul
 
+pytestmark = pytest.mark.every_backend
+
 
 def _norm(channels: int) -> keras.layers.LayerNormalization:
     norm = keras.layers.LayerNormalization(epsilon=1e-6)

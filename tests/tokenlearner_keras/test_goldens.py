@@ -12,6 +12,8 @@ from tests.tokenlearner_keras.goldens import golden_arrays
 from tests.tokenlearner_keras.goldens import golden_model
 from tokenlearner_keras.weights.reference import reference_parameters
 
+pytestmark = pytest.mark.every_backend
+
 TOLERANCE = 1e-5
 V10 = {"token_learner": "v1.0"}
 V11 = {"token_learner": "v1.1", "token_learner_at": 1}

@@ -106,6 +106,7 @@ def _check(layer: str, format: str, rank: int, known: bool, folder: Path) -> Non
         np.testing.assert_allclose(run(x), expected, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_layer_runs_with_unknown_sizes(layer: str, format: str, tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ def test_no_layer_is_missing() -> None:
     assert registered == tested | {type(each) for each in INITIALIZERS.values()}
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_comes_back_from_its_config_and_files(name: str, tmp_path: Path) -> None:
     layer = LAYERS[name][0](name="named")
@@ -150,6 +151,7 @@ def test_a_layer_knows_its_output_shape_without_a_call(name: str) -> None:
     assert tuple(unknown) == (None, *shape[1:])
 
 
+@pytest.mark.every_backend
 @without_and_with_jit
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_trains(name: str, jit_compile: bool) -> None:
@@ -172,6 +174,7 @@ def test_a_layer_in_bfloat16_is_near_float32(name: str) -> None:
     assert np.abs(to_numpy(output) - expected).max() < 0.05 * np.abs(expected).max()
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("name", LAYERS)
 def test_gradients_reach_a_layers_inputs_and_parameters(name: str, gradients: Any) -> None:
     layer, inputs = LAYERS[name][0](), _layer_inputs(name)

@@ -15,6 +15,8 @@ from tokenlearner_keras.layers.encoder_block import EncoderBlock
 from tokenlearner_keras.layers.stochastic_depth import StochasticDepth
 from tokenlearner_keras.layers.token_learner_mha import TokenLearnerMHA
 
+pytestmark = pytest.mark.every_backend
+
 WEIGHTED_SUMS = {
     "v1.0": lambda **kwargs: tk.TokenLearner(4, **kwargs),
     "v1.0 mean": lambda **kwargs: tk.TokenLearner(4, pooling="mean", **kwargs),

@@ -20,6 +20,7 @@ from tokenlearner_keras.weights.augreg import load_npz
 from tokenlearner_keras.weights.reference import reference_parameters
 
 
+@pytest.mark.every_backend
 def test_the_golden_checkpoint_gives_the_references_logits() -> None:
     model = golden_model(classifier="token")
     report = load_npz(model, CHECKPOINT, strict=True)

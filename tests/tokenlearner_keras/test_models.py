@@ -90,6 +90,7 @@ def test_summary_shows_the_drop_of_tokens() -> None:
     assert "(None, 24, 16)" in text and "(None, 4, 16)" in text
 
 
+@pytest.mark.every_backend
 def test_initial_values_are_the_references() -> None:
     model = tk.create_model("vit_s16_d2_tl8at1_v10", image_size=64, head_bias=-10.0)
     head = model.get_layer("head")
@@ -112,6 +113,7 @@ def test_stochastic_depth_grows_with_the_block() -> None:
     assert rates == [0.0, 0.1, 0.2]
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("name", ["vit_ti8_d3_tl4at1", "vit_ti8_d3_tl4at1_v10_fuser"])
 def test_mixed_precision_gives_float32_logits(name: str) -> None:
     full = small_model(name)
@@ -127,6 +129,7 @@ def test_mixed_precision_gives_float32_logits(name: str) -> None:
     assert difference < 0.1 * np.abs(expected).max()
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize(
     "name", ["vit_ti8_d2_tl4at1_v10", pytest.param("vit_ti8_d2_tl4at1", marks=pytest.mark.slow)]
 )

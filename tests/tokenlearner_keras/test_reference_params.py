@@ -11,6 +11,8 @@ import tokenlearner_keras as tk
 from tests.tokenlearner_keras.arrays import random_parameters
 from tokenlearner_keras.weights.reference import reference_parameters
 
+pytestmark = pytest.mark.every_backend
+
 
 def _model(**overrides: object) -> keras.Model:
     return tk.create_model(

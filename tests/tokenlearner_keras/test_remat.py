@@ -52,6 +52,7 @@ def _fit(model: keras.Model, jit_compile: bool) -> None:
     model.fit(random(6, 8, 8, 3), np.arange(6) % 3, batch_size=2, shuffle=False, verbose=0)
 
 
+@pytest.mark.every_backend
 @without_and_with_jit
 def test_training_is_the_same_with_dropout(jit_compile: bool) -> None:
     plain, remat = _model(False, **RATES), _model(True, **RATES)
@@ -68,6 +69,7 @@ def test_training_is_the_same_with_dropout(jit_compile: bool) -> None:
     assert any("encoder_block_0/mlp/hidden/kernel" in name for name in moved)
 
 
+@pytest.mark.every_backend
 @pytest.mark.slow
 @pytest.mark.every_backend
 def test_training_is_the_same_in_mixed_precision() -> None:
@@ -93,6 +95,7 @@ def test_frozen_blocks_stay_frozen() -> None:
     assert not np.array_equal(others[name], _arrays(model)[name])
 
 
+@pytest.mark.every_backend
 def test_files(tmp_path: Path) -> None:
     model = _model(True, **RATES)
     check_files(model, _model(True, **RATES), random(2, 8, 8, 3), tmp_path)

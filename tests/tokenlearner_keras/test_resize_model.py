@@ -73,6 +73,7 @@ def test_positions_are_interpolated_and_the_class_tokens_kept() -> None:
     assert np.allclose(grid[..., -1], np.linspace(0, 5, 11)[None])
 
 
+@pytest.mark.every_backend
 def test_a_saved_model_is_loaded_resized_trained_and_saved_again(tmp_path: Path) -> None:
     small_model("vit_ti8_d3_tl4at1", image_size=32).save(tmp_path / "small.keras")
     model = tk.resize_model(keras.saving.load_model(tmp_path / "small.keras"), 48)

@@ -95,6 +95,7 @@ def test_the_configuration_of_a_listed_model_comes_back(name: str) -> None:
         assert type(config).from_dict(json.loads(written)) == config
 
 
+@pytest.mark.every_backend
 @branches
 def test_a_model_comes_back_from_its_files(branch: str, tmp_path: Path) -> None:
     model = _branch(branch)
@@ -134,6 +135,7 @@ def _with_and_without_jit() -> Iterator[Any]:
         yield pytest.param(branch, not ON_JAX, marks=[needs_xla, other])
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize(("branch", "jit_compile"), _with_and_without_jit())
 def test_a_model_trains(branch: str, jit_compile: bool) -> None:
     model = _branch(branch)

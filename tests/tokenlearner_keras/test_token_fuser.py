@@ -11,6 +11,8 @@ import tokenlearner_keras as tk
 from tests.tokenlearner_keras.arrays import random
 from tests.tokenlearner_keras.arrays import to_numpy
 
+pytestmark = pytest.mark.every_backend
+
 
 @pytest.mark.parametrize("arguments", [{}, {"bottleneck_dim": None}, {"mixing": "video"}])
 @pytest.mark.parametrize("video", [False, True])

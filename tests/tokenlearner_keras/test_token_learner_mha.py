@@ -16,6 +16,8 @@ from tokenlearner_keras.maps import attention_maps
 from tokenlearner_keras.weights.reference import load_reference_params
 from tokenlearner_keras.weights.reference import reference_parameters
 
+pytestmark = pytest.mark.every_backend
+
 TOKENS, CHANNELS, HEADS = 3, 6, 2
 DIM = CHANNELS // HEADS
 # The reference's names and shapes.

@@ -10,6 +10,8 @@ from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
 from tokenlearner_keras.layers.tubelet_inflation import InflatedKernel
 from tokenlearner_keras.layers.tubelet_inflation import inflate_kernel
 
+pytestmark = pytest.mark.every_backend
+
 
 def _kernel(method: str, frames: int = 4) -> np.ndarray:
     shape = (frames, 8, 6, 3, 32)

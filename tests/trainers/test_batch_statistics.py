@@ -63,6 +63,7 @@ def _assert_same_statistics(one: StepRun, two: StepRun, norms: int) -> None:
         np.testing.assert_allclose(found[name], value, atol=1e-5, rtol=0, err_msg=name)
 
 
+@pytest.mark.every_backend
 def test_two_replicas_have_the_statistics_of_one() -> None:
     one, two = _run(1, _normalized), _run(2, _normalized)
     sums, sums_of_two = (run.train(0, 3) for run in (one, two))
@@ -79,6 +80,7 @@ def test_two_replicas_of_a_video_model(remat: bool) -> None:
     _assert_same_statistics(one, two, norms=15)
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize(
     "replicas",
     [1, *(pytest.param(n, marks=only_on_jax("TensorFlow refuses it")) for n in (2, 4))],
@@ -107,6 +109,7 @@ def test_micro_batches_on_replicas_that_share_statistics_are_refused() -> None:
         StepRun(engine_of(2), _normalized, accumulation=2)
 
 
+@pytest.mark.every_backend
 def test_a_resumed_run_has_the_same_statistics() -> None:
     whole, started, resumed = (_run(1, _normalized) for _ in range(3))
     whole.train(0, 4)

@@ -53,7 +53,7 @@ def test_help_needs_no_configuration() -> None:
     assert "Traceback" not in errors
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_digits_are_learned(tmp_path: Path) -> None:
     workdir = tmp_path / "digits"
     status, output, errors = _run(

@@ -27,7 +27,9 @@ def _step_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("value", "where", "tensor"),
     [
-        ("nan", "input", "NaN in it is the normalised input"),
+        pytest.param(
+            "nan", "input", "NaN in it is the normalised input", marks=pytest.mark.every_backend
+        ),
         pytest.param("inf", "loss", "infinity in it is the loss", marks=pytest.mark.slow),
         pytest.param(
             "nan", "gradient", "NaN in it is the gradient of head/bias", marks=pytest.mark.slow
@@ -80,6 +82,7 @@ def test_a_layer_is_named(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> 
         trainer("run", *FLAGS)
 
 
+@pytest.mark.every_backend
 def test_what_is_not_finite_is_not_saved() -> None:
     arrays = {"model/kernel": np.ones(3), "optimizer/m": np.array([0.0, np.inf])}
     with pytest.raises(TrainingError, match="optimizer/m is not finite after step 7"):

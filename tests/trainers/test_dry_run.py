@@ -23,6 +23,7 @@ from trainers.step_memory import compiled_memory
 MEMORY = "memory of a replica's {} step: "
 
 
+@pytest.mark.every_backend
 def test_memory_is_what_the_shapes_need() -> None:
     weights = tf.Variable(tf.zeros((256, 512)))
 
@@ -49,7 +50,9 @@ def test_what_is_not_compiled_has_no_memory() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["one_device", "mirrored"])
+@pytest.mark.parametrize(
+    "strategy", [pytest.param("one_device", marks=pytest.mark.extra), "mirrored"]
+)
 def test_it_runs_both_steps_and_writes_nothing(
     trainer: Trainer, tmp_path: Path, capsys: pytest.CaptureFixture[str], strategy: str
 ) -> None:
@@ -172,8 +175,8 @@ def test_two_hosts_and_the_data_on_one(hosts: list[Path], victim: int) -> None:
     _check_refused(hosts, victim, "images", f"Host {victim} of 2 cannot go on")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.extra), 1])
+@pytest.mark.extra
+@pytest.mark.parametrize("victim", [0, 1])
 def test_two_hosts_and_images_damaged_on_one(hosts: list[Path], victim: int) -> None:
     for path in (hosts[victim] / "images" / "train").rglob("*.png"):
         path.write_bytes(path.read_bytes()[:40])

@@ -117,12 +117,14 @@ def test_a_command_takes_the_flag_and_a_wrong_one_is_refused() -> None:
     assert "Traceback" not in refused.stderr + wrong.stderr
 
 
+@pytest.mark.every_backend
 def test_the_backend_of_this_process() -> None:
     assert choice.check_backend() == choice.check_backend(HERE) == HERE
     assert choice.make_local_engine().name == HERE
     assert choice.make_local_engine().num_replicas == 1
 
 
+@pytest.mark.every_backend
 def test_an_engine_that_keras_is_not_on() -> None:
     message = f"--engine={OTHER} needs Keras .* it is on {HERE} .* Set KERAS_BACKEND={OTHER}"
     with pytest.raises(ConfigurationError, match=message):
@@ -143,6 +145,7 @@ def test_axes_under_tensorflow(flag: str) -> None:
         choice.make_engine(_values(flag))
 
 
+@pytest.mark.every_backend
 @only_on_jax("under TensorFlow every replica has all weights")
 @pytest.mark.parametrize(
     ("arguments", "shape"),
@@ -159,6 +162,7 @@ def test_axes_under_jax(arguments: list[str], shape: tuple[int, int]) -> None:
     assert engine.num_replicas == shape[0] * shape[1]
 
 
+@pytest.mark.every_backend
 @only_on_jax("its refusal")
 def test_axes_that_do_not_divide_the_devices() -> None:
     with pytest.raises(ConfigurationError, match="--model_axis must be one of .* Received: 3"):

@@ -67,6 +67,7 @@ def _row(workdir: Path, split: str, step: int) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in ("step", "split")}
 
 
+@pytest.mark.every_backend
 def test_training_writes_a_row_for_each_set(workdir: Path) -> None:
     for split, count in {"validation": 269, "held_out": 270}.items():
         found = rows(workdir, split)
@@ -125,6 +126,7 @@ def test_images_of_another_size(command: Evaluate, workdir: Path, tmp_path: Path
     assert abs(values["metrics"]["loss"] - _row(workdir, "held_out", 4)["loss"]) > 1e-4
 
 
+@pytest.mark.every_backend
 def test_averages_and_raw_weights(command: Evaluate, workdir: Path, tmp_path: Path) -> None:
     flag = f"--report={tmp_path / 'report.json'}"
     losses = {}
@@ -284,7 +286,7 @@ def test_while_a_training_writes_and_removes(
         training.communicate()
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_as_a_process(workdir: Path) -> None:
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", "trainers.evaluate", *arguments]

@@ -21,6 +21,8 @@ from trainers.errors import DataError
 from trainers.evaluation import Evaluator
 from trainers.losses import make_loss
 
+pytestmark = pytest.mark.every_backend
+
 PREPROCESSING = PreprocessingConfig((8, 8), crop="none", eval_crop_fraction=1.0)
 
 VIEWS = VideoPreprocessingConfig(

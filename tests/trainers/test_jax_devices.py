@@ -18,6 +18,8 @@ import jax
 from trainers.engines import jax_devices
 from trainers.engines.jax_devices import find_devices
 
+pytestmark = pytest.mark.every_backend
+
 
 @pytest.fixture(autouse=True)
 def _no_workers(monkeypatch: pytest.MonkeyPatch) -> None:

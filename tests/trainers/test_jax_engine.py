@@ -54,6 +54,7 @@ def _assert_close(one: Arrays, other: Arrays) -> None:
         np.testing.assert_allclose(other[name], value, atol=1e-5, rtol=0, err_msg=name)
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_same_training_on_any_layout(layout: tuple[int, int]) -> None:
     assert_same_training(on_one_replica("adamw"), train_case(_engine(*layout), "adamw"))
@@ -65,6 +66,7 @@ def test_other_optimizers_and_micro_batches_on_shared_weights(case: str) -> None
     assert_same_training(on_one_replica(case), train_case(_engine(2, 4), case))
 
 
+@pytest.mark.every_backend
 def test_weights_and_optimizer_lie_in_parts() -> None:
     run = StepRun(_engine(2, 4), linear, use_ema=True)
     run.train(0, 1)
@@ -80,6 +82,7 @@ def test_weights_and_optimizer_lie_in_parts() -> None:
     assert {part.data.shape for part in bias.value.addressable_shards} == {(10,)}
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("layout", [(1, 1), (4, 2), (8, 1)])
 def test_a_state_goes_on_in_another_layout(layout: tuple[int, int]) -> None:
     started, resumed = (StepRun(_engine(*each), linear, use_ema=True) for each in ((2, 4), layout))
@@ -95,6 +98,7 @@ def test_a_state_goes_on_in_another_layout(layout: tuple[int, int]) -> None:
     assert_same_arrays(started.state(), saved)
 
 
+@pytest.mark.every_backend
 def test_a_run_goes_on_with_weights_shared_or_whole(trainer: Trainer) -> None:
     config = (
         "--config.ema_decay=0.5",
@@ -112,6 +116,7 @@ def test_a_run_goes_on_with_weights_shared_or_whole(trainer: Trainer) -> None:
         assert row == pytest.approx(other, abs=1e-4)
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_masks_do_not_depend_on_the_devices(accumulation: int) -> None:
     one, *others = (
@@ -122,6 +127,7 @@ def test_masks_do_not_depend_on_the_devices(accumulation: int) -> None:
     assert all(other == one for other in others)
 
 
+@pytest.mark.every_backend
 def test_dropout_does_not_depend_on_the_devices() -> None:
     def end(layout: tuple[int, int], seed: int = 0) -> Arrays:
         run = StepRun(_engine(*layout), lambda: linear(keras.layers.Dropout(0.5)), seed=seed)
@@ -135,6 +141,7 @@ def test_dropout_does_not_depend_on_the_devices() -> None:
     assert np.abs(end((1, 1), seed=1)[kernel] - one[kernel]).max() > 1e-3
 
 
+@pytest.mark.every_backend
 def test_statistics_of_batch_norms_on_shared_weights() -> None:
     def build() -> keras.Model:
         return linear(keras.layers.Dense(8), BatchNormalization())
@@ -146,6 +153,7 @@ def test_statistics_of_batch_norms_on_shared_weights() -> None:
     _assert_close(one.state(), shared.state())
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("layout", [(1, 1), (2, 4)])
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_step_is_compiled_once(
@@ -165,6 +173,7 @@ def test_a_step_is_compiled_once(
         assert compilations() == 1
 
 
+@pytest.mark.every_backend
 def test_what_fails_in_a_block_leaves_the_state_of_the_last_step() -> None:
     failed, whole = (StepRun(_engine(2, 4), linear, use_ema=True) for _ in range(2))
 

@@ -20,6 +20,8 @@ from trainers.engines.jax_layout import JaxLayout
 from trainers.host_arrays import to_numpy
 from trainers.hosts import Hosts
 
+pytestmark = pytest.mark.every_backend
+
 
 @dataclasses.dataclass(frozen=True)
 class _Device:

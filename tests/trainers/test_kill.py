@@ -70,12 +70,17 @@ STOPS = {
     },
     ("tensorflow", "video"): {"steps:3": (_KILLED, {2, 4})},
 }
-MARKS = {"in short": (), "image": pytest.mark.slow, "video": pytest.mark.extra}
+MARKS = {
+    ("tensorflow", "in short"): (),
+    ("jax", "image"): pytest.mark.slow,
+    ("tensorflow", "image"): pytest.mark.extra,
+    ("tensorflow", "video"): pytest.mark.extra,
+}
 
 
 @pytest.mark.parametrize(
     ("backend", "kind"),
-    [pytest.param(*each, marks=MARKS[each[1]]) for each in STOPS],
+    [pytest.param(*each, marks=MARKS[each]) for each in STOPS],
 )
 def test_stopped_runs_end_like_one_that_was_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], backend: str, kind: str
@@ -148,7 +153,7 @@ class _Signals:
 @pytest.mark.parametrize(
     ("number", "place", "step"),
     [
-        (signal.SIGTERM, (TrainStep, "run"), 3),
+        pytest.param(signal.SIGTERM, (TrainStep, "run"), 3, marks=pytest.mark.every_backend),
         pytest.param(signal.SIGINT, (Evaluator, "evaluate"), 8, marks=pytest.mark.slow),
         # Step 4 is being saved already: the next block ends at 6.
         pytest.param(signal.SIGTERM, (CheckpointStore, "save"), 6, marks=pytest.mark.slow),

@@ -7,6 +7,8 @@ from tests.trainers.backends import dtype_name
 from trainers.errors import ConfigurationError
 from trainers.losses import make_loss
 
+pytestmark = pytest.mark.every_backend
+
 RNG = np.random.default_rng(0)
 LOGITS = (5 * RNG.standard_normal((6, 4))).astype(np.float32)
 TARGETS = np.eye(4, dtype=np.float32)[[0, 3, 1, 1, 2, 0]]

@@ -9,6 +9,8 @@ from trainers.metrics import confusion_counts
 from trainers.metrics import evaluation_sums
 from trainers.metrics import metrics_of
 
+pytestmark = pytest.mark.every_backend
+
 
 def _tensor(values: Any, dtype: str | None = None) -> Any:
     # Through NumPy, whose integers have 64 bits.

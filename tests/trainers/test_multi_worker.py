@@ -174,7 +174,8 @@ def test_a_host_that_is_killed_ends_the_other(tmp_path: Path, victim: int, engin
     assert f"error: Host {1 - victim} of 2 has lost another one" in errors
 
 
-@tensorflow_first
+@pytest.mark.extra
+@pytest.mark.parametrize("engine", ["tensorflow", "jax"], indirect=True)
 def test_control_c_ends_a_host_that_waits_for_another(tmp_path: Path, engine: str) -> None:
     command = _train(tmp_path / "alone", "--strategy=multi_worker", f"--engine={engine}")
     with start_workers([command, ["json.tool", "--help"]]) as workers:

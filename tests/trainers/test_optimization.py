@@ -14,6 +14,8 @@ from trainers.optimization import exclude_from_decay
 from trainers.optimization import make_optimizer
 from trainers.optimization import make_schedule
 
+pytestmark = pytest.mark.every_backend
+
 
 def _config(**values: Any) -> ConfigDict:
     config = base_config().optimizer

@@ -87,6 +87,7 @@ def test_it_is_as_right_as_the_evaluation_says(
     assert np.mean(right) == pytest.approx(judged["accuracy"], abs=1e-6)
 
 
+@pytest.mark.every_backend
 def test_probabilities_of_the_averaged_weights(
     command: Predict, workdir: Path, digits: Path
 ) -> None:
@@ -172,6 +173,7 @@ def test_nothing_is_predicted_twice(command: Predict, workdir: Path, digits: Pat
     assert copy == original
 
 
+@pytest.mark.every_backend
 def test_pictures_of_what_the_tokens_look_at(
     command: Predict, workdir: Path, digits: Path, tmp_path: Path
 ) -> None:

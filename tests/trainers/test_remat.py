@@ -40,7 +40,11 @@ def test_one_replica(case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(c, marks=pytest.mark.slow) for c in ("dropout", "accumulation")]
+    "case",
+    [
+        pytest.param("accumulation", marks=pytest.mark.slow),
+        pytest.param("dropout", marks=pytest.mark.extra),
+    ],
 )
 def test_two_replicas_with_dropout(case: str) -> None:
     plain, remat = (train_remat(engine_of(2), case, remat=each) for each in (False, True))
@@ -69,7 +73,7 @@ def test_the_masks_make_a_difference() -> None:
 
 @only_on_tensorflow("JAX always compiles")
 @pytest.mark.slow
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", [pytest.param(1, marks=pytest.mark.extra), 2])
 def test_compiled_by_xla(accumulation: int) -> None:
     compiled = {"jit_compile": True, "accumulation": accumulation}
     plain, remat = (

@@ -28,7 +28,7 @@ from trainers.state import load_state
     "case",
     [
         pytest.param("adamw", marks=pytest.mark.every_backend),
-        *(case for case in CASES if case != "adamw"),
+        *(pytest.param(case, marks=pytest.mark.extra) for case in CASES if case != "adamw"),
     ],
 )
 def test_two_replicas(case: str) -> None:
@@ -52,6 +52,7 @@ def test_micro_batches_end_like_the_whole_batch() -> None:
     assert_same_training(whole, parts)
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_a_quick_look_at_micro_batches(replicas: int) -> None:
     whole, parts = (
@@ -65,6 +66,7 @@ def test_a_quick_look_at_micro_batches(replicas: int) -> None:
         np.testing.assert_allclose(parts.state()[name], value, atol=1e-5, rtol=0, err_msg=name)
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_a_run_goes_on_with_other_replicas(before: int, after: int) -> None:
     whole = StepRun(engine_of(after), linear, mixup_alpha=0.4)
@@ -80,6 +82,7 @@ def test_a_run_goes_on_with_other_replicas(before: int, after: int) -> None:
         np.testing.assert_allclose(resumed.state()[name], value, atol=1e-5, rtol=0, err_msg=name)
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("step", [0, 7])
 def test_replicas_share_the_batch_of_a_step(step: int) -> None:
     one, two = (StepRun(engine_of(replicas), linear, mixup_alpha=0.4) for replicas in (1, 2))

@@ -7,6 +7,8 @@ from trainers.errors import ConfigurationError
 from trainers.state import load_state
 from trainers.state import state_arrays
 
+pytestmark = pytest.mark.every_backend
+
 
 def _model(width: int, layers: int = 1) -> tuple[keras.Model, keras.optimizers.Optimizer]:
     dense = [keras.layers.Dense(width) for _ in range(layers)]

@@ -256,7 +256,7 @@ def test_wrong_usage(tmp_path: Path) -> None:
 
 @needs_compiler
 @pytest.mark.slow
-@pytest.mark.parametrize("topology", ["v5e:2x2", "v4:2x2x1"])
+@pytest.mark.parametrize("topology", ["v5e:2x2", pytest.param("v4:2x2x1", marks=pytest.mark.extra)])
 def test_a_small_configuration_fits(tmp_path: Path, topology: str) -> None:
     status, output, errors = _run(
         f"--config={config_file(tmp_path)}",

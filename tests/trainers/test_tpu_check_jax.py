@@ -63,7 +63,7 @@ def test_the_whole_step_of_all_chips(tmp_path: Path) -> None:
 
 
 @needs_compiler
-@pytest.mark.slow
+@pytest.mark.extra
 def test_a_chip_alone_talks_to_nobody(tmp_path: Path) -> None:
     status, output, errors = _run(
         tmp_path, "--engine=jax", "--topology=v5e:1x1", "--train_only", "--config.model.dropout=0.1"
@@ -99,7 +99,7 @@ def test_chips_that_share_the_weights_need_less(tmp_path: Path) -> None:
 
 
 @needs_compiler
-@pytest.mark.slow
+@pytest.mark.extra
 def test_a_batch_that_is_too_large_leaves_with_status_1(tmp_path: Path) -> None:
     status, output, errors = _run(
         tmp_path, "--engine=jax", "--train_only", f"--config.batch_size={2**24}"

@@ -95,7 +95,10 @@ def test_a_run_opens_no_more_and_more_files(
     assert len(opened) == 12 and max(opened[6:]) <= max(opened[2:6])
 
 
-@pytest.mark.parametrize("accumulation", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "accumulation",
+    [pytest.param(1, marks=pytest.mark.every_backend), pytest.param(2, marks=pytest.mark.slow)],
+)
 def test_a_row_says_the_rate_of_its_last_step(trainer: Trainer, accumulation: int) -> None:
     flags = [
         "--config.total_steps=8",
@@ -259,6 +262,7 @@ def test_few_images_of_all_kinds(trainer: Trainer, tmp_path: Path) -> None:
         trainer("no_test", *flags, "--config.data.final_split=test")
 
 
+@pytest.mark.every_backend
 def test_a_damaged_image_is_named(trainer: Trainer, tmp_path: Path) -> None:
     flags = _image_folder(tmp_path / "images")
     damaged = tmp_path / "images" / "train" / "class1" / "one.png"

@@ -27,6 +27,7 @@ from trainers.experiment import check_training
 from trainers.state import load_state
 
 
+@pytest.mark.every_backend
 def test_a_step_follows_the_gradient_of_the_mean_loss() -> None:
     run = StepRun(engine_of(1), linear, clipnorm=None)
     batch = {name: np.asarray(value) for name, value in next(run.batches(0)).items()}
@@ -45,6 +46,7 @@ def test_a_step_follows_the_gradient_of_the_mean_loss() -> None:
     np.testing.assert_allclose(first_moment, 0.1 * gradients[0], rtol=1e-4, atol=1e-8)
 
 
+@pytest.mark.every_backend
 def test_the_sums_of_a_block_keep_their_digits() -> None:
     run = StepRun(engine_of(1), linear)
     losses = np.full(BATCH, 2.0**20, np.float32)
@@ -55,6 +57,7 @@ def test_the_sums_of_a_block_keep_their_digits() -> None:
     assert int(np.float32(expected)) != expected
 
 
+@pytest.mark.every_backend
 def test_averages_of_the_weights() -> None:
     run = StepRun(engine_of(2), linear, use_ema=True)
     averages: list[np.ndarray] = []
@@ -76,7 +79,7 @@ def test_averages_of_the_weights() -> None:
         pytest.param(1, 1, marks=pytest.mark.slow),
         pytest.param(2, 1, marks=pytest.mark.slow),
         pytest.param(1, 2, marks=pytest.mark.slow),
-        (2, 4),
+        pytest.param(2, 4, marks=pytest.mark.every_backend),
     ],
 )
 def test_masks_are_a_function_of_seed_step_replica_and_micro_batch(
@@ -95,6 +98,7 @@ def test_masks_are_a_function_of_seed_step_replica_and_micro_batch(
     assert not {*other.masks(4)} & {*at_4}
 
 
+@pytest.mark.every_backend
 def test_dropout_goes_on_after_a_resume_as_without() -> None:
     def build() -> keras.Model:
         return linear(keras.layers.Dropout(0.5))
@@ -157,6 +161,7 @@ def test_the_loop_is_traced_once_with_static_shapes_and_bytes(
     assert not traced
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize(
     ("replicas", "accumulation", "cure"), [(1, 3, "15 or 18"), (2, 5, "10 or 20"), (1, 17, "17")]
 )
@@ -172,6 +177,7 @@ def test_less_than_one_micro_batch() -> None:
         check_training(config)
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize(
     "error",
     [

@@ -6,6 +6,8 @@ import pytest
 from trainers.errors import ConfigurationError
 from trainers.view_reduction import make_view_reduction
 
+pytestmark = pytest.mark.every_backend
+
 
 def _reduced(logits: np.ndarray, kind: str, loss: str) -> np.ndarray:
     """Returns logits, or, where probabilities are averaged, these."""

@@ -15,6 +15,8 @@ from trainers.data import decoding
 from trainers.data.decoding import decode_image
 from trainers.data.decoding import decode_window
 
+pytestmark = pytest.mark.every_backend
+
 Decode = Callable[[tf.Tensor], tf.Tensor]
 BOMBS = bombs()
 

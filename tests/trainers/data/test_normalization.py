@@ -8,6 +8,8 @@ from trainers.data.normalization import check_normalization
 from trainers.data.normalization import normalize
 from trainers.errors import ConfigurationError
 
+pytestmark = pytest.mark.every_backend
+
 
 @pytest.mark.parametrize(
     ("kind", "black", "white"),

@@ -12,6 +12,8 @@ from trainers.data.pipeline import training_dataset
 from trainers.data.preprocessing_config import PreprocessingConfig
 from trainers.errors import ConfigurationError
 
+pytestmark = pytest.mark.every_backend
+
 PLAIN = PreprocessingConfig((8, 8), crop="none", flip=False, eval_crop_fraction=1.0)
 AUGMENTED = PreprocessingConfig((6, 6), crop="inception")
 # Slow to build: for one test.

@@ -8,6 +8,8 @@ from trainers.data.randaugment import apply_operation
 from trainers.data.randaugment import randaugment
 from trainers.errors import ConfigurationError
 
+pytestmark = pytest.mark.every_backend
+
 ENHANCEMENTS = ("color", "contrast", "brightness", "sharpness")
 MOVEMENTS = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 DIRECTED = (*ENHANCEMENTS, *MOVEMENTS)
