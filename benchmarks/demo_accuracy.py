@@ -64,7 +64,7 @@ def _row(label: str, name: str, seed: int, workdir: Path) -> dict[str, Any]:
     import keras
 
     import tokenlearner_keras as tk
-    from trainers.reporting import read_metrics
+    from trainers.utils.reporting import read_metrics
 
     metrics = read_metrics(workdir / "metrics.jsonl")
     last = {row["split"]: row for row in metrics}

@@ -63,7 +63,7 @@ def _row(label: str, seed: int, workdir: Path) -> dict[str, Any]:
     from trainers.demo_video import evaluate_order
     from trainers.demo_video import finished_run
     from trainers.demo_video import headline
-    from trainers.reporting import read_metrics
+    from trainers.utils.reporting import read_metrics
 
     last = {row["split"]: row for row in read_metrics(workdir / "metrics.jsonl")}
     config, model, preprocessing = finished_run(str(workdir))

@@ -48,8 +48,8 @@ from trainers.experiment import make_preprocessing
 from trainers.experiment import make_train_step
 from trainers.losses import make_loss
 from trainers.optimization import clip_by_global_norm
-from trainers.reporting import MetricsWriter
 from trainers.training_log import TrainingLog
+from trainers.utils.reporting import MetricsWriter
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list(

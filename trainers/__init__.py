@@ -3,9 +3,8 @@
 import os
 import sys
 
-# First of all, so that what libraries do at the end comes before it.
-import trainers.ending  # noqa: F401
-from trainers.backend import choose_backend
+# First of all, so that its atexit handler runs after those of the libraries.
+from trainers.utils.process import choose_backend
 
 # TensorFlow's start-up notices would bury the progress line.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

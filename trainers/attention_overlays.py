@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 import tokenlearner_keras as tk
 from tokenlearner_keras.layers.frame_sampling import FrameSampling
-from trainers import files
 from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
-from trainers.errors import ConfigurationError
 from trainers.prediction_reader import ReadFile
 from trainers.prediction_rows import Prediction
 from trainers.predictor import Predictor
-from trainers.writable import check_writable
+from trainers.utils import files
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.files import check_writable
 
 _DOTS_PER_INCH = 120
 # In bytes: file systems allow 255 for a name, which has three parts.

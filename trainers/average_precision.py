@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 
 def check_average_precision() -> None:

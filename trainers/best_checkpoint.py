@@ -5,9 +5,9 @@ import math
 from trainers.checkpoint_files import DamagedCheckpointError
 from trainers.checkpoint_files import checkpoint_steps
 from trainers.checkpoint_files import read_manifest
-from trainers.errors import ConfigurationError
-from trainers.files import AnyPath
-from trainers.misspelling import did_you_mean
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import did_you_mean
+from trainers.utils.files import AnyPath
 
 #: Metrics that can choose the best checkpoint, and whether more of them is better.
 BEST_METRICS = {

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers import files
 from trainers.checkpoint_arrays import read_arrays
-from trainers.errors import DataError
-from trainers.files import AnyPath
+from trainers.utils import files
+from trainers.utils.errors import DataError
+from trainers.utils.files import AnyPath
 
 Arrays = dict[str, NDArray[Any]]
 

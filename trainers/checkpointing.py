@@ -16,9 +16,9 @@ from trainers.checkpoint_files import checkpoint_steps
 from trainers.checkpoint_files import read_checkpoint
 from trainers.checkpoint_files import remove_checkpoint
 from trainers.checkpoint_files import write_checkpoint
-from trainers.errors import ConfigurationError
-from trainers.files import AnyPath
-from trainers.os_errors import explain_os_error
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import explain_os_error
+from trainers.utils.files import AnyPath
 
 
 class CheckpointStore:

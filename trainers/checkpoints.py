@@ -11,13 +11,13 @@ this command, not its failure. A work directory without checkpoints is wrong usa
 
 from absl import flags
 
-from trainers import cli
-from trainers import files
 from trainers.checkpoint_files import DamagedCheckpointError
 from trainers.checkpoint_files import checkpoint_steps
 from trainers.checkpoint_files import digest
 from trainers.checkpoint_files import read_checkpoint
-from trainers.errors import ConfigurationError
+from trainers.utils import cli
+from trainers.utils import files
+from trainers.utils.errors import ConfigurationError
 
 FLAGS = flags.FLAGS
 

@@ -5,7 +5,7 @@ import json
 import os
 from typing import Any
 
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 _JOBS = ("chief", "worker")
 

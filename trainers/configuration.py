@@ -15,7 +15,6 @@ from ml_collections import config_flags
 
 from tokenlearner_keras import VisionTransformerConfig
 from tokenlearner_keras.models.x2plus1d_config import X2Plus1DConfig
-from trainers.cli import parse_known_flags
 from trainers.configuration_arguments import asks_for_help
 from trainers.configuration_arguments import describe_type
 from trainers.configuration_arguments import quote_sets
@@ -26,8 +25,9 @@ from trainers.data.records_config import RecordsConfig
 from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
 from trainers.durations import NAMES as DURATION_NAMES
 from trainers.durations import UNITS as DURATION_UNITS
-from trainers.errors import ConfigurationError
-from trainers.misspelling import did_you_mean
+from trainers.utils.cli import parse_known_flags
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import did_you_mean
 
 # Fields with None or several types among their values cannot be typed placeholders.
 _UNTYPED = object

@@ -16,7 +16,6 @@ from absl import flags
 
 import tokenlearner_keras as tk
 from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
-from trainers import cli
 from trainers.data.freedoom_objects import load_freedoom_objects
 from trainers.data.freedoom_options import CLASS_NAMES
 from trainers.data.freedoom_renderer import RenderedImages
@@ -25,8 +24,9 @@ from trainers.demo_report import baseline_accuracies
 from trainers.demo_report import example_images
 from trainers.demo_report import mass_inside
 from trainers.demo_report import object_coverage
-from trainers.errors import ConfigurationError
-from trainers.reporting import read_metrics
+from trainers.utils import cli
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.reporting import read_metrics
 
 FLAGS = flags.FLAGS
 PICTURE = "attention_maps.png"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 #: Side of the thumbnails that the simple baselines see.
 THUMBNAIL_SIDE = 8

@@ -16,19 +16,19 @@ from ml_collections import ConfigDict
 
 import tokenlearner_keras as tk
 from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
-from trainers import cli
-from trainers import files
 from trainers.data.normalization import normalize
 from trainers.data.sources import Source
 from trainers.data.sources import make_source
 from trainers.data.video_preprocessing import evaluation_clip
 from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
 from trainers.engines.choice import make_local_engine
-from trainers.errors import ConfigurationError
 from trainers.evaluation import Evaluator
 from trainers.experiment import make_preprocessing
 from trainers.losses import make_loss
-from trainers.reporting import read_metrics
+from trainers.utils import cli
+from trainers.utils import files
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.reporting import read_metrics
 from trainers.workdir import read_configuration
 
 FLAGS = flags.FLAGS

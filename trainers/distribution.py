@@ -8,11 +8,11 @@ import tensorflow as tf
 
 from trainers.cluster import Cluster
 from trainers.cluster import cluster_from_environment
-from trainers.errors import ConfigurationError
-from trainers.errors import TrainingError
 from trainers.hosts import Hosts
-from trainers.misspelling import did_you_mean
-from trainers.signals import own_signal_handlers
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import TrainingError
+from trainers.utils.errors import did_you_mean
+from trainers.utils.signals import own_signal_handlers
 
 # What a step raises here when another process is gone; the last two of a stream that breaks.
 _LOST = (

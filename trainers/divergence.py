@@ -17,13 +17,13 @@ import numpy as np
 from keras import ops
 
 from trainers.checkpoint_files import Arrays
-from trainers.errors import DivergedError
-from trainers.errors import TrainingError
 from trainers.host_arrays import to_numpy
-from trainers.reporting import say_to_stderr
 from trainers.state import load_state
 from trainers.state import state_arrays
 from trainers.train_step import TrainStep
+from trainers.utils.errors import DivergedError
+from trainers.utils.errors import TrainingError
+from trainers.utils.reporting import say_to_stderr
 
 #: Called with `start_step`, the steps done; returns the batches of those after them.
 Batches = Callable[..., Iterator[Any]]

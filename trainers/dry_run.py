@@ -17,13 +17,13 @@ from trainers.data.pipeline import evaluation_dataset
 from trainers.data.pipeline import training_dataset
 from trainers.data.sources import Source
 from trainers.engines.engine import Engine
-from trainers.errors import ConfigurationError
-from trainers.errors import DataError
-from trainers.errors import TrainingError
 from trainers.evaluation import Evaluator
-from trainers.reporting import format_metrics
 from trainers.step_memory import StepMemory
 from trainers.train_step import TrainStep
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import DataError
+from trainers.utils.errors import TrainingError
+from trainers.utils.reporting import format_metrics
 
 _FINDINGS = (DataError, TrainingError, OSError, tf.errors.OpError)
 

@@ -4,7 +4,7 @@ import math
 
 from ml_collections import ConfigDict
 
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 NAMES = ("total", "warmup", "log", "eval", "checkpoint")
 UNITS = ("steps", "epochs", "examples", "percent")

@@ -20,7 +20,6 @@ from ml_collections import ConfigDict
 
 from tokenlearner_keras import resize_model
 from tokenlearner_keras.models.model_names import ModelConfig
-from trainers import cli
 from trainers.averaged_weights import averaged_weights
 from trainers.class_report import check_report
 from trainers.class_report import class_report
@@ -33,7 +32,6 @@ from trainers.data.sources import has_several_labels
 from trainers.engines.choice import check_backend
 from trainers.engines.choice import define_flags as define_engine_flags
 from trainers.engines.choice import make_engine
-from trainers.errors import ConfigurationError
 from trainers.evaluation import Evaluator
 from trainers.evaluation_sets import EvaluationSet
 from trainers.evaluation_sets import configured_sets
@@ -43,13 +41,15 @@ from trainers.experiment import make_evaluator
 from trainers.experiment import make_model
 from trainers.experiment import make_preprocessing
 from trainers.experiment import make_records
-from trainers.experiment import show_warnings_plainly
-from trainers.reporting import format_metrics
 from trainers.run_checks import check_labels
 from trainers.run_checks import describe_model
 from trainers.run_checks import say_notes
 from trainers.state import load_state
 from trainers.trained_model import load_checkpoint
+from trainers.utils import cli
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.reporting import format_metrics
+from trainers.utils.reporting import show_warnings_plainly
 from trainers.workdir import read_class_names
 from trainers.workdir import read_configuration
 from trainers.workdir import read_file_splits

@@ -21,13 +21,13 @@ from trainers.data.failures import explain_data_failures
 from trainers.data.sources import Source
 from trainers.engines.engine import Batch
 from trainers.engines.engine import Engine
-from trainers.errors import DataError
 from trainers.losses import Loss
 from trainers.metrics import class_sums
 from trainers.metrics import confusion_counts
 from trainers.metrics import evaluation_sums
 from trainers.metrics import metrics_of
-from trainers.reporting import say_to_stderr
+from trainers.utils.errors import DataError
+from trainers.utils.reporting import say_to_stderr
 from trainers.view_reduction import ViewReduction
 from trainers.view_reduction import make_view_reduction
 

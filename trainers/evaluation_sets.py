@@ -25,7 +25,7 @@ from trainers.data.sources import Source
 from trainers.data.sources import check_source
 from trainers.data.sources import make_source
 from trainers.data.sources import reads_directory
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 _NAMED = re.compile(r"([\w.-]+)=(.*)")
 _FORMS = "[NAME=][SOURCE:]SPLIT[@DATA_DIR]"

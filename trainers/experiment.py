@@ -2,8 +2,6 @@
 
 import dataclasses
 import math
-import warnings
-from typing import Any
 
 import keras
 from ml_collections import ConfigDict
@@ -20,15 +18,15 @@ from trainers.data.records_config import RecordsConfig
 from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
 from trainers.durations import duration_steps
 from trainers.engines.engine import Engine
-from trainers.errors import ConfigurationError
 from trainers.evaluation import Evaluator
 from trainers.losses import make_loss
-from trainers.misspelling import did_you_mean
 from trainers.optimization import WarmupSchedule
 from trainers.optimization import exclude_from_decay
 from trainers.optimization import make_optimizer
 from trainers.optimization import make_schedule
 from trainers.train_step import TrainStep
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import did_you_mean
 from trainers.view_reduction import make_view_reduction
 
 DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -301,13 +299,3 @@ def make_records(config: ConfigDict) -> RecordsConfig:
         recover=config.data.max_bad_examples > 0,
         **config.records.to_dict(),
     )
-
-
-def show_warnings_plainly() -> None:
-    """Prints Python warnings in one line, without file and source line."""
-
-    def show(message: Any, *details: Any, **options: Any) -> str:
-        del details, options
-        return f"warning: {message}\n"
-
-    warnings.formatwarning = show

@@ -24,17 +24,14 @@ from pathlib import Path
 import tensorflow as tf
 from absl import flags
 
-from trainers import cli
 from trainers.configuration import base_config
 from trainers.data.example_preprocessing import check_kind
 from trainers.data.sources import Source
 from trainers.data.sources import make_source
 from trainers.engines.choice import check_tensorflow
-from trainers.errors import ConfigurationError
 from trainers.evaluation_sets import configured_sets
 from trainers.evaluation_sets import parse_sets
 from trainers.experiment import make_records
-from trainers.experiment import show_warnings_plainly
 from trainers.formats.check_cases import read_examples
 from trainers.formats.check_cases import saved_model_cases
 from trainers.formats.check_cases import single_cases
@@ -59,9 +56,12 @@ from trainers.keras_file import load_keras_file
 from trainers.model_flags import check_model_flags
 from trainers.model_flags import define_model_flags
 from trainers.model_flags import input_settings
-from trainers.signals import StopRequest
 from trainers.trained_model import TrainedModel
 from trainers.trained_model import load_workdir
+from trainers.utils import cli
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.reporting import show_warnings_plainly
+from trainers.utils.signals import StopRequest
 from trainers.workdir import read_class_names
 from trainers.workdir import read_configuration
 from trainers.workdir import read_file_splits

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextlib import suppress
 
-from trainers.errors import ConfigurationError
-from trainers.errors import LostHostError
-from trainers.errors import TrainingError
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import LostHostError
+from trainers.utils.errors import TrainingError
 
 # How a block that all hosts pass has ended on one of them.
 _WENT_WELL, _REFUSED, _FAILED = range(3)

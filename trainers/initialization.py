@@ -11,9 +11,9 @@ import keras
 from tokenlearner_keras import LoadReport
 from tokenlearner_keras import load_npz
 from tokenlearner_keras.weights.transfer import transfer_weights
-from trainers import files
-from trainers.errors import ConfigurationError
 from trainers.keras_archive import load_keras_archive
+from trainers.utils import files
+from trainers.utils.errors import ConfigurationError
 
 # What reading a damaged archive, or one of another model, raises.
 _UNREADABLE = (

@@ -8,19 +8,19 @@ from typing import Any
 import keras
 
 import tokenlearner_keras as tk
-from trainers import files
 from trainers.data.example_preprocessing import Preprocessing
 from trainers.data.normalization import check_normalization
 from trainers.data.preprocessing_config import PreprocessingConfig
 from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
-from trainers.errors import ConfigurationError
 from trainers.keras_archive import load_keras_archive
-from trainers.reporting import say_to_stderr
 from trainers.trained_model import TrainedModel
 from trainers.trained_model import choose_class_names
+from trainers.utils import files
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.files import folder_of
+from trainers.utils.reporting import say_to_stderr
 from trainers.view_reduction import make_view_reduction
 from trainers.workdir import read_class_names
-from trainers.writable import folder_of
 
 _RANK_OF_IMAGES = 4  # (batch, height, width, channels)
 _RANK_OF_VIDEOS = 5  # (batch, frames, height, width, channels)

@@ -5,8 +5,8 @@ from typing import Any
 
 from keras import ops
 
-from trainers.errors import ConfigurationError
-from trainers.misspelling import did_you_mean
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import did_you_mean
 
 #: From targets and logits, tensors of Keras' backend, to the loss of each example.
 Loss = Callable[[Any, Any], Any]

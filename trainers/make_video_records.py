@@ -31,13 +31,10 @@ import math
 
 from absl import flags
 
-from trainers import cli
-from trainers import files
 from trainers.data.conversion_lock import conversion_lock
 from trainers.data.conversion_lock import label_map_is_used
 from trainers.data.conversion_lock import label_map_lock
 from trainers.data.conversion_options import ConversionOptions
-from trainers.data.progress import progress_bar
 from trainers.data.sources import check_source
 from trainers.data.video_conversion import Conversion
 from trainers.data.video_dataset_files import DESCRIPTION
@@ -53,12 +50,15 @@ from trainers.data.video_files import MIN_SIDE
 from trainers.data.video_files import import_av
 from trainers.data.video_list import VideoRow
 from trainers.data.video_list import read_video_list
-from trainers.data.worker_processes import default_workers
-from trainers.errors import ConfigurationError
-from trainers.errors import DataError
-from trainers.errors import Interrupted
-from trainers.misspelling import did_you_mean
-from trainers.signals import StopRequest
+from trainers.utils import cli
+from trainers.utils import files
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import DataError
+from trainers.utils.errors import Interrupted
+from trainers.utils.errors import did_you_mean
+from trainers.utils.reporting import progress_bar
+from trainers.utils.signals import StopRequest
+from trainers.utils.subprocesses import default_workers
 
 FLAGS = flags.FLAGS
 _ROWS_PER_SHARD = 256

@@ -2,10 +2,10 @@
 
 from absl import flags
 
-from trainers import cli
 from trainers.data.normalization import NORMALIZATIONS
-from trainers.errors import ConfigurationError
 from trainers.keras_file import InputSettings
+from trainers.utils import cli
+from trainers.utils.errors import ConfigurationError
 
 # They belong to the module that calls `define_model_flags`, and so to its --help.
 flags.disclaim_key_flags()

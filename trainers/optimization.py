@@ -8,8 +8,8 @@ import keras
 from keras import ops
 from ml_collections import ConfigDict
 
-from trainers.errors import ConfigurationError
-from trainers.misspelling import did_you_mean
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import did_you_mean
 
 SCHEDULES = ("cosine", "linear", "constant")
 

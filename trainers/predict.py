@@ -21,17 +21,12 @@ import math
 
 from absl import flags
 
-from trainers import cli
 from trainers.attention_overlays import AttentionOverlays
 from trainers.data.batch_size import evaluation_batch_size
-from trainers.data.progress import progress_bar
 from trainers.data.video_files import FRAMES_PER_SECOND
 from trainers.data.video_files import MIN_SIDE
 from trainers.data.video_files import import_av
 from trainers.engines.choice import check_backend
-from trainers.errors import ConfigurationError
-from trainers.errors import DataError
-from trainers.experiment import show_warnings_plainly
 from trainers.keras_file import load_keras_file
 from trainers.model_flags import check_model_flags
 from trainers.model_flags import define_model_flags
@@ -48,11 +43,16 @@ from trainers.prediction_rows import to_text
 from trainers.prediction_rows import write_text
 from trainers.predictor import ACTIVATIONS
 from trainers.predictor import Predictor
-from trainers.reporting import say_to_stderr
 from trainers.trained_model import TrainedModel
 from trainers.trained_model import load_workdir
-from trainers.writable import check_writable
-from trainers.writable import folder_of
+from trainers.utils import cli
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import DataError
+from trainers.utils.files import check_writable
+from trainers.utils.files import folder_of
+from trainers.utils.reporting import progress_bar
+from trainers.utils.reporting import say_to_stderr
+from trainers.utils.reporting import show_warnings_plainly
 
 FLAGS = flags.FLAGS
 BATCH_SIZE = 32

@@ -3,12 +3,12 @@
 import os
 from collections.abc import Sequence
 
-from trainers import files
 from trainers.data.class_folders import count_by_suffix
 from trainers.data.image_folder import EXTENSIONS as IMAGE_EXTENSIONS
 from trainers.data.video_files import EXTENSIONS as VIDEO_EXTENSIONS
-from trainers.errors import ConfigurationError
-from trainers.reporting import say_to_stderr
+from trainers.utils import files
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.reporting import say_to_stderr
 
 
 def named_inputs(values: Sequence[str]) -> list[str]:

@@ -13,7 +13,6 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from trainers import files
 from trainers.data.example_preprocessing import Preprocessing
 from trainers.data.example_preprocessing import evaluation_input
 from trainers.data.failures import plain_reason
@@ -23,8 +22,9 @@ from trainers.data.video_files import FRAMES_PER_SECOND
 from trainers.data.video_files import MIN_SIDE
 from trainers.data.video_files import read_frames
 from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
-from trainers.data.worker_processes import default_workers
-from trainers.errors import DataError
+from trainers.utils import files
+from trainers.utils.errors import DataError
+from trainers.utils.subprocesses import default_workers
 
 _VIDEO_THREADS = 2  # each holds a whole video, and the decoder has threads of its own
 MAX_VIDEO_BYTES = 2_000_000_000

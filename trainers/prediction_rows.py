@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers import files
-from trainers.errors import ConfigurationError
 from trainers.prediction_inputs import is_input
+from trainers.utils import files
+from trainers.utils.errors import ConfigurationError
 
 FORMATS = ("csv", "json")
 COLUMNS = ("path", "rank", "class", "probability")

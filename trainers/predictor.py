@@ -12,8 +12,8 @@ from trainers.class_logits import class_logits
 from trainers.data.normalization import normalize
 from trainers.engines.choice import make_local_engine
 from trainers.engines.engine import Batch
-from trainers.errors import TrainingError
 from trainers.trained_model import TrainedModel
+from trainers.utils.errors import TrainingError
 
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "softmax": ops.softmax,

@@ -2,10 +2,10 @@
 
 import re
 
-from trainers import files
 from trainers.engines.engine import Engine
-from trainers.errors import ConfigurationError
-from trainers.files import AnyPath
+from trainers.utils import files
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.files import AnyPath
 
 
 def parse_profile_steps(text: str | None) -> tuple[int, int] | None:

@@ -6,9 +6,9 @@ import keras
 
 from trainers.checkpoint_files import Arrays
 from trainers.checkpointing import CheckpointStore
-from trainers.errors import ConfigurationError
 from trainers.host_arrays import to_numpy
 from trainers.state import load_state
+from trainers.utils.errors import ConfigurationError
 
 
 def resume(

@@ -8,7 +8,6 @@ from ml_collections import ConfigDict
 
 from tokenlearner_keras import count_macs
 from tokenlearner_keras.models.model_names import ModelConfig
-from trainers import files
 from trainers.best_checkpoint import check_best_metric
 from trainers.checkpoint_files import checkpoint_steps
 from trainers.data.example_preprocessing import Preprocessing
@@ -20,14 +19,15 @@ from trainers.data.sources import has_several_labels
 from trainers.data.sources import several_labels
 from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
 from trainers.engines.choice import check_backend
-from trainers.errors import ConfigurationError
 from trainers.evaluation_sets import configured_sets
 from trainers.experiment import check_training
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
 from trainers.initialization import check_init_from
 from trainers.metrics import TOP_K
-from trainers.reporting import say_to_stderr
+from trainers.utils import files
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.reporting import say_to_stderr
 from trainers.workdir import check_workdir
 
 

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 
 from trainers.checkpoint_files import Arrays
-from trainers.errors import ConfigurationError
 from trainers.host_arrays import to_numpy
 from trainers.training_log import TrainingLog
+from trainers.utils.errors import ConfigurationError
 
 _WEIGHTS = "model/"
 _SLOTS = "optimizer/"

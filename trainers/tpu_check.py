@@ -28,17 +28,12 @@ from collections.abc import Callable
 from absl import flags
 from ml_collections import ConfigDict
 
-from trainers import cli
 from trainers.configuration import parse_config_flag
 from trainers.data.sources import make_source
 from trainers.engines.choice import check_backend
 from trainers.engines.choice import define_axis_flags
 from trainers.engines.choice import define_engine_flag
-from trainers.errors import ConfigurationError
-from trainers.errors import TrainingError
 from trainers.experiment import make_records
-from trainers.experiment import show_warnings_plainly
-from trainers.reporting import say_to_stderr
 from trainers.run_checks import check_steps
 from trainers.tpu_advice import MemoryUse
 from trainers.tpu_advice import advice
@@ -51,6 +46,11 @@ from trainers.tpu_lowering import StepLowering
 from trainers.tpu_lowering import make_lowering
 from trainers.tpu_topology import Topology
 from trainers.tpu_topology import parse_topology
+from trainers.utils import cli
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import TrainingError
+from trainers.utils.reporting import say_to_stderr
+from trainers.utils.reporting import show_warnings_plainly
 
 FLAGS = flags.FLAGS
 

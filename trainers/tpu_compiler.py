@@ -13,11 +13,11 @@ from importlib import import_module
 from typing import Any
 from typing import Protocol
 
-from trainers.errors import ConfigurationError
-from trainers.errors import TrainingError
 from trainers.tpu_collectives import Collectives
 from trainers.tpu_collectives import count_collectives
 from trainers.tpu_topology import Topology
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import TrainingError
 
 _MISSING = (
     "trainers.tpu_check needs the packages jax and libtpu, whose compiler it uses ({reason}). "

@@ -14,9 +14,9 @@ from tokenlearner_keras.models.model_names import ModelConfig
 from trainers.data.example_preprocessing import Preprocessing
 from trainers.engines.engine import Specifications
 from trainers.engines.tensorflow_engine import TensorFlowEngine
-from trainers.errors import TrainingError
 from trainers.lone_replica import LoneReplica
 from trainers.tpu_lowering import StepLowering
+from trainers.utils.errors import TrainingError
 
 _NO_KERNEL = re.compile(r"(\w+) \(No registered")
 

@@ -4,8 +4,8 @@ import dataclasses
 import math
 import re
 
-from trainers.errors import ConfigurationError
-from trainers.misspelling import did_you_mean
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import did_you_mean
 
 GIB = 2**30
 

@@ -24,8 +24,6 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from tokenlearner_keras.models.model_names import ModelConfig
-from trainers import cli
-from trainers import files
 from trainers.averaged_weights import averaged_weights
 from trainers.checkpointing import CheckpointStore
 from trainers.configuration import parse_config_flag
@@ -44,7 +42,6 @@ from trainers.dry_run import run_one_step_each
 from trainers.engines.choice import define_flags as define_engine_flags
 from trainers.engines.choice import make_engine
 from trainers.engines.engine import Engine
-from trainers.errors import Interrupted
 from trainers.evaluation_sets import configured_sets
 from trainers.experiment import Schedule
 from trainers.experiment import check_optimizer
@@ -56,15 +53,9 @@ from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
 from trainers.experiment import make_records
 from trainers.experiment import make_train_step
-from trainers.experiment import show_warnings_plainly
 from trainers.initialization import initialize
 from trainers.profiling import StepProfiler
 from trainers.profiling import parse_profile_steps
-from trainers.reporting import MetricsWriter
-from trainers.reporting import ProgressLine
-from trainers.reporting import format_metrics
-from trainers.reporting import read_metrics
-from trainers.reporting import say_to_stderr
 from trainers.resuming import restore
 from trainers.resuming import resume
 from trainers.run_checks import check_configuration
@@ -72,15 +63,24 @@ from trainers.run_checks import check_sources
 from trainers.run_checks import describe_data
 from trainers.run_checks import describe_model
 from trainers.run_checks import say_notes
-from trainers.signals import StopRequest
 from trainers.state import training_arrays
 from trainers.training_log import TrainingLog
+from trainers.utils import cli
+from trainers.utils import files
+from trainers.utils.errors import Interrupted
+from trainers.utils.lock import WorkdirLock
+from trainers.utils.reporting import MetricsWriter
+from trainers.utils.reporting import ProgressLine
+from trainers.utils.reporting import format_metrics
+from trainers.utils.reporting import read_metrics
+from trainers.utils.reporting import say_to_stderr
+from trainers.utils.reporting import show_warnings_plainly
+from trainers.utils.signals import StopRequest
 from trainers.workdir import check_same_data
 from trainers.workdir import make_workdir
 from trainers.workdir import prepare_workdir
 from trainers.workdir import read_file_splits
 from trainers.workdir import save_model
-from trainers.workdir_lock import WorkdirLock
 
 FLAGS = flags.FLAGS
 cli.define_path("workdir", "Where checkpoints, metrics and the model go.")

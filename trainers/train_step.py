@@ -10,10 +10,10 @@ from keras import ops
 from trainers.data.batch_size import check_batch_size
 from trainers.data.normalization import normalize
 from trainers.engines.engine import Engine
-from trainers.errors import TrainingError
 from trainers.losses import Loss
 from trainers.metrics import evaluation_sums
 from trainers.optimization import clip_by_global_norm
+from trainers.utils.errors import TrainingError
 
 # A generator is drawn from a few times a step at most; its counter goes up by one a
 # draw, so this many counts keep the streams of two steps, replicas or parts apart.

@@ -5,19 +5,19 @@ from collections import Counter
 
 import keras
 
-from trainers import files
 from trainers.averaged_weights import put_averages
 from trainers.checkpoint_files import Arrays
 from trainers.checkpointing import CheckpointStore
 from trainers.data.example_preprocessing import Preprocessing
 from trainers.data.video_dataset_files import read_label_file
 from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
-from trainers.errors import ConfigurationError
 from trainers.experiment import NO_TRAINING
 from trainers.experiment import make_model
 from trainers.experiment import make_preprocessing
-from trainers.reporting import say_to_stderr
 from trainers.state import load_state
+from trainers.utils import files
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.reporting import say_to_stderr
 from trainers.view_reduction import ViewReduction
 from trainers.view_reduction import make_view_reduction
 from trainers.workdir import read_class_names

@@ -9,8 +9,8 @@ import numpy as np
 
 from trainers.checkpoint_files import Arrays
 from trainers.data.bad_examples import BadExamples
-from trainers.errors import DivergedError
-from trainers.reporting import MetricsWriter
+from trainers.utils.errors import DivergedError
+from trainers.utils.reporting import MetricsWriter
 
 # Sums that a training row is divided from; the other one is of a time.
 _SAVED_SUMS = ("loss", "correct", "num_examples", "gradient_norm")

@@ -7,8 +7,8 @@ from typing import Any
 from keras import ops
 
 from trainers.data.video_preprocessing_config import VIEW_REDUCTIONS
-from trainers.errors import ConfigurationError
-from trainers.misspelling import did_you_mean
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import did_you_mean
 
 #: From the logits of all views, (views, B, K), to those of the videos, (B, K).
 ViewReduction = Callable[[Any], Any]

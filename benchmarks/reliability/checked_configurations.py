@@ -15,10 +15,10 @@ import trainers.train  # defines the flags of the command
 from benchmarks.reliability.random_configurations import Change
 from benchmarks.reliability.random_configurations import Setting
 from trainers.configuration import parse_config_flag
-from trainers.errors import ConfigurationError
 from trainers.experiment import check_optimizer
 from trainers.profiling import parse_profile_steps
 from trainers.run_checks import check_configuration
+from trainers.utils.errors import ConfigurationError
 
 #: Seconds after which a check counts as hanging.
 PATIENCE = 10

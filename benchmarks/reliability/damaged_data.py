@@ -38,8 +38,8 @@ from benchmarks.reliability.small_runs import train
 from trainers.data.decoding import decode_image
 from trainers.data.failures import explain_data_failures
 from trainers.data.sources import make_source
-from trainers.errors import DataError
-from trainers.reporting import read_metrics
+from trainers.utils.errors import DataError
+from trainers.utils.reporting import read_metrics
 
 _CONFIG = """
 from ml_collections import ConfigDict

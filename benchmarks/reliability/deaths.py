@@ -21,14 +21,14 @@ import numpy as np
 
 from benchmarks.reliability import part
 from benchmarks.reliability.part import Row
-from trainers import files
 from trainers.checkpoint_files import Arrays
 from trainers.checkpoint_files import digest
 from trainers.checkpointing import CheckpointStore
+from trainers.utils import files
 
 #: Python tells of these before they are done; of "open" only for writing.
 _EVENTS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate"}
-#: Functions of trainers.files that change something.
+#: Functions of trainers.utils.files that change something.
 CHANGES = ("make_directories", "write", "rename", "force", "remove")
 _KEEP = 2
 _MOST = 999

@@ -19,7 +19,7 @@ from benchmarks.reliability.small_runs import train
 from trainers.checkpoint_files import Arrays
 from trainers.checkpoint_files import digest
 from trainers.checkpoint_files import read_checkpoint
-from trainers.reporting import read_metrics
+from trainers.utils.reporting import read_metrics
 
 STEPS = 40
 TOLERANCE = 1e-5

@@ -27,12 +27,12 @@ from typing import Any
 from keras import ops
 
 from trainers import checkpointing
-from trainers import cli
-from trainers import files
 from trainers import train
 from trainers.configuration import parse_config_flag
 from trainers.evaluation import Evaluator
 from trainers.train_step import TrainStep
+from trainers.utils import cli
+from trainers.utils import files
 
 #: Where a fault can come: a function that is called there, and what it belongs to.
 PLACES: dict[str, tuple[Any, str]] = {

@@ -30,13 +30,13 @@ from trainers.data.decoding import decode_image
 from trainers.data.failures import describe_data_failure
 from trainers.data.image_folder import ImageFolderSource
 from trainers.data.preprocessing_config import PreprocessingConfig
-from trainers.errors import ConfigurationError
-from trainers.errors import DataError
 from trainers.initialization import initialize
 from trainers.keras_archive import load_keras_archive
 from trainers.keras_file import InputSettings
 from trainers.keras_file import load_keras_file
 from trainers.prediction_reader import PredictionReader
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import DataError
 
 MOST_BYTES = 300 * 2**20
 #: What a reader may raise: messages for a person.

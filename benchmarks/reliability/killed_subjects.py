@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from trainers.reporting import read_metrics
+from trainers.utils.reporting import read_metrics
 
 #: Steps between two checkpoints, of all of them.
 INTERVAL = 4

@@ -26,7 +26,7 @@ from benchmarks.reliability.killed_subjects import INTERVAL
 from benchmarks.reliability.killed_subjects import SUBJECTS
 from benchmarks.reliability.killed_subjects import Subject
 from benchmarks.reliability.part import Row
-from trainers.reporting import read_metrics
+from trainers.utils.reporting import read_metrics
 
 #: Kills of each subject.
 KILLS = 25

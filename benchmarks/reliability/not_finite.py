@@ -18,7 +18,7 @@ from benchmarks.reliability.part import Row
 from benchmarks.reliability.small_runs import train
 from trainers.checkpoint_files import checkpoint_steps
 from trainers.checkpoint_files import read_checkpoint
-from trainers.reporting import read_metrics
+from trainers.utils.reporting import read_metrics
 
 STEPS = 24
 LOG_STEPS = 5

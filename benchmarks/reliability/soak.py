@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.reliability import part
 from benchmarks.reliability.part import Row
 from benchmarks.reliability.small_runs import start
-from trainers.reporting import read_metrics
+from trainers.utils.reporting import read_metrics
 
 STEPS = 20_000
 MOST_GROWTH = 0.01

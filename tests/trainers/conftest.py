@@ -13,7 +13,7 @@ else:
     import tensorflow as tf
 
     from tests.trainers.small_runs import Trainer
-    from trainers import files
+    from trainers.utils import files
 
     # Before any test touches a device: only then it is allowed.
     if keras.backend.backend() == "jax":

@@ -4,7 +4,8 @@
 
 POINT is `steps:N`, a little after the N-th block of steps has begun and before the next one;
 `terminate:N`, SIGTERM as that block begins; or `FUNCTION:NAME:N`, at the N-th call of a function
-of `trainers/files.py` whose path has NAME in it. A write is killed when it has written a half.
+of `trainers/utils/files.py` whose path has NAME in it. A write is killed when it has written a
+half.
 """
 
 import os
@@ -14,11 +15,11 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from trainers import cli
-from trainers import files
 from trainers import train
 from trainers.configuration import parse_config_flag
 from trainers.train_step import TrainStep
+from trainers.utils import cli
+from trainers.utils import files
 
 
 def _die() -> None:

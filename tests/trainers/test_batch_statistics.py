@@ -15,8 +15,8 @@ from tests.trainers.step_runs import StepRun
 from tests.trainers.step_runs import linear
 from tokenlearner_keras import create_model
 from tokenlearner_keras.layers.batch_normalization import BatchNormalization
-from trainers.errors import ConfigurationError
 from trainers.state import load_state
+from trainers.utils.errors import ConfigurationError
 
 
 def _convolutional(remat: bool = False) -> keras.Model:

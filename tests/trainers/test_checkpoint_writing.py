@@ -13,8 +13,8 @@ from benchmarks.reliability.deaths import die_at_change
 from tests.trainers import processes
 from tests.trainers.checkpoint_stores import ThreeCheckpoints
 from tests.trainers.checkpoint_stores import small_arrays
-from trainers import files
 from trainers.checkpointing import CheckpointStore
+from trainers.utils import files
 
 #: What the writing of a checkpoint writes, in order.
 FILES = ["arrays.npz", ".partial-manifest.json"]

@@ -7,9 +7,9 @@ import pytest
 from tests.trainers.checkpoint_stores import ThreeCheckpoints
 from tests.trainers.checkpoint_stores import small_arrays
 from tests.trainers.small_runs import assert_same_arrays
-from trainers import files
 from trainers.checkpointing import CheckpointStore
-from trainers.errors import ConfigurationError
+from trainers.utils import files
+from trainers.utils.errors import ConfigurationError
 
 
 def test_round_trip(directory: str) -> None:

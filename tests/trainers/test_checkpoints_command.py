@@ -8,10 +8,10 @@ from absl import flags
 from tests.trainers.checkpoint_stores import small_arrays
 from tests.trainers.processes import ROOT
 from trainers import checkpoints
-from trainers import files
 from trainers.checkpoint_files import digest
 from trainers.checkpointing import CheckpointStore
-from trainers.errors import ConfigurationError
+from trainers.utils import files
+from trainers.utils.errors import ConfigurationError
 
 
 def _list(monkeypatch: pytest.MonkeyPatch, workdir: str | None) -> None:

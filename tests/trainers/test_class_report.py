@@ -16,8 +16,8 @@ from trainers.class_report import check_report
 from trainers.class_report import class_report
 from trainers.class_report import write_report
 from trainers.data.digits import digits_source
-from trainers.errors import ConfigurationError
 from trainers.experiment import make_model_config
+from trainers.utils.errors import ConfigurationError
 from trainers.workdir import make_workdir
 from trainers.workdir import prepare_workdir
 

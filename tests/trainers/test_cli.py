@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from trainers import cli
-from trainers.errors import ConfigurationError
-from trainers.errors import DataError
-from trainers.errors import Interrupted
+from trainers.utils import cli
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import DataError
+from trainers.utils.errors import Interrupted
 
 
 def _raising(error: BaseException) -> Callable[[], None]:

@@ -7,7 +7,7 @@ import pytest
 
 from trainers.cluster import Cluster
 from trainers.cluster import cluster_from_environment
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 TWO = ["a:1", "b:2"]
 

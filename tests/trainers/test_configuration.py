@@ -17,7 +17,7 @@ from trainers.configuration import model_fields
 from trainers.durations import NAMES
 from trainers.durations import UNITS
 from trainers.durations import duration_steps
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 # A valid value of every field that a number does not fit.
 FIELD_VALUES = {

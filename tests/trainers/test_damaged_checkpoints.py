@@ -13,9 +13,9 @@ import pytest
 from benchmarks.reliability.bit_flips import is_noticed
 from tests.trainers.checkpoint_stores import ThreeCheckpoints
 from tests.trainers.checkpoint_stores import small_arrays
-from trainers import files
 from trainers.checkpoint_files import DamagedCheckpointError
 from trainers.checkpointing import CheckpointStore
+from trainers.utils import files
 
 
 def _cut(path: Path) -> None:

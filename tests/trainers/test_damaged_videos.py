@@ -16,9 +16,9 @@ from tests.trainers.small_runs import checkpoint_arrays
 from tests.trainers.small_runs import rows
 from trainers import evaluate
 from trainers import train
-from trainers.errors import ConfigurationError
-from trainers.errors import DataError
-from trainers.reporting import format_metrics
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import DataError
+from trainers.utils.reporting import format_metrics
 
 CONFIG = """
 from ml_collections import ConfigDict

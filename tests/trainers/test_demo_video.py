@@ -12,7 +12,7 @@ from trainers import demo_video
 from trainers.data import freedoom_motion
 from trainers.data.freedoom_motion import MotionOptions
 from trainers.data.freedoom_motion import RenderedClips
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[2]
 FIXTURE = ROOT / "tests" / "fixtures" / "motion_small.npz"

@@ -17,8 +17,8 @@ from trainers import distribution
 from trainers.distribution import describe_strategy
 from trainers.distribution import describe_topology
 from trainers.distribution import make_strategy
-from trainers.errors import ConfigurationError
-from trainers.errors import TrainingError
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import TrainingError
 
 TWO_WORKERS = {
     "cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]},

@@ -17,8 +17,8 @@ from tests.trainers.small_runs import write_images
 from tests.trainers.worker_hosts import ends_of
 from tests.trainers.worker_hosts import error_line
 from tests.trainers.worker_hosts import start_workers
-from trainers.errors import ConfigurationError
 from trainers.step_memory import compiled_memory
+from trainers.utils.errors import ConfigurationError
 
 MEMORY = "memory of a replica's {} step: "
 

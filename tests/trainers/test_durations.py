@@ -3,10 +3,10 @@ from ml_collections import ConfigDict
 
 from trainers.configuration import base_config
 from trainers.durations import duration_steps
-from trainers.errors import ConfigurationError
 from trainers.experiment import Schedule
 from trainers.experiment import check_training
 from trainers.experiment import make_durations
+from trainers.utils.errors import ConfigurationError
 
 
 def _config(**values: float) -> ConfigDict:

@@ -13,9 +13,9 @@ from tests.trainers.backends import ON_JAX
 from tests.trainers.backends import only_on_jax
 from tests.trainers.backends import only_on_tensorflow
 from tests.trainers.processes import ROOT
-from trainers import backend
 from trainers.engines import choice
-from trainers.errors import ConfigurationError
+from trainers.utils import process
+from trainers.utils.errors import ConfigurationError
 
 HERE, OTHER = ("jax", "tensorflow") if ON_JAX else ("tensorflow", "jax")
 
@@ -46,7 +46,7 @@ def _values(*arguments: str) -> flags.FlagValues:
 def test_the_flag_is_read_before_keras_is_imported(
     arguments: list[str], expected: str | None
 ) -> None:
-    assert backend.engine_flag(arguments) == expected
+    assert process.engine_flag(arguments) == expected
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def test_only_a_command_of_ours_decides_by_its_flag(
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
     if before:
         monkeypatch.setenv("KERAS_BACKEND", before)
-    monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: name)
-    backend.choose_backend(argv)
+    monkeypatch.setattr(process.importlib.util, "find_spec", lambda name: name)
+    process.choose_backend(argv)
     assert os.environ["KERAS_BACKEND"] == expected
 
 
@@ -90,10 +90,10 @@ def test_missing_packages_are_one_line(
 ) -> None:
     monkeypatch.setenv("KERAS_BACKEND", keras_backend)
     monkeypatch.setattr(
-        backend.importlib.util, "find_spec", lambda name: None if name == missing else name
+        process.importlib.util, "find_spec", lambda name: None if name == missing else name
     )
     with pytest.raises(SystemExit) as end:
-        backend.choose_backend(["-m", "--workdir=run"])
+        process.choose_backend(["-m", "--workdir=run"])
     assert end.value.code == 2
     assert re.match(f"error: .*{message}.*\n$", capsys.readouterr().err)
 

@@ -31,11 +31,11 @@ from trainers.checkpoint_files import read_checkpoint
 from trainers.checkpoint_files import remove_checkpoint
 from trainers.checkpoint_files import write_checkpoint
 from trainers.data.digits import digits_source
-from trainers.errors import ConfigurationError
-from trainers.errors import DataError
 from trainers.experiment import make_evaluator
 from trainers.experiment import make_preprocessing
-from trainers.reporting import format_metrics
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import DataError
+from trainers.utils.reporting import format_metrics
 from trainers.workdir import read_configuration
 
 Evaluate = Callable[..., Path]

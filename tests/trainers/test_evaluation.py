@@ -16,10 +16,10 @@ from trainers.data.distributed import evaluation_batches
 from trainers.data.preprocessing_config import PreprocessingConfig
 from trainers.data.video_preprocessing import evaluation_views
 from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
-from trainers.errors import ConfigurationError
-from trainers.errors import DataError
 from trainers.evaluation import Evaluator
 from trainers.losses import make_loss
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import DataError
 
 pytestmark = pytest.mark.every_backend
 

@@ -9,10 +9,10 @@ from tests.trainers.small_runs import config_file
 from tests.trainers.small_runs import parse
 from trainers.configuration import base_config
 from trainers.data.in_memory import InMemorySource
-from trainers.errors import ConfigurationError
 from trainers.evaluation_sets import EvaluationSet
 from trainers.evaluation_sets import configured_sets
 from trainers.evaluation_sets import parse_sets
+from trainers.utils.errors import ConfigurationError
 
 FORMS = {
     "test": ("test", "digits", "test", "/data"),

@@ -32,8 +32,6 @@ from trainers.data.normalization import normalize
 from trainers.data.pipeline import evaluation_dataset
 from trainers.data.preprocessing import evaluation_example
 from trainers.data.preprocessing_config import PreprocessingConfig
-from trainers.errors import ConfigurationError
-from trainers.errors import ExportError
 from trainers.formats import requirements
 from trainers.formats import runtime_process
 from trainers.formats.float32 import in_float32
@@ -46,6 +44,8 @@ from trainers.formats.runtime_check import check_in_runtime
 from trainers.formats.runtime_check import relative_difference
 from trainers.formats.saved_model import NORMALIZED
 from trainers.formats.saved_model import SERVING
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import ExportError
 
 Export = Callable[..., Path]
 

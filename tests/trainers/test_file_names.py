@@ -15,7 +15,6 @@ from absl import flags
 from tests.trainers.backends import ON_JAX
 from tests.trainers.small_runs import Trainer
 from trainers import checkpoints
-from trainers import cli
 from trainers import evaluate
 from trainers import export
 from trainers import make_video_records
@@ -24,10 +23,11 @@ from trainers.attention_overlays import picture_name
 from trainers.configuration_arguments import split_sets
 from trainers.data.image_folder import ImageFolderSource
 from trainers.data.video_files import read_frames
-from trainers.errors import ConfigurationError
-from trainers.errors import DataError
 from trainers.initialization import initialize
 from trainers.keras_archive import load_keras_archive
+from trainers.utils import cli
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import DataError
 
 ODD = "2024-05-01T10:30:00 ü,日本🙂 [a]*?{b} %s#@='\"$&;~\\"
 NOT_UTF8 = os.fsdecode(b"caf\xe9")

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from trainers import files
+from trainers.utils import files
 
 
 def test_what_is_written_is_read(directory: str) -> None:

@@ -22,7 +22,7 @@ from tests.trainers.small_runs import rows
 from trainers import evaluate
 from trainers import predict
 from trainers.data.class_folders import split_of_file
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 from trainers.workdir import read_file_splits
 
 Run = Callable[..., str]

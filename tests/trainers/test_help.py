@@ -11,9 +11,9 @@ from absl import app
 from absl import flags
 from ml_collections import ConfigDict
 
-from trainers import cli
 from trainers.configuration import base_config
 from trainers.configuration_help import key_lines
+from trainers.utils import cli
 
 FOLDER = Path(cli.__file__).parent
 COMMANDS = [

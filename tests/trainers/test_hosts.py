@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from trainers.errors import ConfigurationError
-from trainers.errors import DataError
-from trainers.errors import LostHostError
-from trainers.errors import TrainingError
 from trainers.hosts import Hosts
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import DataError
+from trainers.utils.errors import LostHostError
+from trainers.utils.errors import TrainingError
 
 
 class _Network:

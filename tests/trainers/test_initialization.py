@@ -14,9 +14,9 @@ from tests.tokenlearner_keras.goldens import golden_model
 from tests.trainers.small_runs import TINY_MODEL
 from tests.trainers.small_runs import Trainer
 from tests.trainers.small_runs import checkpoint_arrays
-from trainers.errors import ConfigurationError
 from trainers.initialization import check_init_from
 from trainers.initialization import initialize
+from trainers.utils.errors import ConfigurationError
 
 TABLE = "position_embedding/table"
 KERNEL = "encoder_block_0/mlp/hidden/kernel"

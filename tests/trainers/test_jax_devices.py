@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tests.trainers.backends import ON_JAX
-from trainers.errors import ConfigurationError
-from trainers.errors import TrainingError
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import TrainingError
 
 if not ON_JAX:
     pytest.skip("JAX only: TensorFlow's are in test_distribution.py", allow_module_level=True)

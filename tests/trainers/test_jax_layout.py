@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.trainers.backends import ON_JAX
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 if not ON_JAX:
     pytest.skip("JAX only: TensorFlow has strategies", allow_module_level=True)

@@ -12,11 +12,11 @@ import pytest
 from benchmarks.reliability.hostile_models import HOSTILE
 from benchmarks.reliability.hostile_models import write_good
 from benchmarks.reliability.hostile_models import write_hostile
-from trainers.errors import ConfigurationError
 from trainers.initialization import initialize
 from trainers.keras_archive import load_keras_archive
 from trainers.keras_file import InputSettings
 from trainers.keras_file import load_keras_file
+from trainers.utils.errors import ConfigurationError
 
 
 @pytest.fixture(scope="module")

@@ -19,13 +19,13 @@ from tests.trainers.small_runs import rows
 from tests.trainers.video_runs import TRANSFORMER
 from tests.trainers.video_runs import video_config
 from trainers import checkpoints
-from trainers import files
 from trainers.checkpointing import CheckpointStore
-from trainers.errors import ConfigurationError
-from trainers.errors import Interrupted
 from trainers.evaluation import Evaluator
-from trainers.reporting import read_metrics
 from trainers.train_step import TrainStep
+from trainers.utils import files
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import Interrupted
+from trainers.utils.reporting import read_metrics
 
 #: Rows over three steps and checkpoints after two: most kills come in the midst of a row.
 FLAGS = [

@@ -4,8 +4,8 @@ import pytest
 from keras import ops
 
 from tests.trainers.backends import dtype_name
-from trainers.errors import ConfigurationError
 from trainers.losses import make_loss
+from trainers.utils.errors import ConfigurationError
 
 pytestmark = pytest.mark.every_backend
 

@@ -22,8 +22,8 @@ from trainers.data.sources import make_source
 from trainers.data.video_conversion import Conversion
 from trainers.data.video_dataset_files import write_labels
 from trainers.data.video_list import VideoRow
-from trainers.errors import ConfigurationError
-from trainers.errors import DataError
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import DataError
 
 pytest.importorskip("av")
 

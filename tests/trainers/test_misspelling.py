@@ -9,10 +9,10 @@ from tests.trainers.small_runs import config_file
 from tests.trainers.small_runs import parse
 from trainers.best_checkpoint import check_best_metric
 from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
-from trainers.errors import ConfigurationError
 from trainers.experiment import check_optimizer
-from trainers.misspelling import did_you_mean
 from trainers.run_checks import check_steps
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import did_you_mean
 
 #: A flag that there is not, and what was meant.
 FLAGS = {

@@ -8,11 +8,11 @@ from keras import ops
 from ml_collections import ConfigDict
 
 from trainers.configuration import base_config
-from trainers.errors import ConfigurationError
 from trainers.optimization import clip_by_global_norm
 from trainers.optimization import exclude_from_decay
 from trainers.optimization import make_optimizer
 from trainers.optimization import make_schedule
+from trainers.utils.errors import ConfigurationError
 
 pytestmark = pytest.mark.every_backend
 

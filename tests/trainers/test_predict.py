@@ -25,8 +25,8 @@ from trainers.data.digits import digits_source
 from trainers.data.normalization import normalize
 from trainers.data.preprocessing import evaluation_example
 from trainers.data.preprocessing_config import PreprocessingConfig
-from trainers.errors import ConfigurationError
-from trainers.errors import DataError
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import DataError
 
 Predict = Callable[..., str]
 NUM_DIGITS = 6

@@ -23,7 +23,7 @@ from trainers.data.video_files import read_frames
 from trainers.data.video_preprocessing import evaluation_clip
 from trainers.data.video_preprocessing import evaluation_views
 from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
-from trainers.errors import DataError
+from trainers.utils.errors import DataError
 
 pytest.importorskip("av")
 

@@ -7,9 +7,9 @@ import pytest
 from tests.trainers.small_runs import Trainer
 from tests.trainers.small_runs import engine_of
 from tests.trainers.small_runs import rows
-from trainers.errors import ConfigurationError
 from trainers.profiling import StepProfiler
 from trainers.profiling import parse_profile_steps
+from trainers.utils.errors import ConfigurationError
 
 
 @pytest.mark.parametrize("text", ["", "3", "0:2", "4:3", "a:b", "1:2:3", "-1:2", "1-2", "2:"])

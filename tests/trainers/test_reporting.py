@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from trainers import files
-from trainers.reporting import MetricsWriter
-from trainers.reporting import ProgressLine
-from trainers.reporting import format_metrics
-from trainers.reporting import read_metrics
+from trainers.utils import files
+from trainers.utils.reporting import MetricsWriter
+from trainers.utils.reporting import ProgressLine
+from trainers.utils.reporting import format_metrics
+from trainers.utils.reporting import read_metrics
 
 
 @pytest.fixture

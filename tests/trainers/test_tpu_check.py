@@ -24,8 +24,6 @@ from trainers import tpu_check
 from trainers import tpu_compiler
 from trainers import tpu_lowering_tensorflow
 from trainers import train_step
-from trainers.errors import ConfigurationError
-from trainers.errors import TrainingError
 from trainers.tpu_advice import MemoryUse
 from trainers.tpu_advice import advice
 from trainers.tpu_advice import smallest_micro_batches
@@ -38,6 +36,8 @@ from trainers.tpu_topology import GENERATIONS
 from trainers.tpu_topology import GIB
 from trainers.tpu_topology import parse_topology
 from trainers.tpu_topology import slices
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import TrainingError
 
 ROOT = Path(__file__).resolve().parents[2]
 

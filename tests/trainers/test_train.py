@@ -15,12 +15,12 @@ from tests.trainers.small_runs import assert_same_arrays
 from tests.trainers.small_runs import checkpoint_arrays
 from tests.trainers.small_runs import rows
 from trainers.checkpointing import CheckpointStore
-from trainers.errors import ConfigurationError
-from trainers.errors import DataError
-from trainers.errors import TrainingError
 from trainers.evaluation import Evaluator
-from trainers.workdir_lock import LOCK_FILE
-from trainers.workdir_lock import WorkdirLock
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import DataError
+from trainers.utils.errors import TrainingError
+from trainers.utils.lock import LOCK_FILE
+from trainers.utils.lock import WorkdirLock
 
 
 @pytest.mark.slow

@@ -21,10 +21,10 @@ from tests.trainers.step_runs import StepRun
 from tests.trainers.step_runs import linear
 from trainers import train_step
 from trainers.configuration import base_config
-from trainers.errors import ConfigurationError
-from trainers.errors import TrainingError
 from trainers.experiment import check_training
 from trainers.state import load_state
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import TrainingError
 
 
 @pytest.mark.every_backend

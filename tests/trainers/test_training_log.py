@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from trainers.errors import TrainingError
-from trainers.reporting import MetricsWriter
 from trainers.training_log import TrainingLog
+from trainers.utils.errors import TrainingError
+from trainers.utils.reporting import MetricsWriter
 
 #: Sums of four blocks of steps, none of them a round number.
 BLOCKS = [

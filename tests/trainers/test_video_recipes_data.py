@@ -28,10 +28,10 @@ from trainers.data.failures import explain_data_failures
 from trainers.data.order import examples_at_step
 from trainers.data.sources import Source
 from trainers.data.sources import make_source
-from trainers.errors import DataError
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
 from trainers.experiment import make_records
+from trainers.utils.errors import DataError
 
 CONFIGS = Path(__file__).parents[2] / "trainers" / "configs"
 NUM_CLASSES = 3

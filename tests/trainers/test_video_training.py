@@ -22,9 +22,9 @@ from trainers.data.in_memory import InMemorySource
 from trainers.data.in_memory_video import InMemoryVideoSource
 from trainers.data.preprocessing_config import PreprocessingConfig
 from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
-from trainers.errors import ConfigurationError
 from trainers.run_checks import check_labels
 from trainers.run_checks import check_sources
+from trainers.utils.errors import ConfigurationError
 
 
 def _trainer(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 from trainers.view_reduction import make_view_reduction
 
 pytestmark = pytest.mark.every_backend

@@ -10,8 +10,8 @@ import pytest
 from tests.trainers.small_runs import Trainer
 from trainers.configuration import base_config
 from trainers.data.in_memory import InMemorySource
-from trainers.errors import ConfigurationError
 from trainers.experiment import make_model_config
+from trainers.utils.errors import ConfigurationError
 from trainers.workdir import check_same_data
 from trainers.workdir import check_workdir
 from trainers.workdir import make_workdir

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.trainers.processes import ROOT
-from trainers.errors import ConfigurationError
-from trainers.workdir_lock import WorkdirLock
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.lock import WorkdirLock
 
 HOLDER = """
 import sys

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from trainers.errors import ConfigurationError
-from trainers.errors import DataError
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import DataError
 
 
 class ArrayRecordFiles:

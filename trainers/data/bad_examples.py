@@ -27,8 +27,8 @@ import tensorflow as tf
 from trainers.data.bad_examples_file import BadExamplesFile
 from trainers.data.failures import describe_data_failure
 from trainers.data.sources import Source
-from trainers.errors import ConfigurationError
-from trainers.errors import DataError
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import DataError
 
 Element = dict[str, Any]
 #: From the index of an example, () int64, and whatever goes with it, to an element.

@@ -4,7 +4,7 @@ import json
 import threading
 from typing import Any
 
-from trainers import files
+from trainers.utils import files
 
 
 class BadExamplesFile:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from trainers.data.example_preprocessing import Preprocessing
 from trainers.data.example_preprocessing import num_views
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 
 def check_batch_size(batch_size: int, sharers: Mapping[str, int]) -> None:

@@ -9,12 +9,12 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainers import files
-from trainers.data.cache import exclusive
 from trainers.data.sources import SPLITS
 from trainers.data.video_dataset_files import has_shards
-from trainers.errors import ConfigurationError
-from trainers.workdir_lock import WorkdirLock
+from trainers.utils import files
+from trainers.utils.cache import exclusive
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.lock import WorkdirLock
 
 _LABEL_MAP_LOCK = ".labels.lock"
 _REFUSAL = (

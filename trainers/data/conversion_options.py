@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from trainers.data.video_files import FRAMES_PER_SECOND
 from trainers.data.video_files import MIN_SIDE
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from dataclasses import field
 from typing import Any
 
-from trainers import files
-from trainers.errors import ConfigurationError
+from trainers.utils import files
+from trainers.utils.errors import ConfigurationError
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import numpy as np
 
 from trainers.data.in_memory import InMemorySource
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 TRAIN_PART = 0.70
 VALIDATION_PART = 0.15

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainers.data.in_memory import InMemorySource
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 CLASS_NAMES = (
     "mono functional",

@@ -12,7 +12,7 @@ from trainers.data.video_preprocessing import evaluation_views
 from trainers.data.video_preprocessing import is_mirrored
 from trainers.data.video_preprocessing import train_clip
 from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 Preprocessing = PreprocessingConfig | VideoPreprocessingConfig
 

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from trainers.data.decoding import decode_image
 from trainers.data.sources import Source
-from trainers.errors import DataError
+from trainers.utils.errors import DataError
 
 #: What a damaged or missing file can raise. Interruptions, the end of the data and
 #: a lack of memory are no failures of the data.

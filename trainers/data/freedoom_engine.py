@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 # Standing on these inverts, tints or brightens the whole picture for half a minute.
 POWER_UPS = ("InvulnerabilitySphere", "Infrared", "RadSuit", "Berserk", "BlurSphere")

@@ -21,7 +21,7 @@ from trainers.data.in_memory_video import InMemoryVideoSource
 from trainers.data.rendered_arrays import cached_arrays
 from trainers.data.rendered_arrays import render_jobs
 from trainers.data.rendered_arrays import rendered_path
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 SINGLE_LABEL = "freedoom_motion"
 MULTI_LABEL = "freedoom_multilabel"

@@ -7,7 +7,7 @@ from dataclasses import field
 
 from trainers.data.freedoom_options import fingerprint
 from trainers.data.freedoom_options import map_names
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 # Part of the cache key: raise it with every change that alters a rendered byte.
 RENDERER_VERSION = 1

@@ -18,7 +18,7 @@ from trainers.data.freedoom_renderer import split_jobs
 from trainers.data.rendered_arrays import cached_arrays
 from trainers.data.rendered_arrays import render_jobs
 from trainers.data.rendered_arrays import rendered_path
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 NAME = "freedoom_objects"
 KEYS = ("images", "labels", "masks")

@@ -8,8 +8,8 @@ from typing import Any
 
 from keras import ops
 
-from trainers.errors import ConfigurationError
-from trainers.misspelling import did_you_mean
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import did_you_mean
 
 #: kind -> (mean, standard deviation) of each channel, in units of a byte.
 _STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {

@@ -19,7 +19,7 @@ from trainers.data.order import examples_at_step
 from trainers.data.order import shuffled_examples
 from trainers.data.order import step_positions
 from trainers.data.sources import Source
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 __all__ = ["evaluation_dataset", "examples_at_step", "training_dataset"]
 

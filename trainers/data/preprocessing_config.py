@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from trainers.data.randaugment import check_randaugment
-from trainers.errors import ConfigurationError
-from trainers.misspelling import did_you_mean
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import did_you_mean
 
 CROPS = ("inception", "resize_small_crop", "pad", "none")
 INTERPOLATIONS = ("bicubic", "bilinear")

@@ -9,7 +9,7 @@ from functools import partial
 import tensorflow as tf
 
 from trainers.data.image_operations import OPERATIONS
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 #: The magnitude at which every operation has its full strength.
 FULL_MAGNITUDE = 30.0

@@ -16,19 +16,19 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from trainers.data.cache import cache_directory
-from trainers.data.cache import exclusive
-from trainers.data.cache import is_intact
-from trainers.data.cache import replaced_file
-from trainers.data.cache import write_checksum
 from trainers.data.checksum import masked_crc32c
 from trainers.data.checksum import masked_crc32c_if_fast
-from trainers.data.progress import progress_bar
 from trainers.data.record_recovery import FOOTER_LENGTH
 from trainers.data.record_recovery import HEADER_LENGTH
 from trainers.data.record_recovery import lost_at
 from trainers.data.record_recovery import recovered_offsets
-from trainers.errors import DataError
+from trainers.utils.cache import cache_directory
+from trainers.utils.cache import exclusive
+from trainers.utils.cache import is_intact
+from trainers.utils.cache import replaced_file
+from trainers.utils.cache import write_checksum
+from trainers.utils.errors import DataError
+from trainers.utils.reporting import progress_bar
 
 INDEX_VERSION = 2
 PREPARE_AGAIN = "Prepare or copy the file again."

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.data.cache import cache_directory
-from trainers.data.cache import exclusive
-from trainers.data.cache import is_intact
-from trainers.data.cache import replaced_file
-from trainers.data.cache import write_checksum
-from trainers.data.worker_processes import Job
-from trainers.data.worker_processes import default_workers
-from trainers.data.worker_processes import run_jobs
-from trainers.errors import DataError
+from trainers.utils.cache import cache_directory
+from trainers.utils.cache import exclusive
+from trainers.utils.cache import is_intact
+from trainers.utils.cache import replaced_file
+from trainers.utils.cache import write_checksum
+from trainers.utils.errors import DataError
+from trainers.utils.subprocesses import Job
+from trainers.utils.subprocesses import default_workers
+from trainers.utils.subprocesses import run_jobs
 
 Arrays = dict[str, NDArray[Any]]
 

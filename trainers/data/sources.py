@@ -7,8 +7,8 @@ from typing import Protocol
 import tensorflow as tf
 
 from trainers.data.records_config import RecordsConfig
-from trainers.errors import ConfigurationError
-from trainers.misspelling import did_you_mean
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import did_you_mean
 
 SPLITS = ("train", "validation", "test")
 # Of TFDS sources: also what `trainers/data/tfds_splits.py` sets aside for validation.

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 
 def import_tfds() -> Any:

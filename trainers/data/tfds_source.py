@@ -20,8 +20,8 @@ from trainers.data.record_index import RecordFiles
 from trainers.data.tfds_package import import_tfds
 from trainers.data.tfds_splits import RecordRange
 from trainers.data.tfds_splits import plan_splits
-from trainers.errors import ConfigurationError
-from trainers.errors import DataError
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import DataError
 
 PREPARE = (
     'Prepare it with: python -c "import tensorflow_datasets as tfds; tfds.builder('

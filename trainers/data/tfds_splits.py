@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 LARGE = 100_000  # from here on 1 % is enough for choosing a model
 

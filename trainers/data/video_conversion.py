@@ -21,7 +21,6 @@ from dataclasses import asdict
 
 import tensorflow as tf
 
-from trainers import files
 from trainers.data.conversion_options import ConversionOptions
 from trainers.data.conversion_state import ShardResult
 from trainers.data.conversion_state import fingerprint
@@ -32,8 +31,9 @@ from trainers.data.video_example import make_record
 from trainers.data.video_files import read_frames
 from trainers.data.video_list import VideoRow
 from trainers.data.video_list import mark_missing_files
-from trainers.errors import ConfigurationError
-from trainers.errors import DataError
+from trainers.utils import files
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import DataError
 
 
 class Conversion:

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainers import files
-from trainers.errors import ConfigurationError
+from trainers.utils import files
+from trainers.utils.errors import ConfigurationError
 
 DESCRIPTION = "dataset.json"
 LABELS = "labels.txt"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from trainers.data.conversion_options import ConversionOptions
 from trainers.data.records_config import RecordsConfig
 from trainers.data.video_list import VideoRow
-from trainers.errors import DataError
+from trainers.utils.errors import DataError
 
 MAX_BYTES = 2_000_000_000  # a protocol buffer ends at 2 GiB; the rest is for names and labels
 _BYTES_AROUND_A_FRAME = 32  # lengths and types of the messages it lies in

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.errors import ConfigurationError
-from trainers.errors import DataError
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import DataError
 
 FRAMES_PER_SECOND = 25.0
 MIN_SIDE = 256

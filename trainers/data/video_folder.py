@@ -13,12 +13,12 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from trainers import files
 from trainers.data.class_folders import find_class_folders
 from trainers.data.video_files import EXTENSIONS
 from trainers.data.video_files import import_av
 from trainers.data.video_files import read_frames
-from trainers.errors import ConfigurationError
+from trainers.utils import files
+from trainers.utils.errors import ConfigurationError
 
 
 class VideoFolderSource:

@@ -18,8 +18,8 @@ import os
 import re
 from dataclasses import dataclass
 
-from trainers import files
-from trainers.errors import ConfigurationError
+from trainers.utils import files
+from trainers.utils.errors import ConfigurationError
 
 _COLUMNS = {
     "path": ("path", "video_path"),

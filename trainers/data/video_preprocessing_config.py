@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from trainers.data.randaugment import check_randaugment
-from trainers.errors import ConfigurationError
-from trainers.misspelling import did_you_mean
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import did_you_mean
 
 INTERPOLATIONS = ("bicubic", "bilinear")
 SPATIAL_VIEWS = (1, 3)

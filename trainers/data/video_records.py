@@ -13,15 +13,15 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from trainers import files
 from trainers.data.record_index import RecordFiles
 from trainers.data.records_config import RecordsConfig
 from trainers.data.video_dataset_files import SHARD_LAYOUT
 from trainers.data.video_dataset_files import find_shards
 from trainers.data.video_dataset_files import read_description
 from trainers.data.video_dataset_files import read_labels
-from trainers.errors import ConfigurationError
-from trainers.errors import DataError
+from trainers.utils import files
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import DataError
 
 _FILENAME_KEY = "video/filename"
 _CURE = (

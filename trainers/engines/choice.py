@@ -4,10 +4,10 @@ import keras
 import tensorflow as tf
 from absl import flags
 
-from trainers.backend import ENGINES
 from trainers.distribution import STRATEGIES
 from trainers.engines.engine import Engine
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.process import ENGINES
 
 # They belong to the module that calls `define_flags`, and so to its --help.
 flags.disclaim_key_flags()

@@ -13,10 +13,10 @@ from jax.experimental import multihost_utils
 
 from trainers.cluster import Cluster
 from trainers.distribution import check_flags
-from trainers.errors import ConfigurationError
-from trainers.errors import TrainingError
 from trainers.hosts import Hosts
-from trainers.signals import own_signal_handlers
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import TrainingError
+from trainers.utils.signals import own_signal_handlers
 
 _NO_TPU = (
     "No TPU was found for --strategy=tpu or --tpu (JAX sees: {found}). On a TPU VM install "

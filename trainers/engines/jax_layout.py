@@ -11,8 +11,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 from numpy.typing import NDArray
 
-from trainers.errors import ConfigurationError
 from trainers.host_arrays import to_numpy
+from trainers.utils.errors import ConfigurationError
 
 BATCH_AXIS, MODEL_AXIS = "batch", "model"
 #: A batch is cut along both axes: devices that share a copy of the weights work on

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from trainers.train_step import TrainStep

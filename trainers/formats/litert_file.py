@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from trainers.errors import ExportError
 from trainers.formats.metadata import LITERT_NAME
 from trainers.formats.metadata import Metadata
 from trainers.formats.metadata import to_json
@@ -14,6 +13,7 @@ from trainers.formats.saved_model import SERVING
 from trainers.formats.saved_model import Function
 from trainers.formats.saved_model import save_functions
 from trainers.formats.served_model import ServedModel
+from trainers.utils.errors import ExportError
 
 
 def write_litert(

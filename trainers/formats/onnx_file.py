@@ -4,13 +4,13 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from trainers.errors import ExportError
 from trainers.formats.metadata import Metadata
 from trainers.formats.metadata import to_strings
 from trainers.formats.saved_model import Function
 from trainers.formats.saved_model import named_function
 from trainers.formats.saved_model import named_spec
 from trainers.formats.served_model import ServedModel
+from trainers.utils.errors import ExportError
 
 # The oldest that has all operations of these models, for the sake of old runtimes.
 _OPSET = 17

@@ -6,10 +6,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainers import files
-from trainers.errors import ConfigurationError
-from trainers.writable import check_writable
-from trainers.writable import folder_of
+from trainers.utils import files
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.files import check_writable
+from trainers.utils.files import folder_of
 
 
 def check_output(path: str | None) -> None:

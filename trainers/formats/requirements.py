@@ -2,7 +2,7 @@
 
 import importlib.util
 
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 #: format -> modules that write it, or read it in the check.
 REQUIREMENTS: dict[str, tuple[str, ...]] = {

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.errors import ExportError
+from trainers.utils.errors import ExportError
 
 #: Largest difference of an answer, relative to the largest of its logits.
 TOLERANCE = 1e-4

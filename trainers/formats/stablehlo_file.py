@@ -10,9 +10,9 @@ from pathlib import Path
 import tensorflow as tf
 
 from trainers.data.normalization import channel_statistics
-from trainers.errors import ConfigurationError
-from trainers.errors import ExportError
 from trainers.formats.served_model import ServedModel
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import ExportError
 
 _ROOT = Path(__file__).resolve().parents[2]
 

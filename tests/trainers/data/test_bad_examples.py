@@ -20,8 +20,8 @@ from trainers.data.order import examples_at_step
 from trainers.data.order import shuffled_examples
 from trainers.data.order import step_positions
 from trainers.data.video_records import VideoRecordsSource
-from trainers.errors import ConfigurationError
-from trainers.errors import DataError
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import DataError
 
 NUM_VIDEOS = 12
 BAD = (3, 4, 11)

@@ -19,7 +19,7 @@ from trainers.data.pipeline import evaluation_dataset
 from trainers.data.pipeline import examples_at_step
 from trainers.data.pipeline import training_dataset
 from trainers.data.preprocessing_config import PreprocessingConfig
-from trainers.errors import DataError
+from trainers.utils.errors import DataError
 
 CONFIG = PreprocessingConfig((16, 16))
 

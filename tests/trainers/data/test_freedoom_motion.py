@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from trainers.data import freedoom_motion
-from trainers.data.cache import checksum_path
 from trainers.data.freedoom_motion import cache_path
 from trainers.data.freedoom_motion import freedoom_motion_source
 from trainers.data.freedoom_motion import load_freedoom_motion
@@ -25,7 +24,8 @@ from trainers.data.freedoom_motion_renderer import split_jobs
 from trainers.data.freedoom_walk import FreedoomWalk
 from trainers.data.freedoom_walk import expected_path
 from trainers.data.sources import make_source
-from trainers.errors import ConfigurationError
+from trainers.utils.cache import checksum_path
+from trainers.utils.errors import ConfigurationError
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "motion_small.npz"
 SMALL_SPLITS = {"train": MotionSplit(("MAP02", "MAP11"), 9)}

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from trainers.data import freedoom_objects
-from trainers.data.cache import checksum_path
 from trainers.data.freedoom_objects import cache_path
 from trainers.data.freedoom_objects import load_freedoom_objects
 from trainers.data.freedoom_objects import render_split
@@ -18,7 +17,8 @@ from trainers.data.freedoom_options import SplitOptions
 from trainers.data.freedoom_renderer import RenderJob
 from trainers.data.freedoom_renderer import render_map
 from trainers.data.freedoom_renderer import split_jobs
-from trainers.errors import ConfigurationError
+from trainers.utils.cache import checksum_path
+from trainers.utils.errors import ConfigurationError
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "freedoom_small.npz"
 SMALL = FreedoomOptions(image_size=32, splits={"train": SplitOptions(("MAP01", "MAP02"), 2)})

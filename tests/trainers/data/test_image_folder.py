@@ -14,8 +14,8 @@ from trainers.data.class_folders import split_of_file
 from trainers.data.image_folder import ImageFolderSource
 from trainers.data.sources import SPLITS
 from trainers.data.sources import make_source
-from trainers.errors import ConfigurationError
 from trainers.prediction_inputs import find_inputs
+from trainers.utils.errors import ConfigurationError
 
 
 def write_images(folder: Path, count: int, first: int = 0) -> None:

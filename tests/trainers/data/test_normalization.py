@@ -6,7 +6,7 @@ from tests.trainers.backends import dtype_name
 from trainers.data.normalization import NORMALIZATIONS
 from trainers.data.normalization import check_normalization
 from trainers.data.normalization import normalize
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 pytestmark = pytest.mark.every_backend
 

@@ -10,7 +10,7 @@ from trainers.data.pipeline import evaluation_dataset
 from trainers.data.pipeline import examples_at_step
 from trainers.data.pipeline import training_dataset
 from trainers.data.preprocessing_config import PreprocessingConfig
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 pytestmark = pytest.mark.every_backend
 

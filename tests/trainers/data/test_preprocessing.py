@@ -9,7 +9,7 @@ from trainers.data.preprocessing import evaluation_example
 from trainers.data.preprocessing import train_example
 from trainers.data.preprocessing_config import CROPS
 from trainers.data.preprocessing_config import PreprocessingConfig
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 
 def _trainer(

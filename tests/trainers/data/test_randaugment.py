@@ -6,7 +6,7 @@ from tests.trainers.data.fake_source import photograph
 from trainers.data.image_operations import OPERATIONS
 from trainers.data.randaugment import apply_operation
 from trainers.data.randaugment import randaugment
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 pytestmark = pytest.mark.every_backend
 

@@ -16,7 +16,7 @@ from trainers.data.checksum import masked_crc32c
 from trainers.data.checksum import masked_crc32c_if_fast
 from trainers.data.record_index import RecordFiles
 from trainers.data.record_index import scan_offsets
-from trainers.errors import DataError
+from trainers.utils.errors import DataError
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from benchmarks.reliability.damaged_shards import OF_FILES
 from benchmarks.reliability.damaged_shards import WITHOUT_TRACE
 from benchmarks.reliability.damaged_shards import frame
 from trainers.data.record_index import RecordFiles
-from trainers.errors import DataError
+from trainers.utils.errors import DataError
 
 COUNT = 5
 RECORDS = [bytes([number]) * (40 + number) for number in range(COUNT)]

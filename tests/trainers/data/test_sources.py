@@ -13,7 +13,7 @@ from trainers.data.elpv import split_indexes
 from trainers.data.in_memory import InMemorySource
 from trainers.data.sources import SPLITS
 from trainers.data.sources import make_source
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 
 def read_all(source: object) -> list[dict[str, np.ndarray]]:

@@ -6,7 +6,7 @@ import types
 import pytest
 
 from trainers.data.tfds_package import import_tfds
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 
 def test_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:

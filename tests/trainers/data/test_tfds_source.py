@@ -15,7 +15,7 @@ from trainers.data.sources import make_source
 from trainers.data.tfds_source import TfdsSource
 from trainers.data.tfds_splits import RecordRange
 from trainers.data.tfds_splits import plan_splits
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 tfds = pytest.importorskip("tensorflow_datasets")
 

@@ -7,7 +7,7 @@ import pytest
 from trainers.data.video_dataset_files import Description
 from trainers.data.video_dataset_files import read_description
 from trainers.data.video_dataset_files import read_labels
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 
 @pytest.mark.parametrize(

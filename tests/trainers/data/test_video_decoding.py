@@ -15,7 +15,7 @@ from trainers.data.video_decoding import decode_frames
 from trainers.data.video_decoding import video_length
 from trainers.data.video_preprocessing import train_clip
 from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
-from trainers.errors import DataError
+from trainers.utils.errors import DataError
 
 # Every clip shows every frame.
 CONFIG = VideoPreprocessingConfig((16, 16), 5, stride=1, min_resize=16)

@@ -8,7 +8,7 @@ from trainers.data import video_example
 from trainers.data.conversion_options import ConversionOptions
 from trainers.data.video_example import make_record
 from trainers.data.video_list import VideoRow
-from trainers.errors import DataError
+from trainers.utils.errors import DataError
 
 
 def test_a_record_has_the_same_bytes_each_time() -> None:

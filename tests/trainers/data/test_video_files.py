@@ -15,8 +15,8 @@ from trainers.data import video_files
 from trainers.data.video_files import read_frames
 from trainers.data.video_files import resized_size
 from trainers.data.video_files import upright
-from trainers.errors import ConfigurationError
-from trainers.errors import DataError
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import DataError
 
 av = pytest.importorskip("av")
 

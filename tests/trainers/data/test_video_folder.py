@@ -9,8 +9,8 @@ from trainers.data.bad_examples import BadExamples
 from trainers.data.failures import explain_data_failures
 from trainers.data.sources import SPLITS
 from trainers.data.sources import make_source
-from trainers.errors import ConfigurationError
-from trainers.errors import DataError
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import DataError
 
 pytest.importorskip("av")
 

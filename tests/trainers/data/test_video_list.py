@@ -7,7 +7,7 @@ import pytest
 
 from trainers.data.video_list import mark_missing_files
 from trainers.data.video_list import read_video_list
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 
 def test_paths_and_columns_of_a_list(tmp_path: Path) -> None:

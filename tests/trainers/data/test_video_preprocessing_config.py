@@ -1,7 +1,7 @@
 import pytest
 
 from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
-from trainers.errors import ConfigurationError
+from trainers.utils.errors import ConfigurationError
 
 
 def test_lists_of_a_configuration_file_are_accepted() -> None:

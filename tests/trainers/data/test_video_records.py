@@ -26,8 +26,8 @@ from trainers.data.records_config import RecordsConfig
 from trainers.data.sources import SPLITS
 from trainers.data.sources import make_source
 from trainers.data.video_records import VideoRecordsSource
-from trainers.errors import ConfigurationError
-from trainers.errors import DataError
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import DataError
 
 SEVERAL = RecordsConfig(multi_label=True)
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from trainers.data.worker_processes import Job
-from trainers.data.worker_processes import default_workers
-from trainers.data.worker_processes import run_jobs
-from trainers.errors import DataError
+from trainers.utils.errors import DataError
+from trainers.utils.subprocesses import Job
+from trainers.utils.subprocesses import default_workers
+from trainers.utils.subprocesses import run_jobs
 
 
 def test_failure_shows_the_end_of_the_output() -> None:

@@ -1,9 +1,12 @@
 """What a run tells: metrics.jsonl, TensorBoard and a live progress line."""
 
+import contextlib
 import json
 import struct
 import sys
 import time
+import warnings
+from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,8 +18,8 @@ from rich.progress import TextColumn
 from rich.progress import TimeElapsedColumn
 from rich.progress import TimeRemainingColumn
 
-from trainers import files
-from trainers.files import AnyPath
+from trainers.utils import files
+from trainers.utils.files import AnyPath
 
 
 class MetricsWriter:
@@ -191,3 +194,71 @@ def format_metrics(metrics: dict[str, float]) -> str:
 def say_to_stderr(text: str) -> None:
     """Prints a warning for a person, apart from the results on stdout."""
     print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def progress_bar(description: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
+    """Shows a bar on a terminal, a line about every ten seconds elsewhere.
+
+    Args:
+        description: the words before the numbers.
+        total: how many there are to do.
+        done: how many of them are done already.
+
+    Yields:
+        A function to call after each; any thread may.
+    """
+    try:
+        from rich.console import Console
+        from rich.progress import MofNCompleteColumn
+        from rich.progress import Progress
+        from rich.progress import TimeElapsedColumn
+    except ImportError:
+        yield _PlainLines(description, total, done).advance
+        return
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _PlainLines(description, total, done).advance
+        return
+    columns = (
+        *Progress.get_default_columns(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(description, total=total, completed=done)
+        yield lambda: progress.advance(task)
+
+
+class _PlainLines:
+    """Progress for logs: few lines, each complete."""
+
+    seconds_between_lines = 10.0
+
+    def __init__(self, description: str, total: int, done: int) -> None:
+        self._description = description
+        self._total = total
+        self._done = done
+        self._last_line = time.monotonic()
+        self._write()
+
+    def advance(self) -> None:
+        self._done += 1
+        waited = time.monotonic() - self._last_line
+        if self._done == self._total or waited >= self.seconds_between_lines:
+            self._write()
+
+    def _write(self) -> None:
+        self._last_line = time.monotonic()
+        line = f"{self._description}: {self._done} of {self._total}"
+        print(line, file=sys.stderr, flush=True)
+
+
+def show_warnings_plainly() -> None:
+    """Prints Python warnings in one line, without file and source line."""
+
+    def show(message: Any, *details: Any, **options: Any) -> str:
+        del details, options
+        return f"warning: {message}\n"
+
+    warnings.formatwarning = show

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 from typing import IO
 
-from trainers import files
-from trainers.errors import ConfigurationError
+from trainers.utils import files
+from trainers.utils.errors import ConfigurationError
 
 LOCK_FILE = "run.lock"
 _TRAINING = (

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from trainers.data.progress import progress_bar
-from trainers.errors import DataError
+from trainers.utils.errors import DataError
+from trainers.utils.reporting import progress_bar
 
 MAXIMUM_WORKERS = 8
 POLL_SECONDS = 0.02

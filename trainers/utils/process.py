@@ -1,5 +1,6 @@
-"""The backend of Keras for one of our commands, chosen before Keras is imported."""
+"""Chooses the backend of Keras as a command starts, and ends its process."""
 
+import atexit
 import importlib.util
 import os
 import sys
@@ -9,7 +10,7 @@ from typing import NoReturn
 
 ENGINES = ("tensorflow", "jax")
 
-_STATUS_WRONG_USAGE = 2  # of trainers.cli, which imports more than may be there
+_STATUS_WRONG_USAGE = 2  # of trainers.utils.cli, which imports more than may be there
 
 _MISSING = {
     "jax": (
@@ -69,3 +70,27 @@ def _check_installed(backend: str) -> None:
 def _refuse(message: str) -> NoReturn:
     print(f"error: {message}", file=sys.stderr, flush=True)
     raise SystemExit(_STATUS_WRONG_USAGE)
+
+
+_statuses: list[int] = []
+
+
+def end_with(status: int) -> None:
+    """Sets the exit status of the process if it runs a command, `python -m trainers.NAME`."""
+    specification = getattr(sys.modules["__main__"], "__spec__", None)
+    name = specification.name if specification else ""
+    if name.startswith("trainers."):
+        _statuses.append(status)
+
+
+# A live tf.data pipeline may call Python while the interpreter shuts down, which then hangs.
+@atexit.register
+def _end() -> None:
+    if _statuses:
+        for stream in (sys.stdout, sys.stderr):
+            # A pipe may be closed by whoever read it.
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                pass
+        os._exit(_statuses[-1])

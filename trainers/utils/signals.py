@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from trainers.errors import Interrupted
+from trainers.utils.errors import Interrupted
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 #: Seconds after which a signal whose exception was dropped comes once more.

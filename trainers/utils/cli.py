@@ -12,17 +12,17 @@ from typing import NoReturn
 from absl import app
 from absl import flags
 
-from trainers import ending
-from trainers import files
-from trainers.errors import ConfigurationError
-from trainers.errors import DataError
-from trainers.errors import ExportError
-from trainers.errors import Interrupted
-from trainers.errors import LostHostError
-from trainers.errors import TrainingError
-from trainers.misspelling import did_you_mean
-from trainers.misspelling import near_names
-from trainers.os_errors import explain_os_error
+from trainers.utils import files
+from trainers.utils import process
+from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import DataError
+from trainers.utils.errors import ExportError
+from trainers.utils.errors import Interrupted
+from trainers.utils.errors import LostHostError
+from trainers.utils.errors import TrainingError
+from trainers.utils.errors import did_you_mean
+from trainers.utils.errors import explain_os_error
+from trainers.utils.errors import near_names
 
 # Flags that `define_path` defines belong to the module that calls it.
 flags.disclaim_key_flags()
@@ -49,7 +49,7 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], None]) -> NoRetur
             _check_utf8(argv[1:])
             parse(["--help" if argument == "-h" else argument for argument in argv])
         except SystemExit:  # of a flag that asks for help, to which absl gives the status 1
-            ending.end_with(0)
+            process.end_with(0)
             raise SystemExit(0) from None
         except (flags.Error, ConfigurationError) as error:
             _fail(str(error), STATUS_WRONG_USAGE)
@@ -57,12 +57,12 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], None]) -> NoRetur
 
     def guarded(argv: list[str]) -> None:
         del argv
-        ending.end_with(STATUS_FAILED)  # of an error that is not known below
+        process.end_with(STATUS_FAILED)  # of an error that is not known below
         try:
             main()
-            ending.end_with(0)
+            process.end_with(0)
         except SystemExit as end:
-            ending.end_with(end.code if isinstance(end.code, int) else int(end.code is not None))
+            process.end_with(end.code if isinstance(end.code, int) else int(end.code is not None))
             raise
         except ConfigurationError as error:
             _fail(str(error), STATUS_WRONG_USAGE)
@@ -165,5 +165,5 @@ def _fail(message: str, status: int, at_once: bool = False) -> NoReturn:
     if at_once:
         sys.stdout.flush()
         os._exit(status)
-    ending.end_with(status)
+    process.end_with(status)
     raise SystemExit(status)
