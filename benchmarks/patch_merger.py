@@ -75,7 +75,7 @@ if __name__ == "__main__":
     # Not above: the trainer's flags would be those of whoever imports this file.
     from trainers import experiment
     from trainers import train
-    from trainers.configuration import parse_config_flag
+    from trainers.configuration.configuration import parse_config_flag
     from trainers.utils import cli
 
     cli.run(main, parse_config_flag)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import tokenlearner_keras as tk
 from tokenlearner_keras.layers.frame_sampling import FrameSampling
-from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
+from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.prediction_reader import ReadFile
 from trainers.prediction_rows import Prediction
 from trainers.predictor import Predictor

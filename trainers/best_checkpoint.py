@@ -5,18 +5,10 @@ import math
 from trainers.checkpoint_files import DamagedCheckpointError
 from trainers.checkpoint_files import checkpoint_steps
 from trainers.checkpoint_files import read_manifest
+from trainers.configuration.checks import BEST_METRICS
+from trainers.configuration.checks import check_best_metric
 from trainers.utils.errors import ConfigurationError
-from trainers.utils.errors import did_you_mean
 from trainers.utils.files import AnyPath
-
-#: Metrics that can choose the best checkpoint, and whether more of them is better.
-BEST_METRICS = {
-    "accuracy": True,
-    "top5_accuracy": True,
-    "mean_class_accuracy": True,
-    "mean_average_precision": True,
-    "loss": False,
-}
 
 
 class BestCheckpoint:
@@ -92,30 +84,3 @@ class BestCheckpoint:
         if not math.isfinite(value):
             return -math.inf
         return value if BEST_METRICS[self.metric] else -value
-
-
-def check_best_metric(name: str | None, multi_label: bool | None = None) -> None:
-    """Checks `keep_best_metric` of a configuration.
-
-    Args:
-        name: The metric; None keeps no best checkpoint.
-        multi_label: Whether evaluations are those of examples with any number of labels.
-            None allows the metrics of both kinds.
-
-    Raises:
-        ConfigurationError: If it is neither None nor one of `BEST_METRICS`, or no evaluation
-            has it.
-    """
-    if name is not None and name not in BEST_METRICS:
-        raise ConfigurationError(
-            f"keep_best_metric must be one of {', '.join(BEST_METRICS)}, or None. Received: "
-            f"{name!r}.{did_you_mean(name, BEST_METRICS)}"
-        )
-    if name in (None, "loss") or multi_label is None:
-        return
-    if (name == "mean_average_precision") != multi_label:
-        cure = "mean_average_precision" if multi_label else "accuracy or mean_class_accuracy"
-        raise ConfigurationError(
-            f"keep_best_metric={name!r} is not among the metrics of an evaluation with "
-            f"data.multi_label={multi_label}. Choose {cure}, or loss."
-        )

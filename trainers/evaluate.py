@@ -25,7 +25,8 @@ from trainers.class_report import check_report
 from trainers.class_report import class_report
 from trainers.class_report import ranking_report
 from trainers.class_report import write_report
-from trainers.data.bad_examples import check_limit
+from trainers.configuration.checks import check_limit
+from trainers.configuration.schedule import NO_TRAINING
 from trainers.data.example_preprocessing import check_kind
 from trainers.data.sources import Source
 from trainers.data.sources import has_several_labels
@@ -36,7 +37,6 @@ from trainers.evaluation import Evaluator
 from trainers.evaluation_sets import EvaluationSet
 from trainers.evaluation_sets import configured_sets
 from trainers.evaluation_sets import parse_sets
-from trainers.experiment import NO_TRAINING
 from trainers.experiment import make_evaluator
 from trainers.experiment import make_model
 from trainers.experiment import make_preprocessing

@@ -19,8 +19,8 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
-from trainers.configuration_arguments import split_sets
-from trainers.data.records_config import RecordsConfig
+from trainers.configuration.data_options import RecordsConfig
+from trainers.configuration.flags import split_sets
 from trainers.data.sources import Source
 from trainers.data.sources import check_source
 from trainers.data.sources import make_source

@@ -1,22 +1,17 @@
 """Builds the parts of an experiment from its configuration."""
 
-import dataclasses
-import math
-
 import keras
 from ml_collections import ConfigDict
 
 from tokenlearner_keras.models.model_names import ModelConfig
 from tokenlearner_keras.models.model_names import model_config
 from tokenlearner_keras.models.vision_transformer import build_model
-from trainers.average_precision import check_average_precision
-from trainers.configuration import model_fields
-from trainers.data.bad_examples import check_limit
+from trainers.configuration.configuration import model_fields
+from trainers.configuration.data_options import PreprocessingConfig
+from trainers.configuration.data_options import RecordsConfig
+from trainers.configuration.data_options import VideoPreprocessingConfig
+from trainers.configuration.schedule import Schedule
 from trainers.data.example_preprocessing import Preprocessing
-from trainers.data.preprocessing_config import PreprocessingConfig
-from trainers.data.records_config import RecordsConfig
-from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
-from trainers.durations import duration_steps
 from trainers.engines.engine import Engine
 from trainers.evaluation import Evaluator
 from trainers.losses import make_loss
@@ -26,68 +21,7 @@ from trainers.optimization import make_optimizer
 from trainers.optimization import make_schedule
 from trainers.train_step import TrainStep
 from trainers.utils.errors import ConfigurationError
-from trainers.utils.errors import did_you_mean
 from trainers.view_reduction import make_view_reduction
-
-DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
-
-
-@dataclasses.dataclass(frozen=True)
-class Schedule:
-    """Durations in steps.
-
-    Attributes:
-        total: Length of the training.
-        warmup: Steps of the learning rate's warm-up.
-        log: Steps between rows of training metrics.
-        evaluate: Steps between evaluations; 0: only after the last step.
-        checkpoint: Steps between checkpoints; 0: only after the last step.
-    """
-
-    total: int
-    warmup: int
-    log: int
-    evaluate: int
-    checkpoint: int
-
-    def steps_to_event(self, step: int, limit: int) -> int:
-        """Returns the steps from `step` to the next event, at most `limit`."""
-        intervals = (self.log, self.evaluate, self.checkpoint)
-        gaps = [interval - step % interval for interval in intervals if interval]
-        return max(1, min(limit, self.total - step, *gaps))
-
-    def due(self, step: int, interval: int) -> bool:
-        """Whether an interval ends at this step; all end at the last one."""
-        return step == self.total or (interval > 0 and step % interval == 0)
-
-
-#: For a model that takes no step. Nothing but the learning rate depends on durations, and
-#: in a compiled step they are numbers, which change nothing else of it.
-NO_TRAINING = Schedule(total=1, warmup=0, log=1, evaluate=0, checkpoint=0)
-
-
-def make_durations(config: ConfigDict, num_examples: int) -> Schedule:
-    """Returns the durations of a configuration in steps.
-
-    Raises:
-        ConfigurationError: If a duration is missing or wrong.
-    """
-    total = duration_steps(config, "total", num_examples=num_examples)
-    if total < 1:
-        raise ConfigurationError(
-            "total_steps, total_epochs or total_examples: the training must last at least one "
-            "step. Received: 0."
-        )
-    defaults = {"warmup": 0, "log": max(1, total // 100), "eval": 0, "checkpoint": 0}
-    steps = {
-        name: duration_steps(
-            config, name, num_examples=num_examples, total_steps=total, default=default
-        )
-        for name, default in defaults.items()
-    }
-    return Schedule(
-        total, steps["warmup"], max(1, steps["log"]), steps["eval"], steps["checkpoint"]
-    )
 
 
 def make_model_config(config: ConfigDict, num_classes: int) -> ModelConfig:
@@ -205,54 +139,6 @@ def make_evaluator(
         view_reduction=make_view_reduction(config.video.view_reduction, config.loss),
         max_bad_examples=config.data.max_bad_examples,
     )
-
-
-def check_training(config: ConfigDict) -> None:
-    """Checks the settings of the training that need neither data nor devices.
-
-    Raises:
-        ConfigurationError: If a value is out of range, with the value and the range.
-    """
-    for name in (
-        "batch_size",
-        "gradient_accumulation_steps",
-        "steps_per_loop",
-        "keep_checkpoints",
-    ):
-        if config[name] < 1:
-            raise ConfigurationError(f"{name} must be at least 1. Received: {config[name]}.")
-    if not 0 <= config.seed < 2**32:
-        raise ConfigurationError(f"seed must be in [0, 2**32). Received: {config.seed}.")
-    if config.dtype_policy not in DTYPE_POLICIES:
-        raise ConfigurationError(
-            f"dtype_policy must be one of {', '.join(DTYPE_POLICIES)}. Received: "
-            f"{config.dtype_policy!r}.{did_you_mean(config.dtype_policy, DTYPE_POLICIES)}"
-        )
-    if config.dtype_policy == "mixed_float16":
-        raise ConfigurationError(
-            "dtype_policy mixed_float16 needs loss scaling, which the trainer does not do. "
-            "Use mixed_bfloat16."
-        )
-    if config.ema_decay is not None and not 0 < config.ema_decay < 1:
-        raise ConfigurationError(
-            f"ema_decay must be between 0 and 1. Received: {config.ema_decay}."
-        )
-    make_loss(config.loss, config.label_smoothing)
-    check_limit(config.data.max_bad_examples)
-    if config.data.multi_label and config.loss != "sigmoid":
-        raise ConfigurationError(
-            "data.multi_label=True needs a loss for several labels at once: loss='sigmoid'. "
-            f"Received loss={config.loss!r}."
-        )
-    if config.data.multi_label:
-        check_average_precision()
-    if not 0 <= config.data.mixup_alpha < math.inf:
-        raise ConfigurationError(
-            f"data.mixup_alpha must be a number of at least 0. Received: {config.data.mixup_alpha}."
-        )
-    # The number of examples does not matter for what can be wrong with the units; with many,
-    # epochs might seem to be too many.
-    make_durations(config, num_examples=1)
 
 
 def check_optimizer(config: ConfigDict) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 import tensorflow as tf
 from absl import flags
 
-from trainers.configuration import base_config
+from trainers.configuration.configuration import base_config
 from trainers.data.example_preprocessing import check_kind
 from trainers.data.sources import Source
 from trainers.data.sources import make_source

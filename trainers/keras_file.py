@@ -8,10 +8,10 @@ from typing import Any
 import keras
 
 import tokenlearner_keras as tk
+from trainers.configuration.checks import check_normalization
+from trainers.configuration.data_options import PreprocessingConfig
+from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.example_preprocessing import Preprocessing
-from trainers.data.normalization import check_normalization
-from trainers.data.preprocessing_config import PreprocessingConfig
-from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
 from trainers.keras_archive import load_keras_archive
 from trainers.trained_model import TrainedModel
 from trainers.trained_model import choose_class_names

@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from trainers.data.normalization import NORMALIZATIONS
+from trainers.configuration.checks import NORMALIZATIONS
 from trainers.keras_file import InputSettings
 from trainers.utils import cli
 from trainers.utils.errors import ConfigurationError

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.example_preprocessing import Preprocessing
 from trainers.data.example_preprocessing import evaluation_input
 from trainers.data.failures import plain_reason
@@ -21,7 +22,6 @@ from trainers.data.video_files import EXTENSIONS as VIDEO_EXTENSIONS
 from trainers.data.video_files import FRAMES_PER_SECOND
 from trainers.data.video_files import MIN_SIDE
 from trainers.data.video_files import read_frames
-from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
 from trainers.utils import files
 from trainers.utils.errors import DataError
 from trainers.utils.subprocesses import default_workers

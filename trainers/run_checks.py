@@ -8,22 +8,24 @@ from ml_collections import ConfigDict
 
 from tokenlearner_keras import count_macs
 from tokenlearner_keras.models.model_names import ModelConfig
-from trainers.best_checkpoint import check_best_metric
+from trainers.average_precision import check_average_precision
 from trainers.checkpoint_files import checkpoint_steps
+from trainers.configuration.checks import check_best_metric
+from trainers.configuration.checks import check_normalization
+from trainers.configuration.checks import check_training
+from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.example_preprocessing import Preprocessing
 from trainers.data.example_preprocessing import check_kind
-from trainers.data.normalization import check_normalization
 from trainers.data.sources import Source
 from trainers.data.sources import check_source
 from trainers.data.sources import has_several_labels
 from trainers.data.sources import several_labels
-from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
 from trainers.engines.choice import check_backend
 from trainers.evaluation_sets import configured_sets
-from trainers.experiment import check_training
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
 from trainers.initialization import check_init_from
+from trainers.losses import make_loss
 from trainers.metrics import TOP_K
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
@@ -69,6 +71,9 @@ def check_steps(config: ConfigDict) -> ModelConfig:
     """
     check_backend()
     check_training(config)
+    make_loss(config.loss, config.label_smoothing)
+    if config.data.multi_label:
+        check_average_precision()
     model_config = make_model_config(config, 2)
     make_preprocessing(config, model_config)
     clips = model_config.num_frames is not None

@@ -28,7 +28,7 @@ from collections.abc import Callable
 from absl import flags
 from ml_collections import ConfigDict
 
-from trainers.configuration import parse_config_flag
+from trainers.configuration.configuration import parse_config_flag
 from trainers.data.sources import make_source
 from trainers.engines.choice import check_backend
 from trainers.engines.choice import define_axis_flags

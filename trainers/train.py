@@ -26,7 +26,9 @@ from ml_collections import ConfigDict
 from tokenlearner_keras.models.model_names import ModelConfig
 from trainers.averaged_weights import averaged_weights
 from trainers.checkpointing import CheckpointStore
-from trainers.configuration import parse_config_flag
+from trainers.configuration.configuration import parse_config_flag
+from trainers.configuration.schedule import Schedule
+from trainers.configuration.schedule import make_durations
 from trainers.data.bad_examples import BadExamples
 from trainers.data.bad_examples_file import BadExamplesFile
 from trainers.data.distributed import training_batches
@@ -43,9 +45,7 @@ from trainers.engines.choice import define_flags as define_engine_flags
 from trainers.engines.choice import make_engine
 from trainers.engines.engine import Engine
 from trainers.evaluation_sets import configured_sets
-from trainers.experiment import Schedule
 from trainers.experiment import check_optimizer
-from trainers.experiment import make_durations
 from trainers.experiment import make_evaluator
 from trainers.experiment import make_learning_rate
 from trainers.experiment import make_model

@@ -8,10 +8,10 @@ import keras
 from trainers.averaged_weights import put_averages
 from trainers.checkpoint_files import Arrays
 from trainers.checkpointing import CheckpointStore
+from trainers.configuration.data_options import VideoPreprocessingConfig
+from trainers.configuration.schedule import NO_TRAINING
 from trainers.data.example_preprocessing import Preprocessing
 from trainers.data.video_dataset_files import read_label_file
-from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
-from trainers.experiment import NO_TRAINING
 from trainers.experiment import make_model
 from trainers.experiment import make_preprocessing
 from trainers.state import load_state

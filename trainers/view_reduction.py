@@ -6,7 +6,7 @@ from typing import Any
 
 from keras import ops
 
-from trainers.data.video_preprocessing_config import VIEW_REDUCTIONS
+from trainers.configuration.data_options import VIEW_REDUCTIONS
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import did_you_mean
 

@@ -16,12 +16,12 @@ from ml_collections import ConfigDict
 
 from tokenlearner_keras.models.model_names import ModelConfig
 from tokenlearner_keras.models.model_names import config_class
-from trainers.configuration import base_config
-from trainers.configuration import complete_config
+from trainers.configuration.configuration import base_config
+from trainers.configuration.configuration import complete_config
+from trainers.configuration.schedule import NAMES as DURATION_NAMES
+from trainers.configuration.schedule import UNITS as DURATION_UNITS
 from trainers.data.sources import SPLITS
 from trainers.data.sources import Source
-from trainers.durations import NAMES as DURATION_NAMES
-from trainers.durations import UNITS as DURATION_UNITS
 from trainers.host_arrays import make_whole
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError

@@ -14,7 +14,7 @@ from absl import flags
 import trainers.train  # defines the flags of the command
 from benchmarks.reliability.random_configurations import Change
 from benchmarks.reliability.random_configurations import Setting
-from trainers.configuration import parse_config_flag
+from trainers.configuration.configuration import parse_config_flag
 from trainers.experiment import check_optimizer
 from trainers.profiling import parse_profile_steps
 from trainers.run_checks import check_configuration

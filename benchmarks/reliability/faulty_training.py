@@ -28,7 +28,7 @@ from keras import ops
 
 from trainers import checkpointing
 from trainers import train
-from trainers.configuration import parse_config_flag
+from trainers.configuration.configuration import parse_config_flag
 from trainers.evaluation import Evaluator
 from trainers.train_step import TrainStep
 from trainers.utils import cli

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies
 from ml_collections import ConfigDict
 
-from trainers.configuration import base_config
+from trainers.configuration.configuration import base_config
 
 _IMAGE_MODEL = {
     "name": "vit_ti4_d2_tl4at1", "image_size": 16, "width": 16, "num_heads": 2, "mlp_dim": 32,

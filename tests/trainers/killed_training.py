@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from trainers import train
-from trainers.configuration import parse_config_flag
+from trainers.configuration.configuration import parse_config_flag
 from trainers.train_step import TrainStep
 from trainers.utils import cli
 from trainers.utils import files

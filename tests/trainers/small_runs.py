@@ -13,7 +13,7 @@ import tensorflow as tf
 from absl import flags
 
 from trainers import train
-from trainers.configuration import parse_config_flag
+from trainers.configuration.configuration import parse_config_flag
 from trainers.engines.engine import Engine
 
 TINY_MODEL = {

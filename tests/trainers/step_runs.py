@@ -7,10 +7,10 @@ import keras
 import numpy as np
 
 from tokenlearner_keras import create_model
-from trainers.configuration import base_config
+from trainers.configuration.configuration import base_config
+from trainers.configuration.data_options import PreprocessingConfig
 from trainers.data.digits import digits_source
 from trainers.data.distributed import training_batches
-from trainers.data.preprocessing_config import PreprocessingConfig
 from trainers.engines.engine import Engine
 from trainers.losses import make_loss
 from trainers.optimization import exclude_from_decay

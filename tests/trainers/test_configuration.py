@@ -10,13 +10,13 @@ from tests.trainers.small_runs import TINY_CONFIG
 from tests.trainers.small_runs import config_file
 from tests.trainers.small_runs import parse
 from tokenlearner_keras import VisionTransformerConfig
-from trainers.configuration import base_config
-from trainers.configuration import complete_config
-from trainers.configuration import load_config_file
-from trainers.configuration import model_fields
-from trainers.durations import NAMES
-from trainers.durations import UNITS
-from trainers.durations import duration_steps
+from trainers.configuration.configuration import base_config
+from trainers.configuration.configuration import complete_config
+from trainers.configuration.configuration import load_config_file
+from trainers.configuration.configuration import model_fields
+from trainers.configuration.schedule import NAMES
+from trainers.configuration.schedule import UNITS
+from trainers.configuration.schedule import duration_steps
 from trainers.utils.errors import ConfigurationError
 
 # A valid value of every field that a number does not fit.

@@ -1,11 +1,11 @@
 import pytest
 from ml_collections import ConfigDict
 
-from trainers.configuration import base_config
-from trainers.durations import duration_steps
-from trainers.experiment import Schedule
-from trainers.experiment import check_training
-from trainers.experiment import make_durations
+from trainers.configuration.checks import check_training
+from trainers.configuration.configuration import base_config
+from trainers.configuration.schedule import Schedule
+from trainers.configuration.schedule import duration_steps
+from trainers.configuration.schedule import make_durations
 from trainers.utils.errors import ConfigurationError
 
 

@@ -11,11 +11,11 @@ from tests.trainers.data.fake_source import ArraySource
 from tests.trainers.small_runs import engine_of
 from trainers import evaluation
 from trainers.averaged_weights import averaged_weights
+from trainers.configuration.data_options import PreprocessingConfig
+from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.batch_size import evaluation_batch_size
 from trainers.data.distributed import evaluation_batches
-from trainers.data.preprocessing_config import PreprocessingConfig
 from trainers.data.video_preprocessing import evaluation_views
-from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
 from trainers.evaluation import Evaluator
 from trainers.losses import make_loss
 from trainers.utils.errors import ConfigurationError

@@ -11,8 +11,8 @@ from absl import app
 from absl import flags
 from ml_collections import ConfigDict
 
-from trainers.configuration import base_config
-from trainers.configuration_help import key_lines
+from trainers.configuration.configuration import base_config
+from trainers.configuration.help import key_lines
 from trainers.utils import cli
 
 FOLDER = Path(cli.__file__).parent

@@ -16,8 +16,8 @@ from absl import flags
 
 from tests.trainers.processes import ROOT
 from trainers import make_video_records
+from trainers.configuration.data_options import RecordsConfig
 from trainers.data.conversion_lock import conversion_lock
-from trainers.data.records_config import RecordsConfig
 from trainers.data.sources import make_source
 from trainers.data.video_conversion import Conversion
 from trainers.data.video_dataset_files import write_labels

@@ -7,8 +7,8 @@ from absl import flags
 
 from tests.trainers.small_runs import config_file
 from tests.trainers.small_runs import parse
-from trainers.best_checkpoint import check_best_metric
-from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
+from trainers.configuration.checks import check_best_metric
+from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.experiment import check_optimizer
 from trainers.run_checks import check_steps
 from trainers.utils.errors import ConfigurationError

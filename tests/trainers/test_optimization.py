@@ -7,7 +7,7 @@ import pytest
 from keras import ops
 from ml_collections import ConfigDict
 
-from trainers.configuration import base_config
+from trainers.configuration.configuration import base_config
 from trainers.optimization import clip_by_global_norm
 from trainers.optimization import exclude_from_decay
 from trainers.optimization import make_optimizer

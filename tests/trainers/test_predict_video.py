@@ -18,11 +18,11 @@ from tests.trainers.small_runs import rows
 from tests.trainers.video_runs import TRANSFORMER
 from tests.trainers.video_runs import video_config
 from trainers import predict
+from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.normalization import normalize
 from trainers.data.video_files import read_frames
 from trainers.data.video_preprocessing import evaluation_clip
 from trainers.data.video_preprocessing import evaluation_views
-from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
 from trainers.utils.errors import DataError
 
 pytest.importorskip("av")

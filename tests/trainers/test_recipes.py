@@ -15,11 +15,11 @@ from tests.tokenlearner_keras.goldens import CHECKPOINT
 from tests.trainers.small_runs import Trainer
 from tests.trainers.small_runs import rows
 from tokenlearner_keras.models.without_weights import without_weights
-from trainers.configuration import complete_config
-from trainers.configuration import load_config_file
+from trainers.configuration.checks import check_training
+from trainers.configuration.configuration import complete_config
+from trainers.configuration.configuration import load_config_file
+from trainers.configuration.schedule import make_durations
 from trainers.evaluation_sets import configured_sets
-from trainers.experiment import check_training
-from trainers.experiment import make_durations
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
 from trainers.optimization import make_schedule

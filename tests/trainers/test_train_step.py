@@ -20,8 +20,8 @@ from tests.trainers.step_runs import BATCH
 from tests.trainers.step_runs import StepRun
 from tests.trainers.step_runs import linear
 from trainers import train_step
-from trainers.configuration import base_config
-from trainers.experiment import check_training
+from trainers.configuration.checks import check_training
+from trainers.configuration.configuration import base_config
 from trainers.state import load_state
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import TrainingError

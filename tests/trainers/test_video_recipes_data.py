@@ -18,8 +18,8 @@ from tests.trainers.data.video_record_sets import number_of
 from tests.trainers.data.video_record_sets import small_videos
 from tests.trainers.data.video_record_sets import write_split
 from tests.trainers.small_runs import engine_of
-from trainers.configuration import complete_config
-from trainers.configuration import load_config_file
+from trainers.configuration.configuration import complete_config
+from trainers.configuration.configuration import load_config_file
 from trainers.data.bad_examples import BadExamples
 from trainers.data.bad_examples_file import BadExamplesFile
 from trainers.data.distributed import evaluation_batches

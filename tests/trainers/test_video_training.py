@@ -17,11 +17,11 @@ from tests.trainers.video_runs import CONVOLUTIONS
 from tests.trainers.video_runs import TRANSFORMER
 from tests.trainers.video_runs import video_config
 from trainers import evaluate
-from trainers.configuration import base_config
+from trainers.configuration.configuration import base_config
+from trainers.configuration.data_options import PreprocessingConfig
+from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.in_memory import InMemorySource
 from trainers.data.in_memory_video import InMemoryVideoSource
-from trainers.data.preprocessing_config import PreprocessingConfig
-from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
 from trainers.run_checks import check_labels
 from trainers.run_checks import check_sources
 from trainers.utils.errors import ConfigurationError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.trainers.small_runs import Trainer
-from trainers.configuration import base_config
+from trainers.configuration.configuration import base_config
 from trainers.data.in_memory import InMemorySource
 from trainers.experiment import make_model_config
 from trainers.utils.errors import ConfigurationError

@@ -25,7 +25,7 @@ from trainers.configs import charades_x2plus1d
 
 
 def get_config() -> ConfigDict:
-    """Returns the keys that differ from trainers/configuration.py."""
+    """Returns the keys that differ from trainers/configuration/configuration.py."""
     config = charades_x2plus1d.get_config()
     config.loss = "softmax"
     config.keep_best_metric = "mean_class_accuracy"

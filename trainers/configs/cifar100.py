@@ -17,7 +17,7 @@ from trainers.configs import cifar10
 
 
 def get_config() -> ConfigDict:
-    """Returns the keys that differ from trainers/configuration.py."""
+    """Returns the keys that differ from trainers/configuration/configuration.py."""
     config = cifar10.get_config()
     config.data.source = "tfds:cifar100"
     return config

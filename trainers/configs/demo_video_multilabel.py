@@ -16,7 +16,7 @@ from trainers.configs import demo_video
 
 
 def get_config() -> ConfigDict:
-    """Returns the keys that differ from trainers/configuration.py."""
+    """Returns the keys that differ from trainers/configuration/configuration.py."""
     config = demo_video.get_config()
     config.loss = "sigmoid"
     config.label_smoothing = 0.0

@@ -23,7 +23,7 @@ from trainers.configs import imagenet_finetune_384
 
 
 def get_config() -> ConfigDict:
-    """Returns the keys that differ from trainers/configuration.py."""
+    """Returns the keys that differ from trainers/configuration/configuration.py."""
     config = imagenet_finetune_384.get_config()
     config.ema_decay = 0.9999
     config.model.name = "vit_l16_tl16at12_v10"

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """Returns the keys that differ from trainers/configuration.py."""
+    """Returns the keys that differ from trainers/configuration/configuration.py."""
     config = ConfigDict()
     config.seed = 42
     config.batch_size = 4096

@@ -22,7 +22,7 @@ from trainers.configs import kinetics400_tl16at12_l16
 
 
 def get_config() -> ConfigDict:
-    """Returns the keys that differ from trainers/configuration.py."""
+    """Returns the keys that differ from trainers/configuration/configuration.py."""
     config = kinetics400_tl16at12_l16.get_config()
     config.model.name = "vivit_l10x2_d35_tl16at18_v10"
     return config

@@ -23,7 +23,7 @@ from trainers.configs import kinetics400_tl16at18_l10
 
 
 def get_config() -> ConfigDict:
-    """Returns the keys that differ from trainers/configuration.py."""
+    """Returns the keys that differ from trainers/configuration/configuration.py."""
     config = kinetics400_tl16at18_l10.get_config()
     config.model.name = "vivit_l10x2_d35_tl16at18_v10_fuser_linear"
     config.model.fuser_mixing = "video"

@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from trainers.configuration.checks import check_limit
 from trainers.data.bad_examples_file import BadExamplesFile
 from trainers.data.failures import describe_data_failure
 from trainers.data.sources import Source
-from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import DataError
 
 Element = dict[str, Any]
@@ -226,19 +226,6 @@ class BadExamples:
     def _stop(self, message: str) -> DataError:
         self._failure = self._failure or DataError(message)
         return self._failure
-
-
-def check_limit(limit: int) -> None:
-    """Checks `data.max_bad_examples`.
-
-    Raises:
-        ConfigurationError: it is below 0.
-    """
-    if limit < 0:
-        raise ConfigurationError(
-            f"data.max_bad_examples: expected 0 or more, received {limit}; 0 stops at the "
-            "first example that cannot be read"
-        )
 
 
 def _first(examples: tf.data.Dataset) -> Element:

@@ -8,50 +8,12 @@ from typing import Any
 
 from keras import ops
 
-from trainers.utils.errors import ConfigurationError
-from trainers.utils.errors import did_you_mean
-
-#: kind -> (mean, standard deviation) of each channel, in units of a byte.
-_STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    "imagenet": (
-        (0.485 * 255, 0.456 * 255, 0.406 * 255),
-        (0.229 * 255, 0.224 * 255, 0.225 * 255),
-    ),
-    "unit": ((127.5,), (127.5,)),
-    "zero_one": ((0.0,), (255.0,)),
-}
-
-#: Each clip by its own statistics.
-_CLIP = "clip"
-
-NORMALIZATIONS = tuple(sorted((*_STATISTICS, _CLIP)))
+from trainers.configuration.checks import CHANNEL_STATISTICS
+from trainers.configuration.checks import CLIP
+from trainers.configuration.checks import check_normalization
 
 # The epsilon of "clip", in units of a byte: below it, all that is left is noise.
 _SMALLEST_DEVIATION = 1.0
-
-
-def check_normalization(kind: str, *, clips: bool | None = None) -> None:
-    """Refuse an unknown kind of normalisation before any work starts.
-
-    Args:
-        kind: see `normalize`.
-        clips: whether clips are normalised, or images; None if it is not known yet.
-
-    Raises:
-        ConfigurationError: if `kind` is not one of `NORMALIZATIONS`, or is "clip" for
-            images.
-    """
-    if kind == _CLIP and clips is False:
-        others = ", ".join(sorted(_STATISTICS))
-        raise ConfigurationError(
-            f"data.normalization: expected one of {others} for images, received {kind!r}, "
-            "which is for the clips of a model with num_frames; correct the configuration"
-        )
-    if kind not in NORMALIZATIONS:
-        raise ConfigurationError(
-            f"data.normalization: expected one of {', '.join(NORMALIZATIONS)}, "
-            f"received {kind!r}; correct the configuration.{did_you_mean(kind, NORMALIZATIONS)}"
-        )
 
 
 def channel_statistics(kind: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -64,7 +26,7 @@ def channel_statistics(kind: str) -> tuple[tuple[float, ...], tuple[float, ...]]
         In units of a byte; None for "clip", where each clip has its own.
     """
     check_normalization(kind)
-    return _STATISTICS.get(kind)
+    return CHANNEL_STATISTICS.get(kind)
 
 
 def normalize(images: Any, kind: str) -> Any:
@@ -86,9 +48,9 @@ def normalize(images: Any, kind: str) -> Any:
     """
     # One clip alone cannot be told from a batch of images.
     check_normalization(kind, clips=len(images.shape) >= 5)
-    if kind == _CLIP:
+    if kind == CLIP:
         return _normalize_clips(images)
-    mean, deviation = _STATISTICS[kind]
+    mean, deviation = CHANNEL_STATISTICS[kind]
     centred = ops.cast(images, "float32") - ops.convert_to_tensor(mean, "float32")
     return centred / ops.convert_to_tensor(deviation, "float32")
 

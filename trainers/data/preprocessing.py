@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from trainers.configuration.data_options import PreprocessingConfig
 from trainers.data.decoding import Example
 from trainers.data.decoding import decode_image
 from trainers.data.decoding import decode_window
-from trainers.data.preprocessing_config import PreprocessingConfig
 from trainers.data.randaugment import randaugment
 
 __all__ = ["PreprocessingConfig", "evaluation_example", "inception_window", "train_example"]

@@ -8,11 +8,10 @@ from functools import partial
 
 import tensorflow as tf
 
+from trainers.configuration.data_options import FULL_MAGNITUDE
+from trainers.configuration.data_options import check_randaugment
 from trainers.data.image_operations import OPERATIONS
 from trainers.utils.errors import ConfigurationError
-
-#: The magnitude at which every operation has its full strength.
-FULL_MAGNITUDE = 30.0
 
 
 def randaugment(image: tf.Tensor, seed: tf.Tensor, layers: int, magnitude: float) -> tf.Tensor:
@@ -77,25 +76,3 @@ def apply_operation(
         )
     sign = tf.convert_to_tensor(sign, tf.float32)
     return OPERATIONS[name](image, magnitude / FULL_MAGNITUDE, sign)
-
-
-def check_randaugment(layers: int, magnitude: float, section: str = "augmentation") -> None:
-    """Refuse settings that are out of range.
-
-    Args:
-        layers: number of operations.
-        magnitude: their strength.
-        section: of the configuration, which holds both.
-
-    Raises:
-        ConfigurationError: if `layers` or `magnitude` is out of range.
-    """
-    if layers < 0:
-        raise ConfigurationError(
-            f"{section}.randaugment_layers: expected 0 (off) or more, received {layers}"
-        )
-    if not 0 <= magnitude <= FULL_MAGNITUDE:
-        raise ConfigurationError(
-            f"{section}.randaugment_magnitude: expected 0 to {FULL_MAGNITUDE:g}, received "
-            f"{magnitude}; multiply by 3 if it comes from a scale of 0 to 10"
-        )

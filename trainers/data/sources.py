@@ -6,7 +6,7 @@ from typing import Protocol
 
 import tensorflow as tf
 
-from trainers.data.records_config import RecordsConfig
+from trainers.configuration.data_options import RecordsConfig
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import did_you_mean
 

@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from trainers.configuration.data_options import RecordsConfig
 from trainers.data.conversion_options import ConversionOptions
-from trainers.data.records_config import RecordsConfig
 from trainers.data.video_list import VideoRow
 from trainers.utils.errors import DataError
 

@@ -8,6 +8,7 @@ number of parallel calls.
 
 import tensorflow as tf
 
+from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.clip_sampling import middle_frames
 from trainers.data.clip_sampling import order_frames
 from trainers.data.clip_sampling import training_frames
@@ -18,7 +19,6 @@ from trainers.data.decoding import Example
 from trainers.data.randaugment import randaugment
 from trainers.data.video_decoding import decode_frames
 from trainers.data.video_decoding import video_length
-from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
 
 __all__ = [
     "VideoPreprocessingConfig",

@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from trainers.configuration.data_options import RecordsConfig
 from trainers.data.record_index import RecordFiles
-from trainers.data.records_config import RecordsConfig
 from trainers.data.video_dataset_files import SHARD_LAYOUT
 from trainers.data.video_dataset_files import find_shards
 from trainers.data.video_dataset_files import read_description

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.decoding import Example
 from trainers.data.decoding import decode_image
 from trainers.data.failures import explain_data_failures
@@ -14,7 +15,6 @@ from trainers.data.normalization import normalize
 from trainers.data.sources import Source
 from trainers.data.video_decoding import decode_frames
 from trainers.data.video_decoding import video_length
-from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
 from trainers.formats.runtime_check import Case
 from trainers.formats.saved_model import NORMALIZED
 from trainers.formats.saved_model import SERVING

@@ -5,10 +5,10 @@ import dataclasses
 import keras
 import tensorflow as tf
 
+from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.example_preprocessing import Preprocessing
 from trainers.data.example_preprocessing import evaluation_input
 from trainers.data.normalization import normalize
-from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.in_memory_video import InMemoryVideoSource
 from trainers.data.pipeline import training_dataset
-from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
 
 NAMES = ("a", "b", "c")
 

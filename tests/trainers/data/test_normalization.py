@@ -3,8 +3,8 @@ import pytest
 
 from tests.trainers.backends import compiled
 from tests.trainers.backends import dtype_name
-from trainers.data.normalization import NORMALIZATIONS
-from trainers.data.normalization import check_normalization
+from trainers.configuration.checks import NORMALIZATIONS
+from trainers.configuration.checks import check_normalization
 from trainers.data.normalization import normalize
 from trainers.utils.errors import ConfigurationError
 

@@ -6,10 +6,10 @@ import tensorflow as tf
 
 from tests.trainers.data.fake_source import ArraySource
 from tests.trainers.data.fake_source import spelled_indices
+from trainers.configuration.data_options import PreprocessingConfig
 from trainers.data.pipeline import evaluation_dataset
 from trainers.data.pipeline import examples_at_step
 from trainers.data.pipeline import training_dataset
-from trainers.data.preprocessing_config import PreprocessingConfig
 from trainers.utils.errors import ConfigurationError
 
 pytestmark = pytest.mark.every_backend

@@ -5,10 +5,10 @@ import pytest
 import tensorflow as tf
 
 from tests.trainers.data.fake_source import photograph
+from trainers.configuration.data_options import CROPS
+from trainers.configuration.data_options import PreprocessingConfig
 from trainers.data.preprocessing import evaluation_example
 from trainers.data.preprocessing import train_example
-from trainers.data.preprocessing_config import CROPS
-from trainers.data.preprocessing_config import PreprocessingConfig
 from trainers.utils.errors import ConfigurationError
 
 

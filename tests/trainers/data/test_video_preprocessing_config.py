@@ -1,6 +1,6 @@
 import pytest
 
-from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
+from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.utils.errors import ConfigurationError
 
 

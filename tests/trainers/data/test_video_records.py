@@ -17,12 +17,12 @@ from tests.trainers.data.video_record_sets import sequence_example
 from tests.trainers.data.video_record_sets import small_videos
 from tests.trainers.data.video_record_sets import write_small_set
 from tests.trainers.data.video_record_sets import write_split
+from trainers.configuration.data_options import RecordsConfig
 from trainers.data import record_index
 from trainers.data.checksum import masked_crc32c
 from trainers.data.checksum import masked_crc32c_if_fast
 from trainers.data.failures import describe_data_failure
 from trainers.data.failures import explain_data_failures
-from trainers.data.records_config import RecordsConfig
 from trainers.data.sources import SPLITS
 from trainers.data.sources import make_source
 from trainers.data.video_records import VideoRecordsSource

@@ -15,16 +15,16 @@ from ml_collections import config_flags
 
 from tokenlearner_keras import VisionTransformerConfig
 from tokenlearner_keras.models.x2plus1d_config import X2Plus1DConfig
-from trainers.configuration_arguments import asks_for_help
-from trainers.configuration_arguments import describe_type
-from trainers.configuration_arguments import quote_sets
-from trainers.configuration_arguments import split_config_argument
-from trainers.configuration_help import describe_keys
-from trainers.data.preprocessing_config import PreprocessingConfig
-from trainers.data.records_config import RecordsConfig
-from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
-from trainers.durations import NAMES as DURATION_NAMES
-from trainers.durations import UNITS as DURATION_UNITS
+from trainers.configuration.data_options import PreprocessingConfig
+from trainers.configuration.data_options import RecordsConfig
+from trainers.configuration.data_options import VideoPreprocessingConfig
+from trainers.configuration.flags import asks_for_help
+from trainers.configuration.flags import describe_type
+from trainers.configuration.flags import quote_sets
+from trainers.configuration.flags import split_config_argument
+from trainers.configuration.help import describe_keys
+from trainers.configuration.schedule import NAMES as DURATION_NAMES
+from trainers.configuration.schedule import UNITS as DURATION_UNITS
 from trainers.utils.cli import parse_known_flags
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import did_you_mean
@@ -32,7 +32,7 @@ from trainers.utils.errors import did_you_mean
 # Fields with None or several types among their values cannot be typed placeholders.
 _UNTYPED = object
 # Where it lies depends on how the package was installed.
-_EXAMPLE = os.path.join(os.path.dirname(__file__), "configs", "demo.py")
+_EXAMPLE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "configs", "demo.py")
 _OVERRIDE = re.compile(r"--(?:no)?config\.([^=]*)")
 
 

@@ -1,5 +1,6 @@
 """Durations: one helper for steps, epochs, examples and percent."""
 
+import dataclasses
 import math
 
 from ml_collections import ConfigDict
@@ -77,3 +78,61 @@ def _steps(
         "examples": value / batch_size,
         "percent": value / 100 * (total_steps or 0),
     }[unit]
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Durations in steps.
+
+    Attributes:
+        total: Length of the training.
+        warmup: Steps of the learning rate's warm-up.
+        log: Steps between rows of training metrics.
+        evaluate: Steps between evaluations; 0: only after the last step.
+        checkpoint: Steps between checkpoints; 0: only after the last step.
+    """
+
+    total: int
+    warmup: int
+    log: int
+    evaluate: int
+    checkpoint: int
+
+    def steps_to_event(self, step: int, limit: int) -> int:
+        """Returns the steps from `step` to the next event, at most `limit`."""
+        intervals = (self.log, self.evaluate, self.checkpoint)
+        gaps = [interval - step % interval for interval in intervals if interval]
+        return max(1, min(limit, self.total - step, *gaps))
+
+    def due(self, step: int, interval: int) -> bool:
+        """Whether an interval ends at this step; all end at the last one."""
+        return step == self.total or (interval > 0 and step % interval == 0)
+
+
+#: For a model that takes no step. Nothing but the learning rate depends on durations, and
+#: in a compiled step they are numbers, which change nothing else of it.
+NO_TRAINING = Schedule(total=1, warmup=0, log=1, evaluate=0, checkpoint=0)
+
+
+def make_durations(config: ConfigDict, num_examples: int) -> Schedule:
+    """Returns the durations of a configuration in steps.
+
+    Raises:
+        ConfigurationError: If a duration is missing or wrong.
+    """
+    total = duration_steps(config, "total", num_examples=num_examples)
+    if total < 1:
+        raise ConfigurationError(
+            "total_steps, total_epochs or total_examples: the training must last at least one "
+            "step. Received: 0."
+        )
+    defaults = {"warmup": 0, "log": max(1, total // 100), "eval": 0, "checkpoint": 0}
+    steps = {
+        name: duration_steps(
+            config, name, num_examples=num_examples, total_steps=total, default=default
+        )
+        for name, default in defaults.items()
+    }
+    return Schedule(
+        total, steps["warmup"], max(1, steps["log"]), steps["eval"], steps["checkpoint"]
+    )

@@ -10,12 +10,12 @@ from ml_collections import ConfigDict
 
 from tokenlearner_keras import VisionTransformerConfig
 from tokenlearner_keras.models.x2plus1d_config import X2Plus1DConfig
-from trainers.configuration_arguments import describe_type
-from trainers.data.preprocessing_config import PreprocessingConfig
-from trainers.data.records_config import RecordsConfig
-from trainers.data.video_preprocessing_config import VideoPreprocessingConfig
-from trainers.durations import NAMES as DURATION_NAMES
-from trainers.durations import UNITS as DURATION_UNITS
+from trainers.configuration.data_options import PreprocessingConfig
+from trainers.configuration.data_options import RecordsConfig
+from trainers.configuration.data_options import VideoPreprocessingConfig
+from trainers.configuration.flags import describe_type
+from trainers.configuration.schedule import NAMES as DURATION_NAMES
+from trainers.configuration.schedule import UNITS as DURATION_UNITS
 
 #: Whose docstrings describe the keys of a section, the first one that does.
 SECTIONS: dict[str, tuple[type, ...]] = {
