@@ -11,7 +11,7 @@ from trainers.checkpointing import CheckpointStore
 from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.configuration.schedule import NO_TRAINING
 from trainers.data.example_preprocessing import Preprocessing
-from trainers.data.video_dataset_files import read_label_file
+from trainers.data.records.manifest import read_label_file
 from trainers.experiment import make_model
 from trainers.experiment import make_preprocessing
 from trainers.state import load_state

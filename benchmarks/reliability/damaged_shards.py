@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from trainers.data.checksum import masked_crc32c
+from trainers.data.records.tfrecord_recovery import masked_crc32c
 
 _HEADER = 12
 _FOOTER = 4

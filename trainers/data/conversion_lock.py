@@ -9,8 +9,8 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from trainers.data.records.manifest import has_shards
 from trainers.data.sources import SPLITS
-from trainers.data.video_dataset_files import has_shards
 from trainers.utils import files
 from trainers.utils.cache import exclusive
 from trainers.utils.errors import ConfigurationError

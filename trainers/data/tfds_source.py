@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from trainers.data.array_record_files import ArrayRecordFiles
-from trainers.data.record_index import RecordFiles
+from trainers.data.records.array_record import ArrayRecordFiles
+from trainers.data.records.tfrecord import RecordFiles
 from trainers.data.tfds_package import import_tfds
 from trainers.data.tfds_splits import RecordRange
 from trainers.data.tfds_splits import plan_splits

@@ -26,7 +26,7 @@ from trainers.data.conversion_state import ShardResult
 from trainers.data.conversion_state import fingerprint
 from trainers.data.conversion_state import read_state
 from trainers.data.conversion_state import write_state
-from trainers.data.video_dataset_files import shard_name
+from trainers.data.records.manifest import shard_name
 from trainers.data.video_example import make_record
 from trainers.data.video_files import read_frames
 from trainers.data.video_list import VideoRow

@@ -3,7 +3,7 @@
 The records are `tf.train.SequenceExample`s as DMVR writes them: a feature list with one
 encoded image a frame, a context feature with the number of the class, or of several.
 `trainers.make_video_records` makes them. The files are described in
-`trainers/data/video_dataset_files.py`.
+`trainers/data/records/manifest.py`.
 """
 
 import contextlib
@@ -14,11 +14,11 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from trainers.configuration.data_options import RecordsConfig
-from trainers.data.record_index import RecordFiles
-from trainers.data.video_dataset_files import SHARD_LAYOUT
-from trainers.data.video_dataset_files import find_shards
-from trainers.data.video_dataset_files import read_description
-from trainers.data.video_dataset_files import read_labels
+from trainers.data.records.manifest import SHARD_LAYOUT
+from trainers.data.records.manifest import find_shards
+from trainers.data.records.manifest import read_description
+from trainers.data.records.manifest import read_labels
+from trainers.data.records.tfrecord import RecordFiles
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import DataError

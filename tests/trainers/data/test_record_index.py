@@ -10,12 +10,12 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tests.trainers.processes import PATIENCE
-from trainers.data import checksum
-from trainers.data import record_index
-from trainers.data.checksum import masked_crc32c
-from trainers.data.checksum import masked_crc32c_if_fast
-from trainers.data.record_index import RecordFiles
-from trainers.data.record_index import scan_offsets
+from trainers.data.records import tfrecord
+from trainers.data.records import tfrecord_recovery
+from trainers.data.records.tfrecord import RecordFiles
+from trainers.data.records.tfrecord import scan_offsets
+from trainers.data.records.tfrecord_recovery import masked_crc32c
+from trainers.data.records.tfrecord_recovery import masked_crc32c_if_fast
 from trainers.utils.errors import DataError
 
 
@@ -50,7 +50,7 @@ def test_every_record_is_read(shards: list[str]) -> None:
 
 def test_index_is_built_once(shards: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     RecordFiles(shards)
-    monkeypatch.setattr(record_index, "scan_offsets", None)
+    monkeypatch.setattr(tfrecord, "scan_offsets", None)
     assert len(RecordFiles(shards)) == 5
 
 
@@ -63,7 +63,7 @@ def test_files_are_searched_at_the_same_time(
         together.wait(timeout=PATIENCE)
         return scan_offsets(path, cure)
 
-    monkeypatch.setattr(record_index, "scan_offsets", scan_together)
+    monkeypatch.setattr(tfrecord, "scan_offsets", scan_together)
     files = RecordFiles(shards, [3, 0, 2])
     assert [files.identity(index) for index in (0, 3)] == [
         f"{shards[0]}, record 0 at byte 0",
@@ -119,18 +119,18 @@ def test_damaged_data_is_found_where_a_fast_checksum_exists(
     content = bytearray(path.read_bytes())
     content[-20] ^= 1
     path.write_bytes(content)
-    monkeypatch.setattr(record_index, "masked_crc32c_if_fast", masked_crc32c)
+    monkeypatch.setattr(tfrecord, "masked_crc32c_if_fast", masked_crc32c)
     with pytest.raises(DataError, match="checksum"):
         files.read(4)
 
 
 def test_checksums_that_are_not_verified_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "google_crc32c", None)
-    checksum._compiled.cache_clear()
+    tfrecord_recovery._compiled.cache_clear()
     try:
         with pytest.warns(UserWarning, match="not verified: pip install google-crc32c") as told:
-            assert checksum.masked_crc32c_if_fast(b"a") is None
-            assert checksum.masked_crc32c_if_fast(b"b") is None
+            assert tfrecord_recovery.masked_crc32c_if_fast(b"a") is None
+            assert tfrecord_recovery.masked_crc32c_if_fast(b"b") is None
         assert len(told) == 1
     finally:
-        checksum._compiled.cache_clear()
+        tfrecord_recovery._compiled.cache_clear()

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.reliability.damaged_shards import OF_FILES
 from benchmarks.reliability.damaged_shards import WITHOUT_TRACE
 from benchmarks.reliability.damaged_shards import frame
-from trainers.data.record_index import RecordFiles
+from trainers.data.records.tfrecord import RecordFiles
 from trainers.utils.errors import DataError
 
 COUNT = 5

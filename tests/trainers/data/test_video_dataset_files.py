@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from trainers.data.video_dataset_files import Description
-from trainers.data.video_dataset_files import read_description
-from trainers.data.video_dataset_files import read_labels
+from trainers.data.records.manifest import Description
+from trainers.data.records.manifest import read_description
+from trainers.data.records.manifest import read_labels
 from trainers.utils.errors import ConfigurationError
 
 

@@ -18,11 +18,11 @@ from tests.trainers.data.video_record_sets import small_videos
 from tests.trainers.data.video_record_sets import write_small_set
 from tests.trainers.data.video_record_sets import write_split
 from trainers.configuration.data_options import RecordsConfig
-from trainers.data import record_index
-from trainers.data.checksum import masked_crc32c
-from trainers.data.checksum import masked_crc32c_if_fast
 from trainers.data.failures import describe_data_failure
 from trainers.data.failures import explain_data_failures
+from trainers.data.records import tfrecord
+from trainers.data.records.tfrecord_recovery import masked_crc32c
+from trainers.data.records.tfrecord_recovery import masked_crc32c_if_fast
 from trainers.data.sources import SPLITS
 from trainers.data.sources import make_source
 from trainers.data.video_records import VideoRecordsSource
@@ -226,7 +226,7 @@ def test_bad_frame_names_the_video_and_what_to_do(tmp_path: Path) -> None:
 def test_a_flipped_byte_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if masked_crc32c_if_fast(b"") is None:
         # Without the compiled one only the headers are verified.
-        monkeypatch.setattr(record_index, "masked_crc32c_if_fast", masked_crc32c)
+        monkeypatch.setattr(tfrecord, "masked_crc32c_if_fast", masked_crc32c)
     source = write_last(tmp_path, labelled(1))
     path = tmp_path / "train.tfrecord-00001-of-00002"
     content = bytearray(path.read_bytes())

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from trainers.data.video_dataset_files import shard_name
+from trainers.data.records.manifest import shard_name
 
 NOT_AN_IMAGE = b"not an image"
 

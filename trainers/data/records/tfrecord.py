@@ -16,12 +16,12 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from trainers.data.checksum import masked_crc32c
-from trainers.data.checksum import masked_crc32c_if_fast
-from trainers.data.record_recovery import FOOTER_LENGTH
-from trainers.data.record_recovery import HEADER_LENGTH
-from trainers.data.record_recovery import lost_at
-from trainers.data.record_recovery import recovered_offsets
+from trainers.data.records.tfrecord_recovery import FOOTER_LENGTH
+from trainers.data.records.tfrecord_recovery import HEADER_LENGTH
+from trainers.data.records.tfrecord_recovery import lost_at
+from trainers.data.records.tfrecord_recovery import masked_crc32c
+from trainers.data.records.tfrecord_recovery import masked_crc32c_if_fast
+from trainers.data.records.tfrecord_recovery import recovered_offsets
 from trainers.utils.cache import cache_directory
 from trainers.utils.cache import exclusive
 from trainers.utils.cache import is_intact
