@@ -3,9 +3,9 @@
 import os
 from collections.abc import Sequence
 
-from trainers.data.class_folders import count_by_suffix
-from trainers.data.image_folder import EXTENSIONS as IMAGE_EXTENSIONS
-from trainers.data.video_files import EXTENSIONS as VIDEO_EXTENSIONS
+from trainers.data.datasets.folders import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
+from trainers.data.datasets.folders import count_by_suffix
+from trainers.data.video_files import VIDEO_EXTENSIONS as VIDEO_EXTENSIONS
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.reporting import say_to_stderr

@@ -14,13 +14,13 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from trainers.configuration.data_options import VideoPreprocessingConfig
+from trainers.data.datasets.folders import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
 from trainers.data.example_preprocessing import Preprocessing
 from trainers.data.example_preprocessing import evaluation_input
 from trainers.data.failures import plain_reason
-from trainers.data.image_folder import EXTENSIONS as IMAGE_EXTENSIONS
-from trainers.data.video_files import EXTENSIONS as VIDEO_EXTENSIONS
 from trainers.data.video_files import FRAMES_PER_SECOND
 from trainers.data.video_files import MIN_SIDE
+from trainers.data.video_files import VIDEO_EXTENSIONS as VIDEO_EXTENSIONS
 from trainers.data.video_files import read_frames
 from trainers.utils import files
 from trainers.utils.errors import DataError

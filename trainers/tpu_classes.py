@@ -1,6 +1,6 @@
 """The number of classes of a data set that is not on this machine."""
 
-from trainers.data.tfds_package import import_tfds
+from trainers.data.datasets.tfds import import_tfds
 
 
 def described_classes(source: str) -> int | None:

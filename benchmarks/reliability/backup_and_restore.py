@@ -20,7 +20,7 @@ import tensorflow as tf
 
 import tokenlearner_keras as tk
 from trainers.configs.digits import get_config
-from trainers.data.digits import digits_source
+from trainers.data.datasets.digits import digits_source
 
 _BATCH = 64
 _LOG_STEPS = 7

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.reliability.damaged_shards import frame
+from trainers.data.datasets.tfds import import_tfds
 from trainers.data.records.manifest import shard_name
-from trainers.data.tfds_package import import_tfds
 
 SHARDS = 100
 RECORDS = 4  # of each file

@@ -15,7 +15,7 @@ from tests.trainers.worker_hosts import error_line
 from trainers.class_report import check_report
 from trainers.class_report import class_report
 from trainers.class_report import write_report
-from trainers.data.digits import digits_source
+from trainers.data.datasets.digits import digits_source
 from trainers.experiment import make_model_config
 from trainers.utils.errors import ConfigurationError
 from trainers.workdir import make_workdir

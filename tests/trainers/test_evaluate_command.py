@@ -30,7 +30,7 @@ from trainers.checkpoint_files import Arrays
 from trainers.checkpoint_files import read_checkpoint
 from trainers.checkpoint_files import remove_checkpoint
 from trainers.checkpoint_files import write_checkpoint
-from trainers.data.digits import digits_source
+from trainers.data.datasets.digits import digits_source
 from trainers.experiment import make_evaluator
 from trainers.experiment import make_preprocessing
 from trainers.utils.errors import ConfigurationError

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from tests.trainers.small_runs import config_file
 from tests.trainers.small_runs import parse
 from trainers.configuration.configuration import base_config
-from trainers.data.in_memory import InMemorySource
+from trainers.data.datasets.in_memory import InMemorySource
 from trainers.evaluation_sets import EvaluationSet
 from trainers.evaluation_sets import configured_sets
 from trainers.evaluation_sets import parse_sets

@@ -28,7 +28,7 @@ from tests.trainers.video_runs import CONVOLUTIONS
 from tests.trainers.video_runs import TRANSFORMER
 from trainers import export
 from trainers.configuration.data_options import PreprocessingConfig
-from trainers.data.digits import digits_source
+from trainers.data.datasets.digits import digits_source
 from trainers.data.normalization import normalize
 from trainers.data.pipeline import evaluation_dataset
 from trainers.data.preprocessing import evaluation_example

@@ -21,7 +21,7 @@ from trainers import make_video_records
 from trainers import predict
 from trainers.attention_overlays import picture_name
 from trainers.configuration.flags import split_sets
-from trainers.data.image_folder import ImageFolderSource
+from trainers.data.datasets.folders import ImageFolderSource
 from trainers.data.video_files import read_frames
 from trainers.initialization import initialize
 from trainers.keras_archive import load_keras_archive

@@ -21,7 +21,7 @@ from tests.trainers.small_runs import engine_of
 from tests.trainers.small_runs import rows
 from trainers import evaluate
 from trainers import predict
-from trainers.data.class_folders import split_of_file
+from trainers.data.datasets.folders import split_of_file
 from trainers.utils.errors import ConfigurationError
 from trainers.workdir import read_file_splits
 

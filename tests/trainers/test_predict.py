@@ -22,7 +22,7 @@ from tests.trainers.small_runs import TINY_MODEL
 from tests.trainers.small_runs import rows
 from trainers import predict
 from trainers.configuration.data_options import PreprocessingConfig
-from trainers.data.digits import digits_source
+from trainers.data.datasets.digits import digits_source
 from trainers.data.normalization import normalize
 from trainers.data.preprocessing import evaluation_example
 from trainers.utils.errors import ConfigurationError

@@ -20,8 +20,8 @@ from trainers import evaluate
 from trainers.configuration.configuration import base_config
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.configuration.data_options import VideoPreprocessingConfig
-from trainers.data.in_memory import InMemorySource
-from trainers.data.in_memory_video import InMemoryVideoSource
+from trainers.data.datasets.in_memory import InMemorySource
+from trainers.data.datasets.in_memory import InMemoryVideoSource
 from trainers.run_checks import check_labels
 from trainers.run_checks import check_sources
 from trainers.utils.errors import ConfigurationError

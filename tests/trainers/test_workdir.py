@@ -9,7 +9,7 @@ import pytest
 
 from tests.trainers.small_runs import Trainer
 from trainers.configuration.configuration import base_config
-from trainers.data.in_memory import InMemorySource
+from trainers.data.datasets.in_memory import InMemorySource
 from trainers.experiment import make_model_config
 from trainers.utils.errors import ConfigurationError
 from trainers.workdir import check_same_data

@@ -12,12 +12,12 @@ project, 3-clause BSD licence, by the engine in the package `vizdoom` (MIT licen
 
 from pathlib import Path
 
+from trainers.data.datasets.in_memory import InMemoryVideoSource
 from trainers.data.freedoom_engine import engine_version
 from trainers.data.freedoom_engine import import_vizdoom
 from trainers.data.freedoom_motion_options import MotionOptions
 from trainers.data.freedoom_motion_renderer import RenderedClips
 from trainers.data.freedoom_motion_renderer import split_jobs
-from trainers.data.in_memory_video import InMemoryVideoSource
 from trainers.data.rendered_arrays import cached_arrays
 from trainers.data.rendered_arrays import render_jobs
 from trainers.data.rendered_arrays import rendered_path

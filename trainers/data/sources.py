@@ -11,7 +11,7 @@ from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import did_you_mean
 
 SPLITS = ("train", "validation", "test")
-# Of TFDS sources: also what `trainers/data/tfds_splits.py` sets aside for validation.
+# Of TFDS sources: also what `trainers/data/datasets/tfds_splits.py` sets aside for validation.
 TFDS_SPLITS = (*SPLITS, "whole_train")
 _IN_A_FOLDER = ("folder", "video_folder", "records")
 
@@ -92,19 +92,19 @@ def make_source(
     check_source(name, split)
     family, _, dataset = name.partition(":")
     if family == "tfds":
-        from trainers.data.tfds_source import TfdsSource
+        from trainers.data.datasets.tfds import TfdsSource
 
         return TfdsSource(dataset, split, data_dir, records is not None and records.recover)
     if name == "folder":
-        from trainers.data.image_folder import ImageFolderSource
+        from trainers.data.datasets.folders import ImageFolderSource
 
         return ImageFolderSource(data_dir, split, class_names, file_splits)
     if name == "video_folder":
-        from trainers.data.video_folder import VideoFolderSource
+        from trainers.data.datasets.folders import VideoFolderSource
 
         return VideoFolderSource(data_dir, split, class_names, file_splits)
     if name == "records":
-        from trainers.data.video_records import VideoRecordsSource
+        from trainers.data.datasets.video_records import VideoRecordsSource
 
         return VideoRecordsSource(data_dir, split, records)
     return _BUILT_IN[name](split)
@@ -159,9 +159,9 @@ def check_source(name: str, split: str, key: str = "split") -> None:
 
 
 def _freedoom_objects(split: str) -> Source:
+    from trainers.data.datasets.in_memory import InMemorySource
     from trainers.data.freedoom_objects import load_freedoom_objects
     from trainers.data.freedoom_options import CLASS_NAMES
-    from trainers.data.in_memory import InMemorySource
 
     rendered = load_freedoom_objects(split)
     return InMemorySource("freedoom_objects", split, rendered.images, rendered.labels, CLASS_NAMES)
@@ -181,13 +181,13 @@ def _freedoom_multilabel(split: str) -> Source:
 
 
 def _digits(split: str) -> Source:
-    from trainers.data.digits import digits_source
+    from trainers.data.datasets.digits import digits_source
 
     return digits_source(split)
 
 
 def _elpv(split: str) -> Source:
-    from trainers.data.elpv import elpv_source
+    from trainers.data.datasets.elpv import elpv_source
 
     return elpv_source(split)
 

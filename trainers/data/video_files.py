@@ -16,7 +16,7 @@ from trainers.utils.errors import DataError
 
 FRAMES_PER_SECOND = 25.0
 MIN_SIDE = 256
-EXTENSIONS = (".mp4", ".avi", ".mkv", ".mov", ".webm")
+VIDEO_EXTENSIONS = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 # A seek lands on a frame that can be decoded alone; it is asked for a little earlier,
 # because a container may count in the order of decoding, not of showing.
 _SEEK_AHEAD_SECONDS = 1

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainers.data.class_folders import split_of_file
-from trainers.data.image_folder import ImageFolderSource
+from trainers.data.datasets.folders import ImageFolderSource
+from trainers.data.datasets.folders import split_of_file
 from trainers.data.sources import SPLITS
 from trainers.data.sources import make_source
 from trainers.prediction_inputs import find_inputs

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from trainers.configuration.data_options import VideoPreprocessingConfig
-from trainers.data.in_memory_video import InMemoryVideoSource
+from trainers.data.datasets.in_memory import InMemoryVideoSource
 from trainers.data.pipeline import training_dataset
 
 NAMES = ("a", "b", "c")

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainers.data.digits import digits_source
-from trainers.data.elpv import class_labels
-from trainers.data.elpv import elpv_source
-from trainers.data.elpv import split_indexes
-from trainers.data.in_memory import InMemorySource
+from trainers.data.datasets.digits import digits_source
+from trainers.data.datasets.elpv import class_labels
+from trainers.data.datasets.elpv import elpv_source
+from trainers.data.datasets.elpv import split_indexes
+from trainers.data.datasets.in_memory import InMemorySource
 from trainers.data.sources import SPLITS
 from trainers.data.sources import make_source
 from trainers.utils.errors import ConfigurationError

@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from trainers.data.tfds_package import import_tfds
+from trainers.data.datasets.tfds import import_tfds
 from trainers.utils.errors import ConfigurationError
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from trainers.data.datasets.tfds import TfdsSource
+from trainers.data.datasets.tfds_splits import RecordRange
+from trainers.data.datasets.tfds_splits import plan_splits
 from trainers.data.sources import SPLITS
 from trainers.data.sources import make_source
-from trainers.data.tfds_source import TfdsSource
-from trainers.data.tfds_splits import RecordRange
-from trainers.data.tfds_splits import plan_splits
 from trainers.utils.errors import ConfigurationError
 
 tfds = pytest.importorskip("tensorflow_datasets")

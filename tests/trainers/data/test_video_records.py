@@ -18,6 +18,7 @@ from tests.trainers.data.video_record_sets import small_videos
 from tests.trainers.data.video_record_sets import write_small_set
 from tests.trainers.data.video_record_sets import write_split
 from trainers.configuration.data_options import RecordsConfig
+from trainers.data.datasets.video_records import VideoRecordsSource
 from trainers.data.failures import describe_data_failure
 from trainers.data.failures import explain_data_failures
 from trainers.data.records import tfrecord
@@ -25,7 +26,6 @@ from trainers.data.records.tfrecord_recovery import masked_crc32c
 from trainers.data.records.tfrecord_recovery import masked_crc32c_if_fast
 from trainers.data.sources import SPLITS
 from trainers.data.sources import make_source
-from trainers.data.video_records import VideoRecordsSource
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import DataError
 

@@ -2,11 +2,10 @@
 
 The label is the feature `label`, one class; or, of ImageNet-ReaL, `real_label`, any number
 of classes that are right. A video is a feature `video`, whose records hold an encoded image
-a frame. Which records make up a split is told in `trainers/data/tfds_splits.py`: of ucf101,
-whose test split has other groups of films, the validation split is the end of the train
-split, which has not; what is chosen by it may do less well on the test split.
+per frame. `trainers/data/datasets/tfds_splits.py` says which records make up a split.
 """
 
+import importlib
 import os
 from typing import Any
 from typing import Protocol
@@ -15,11 +14,10 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from trainers.data.datasets.tfds_splits import RecordRange
+from trainers.data.datasets.tfds_splits import plan_splits
 from trainers.data.records.array_record import ArrayRecordFiles
 from trainers.data.records.tfrecord import RecordFiles
-from trainers.data.tfds_package import import_tfds
-from trainers.data.tfds_splits import RecordRange
-from trainers.data.tfds_splits import plan_splits
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import DataError
 
@@ -222,3 +220,35 @@ def _open_records(builder: Any, split: str, recover: bool = False) -> _Records:
         "or array_record. Prepare it again with "
         "download_and_prepare(file_format='tfrecord')."
     )
+
+
+def import_tfds() -> Any:
+    """Returns the module `tensorflow_datasets`.
+
+    Raises:
+        ConfigurationError: If it is not installed, or does not load: it only logs why, and
+            is left without its contents.
+    """
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ConfigurationError(
+            "data.source=tfds:… needs the package tensorflow-datasets, which could "
+            f"not be imported ({error}). Install it with: "
+            "pip install tensorflow-datasets importlib_resources"
+        ) from error
+    if not hasattr(tfds, "core"):
+        raise ConfigurationError(
+            f"The package tensorflow-datasets is installed, but does not load: {_reason()}. "
+            "TensorFlow before 2.20 needs an older part of it: "
+            "pip install tensorflow-metadata==1.17.3"
+        )
+    return tfds
+
+
+def _reason() -> str:
+    try:
+        importlib.import_module("tensorflow_datasets.public_api")
+    except Exception as error:  # whatever a package raises while it loads
+        return str(error).partition(". ")[0].rstrip(".")
+    return "see the log above"

@@ -11,7 +11,7 @@ cells in electroluminescence images", Solar Energy, 2019.
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.data.in_memory import InMemorySource
+from trainers.data.datasets.in_memory import InMemorySource
 from trainers.utils.errors import ConfigurationError
 
 CLASS_NAMES = (

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from trainers.data.in_memory import InMemorySource
+from trainers.data.datasets.in_memory import InMemorySource
 from trainers.utils.errors import ConfigurationError
 
 TRAIN_PART = 0.70

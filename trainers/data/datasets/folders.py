@@ -1,4 +1,4 @@
-"""Labelled files in folders, one folder a class, whatever is in the files.
+"""Image or video files in folders, one folder per class.
 
     data_dir/train/CLASS/FILE
     data_dir/validation/CLASS/FILE
@@ -8,9 +8,13 @@ FILE may lie in folders below that of its class. "val" and "valid" are read as "
 and these names in any case.
 
 Without split folders, data_dir/CLASS/FILE, each class is split 80/10/10 when a training
-starts, by the order of a hash of "CLASS/FILE". The work directory keeps that list, so a
+starts, in the order of a hash of "CLASS/FILE". The work directory keeps that list, so a
 file keeps its split when others come or go, or the folder moves. A file that is not on the
 list goes where its hash alone puts it.
+
+A video file is decoded whole for every example. That suits trying things out and
+evaluation. To train for long, convert the files once by `python -m trainers.make_video_records`,
+and only the wanted frames are decoded.
 """
 
 import hashlib
@@ -21,6 +25,13 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from trainers.data.video_files import VIDEO_EXTENSIONS
+from trainers.data.video_files import import_av
+from trainers.data.video_files import read_frames
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 
@@ -299,3 +310,144 @@ def _check_known(folder: str, own_names: tuple[str, ...], known: tuple[str, ...]
             "Labels are numbered by the classes of the train split: add the folders there, "
             "or remove them here."
         )
+
+
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # what `decode_image` reads
+
+
+class ImageFolderSource:
+    """Labelled image files, local or on a file system that TensorFlow reads.
+
+    Args:
+        data_dir: the folder.
+        split: "train", "validation" or "test".
+        class_names: the classes in the order of their labels; None: the folders of the
+            train split, or of the only one, sorted.
+        file_splits: see `find_class_folders`.
+
+    Attributes:
+        file_splits: where no folders say it, the split of each file.
+        notes: a line each on what was left out.
+
+    Raises:
+        ConfigurationError: a folder is missing, empty or of another layout, or holds a
+            class that is not among `class_names`.
+    """
+
+    def __init__(
+        self,
+        data_dir: str | None,
+        split: str,
+        class_names: tuple[str, ...] | None = None,
+        file_splits: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = "folder"
+        self.split = split
+        found = find_class_folders(
+            data_dir,
+            split,
+            source=self.name,
+            kind="image",
+            extensions=IMAGE_EXTENSIONS,
+            class_names=class_names,
+            file_splits=file_splits,
+        )
+        self.class_names = found.class_names
+        self.file_splits = found.file_splits
+        self.notes = found.notes
+        self.num_examples = len(found.paths)
+        with tf.device("CPU"):
+            self._paths = tf.constant(found.paths)
+            self._labels = tf.constant(found.labels, tf.int64)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+    def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Reads one example; see `trainers.data.sources.Source`."""
+        path = tf.gather(self._paths, index)
+        return {
+            "encoded": tf.io.read_file(path),
+            "identity": path,
+            "label": tf.gather(self._labels, index),
+        }
+
+
+class VideoFolderSource:
+    """Labelled video files on a local file system, at 25 frames a second.
+
+    Args:
+        data_dir: the folder.
+        split: "train", "validation" or "test".
+        class_names: the classes in the order of their labels; None: the folders of the
+            train split, or of the only one, sorted.
+        file_splits: see `find_class_folders`.
+
+    Attributes:
+        file_splits: where no folders say it, the split of each file.
+        notes: a line each on what was left out.
+
+    Raises:
+        ConfigurationError: a folder is missing, empty, of another layout or not on a local
+            disk, or PyAV is not installed.
+    """
+
+    def __init__(
+        self,
+        data_dir: str | None,
+        split: str,
+        class_names: tuple[str, ...] | None = None,
+        file_splits: Mapping[str, str] | None = None,
+    ) -> None:
+        import_av()
+        self.name = "video_folder"
+        self.split = split
+        if data_dir and files.is_remote(data_dir):
+            raise ConfigurationError(
+                f"data.source={self.name}: expected data.data_dir on a local disk, received "
+                f"{data_dir}. Copy the videos to a local disk, or convert them there by "
+                "trainers.make_video_records, whose records may be remote."
+            )
+
+        found = find_class_folders(
+            data_dir,
+            split,
+            source=self.name,
+            kind="video",
+            extensions=VIDEO_EXTENSIONS,
+            class_names=class_names,
+            file_splits=file_splits,
+        )
+        self.class_names = found.class_names
+        self.file_splits = found.file_splits
+        self.notes = found.notes
+        self.num_examples = len(found.paths)
+        self._found = found
+        with tf.device("CPU"):
+            self._labels = tf.constant(found.labels, tf.int64)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+    def identity(self, index: int) -> str:
+        """Names a video for messages: its file."""
+        return self._found.paths[index]
+
+    def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Reads one example; see `trainers.data.sources.Source`."""
+        video, identity = tf.numpy_function(
+            self._read, [index], [tf.uint8, tf.string], stateful=False
+        )
+        return {
+            "video": tf.ensure_shape(video, (None, None, None, 3)),
+            "identity": tf.ensure_shape(identity, []),
+            "label": tf.gather(self._labels, index),
+        }
+
+    def _read(self, index: np.int64) -> tuple[NDArray[np.uint8], bytes]:
+        path = self.identity(int(index))
+        return np.stack(list(read_frames(path))), path.encode()
