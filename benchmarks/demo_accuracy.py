@@ -89,7 +89,7 @@ def _mass_on_object(model: Any) -> float | str:
     import numpy as np
 
     import tokenlearner_keras as tk
-    from trainers.data.freedoom_objects import load_freedoom_objects
+    from trainers.data.freedoom.dataset import load_freedoom_objects
     from trainers.data.normalization import normalize
     from trainers.demo_report import mass_inside
 

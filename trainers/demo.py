@@ -16,9 +16,9 @@ from absl import flags
 
 import tokenlearner_keras as tk
 from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
-from trainers.data.freedoom_objects import load_freedoom_objects
-from trainers.data.freedoom_options import CLASS_NAMES
-from trainers.data.freedoom_renderer import RenderedImages
+from trainers.data.freedoom.dataset import load_freedoom_objects
+from trainers.data.freedoom.options import CLASS_NAMES
+from trainers.data.freedoom.render_images import RenderedImages
 from trainers.data.normalization import normalize
 from trainers.demo_report import baseline_accuracies
 from trainers.demo_report import example_images

@@ -9,9 +9,9 @@ from PIL import Image
 
 from tests.trainers.small_runs import Trainer
 from trainers import demo_video
-from trainers.data import freedoom_motion
-from trainers.data.freedoom_motion import MotionOptions
-from trainers.data.freedoom_motion import RenderedClips
+from trainers.data.freedoom import dataset
+from trainers.data.freedoom.dataset import MotionOptions
+from trainers.data.freedoom.dataset import RenderedClips
 from trainers.utils.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
             return clips
         return RenderedClips(clips.videos, np.eye(9, dtype=np.float32)[clips.labels][:, 1:])
 
-    monkeypatch.setattr(freedoom_motion, "load_freedoom_motion", load)
+    monkeypatch.setattr(dataset, "load_freedoom_motion", load)
     return Trainer(monkeypatch, tmp_path)
 
 

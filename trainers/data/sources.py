@@ -160,22 +160,22 @@ def check_source(name: str, split: str, key: str = "split") -> None:
 
 def _freedoom_objects(split: str) -> Source:
     from trainers.data.datasets.in_memory import InMemorySource
-    from trainers.data.freedoom_objects import load_freedoom_objects
-    from trainers.data.freedoom_options import CLASS_NAMES
+    from trainers.data.freedoom.dataset import load_freedoom_objects
+    from trainers.data.freedoom.options import CLASS_NAMES
 
     rendered = load_freedoom_objects(split)
     return InMemorySource("freedoom_objects", split, rendered.images, rendered.labels, CLASS_NAMES)
 
 
 def _freedoom_motion(split: str) -> Source:
-    from trainers.data.freedoom_motion import freedoom_motion_source
+    from trainers.data.freedoom.dataset import freedoom_motion_source
 
     return freedoom_motion_source(split)
 
 
 def _freedoom_multilabel(split: str) -> Source:
-    from trainers.data.freedoom_motion import freedoom_motion_source
-    from trainers.data.freedoom_motion_options import MotionOptions
+    from trainers.data.freedoom.dataset import freedoom_motion_source
+    from trainers.data.freedoom.options import MotionOptions
 
     return freedoom_motion_source(split, MotionOptions(several_labels=True))
 

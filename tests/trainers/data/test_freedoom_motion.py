@@ -6,23 +6,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainers.data import freedoom_motion
-from trainers.data.freedoom_motion import cache_path
-from trainers.data.freedoom_motion import freedoom_motion_source
-from trainers.data.freedoom_motion import load_freedoom_motion
-from trainers.data.freedoom_motion import render_split
-from trainers.data.freedoom_motion_options import CLASS_NAMES
-from trainers.data.freedoom_motion_options import MOTION_NAMES
-from trainers.data.freedoom_motion_options import MotionOptions
-from trainers.data.freedoom_motion_options import MotionSplit
-from trainers.data.freedoom_motion_options import direction_of
-from trainers.data.freedoom_motion_renderer import MotionJob
-from trainers.data.freedoom_motion_renderer import RenderedClips
-from trainers.data.freedoom_motion_renderer import label_of
-from trainers.data.freedoom_motion_renderer import render_map
-from trainers.data.freedoom_motion_renderer import split_jobs
-from trainers.data.freedoom_walk import FreedoomWalk
-from trainers.data.freedoom_walk import expected_path
+from trainers.data.freedoom import dataset
+from trainers.data.freedoom.dataset import clip_cache_path
+from trainers.data.freedoom.dataset import freedoom_motion_source
+from trainers.data.freedoom.dataset import load_freedoom_motion
+from trainers.data.freedoom.dataset import render_clips
+from trainers.data.freedoom.options import MOTION_CLASS_NAMES
+from trainers.data.freedoom.options import MOTION_NAMES
+from trainers.data.freedoom.options import MotionOptions
+from trainers.data.freedoom.options import MotionSplit
+from trainers.data.freedoom.options import direction_of
+from trainers.data.freedoom.player import FreedoomWalk
+from trainers.data.freedoom.player import expected_path
+from trainers.data.freedoom.render_clips import MotionJob
+from trainers.data.freedoom.render_clips import RenderedClips
+from trainers.data.freedoom.render_clips import label_of
+from trainers.data.freedoom.render_clips import motion_jobs
+from trainers.data.freedoom.render_clips import render_map
 from trainers.data.sources import make_source
 from trainers.utils.cache import checksum_path
 from trainers.utils.errors import ConfigurationError
@@ -30,7 +30,7 @@ from trainers.utils.errors import ConfigurationError
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "motion_small.npz"
 SMALL_SPLITS = {"train": MotionSplit(("MAP02", "MAP11"), 9)}
 SMALL = MotionOptions(num_frames=4, tics_per_frame=4, image_size=16, splits=SMALL_SPLITS)
-STILL = CLASS_NAMES.index("still")
+STILL = MOTION_CLASS_NAMES.index("still")
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_fingerprint_depends_on_everything_that_changes_the_bytes() -> None:
 
 
 def test_job_survives_the_command_line() -> None:
-    job = split_jobs(MotionOptions(several_labels=True), "test")[0]
+    job = motion_jobs(MotionOptions(several_labels=True), "test")[0]
     assert (job.map_name, job.num_clips, job.several_labels) == ("MAP25", 72, True)
     assert MotionJob.from_json(job.to_json()) == job
 
@@ -81,7 +81,7 @@ def test_labels_of_directions() -> None:
         directions = np.zeros(4, np.int64)
         axis, sign = direction_of(motion)
         directions[axis] = sign
-        assert CLASS_NAMES[int(label_of(directions, False))] == motion  # type: ignore[call-overload]
+        assert MOTION_CLASS_NAMES[int(label_of(directions, False))] == motion  # type: ignore[call-overload]
         assert label_of(directions, True) == [float(name == motion) for name in MOTION_NAMES]
     several = label_of(np.array([1, -1, 0, 1]), True)
     assert several == [1, 0, 1, 0, 0, 0, 1, 0]
@@ -139,8 +139,8 @@ def test_engine_follows_the_path_or_there_is_no_film(
 
 def test_rendering_does_not_depend_on_the_number_of_workers() -> None:
     pytest.importorskip("vizdoom")
-    one = render_split("train", SMALL, workers=1)
-    two = render_split("train", SMALL, workers=2)
+    one = render_clips("train", SMALL, workers=1)
+    two = render_clips("train", SMALL, workers=2)
     assert one.videos.shape == (18, 4, 16, 16, 3)
     assert np.bincount(one.labels).tolist() == [2] * 9
     assert one.videos.tobytes() == two.videos.tobytes()
@@ -154,7 +154,7 @@ def test_several_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     options = MotionOptions(
         several_labels=True, num_frames=2, tics_per_frame=8, image_size=16, splits=splits
     )
-    clips = render_map(split_jobs(options, "train")[0])
+    clips = render_map(motion_jobs(options, "train")[0])
     assert clips.labels.dtype == np.float32
     assert clips.labels.shape == (20, 8)
     opposites = clips.labels.reshape(20, 4, 2).sum(axis=-1)
@@ -170,7 +170,7 @@ def test_a_map_without_room_is_an_error(tmp_path: Path, monkeypatch: pytest.Monk
         num_frames=2, tics_per_frame=3000, attempts_per_clip=2, splits=SMALL_SPLITS
     )
     with pytest.raises(RuntimeError, match="MAP02.*raise attempts_per_clip"):
-        render_map(split_jobs(options, "train")[0])
+        render_map(motion_jobs(options, "train")[0])
 
 
 def test_cache_is_used_and_damage_repaired(
@@ -186,12 +186,12 @@ def test_cache_is_used_and_damage_repaired(
         calls.append(arguments)
         return clips
 
-    monkeypatch.setattr(freedoom_motion, "render_split", render)
+    monkeypatch.setattr(dataset, "render_clips", render)
     load_freedoom_motion("train", SMALL)
     again = load_freedoom_motion("train", SMALL)
     assert len(calls) == 1
     np.testing.assert_array_equal(again.videos, clips.videos)
-    path = cache_path("train", SMALL)
+    path = clip_cache_path("train", SMALL)
     assert cache in path.parents
 
     checksum_path(path).write_text("0" * 64 + "\n")
@@ -209,10 +209,10 @@ def test_unknown_split_names_the_known_ones(cache: Path) -> None:
 
 def test_source(cache: Path, clips: RenderedClips, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("vizdoom")
-    monkeypatch.setattr(freedoom_motion, "render_split", lambda *arguments: clips)
+    monkeypatch.setattr(dataset, "render_clips", lambda *arguments: clips)
     source = freedoom_motion_source("train", SMALL)
     assert (source.name, source.split, source.num_examples) == ("freedoom_motion", "train", 36)
-    assert source.class_names == CLASS_NAMES
+    assert source.class_names == MOTION_CLASS_NAMES
     example = source.load(20)
     np.testing.assert_array_equal(example["video"], clips.videos[20])
     assert example["label"] == clips.labels[20]
@@ -225,7 +225,7 @@ def test_source_by_name(name: str, clips: RenderedClips, monkeypatch: pytest.Mon
             return clips
         return RenderedClips(clips.videos, np.eye(9, dtype=np.float32)[clips.labels][:, 1:])
 
-    monkeypatch.setattr(freedoom_motion, "load_freedoom_motion", load)
+    monkeypatch.setattr(dataset, "load_freedoom_motion", load)
     source = make_source(name, "test", None)
     assert (source.name, source.split, source.num_examples) == (name, "test", 36)
     assert source.num_classes == (9 if name == "freedoom_motion" else 8)
@@ -249,7 +249,7 @@ def test_a_mirror_swaps_left_and_right(several_labels: bool) -> None:
 def test_fixture_has_every_class(clips: RenderedClips) -> None:
     assert clips.videos.dtype == np.uint8
     assert clips.videos.shape == (36, 8, 32, 32, 3)
-    assert np.bincount(clips.labels).tolist() == [4] * len(CLASS_NAMES)
+    assert np.bincount(clips.labels).tolist() == [4] * len(MOTION_CLASS_NAMES)
     # Lamps flicker and monsters fidget while the player does not move; walls stay.
     unchanged = (clips.videos == clips.videos[:, :1]).all(axis=(1, 4)).mean(axis=(1, 2))
     still = clips.labels == STILL
@@ -274,7 +274,7 @@ def test_picture_moves_against_the_player_in_the_fixture(
     clips: RenderedClips, motion: str, axis: int, sign: int
 ) -> None:
     """Who turns left sees the room wander to the right, and so on."""
-    chosen = clips.videos[clips.labels == CLASS_NAMES.index(motion)]
+    chosen = clips.videos[clips.labels == MOTION_CLASS_NAMES.index(motion)]
     shifts = [_shift(video, axis) for video in chosen]
     assert np.sign(np.median(shifts)) == sign, shifts
 

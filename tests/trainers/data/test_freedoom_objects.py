@@ -6,17 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainers.data import freedoom_objects
-from trainers.data.freedoom_objects import cache_path
-from trainers.data.freedoom_objects import load_freedoom_objects
-from trainers.data.freedoom_objects import render_split
-from trainers.data.freedoom_options import CLASS_NAMES
-from trainers.data.freedoom_options import SPLIT_NAMES
-from trainers.data.freedoom_options import FreedoomOptions
-from trainers.data.freedoom_options import SplitOptions
-from trainers.data.freedoom_renderer import RenderJob
-from trainers.data.freedoom_renderer import render_map
-from trainers.data.freedoom_renderer import split_jobs
+from trainers.data.freedoom import dataset
+from trainers.data.freedoom.dataset import image_cache_path
+from trainers.data.freedoom.dataset import load_freedoom_objects
+from trainers.data.freedoom.dataset import render_images
+from trainers.data.freedoom.options import CLASS_NAMES
+from trainers.data.freedoom.options import SPLIT_NAMES
+from trainers.data.freedoom.options import FreedoomOptions
+from trainers.data.freedoom.options import SplitOptions
+from trainers.data.freedoom.render_images import RenderJob
+from trainers.data.freedoom.render_images import render_map
+from trainers.data.freedoom.render_images import split_jobs
 from trainers.utils.cache import checksum_path
 from trainers.utils.errors import ConfigurationError
 
@@ -73,8 +73,8 @@ def test_job_survives_the_command_line() -> None:
 
 def test_rendering_does_not_depend_on_the_number_of_workers() -> None:
     pytest.importorskip("vizdoom")
-    one = render_split("train", SMALL, workers=1)
-    two = render_split("train", SMALL, workers=2)
+    one = render_images("train", SMALL, workers=1)
+    two = render_images("train", SMALL, workers=2)
     assert len(one.labels) > 20
     assert one.images.shape[1:] == (32, 32, 3)
     assert one.images.tobytes() == two.images.tobytes()
@@ -87,20 +87,20 @@ def test_cache_is_used_and_damage_repaired(
 ) -> None:
     pytest.importorskip("vizdoom")
     with np.load(FIXTURE) as arrays:
-        rendered = freedoom_objects.RenderedImages(**arrays)
+        rendered = dataset.RenderedImages(**arrays)
     calls = []
 
-    def render(*arguments: object) -> freedoom_objects.RenderedImages:
+    def render(*arguments: object) -> dataset.RenderedImages:
         calls.append(arguments)
         return rendered
 
-    monkeypatch.setattr(freedoom_objects, "render_split", render)
+    monkeypatch.setattr(dataset, "render_images", render)
     load_freedoom_objects("train", SMALL)
     again = load_freedoom_objects("train", SMALL)
     assert len(calls) == 1
     np.testing.assert_array_equal(again.masks, rendered.masks)
 
-    path = cache_path("train", SMALL)
+    path = image_cache_path("train", SMALL)
     assert cache in path.parents
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1

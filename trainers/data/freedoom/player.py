@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.data.freedoom_engine import IDLE_TICS
-from trainers.data.freedoom_engine import POWER_UP_DISTANCE
-from trainers.data.freedoom_engine import POWER_UPS
-from trainers.data.freedoom_engine import is_inverted
-from trainers.data.freedoom_engine import new_game
+from trainers.data.freedoom.engine import IDLE_TICS
+from trainers.data.freedoom.engine import POWER_UP_DISTANCE
+from trainers.data.freedoom.engine import POWER_UPS
+from trainers.data.freedoom.engine import is_inverted
+from trainers.data.freedoom.engine import new_game
 
 FRAME_WIDTH = 160
 FRAME_HEIGHT = 120

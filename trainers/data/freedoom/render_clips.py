@@ -1,6 +1,6 @@
 """Renders the ego-motion clips of one Freedoom map; runs in a process of its own.
 
-    python -m trainers.data.freedoom_motion_renderer JOB OUTPUT.npz
+    python -m trainers.data.freedoom.render_clips JOB OUTPUT.npz
 
 `JOB` is a `MotionJob` as JSON. What is rendered depends on the job alone, so it does
 not matter how many processes share the work.
@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.data.crop import square_crop
-from trainers.data.freedoom_engine import engine_seed
-from trainers.data.freedoom_motion_options import CLASS_NAMES
-from trainers.data.freedoom_motion_options import MOTION_NAMES
-from trainers.data.freedoom_motion_options import MotionOptions
-from trainers.data.freedoom_motion_options import direction_of
-from trainers.data.freedoom_walk import FRAME_HEIGHT
-from trainers.data.freedoom_walk import FRAME_WIDTH
-from trainers.data.freedoom_walk import FreedoomWalk
-from trainers.data.rendered_arrays import save_arrays
+from trainers.data.freedoom.crop import square_crop
+from trainers.data.freedoom.engine import engine_seed
+from trainers.data.freedoom.options import MOTION_CLASS_NAMES
+from trainers.data.freedoom.options import MOTION_NAMES
+from trainers.data.freedoom.options import MotionOptions
+from trainers.data.freedoom.options import direction_of
+from trainers.data.freedoom.player import FRAME_HEIGHT
+from trainers.data.freedoom.player import FRAME_WIDTH
+from trainers.data.freedoom.player import FreedoomWalk
+from trainers.data.freedoom.rendering import save_arrays
 
 DARKEST_MEAN = 12.0  # of 255
 LEAST_CONTRAST = 6.0  # standard deviation of the pixels of the first and the last frame
@@ -93,7 +93,7 @@ class RenderedClips:
     labels: NDArray[Any]
 
 
-def split_jobs(options: MotionOptions, split: str) -> list[MotionJob]:
+def motion_jobs(options: MotionOptions, split: str) -> list[MotionJob]:
     """Cuts a split into one job for each map.
 
     Args:
@@ -170,9 +170,9 @@ def _directions(job: MotionJob, number: int, rng: np.random.Generator) -> NDArra
         moving = (1.0 - STILL_AXIS) / 2.0
         return rng.choice(np.array([-1, 0, 1]), size=4, p=[moving, STILL_AXIS, moving])
     directions = np.zeros(4, np.int64)
-    label = number % len(CLASS_NAMES)
+    label = number % len(MOTION_CLASS_NAMES)
     if label:
-        axis, sign = direction_of(CLASS_NAMES[label])
+        axis, sign = direction_of(MOTION_CLASS_NAMES[label])
         directions[axis] = sign
     return directions
 

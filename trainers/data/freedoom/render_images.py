@@ -1,6 +1,6 @@
 """Renders the object crops of one Freedoom map; runs in a process of its own.
 
-    python -m trainers.data.freedoom_renderer JOB OUTPUT.npz
+    python -m trainers.data.freedoom.render_images JOB OUTPUT.npz
 
 `JOB` is a `RenderJob` as JSON. What is rendered depends on the job alone, so it does
 not matter how many processes share the work.
@@ -16,16 +16,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.data.crop import square_crop
-from trainers.data.freedoom_engine import engine_seed
-from trainers.data.freedoom_options import CLASS_NAMES
-from trainers.data.freedoom_options import FreedoomOptions
-from trainers.data.freedoom_scene import FRAME_HEIGHT
-from trainers.data.freedoom_scene import FRAME_WIDTH
-from trainers.data.freedoom_scene import FreedoomScene
-from trainers.data.freedoom_scene import MapObject
-from trainers.data.freedoom_scene import View
-from trainers.data.rendered_arrays import save_arrays
+from trainers.data.freedoom.camera import FRAME_HEIGHT
+from trainers.data.freedoom.camera import FRAME_WIDTH
+from trainers.data.freedoom.camera import FreedoomScene
+from trainers.data.freedoom.camera import MapObject
+from trainers.data.freedoom.camera import View
+from trainers.data.freedoom.crop import square_crop
+from trainers.data.freedoom.engine import engine_seed
+from trainers.data.freedoom.options import CLASS_NAMES
+from trainers.data.freedoom.options import FreedoomOptions
+from trainers.data.freedoom.rendering import save_arrays
 
 SMALLEST_SIDE = 10  # pixels of the frame; below it nobody can tell the object
 SMALLEST_AREA = 100  # visible pixels

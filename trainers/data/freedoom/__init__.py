@@ -1,0 +1,1 @@
+"""The built-in data sets, rendered by the engine of the package `vizdoom`."""
