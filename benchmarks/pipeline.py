@@ -35,7 +35,7 @@ from trainers.data.order import augmentation_seeds
 from trainers.data.order import shuffled_examples
 from trainers.data.order import step_positions
 from trainers.data.pipeline import training_dataset
-from trainers.data.preprocessing import inception_window
+from trainers.data.preprocessing.images import inception_window
 from trainers.data.sources import Source
 from trainers.data.sources import make_source
 

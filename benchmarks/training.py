@@ -37,8 +37,8 @@ from trainers.configuration.configuration import complete_config
 from trainers.configuration.configuration import load_config_file
 from trainers.configuration.schedule import make_durations
 from trainers.data.distributed import training_batches
-from trainers.data.normalization import normalize
 from trainers.data.pipeline import training_dataset
+from trainers.data.preprocessing.normalization import normalize
 from trainers.data.sources import make_source
 from trainers.engines.choice import make_local_engine
 from trainers.experiment import make_learning_rate

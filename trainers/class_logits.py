@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from trainers.data.normalization import normalize
+from trainers.data.preprocessing.normalization import normalize
 from trainers.one_by_one import map_one_by_one
 from trainers.view_reduction import ViewReduction
 

@@ -19,7 +19,7 @@ from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
 from trainers.data.freedoom.dataset import load_freedoom_objects
 from trainers.data.freedoom.options import CLASS_NAMES
 from trainers.data.freedoom.render_images import RenderedImages
-from trainers.data.normalization import normalize
+from trainers.data.preprocessing.normalization import normalize
 from trainers.demo_report import baseline_accuracies
 from trainers.demo_report import example_images
 from trainers.demo_report import mass_inside

@@ -17,10 +17,10 @@ from ml_collections import ConfigDict
 import tokenlearner_keras as tk
 from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
 from trainers.configuration.data_options import VideoPreprocessingConfig
-from trainers.data.normalization import normalize
+from trainers.data.preprocessing.normalization import normalize
+from trainers.data.preprocessing.videos import evaluation_clip
 from trainers.data.sources import Source
 from trainers.data.sources import make_source
-from trainers.data.video_preprocessing import evaluation_clip
 from trainers.engines.choice import make_local_engine
 from trainers.evaluation import Evaluator
 from trainers.experiment import make_preprocessing

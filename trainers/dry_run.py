@@ -11,10 +11,10 @@ from ml_collections import ConfigDict
 
 from tokenlearner_keras.models.model_names import ModelConfig
 from trainers.data.batch_size import evaluation_batch_size
-from trainers.data.example_preprocessing import Preprocessing
-from trainers.data.example_preprocessing import num_views
 from trainers.data.pipeline import evaluation_dataset
 from trainers.data.pipeline import training_dataset
+from trainers.data.preprocessing.examples import Preprocessing
+from trainers.data.preprocessing.examples import num_views
 from trainers.data.sources import Source
 from trainers.engines.engine import Engine
 from trainers.evaluation import Evaluator

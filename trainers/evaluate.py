@@ -27,7 +27,7 @@ from trainers.class_report import ranking_report
 from trainers.class_report import write_report
 from trainers.configuration.checks import check_limit
 from trainers.configuration.schedule import NO_TRAINING
-from trainers.data.example_preprocessing import check_kind
+from trainers.data.preprocessing.examples import check_kind
 from trainers.data.sources import Source
 from trainers.data.sources import has_several_labels
 from trainers.engines.choice import check_backend

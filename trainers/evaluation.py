@@ -16,8 +16,8 @@ from trainers.data.bad_examples import BadExamples
 from trainers.data.bad_examples_file import BadExamplesFile
 from trainers.data.batch_size import evaluation_batch_size
 from trainers.data.distributed import evaluation_batches
-from trainers.data.example_preprocessing import Preprocessing
 from trainers.data.failures import explain_data_failures
+from trainers.data.preprocessing.examples import Preprocessing
 from trainers.data.sources import Source
 from trainers.engines.engine import Batch
 from trainers.engines.engine import Engine

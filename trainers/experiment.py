@@ -11,7 +11,7 @@ from trainers.configuration.data_options import PreprocessingConfig
 from trainers.configuration.data_options import RecordsConfig
 from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.configuration.schedule import Schedule
-from trainers.data.example_preprocessing import Preprocessing
+from trainers.data.preprocessing.examples import Preprocessing
 from trainers.engines.engine import Engine
 from trainers.evaluation import Evaluator
 from trainers.losses import make_loss

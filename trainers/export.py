@@ -25,7 +25,7 @@ import tensorflow as tf
 from absl import flags
 
 from trainers.configuration.configuration import base_config
-from trainers.data.example_preprocessing import check_kind
+from trainers.data.preprocessing.examples import check_kind
 from trainers.data.sources import Source
 from trainers.data.sources import make_source
 from trainers.engines.choice import check_tensorflow

@@ -11,7 +11,7 @@ import tokenlearner_keras as tk
 from trainers.configuration.checks import check_normalization
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.configuration.data_options import VideoPreprocessingConfig
-from trainers.data.example_preprocessing import Preprocessing
+from trainers.data.preprocessing.examples import Preprocessing
 from trainers.keras_archive import load_keras_archive
 from trainers.trained_model import TrainedModel
 from trainers.trained_model import choose_class_names
@@ -34,7 +34,7 @@ class InputSettings:
         image_size: Pixels of a side; None is what the model takes.
         crop_fraction: Share of the largest window that fits an image, in the middle; of a
             video the side of the model's window over the shorter side it is resized to.
-        normalization: See `trainers.data.normalization.normalize`.
+        normalization: See `trainers.data.preprocessing.normalization.normalize`.
         stride: Distance of two frames of a clip in the video, in frames.
         activation: What makes probabilities of the answers: "softmax", "sigmoid" or "none".
             None is softmax, or nothing where the model ends in one of them itself.

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from tokenlearner_keras.models.model_names import ModelConfig
 from trainers.configuration.schedule import NO_TRAINING
-from trainers.data.example_preprocessing import Preprocessing
+from trainers.data.preprocessing.examples import Preprocessing
 from trainers.experiment import make_evaluator
 from trainers.experiment import make_model
 from trainers.experiment import make_train_step

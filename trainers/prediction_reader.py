@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.datasets.folders import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
-from trainers.data.example_preprocessing import Preprocessing
-from trainers.data.example_preprocessing import evaluation_input
 from trainers.data.failures import plain_reason
+from trainers.data.preprocessing.examples import Preprocessing
+from trainers.data.preprocessing.examples import evaluation_input
 from trainers.data.video_files import FRAMES_PER_SECOND
 from trainers.data.video_files import MIN_SIDE
 from trainers.data.video_files import VIDEO_EXTENSIONS as VIDEO_EXTENSIONS

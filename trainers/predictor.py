@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 import tokenlearner_keras as tk
 from trainers.class_logits import class_logits
-from trainers.data.normalization import normalize
+from trainers.data.preprocessing.normalization import normalize
 from trainers.engines.choice import make_local_engine
 from trainers.engines.engine import Batch
 from trainers.trained_model import TrainedModel

@@ -14,8 +14,8 @@ from trainers.configuration.checks import check_best_metric
 from trainers.configuration.checks import check_normalization
 from trainers.configuration.checks import check_training
 from trainers.configuration.data_options import VideoPreprocessingConfig
-from trainers.data.example_preprocessing import Preprocessing
-from trainers.data.example_preprocessing import check_kind
+from trainers.data.preprocessing.examples import Preprocessing
+from trainers.data.preprocessing.examples import check_kind
 from trainers.data.sources import Source
 from trainers.data.sources import check_source
 from trainers.data.sources import has_several_labels

@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from tokenlearner_keras.models.model_names import ModelConfig
-from trainers.data.example_preprocessing import Preprocessing
+from trainers.data.preprocessing.examples import Preprocessing
 from trainers.engines.engine import Specifications
 from trainers.engines.jax_engine import JaxEngine
 from trainers.engines.jax_layout import JaxLayout

@@ -11,7 +11,7 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from tokenlearner_keras.models.model_names import ModelConfig
-from trainers.data.example_preprocessing import Preprocessing
+from trainers.data.preprocessing.examples import Preprocessing
 from trainers.engines.engine import Specifications
 from trainers.engines.tensorflow_engine import TensorFlowEngine
 from trainers.lone_replica import LoneReplica

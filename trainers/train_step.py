@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from trainers.data.batch_size import check_batch_size
-from trainers.data.normalization import normalize
+from trainers.data.preprocessing.normalization import normalize
 from trainers.engines.engine import Engine
 from trainers.losses import Loss
 from trainers.metrics import evaluation_sums

@@ -10,7 +10,7 @@ from trainers.checkpoint_files import Arrays
 from trainers.checkpointing import CheckpointStore
 from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.configuration.schedule import NO_TRAINING
-from trainers.data.example_preprocessing import Preprocessing
+from trainers.data.preprocessing.examples import Preprocessing
 from trainers.data.records.manifest import read_label_file
 from trainers.experiment import make_model
 from trainers.experiment import make_preprocessing

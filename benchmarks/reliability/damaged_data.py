@@ -35,8 +35,8 @@ from benchmarks.reliability.damaged_shards import Damage
 from benchmarks.reliability.damaged_shards import records_of
 from benchmarks.reliability.part import Row
 from benchmarks.reliability.small_runs import train
-from trainers.data.decoding import decode_image
 from trainers.data.failures import explain_data_failures
+from trainers.data.preprocessing.decoding import decode_image
 from trainers.data.sources import make_source
 from trainers.utils.errors import DataError
 from trainers.utils.reporting import read_metrics

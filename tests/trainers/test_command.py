@@ -17,8 +17,8 @@ from tests.trainers.small_runs import config_file
 from tests.trainers.small_runs import rows
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.data.datasets.digits import digits_source
-from trainers.data.normalization import normalize
 from trainers.data.pipeline import evaluation_dataset
+from trainers.data.preprocessing.normalization import normalize
 
 DIGITS = "trainers/configs/digits.py"
 

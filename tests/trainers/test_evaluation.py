@@ -15,7 +15,7 @@ from trainers.configuration.data_options import PreprocessingConfig
 from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.batch_size import evaluation_batch_size
 from trainers.data.distributed import evaluation_batches
-from trainers.data.video_preprocessing import evaluation_views
+from trainers.data.preprocessing.videos import evaluation_views
 from trainers.evaluation import Evaluator
 from trainers.losses import make_loss
 from trainers.utils.errors import ConfigurationError

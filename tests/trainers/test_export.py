@@ -29,9 +29,9 @@ from tests.trainers.video_runs import TRANSFORMER
 from trainers import export
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.data.datasets.digits import digits_source
-from trainers.data.normalization import normalize
 from trainers.data.pipeline import evaluation_dataset
-from trainers.data.preprocessing import evaluation_example
+from trainers.data.preprocessing.images import evaluation_example
+from trainers.data.preprocessing.normalization import normalize
 from trainers.formats import requirements
 from trainers.formats import runtime_process
 from trainers.formats.float32 import in_float32

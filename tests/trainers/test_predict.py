@@ -23,8 +23,8 @@ from tests.trainers.small_runs import rows
 from trainers import predict
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.data.datasets.digits import digits_source
-from trainers.data.normalization import normalize
-from trainers.data.preprocessing import evaluation_example
+from trainers.data.preprocessing.images import evaluation_example
+from trainers.data.preprocessing.normalization import normalize
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import DataError
 

@@ -19,10 +19,10 @@ from tests.trainers.video_runs import TRANSFORMER
 from tests.trainers.video_runs import video_config
 from trainers import predict
 from trainers.configuration.data_options import VideoPreprocessingConfig
-from trainers.data.normalization import normalize
+from trainers.data.preprocessing.normalization import normalize
+from trainers.data.preprocessing.videos import evaluation_clip
+from trainers.data.preprocessing.videos import evaluation_views
 from trainers.data.video_files import read_frames
-from trainers.data.video_preprocessing import evaluation_clip
-from trainers.data.video_preprocessing import evaluation_views
 from trainers.utils.errors import DataError
 
 pytest.importorskip("av")

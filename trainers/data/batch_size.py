@@ -3,8 +3,8 @@
 import math
 from collections.abc import Mapping
 
-from trainers.data.example_preprocessing import Preprocessing
-from trainers.data.example_preprocessing import num_views
+from trainers.data.preprocessing.examples import Preprocessing
+from trainers.data.preprocessing.examples import num_views
 from trainers.utils.errors import ConfigurationError
 
 

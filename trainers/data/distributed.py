@@ -6,9 +6,9 @@ from typing import Any
 import tensorflow as tf
 
 from trainers.data.bad_examples import BadExamples
-from trainers.data.example_preprocessing import Preprocessing
 from trainers.data.pipeline import evaluation_dataset
 from trainers.data.pipeline import training_dataset
+from trainers.data.preprocessing.examples import Preprocessing
 from trainers.data.sources import Source
 from trainers.engines.engine import Engine
 

@@ -19,7 +19,7 @@ from itertools import islice
 
 import tensorflow as tf
 
-from trainers.data.decoding import decode_image
+from trainers.data.preprocessing.decoding import decode_image
 from trainers.data.sources import Source
 from trainers.utils.errors import DataError
 

@@ -7,17 +7,17 @@ import tensorflow as tf
 
 from trainers.data.bad_examples import BadExamples
 from trainers.data.batch_size import check_batch_size
-from trainers.data.example_preprocessing import Preprocessing
-from trainers.data.example_preprocessing import evaluation_input
-from trainers.data.example_preprocessing import training_input
-from trainers.data.example_preprocessing import training_label
-from trainers.data.mixing import mixing_weights
-from trainers.data.mixing import mixup
 from trainers.data.order import augmentation_seeds
 from trainers.data.order import batch_seed
 from trainers.data.order import examples_at_step
 from trainers.data.order import shuffled_examples
 from trainers.data.order import step_positions
+from trainers.data.preprocessing.examples import Preprocessing
+from trainers.data.preprocessing.examples import evaluation_input
+from trainers.data.preprocessing.examples import training_input
+from trainers.data.preprocessing.examples import training_label
+from trainers.data.preprocessing.mixup import mixing_weights
+from trainers.data.preprocessing.mixup import mixup
 from trainers.data.sources import Source
 from trainers.utils.errors import ConfigurationError
 

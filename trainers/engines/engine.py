@@ -19,7 +19,7 @@ from trainers.step_memory import StepMemory
 if TYPE_CHECKING:
     import keras
 
-    from trainers.data.example_preprocessing import Preprocessing
+    from trainers.data.preprocessing.examples import Preprocessing
     from trainers.train_step import TrainStep
 
 Batch = dict[str, Any]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tokenlearner_keras.models.model_names import ModelConfig
 from trainers.data.batch_size import check_batch_size
-from trainers.data.example_preprocessing import Preprocessing
+from trainers.data.preprocessing.examples import Preprocessing
 from trainers.engines.engine import Batch
 from trainers.engines.engine import Engine
 from trainers.engines.jax_layout import JaxLayout

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from tokenlearner_keras.models.model_names import ModelConfig
-from trainers.data.example_preprocessing import Preprocessing
+from trainers.data.preprocessing.examples import Preprocessing
 from trainers.distribution import describe_strategy
 from trainers.distribution import hosts_of
 from trainers.distribution import make_strategy

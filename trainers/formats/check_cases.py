@@ -8,13 +8,13 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from trainers.configuration.data_options import VideoPreprocessingConfig
-from trainers.data.decoding import Example
-from trainers.data.decoding import decode_image
 from trainers.data.failures import explain_data_failures
-from trainers.data.normalization import normalize
+from trainers.data.preprocessing.decoding import Example
+from trainers.data.preprocessing.decoding import decode_frames
+from trainers.data.preprocessing.decoding import decode_image
+from trainers.data.preprocessing.decoding import video_length
+from trainers.data.preprocessing.normalization import normalize
 from trainers.data.sources import Source
-from trainers.data.video_decoding import decode_frames
-from trainers.data.video_decoding import video_length
 from trainers.formats.runtime_check import Case
 from trainers.formats.saved_model import NORMALIZED
 from trainers.formats.saved_model import SERVING

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from trainers.configuration.data_options import VideoPreprocessingConfig
-from trainers.data.normalization import channel_statistics
+from trainers.data.preprocessing.normalization import channel_statistics
 from trainers.trained_model import TrainedModel
 
 #: Name of the metadata of a LiteRT file.

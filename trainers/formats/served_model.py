@@ -6,9 +6,9 @@ import keras
 import tensorflow as tf
 
 from trainers.configuration.data_options import VideoPreprocessingConfig
-from trainers.data.example_preprocessing import Preprocessing
-from trainers.data.example_preprocessing import evaluation_input
-from trainers.data.normalization import normalize
+from trainers.data.preprocessing.examples import Preprocessing
+from trainers.data.preprocessing.examples import evaluation_input
+from trainers.data.preprocessing.normalization import normalize
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from trainers.data.normalization import channel_statistics
+from trainers.data.preprocessing.normalization import channel_statistics
 from trainers.formats.served_model import ServedModel
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import ExportError

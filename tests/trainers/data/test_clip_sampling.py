@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies
 
-from trainers.data.clip_sampling import middle_frames
-from trainers.data.clip_sampling import order_frames
-from trainers.data.clip_sampling import training_frames
-from trainers.data.clip_sampling import view_frames
+from trainers.data.preprocessing.clip_sampling import middle_frames
+from trainers.data.preprocessing.clip_sampling import order_frames
+from trainers.data.preprocessing.clip_sampling import training_frames
+from trainers.data.preprocessing.clip_sampling import view_frames
 
 LENGTHS = strategies.integers(1, 400)
 FRAMES = strategies.integers(1, 40)

@@ -11,9 +11,9 @@ from PIL import Image
 from PIL import ImageOps
 
 from benchmarks.reliability.hostile_images import bombs
-from trainers.data import decoding
-from trainers.data.decoding import decode_image
-from trainers.data.decoding import decode_window
+from trainers.data.preprocessing import decoding
+from trainers.data.preprocessing.decoding import decode_image
+from trainers.data.preprocessing.decoding import decode_window
 
 pytestmark = pytest.mark.every_backend
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainers.data.mixing import mixing_weights
-from trainers.data.mixing import mixup
+from trainers.data.preprocessing.mixup import mixing_weights
+from trainers.data.preprocessing.mixup import mixup
 
 
 def _batch(size: int) -> tuple[tf.Tensor, tf.Tensor]:

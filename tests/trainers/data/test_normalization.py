@@ -5,7 +5,7 @@ from tests.trainers.backends import compiled
 from tests.trainers.backends import dtype_name
 from trainers.configuration.checks import NORMALIZATIONS
 from trainers.configuration.checks import check_normalization
-from trainers.data.normalization import normalize
+from trainers.data.preprocessing.normalization import normalize
 from trainers.utils.errors import ConfigurationError
 
 pytestmark = pytest.mark.every_backend

@@ -7,8 +7,8 @@ import tensorflow as tf
 from tests.trainers.data.fake_source import photograph
 from trainers.configuration.data_options import CROPS
 from trainers.configuration.data_options import PreprocessingConfig
-from trainers.data.preprocessing import evaluation_example
-from trainers.data.preprocessing import train_example
+from trainers.data.preprocessing.images import evaluation_example
+from trainers.data.preprocessing.images import train_example
 from trainers.utils.errors import ConfigurationError
 
 

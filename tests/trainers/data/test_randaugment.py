@@ -3,9 +3,9 @@ import pytest
 import tensorflow as tf
 
 from tests.trainers.data.fake_source import photograph
-from trainers.data.image_operations import OPERATIONS
-from trainers.data.randaugment import apply_operation
-from trainers.data.randaugment import randaugment
+from trainers.data.preprocessing.randaugment import OPERATIONS
+from trainers.data.preprocessing.randaugment import apply_operation
+from trainers.data.preprocessing.randaugment import randaugment
 from trainers.utils.errors import ConfigurationError
 
 pytestmark = pytest.mark.every_backend

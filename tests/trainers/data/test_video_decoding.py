@@ -12,9 +12,9 @@ from tests.trainers.data.fake_videos import numbered_video
 from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.failures import describe_data_failure
 from trainers.data.failures import explain_data_failures
-from trainers.data.video_decoding import decode_frames
-from trainers.data.video_decoding import video_length
-from trainers.data.video_preprocessing import train_clip
+from trainers.data.preprocessing.decoding import decode_frames
+from trainers.data.preprocessing.decoding import video_length
+from trainers.data.preprocessing.videos import train_clip
 from trainers.utils.errors import DataError
 
 # Every clip shows every frame.

@@ -14,10 +14,10 @@ from tests.trainers.data.fake_videos import encoded
 from tests.trainers.data.fake_videos import frame_numbers
 from tests.trainers.data.fake_videos import numbered_video
 from trainers.configuration.data_options import VideoPreprocessingConfig
-from trainers.data import video_preprocessing
-from trainers.data.video_preprocessing import evaluation_clip
-from trainers.data.video_preprocessing import evaluation_views
-from trainers.data.video_preprocessing import train_clip
+from trainers.data.preprocessing import videos as video_preprocessing
+from trainers.data.preprocessing.videos import evaluation_clip
+from trainers.data.preprocessing.videos import evaluation_views
+from trainers.data.preprocessing.videos import train_clip
 
 Example = dict[str, tf.Tensor]
 

@@ -9,16 +9,16 @@ number of parallel calls.
 import tensorflow as tf
 
 from trainers.configuration.data_options import VideoPreprocessingConfig
-from trainers.data.clip_sampling import middle_frames
-from trainers.data.clip_sampling import order_frames
-from trainers.data.clip_sampling import training_frames
-from trainers.data.clip_sampling import view_frames
-from trainers.data.color_jitter import color_drop
-from trainers.data.color_jitter import color_jitter
-from trainers.data.decoding import Example
-from trainers.data.randaugment import randaugment
-from trainers.data.video_decoding import decode_frames
-from trainers.data.video_decoding import video_length
+from trainers.data.preprocessing.clip_sampling import middle_frames
+from trainers.data.preprocessing.clip_sampling import order_frames
+from trainers.data.preprocessing.clip_sampling import training_frames
+from trainers.data.preprocessing.clip_sampling import view_frames
+from trainers.data.preprocessing.color_jitter import color_drop
+from trainers.data.preprocessing.color_jitter import color_jitter
+from trainers.data.preprocessing.decoding import Example
+from trainers.data.preprocessing.decoding import decode_frames
+from trainers.data.preprocessing.decoding import video_length
+from trainers.data.preprocessing.randaugment import randaugment
 
 __all__ = [
     "VideoPreprocessingConfig",

@@ -4,14 +4,14 @@ import tensorflow as tf
 
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.configuration.data_options import VideoPreprocessingConfig
-from trainers.data.decoding import Example
-from trainers.data.preprocessing import evaluation_example
-from trainers.data.preprocessing import train_example
+from trainers.data.preprocessing.decoding import Example
+from trainers.data.preprocessing.images import evaluation_example
+from trainers.data.preprocessing.images import train_example
+from trainers.data.preprocessing.videos import evaluation_clip
+from trainers.data.preprocessing.videos import evaluation_views
+from trainers.data.preprocessing.videos import is_mirrored
+from trainers.data.preprocessing.videos import train_clip
 from trainers.data.sources import Source
-from trainers.data.video_preprocessing import evaluation_clip
-from trainers.data.video_preprocessing import evaluation_views
-from trainers.data.video_preprocessing import is_mirrored
-from trainers.data.video_preprocessing import train_clip
 from trainers.utils.errors import ConfigurationError
 
 Preprocessing = PreprocessingConfig | VideoPreprocessingConfig

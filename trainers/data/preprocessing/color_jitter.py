@@ -5,7 +5,7 @@ Pure TensorFlow operations on uint8, with all randomness from a given seed.
 
 import tensorflow as tf
 
-from trainers.data.image_operations import grey
+from trainers.data.preprocessing.randaugment import grey
 
 # The ranges of the published video recipes.
 _MAX_BRIGHTNESS = 32.0 / 255.0  # of the range of a pixel

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from trainers.configuration.data_options import PreprocessingConfig
-from trainers.data.decoding import Example
-from trainers.data.decoding import decode_image
-from trainers.data.decoding import decode_window
-from trainers.data.randaugment import randaugment
+from trainers.data.preprocessing.decoding import Example
+from trainers.data.preprocessing.decoding import decode_image
+from trainers.data.preprocessing.decoding import decode_window
+from trainers.data.preprocessing.randaugment import randaugment
 
 __all__ = ["PreprocessingConfig", "evaluation_example", "inception_window", "train_example"]
 

@@ -1,0 +1,1 @@
+"""Decodes, crops and augments examples on the host."""
