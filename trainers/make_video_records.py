@@ -2,7 +2,8 @@
 
     python -m trainers.make_video_records --csv=FILE --output=DIR [--shards=N] [--split=train]
 
-The CSV file names parts of video files with their labels, see `trainers/data/video_list.py`:
+The CSV file names parts of video files with their labels, see
+`trainers/data/conversion/video_list.py`:
 
     path,start,end,label
     videos/a.mp4,0,9.5,archery
@@ -31,10 +32,13 @@ import math
 
 from absl import flags
 
-from trainers.data.conversion_lock import conversion_lock
-from trainers.data.conversion_lock import label_map_is_used
-from trainers.data.conversion_lock import label_map_lock
-from trainers.data.conversion_options import ConversionOptions
+from trainers.data.conversion.lock import conversion_lock
+from trainers.data.conversion.lock import label_map_is_used
+from trainers.data.conversion.lock import label_map_lock
+from trainers.data.conversion.options import ConversionOptions
+from trainers.data.conversion.video_list import VideoRow
+from trainers.data.conversion.video_list import read_video_list
+from trainers.data.conversion.writer import Conversion
 from trainers.data.records.manifest import DESCRIPTION
 from trainers.data.records.manifest import LABELS
 from trainers.data.records.manifest import Description
@@ -44,12 +48,9 @@ from trainers.data.records.manifest import read_labels
 from trainers.data.records.manifest import write_description
 from trainers.data.records.manifest import write_labels
 from trainers.data.sources import check_source
-from trainers.data.video_conversion import Conversion
 from trainers.data.video_files import FRAMES_PER_SECOND
 from trainers.data.video_files import MIN_SIDE
 from trainers.data.video_files import import_av
-from trainers.data.video_list import VideoRow
-from trainers.data.video_list import read_video_list
 from trainers.utils import cli
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError

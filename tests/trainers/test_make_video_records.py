@@ -17,11 +17,11 @@ from absl import flags
 from tests.trainers.processes import ROOT
 from trainers import make_video_records
 from trainers.configuration.data_options import RecordsConfig
-from trainers.data.conversion_lock import conversion_lock
+from trainers.data.conversion.lock import conversion_lock
+from trainers.data.conversion.video_list import VideoRow
+from trainers.data.conversion.writer import Conversion
 from trainers.data.records.manifest import write_labels
 from trainers.data.sources import make_source
-from trainers.data.video_conversion import Conversion
-from trainers.data.video_list import VideoRow
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import DataError
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainers.data import video_example
-from trainers.data.conversion_options import ConversionOptions
-from trainers.data.video_example import make_record
-from trainers.data.video_list import VideoRow
+from trainers.data.conversion import writer
+from trainers.data.conversion.options import ConversionOptions
+from trainers.data.conversion.video_list import VideoRow
+from trainers.data.conversion.writer import make_record
 from trainers.utils.errors import DataError
 
 
@@ -28,6 +28,6 @@ def test_frames_that_make_no_record(monkeypatch: pytest.MonkeyPatch) -> None:
     frames = [np.zeros((8, 8, 3), np.uint8), np.zeros((8, 6, 3), np.uint8)]
     with pytest.raises(DataError, match="frame 1 has 8 x 6 pixels, those before it 8 x 8"):
         make_record(row, frames, {"run": 0}, ConversionOptions(1))
-    monkeypatch.setattr(video_example, "MAX_BYTES", 1000)
+    monkeypatch.setattr(writer, "MAX_BYTES", 1000)
     with pytest.raises(DataError, match="at most 1000 bytes, .* 1 frames; set start and end"):
         make_record(row, frames[:1] * 2, {"run": 0}, ConversionOptions(1))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from trainers.data.video_list import mark_missing_files
-from trainers.data.video_list import read_video_list
+from trainers.data.conversion.video_list import mark_missing_files
+from trainers.data.conversion.video_list import read_video_list
 from trainers.utils.errors import ConfigurationError
 
 

@@ -1,0 +1,1 @@
+"""Converts video files to TFRecord shards."""
