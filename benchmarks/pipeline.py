@@ -31,11 +31,11 @@ from benchmarks.measuring import interleaved
 from benchmarks.measuring import summary
 from benchmarks.measuring import write_csv
 from trainers.configuration.data_options import PreprocessingConfig
-from trainers.data.order import augmentation_seeds
-from trainers.data.order import shuffled_examples
-from trainers.data.order import step_positions
 from trainers.data.pipeline import training_dataset
 from trainers.data.preprocessing.images import inception_window
+from trainers.data.shuffling import augmentation_seeds
+from trainers.data.shuffling import shuffled_examples
+from trainers.data.shuffling import step_positions
 from trainers.data.sources import Source
 from trainers.data.sources import make_source
 

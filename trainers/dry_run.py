@@ -10,7 +10,7 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from tokenlearner_keras.models.model_names import ModelConfig
-from trainers.data.batch_size import evaluation_batch_size
+from trainers.data.pipeline import evaluation_batch_size
 from trainers.data.pipeline import evaluation_dataset
 from trainers.data.pipeline import training_dataset
 from trainers.data.preprocessing.examples import Preprocessing

@@ -13,10 +13,10 @@ from trainers.average_precision import mean_average_precision
 from trainers.averaged_weights import averaged_weights
 from trainers.class_logits import class_logits
 from trainers.data.bad_examples import BadExamples
-from trainers.data.bad_examples_file import BadExamplesFile
-from trainers.data.batch_size import evaluation_batch_size
+from trainers.data.bad_examples import BadExamplesFile
+from trainers.data.decode_errors import explain_data_failures
 from trainers.data.distributed import evaluation_batches
-from trainers.data.failures import explain_data_failures
+from trainers.data.pipeline import evaluation_batch_size
 from trainers.data.preprocessing.examples import Preprocessing
 from trainers.data.sources import Source
 from trainers.engines.engine import Batch

@@ -22,7 +22,7 @@ import math
 from absl import flags
 
 from trainers.attention_overlays import AttentionOverlays
-from trainers.data.batch_size import evaluation_batch_size
+from trainers.data.pipeline import evaluation_batch_size
 from trainers.data.video_files import FRAMES_PER_SECOND
 from trainers.data.video_files import MIN_SIDE
 from trainers.data.video_files import import_av

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.datasets.folders import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
-from trainers.data.failures import plain_reason
+from trainers.data.decode_errors import plain_reason
 from trainers.data.preprocessing.examples import Preprocessing
 from trainers.data.preprocessing.examples import evaluation_input
 from trainers.data.video_files import FRAMES_PER_SECOND

@@ -9,8 +9,8 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from tokenlearner_keras.models.model_names import ModelConfig
-from trainers.data.batch_size import check_batch_size
-from trainers.data.batch_size import evaluation_batch_size
+from trainers.data.pipeline import check_batch_size
+from trainers.data.pipeline import evaluation_batch_size
 from trainers.data.preprocessing.examples import num_views
 from trainers.engines.choice import check_axes
 from trainers.engines.choice import check_backend

@@ -30,9 +30,9 @@ from trainers.configuration.configuration import parse_config_flag
 from trainers.configuration.schedule import Schedule
 from trainers.configuration.schedule import make_durations
 from trainers.data.bad_examples import BadExamples
-from trainers.data.bad_examples_file import BadExamplesFile
+from trainers.data.bad_examples import BadExamplesFile
+from trainers.data.decode_errors import explain_data_failures
 from trainers.data.distributed import training_batches
-from trainers.data.failures import explain_data_failures
 from trainers.data.pipeline import examples_at_step
 from trainers.data.sources import Source
 from trainers.data.sources import make_source

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from trainers.data.batch_size import check_batch_size
+from trainers.data.pipeline import check_batch_size
 from trainers.data.preprocessing.normalization import normalize
 from trainers.engines.engine import Engine
 from trainers.losses import Loss

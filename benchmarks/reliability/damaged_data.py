@@ -35,7 +35,7 @@ from benchmarks.reliability.damaged_shards import Damage
 from benchmarks.reliability.damaged_shards import records_of
 from benchmarks.reliability.part import Row
 from benchmarks.reliability.small_runs import train
-from trainers.data.failures import explain_data_failures
+from trainers.data.decode_errors import explain_data_failures
 from trainers.data.preprocessing.decoding import decode_image
 from trainers.data.sources import make_source
 from trainers.utils.errors import DataError

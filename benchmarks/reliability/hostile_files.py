@@ -28,7 +28,7 @@ from benchmarks.reliability.part import Row
 from trainers.checkpointing import CheckpointStore
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.data.datasets.folders import ImageFolderSource
-from trainers.data.failures import describe_data_failure
+from trainers.data.decode_errors import describe_data_failure
 from trainers.data.preprocessing.decoding import decode_image
 from trainers.initialization import initialize
 from trainers.keras_archive import load_keras_archive

@@ -21,11 +21,11 @@ from tests.trainers.small_runs import engine_of
 from trainers.configuration.configuration import complete_config
 from trainers.configuration.configuration import load_config_file
 from trainers.data.bad_examples import BadExamples
-from trainers.data.bad_examples_file import BadExamplesFile
+from trainers.data.bad_examples import BadExamplesFile
+from trainers.data.decode_errors import explain_data_failures
 from trainers.data.distributed import evaluation_batches
 from trainers.data.distributed import training_batches
-from trainers.data.failures import explain_data_failures
-from trainers.data.order import examples_at_step
+from trainers.data.shuffling import examples_at_step
 from trainers.data.sources import Source
 from trainers.data.sources import make_source
 from trainers.experiment import make_model_config

@@ -1,1 +1,1 @@
-"""Data sources, preprocessing and batching; nothing here knows what a model is."""
+"""Data: examples by number, preprocessed and batched by step."""

@@ -1,6 +1,6 @@
 """Going on without the examples that cannot be read, up to a limit the user sets.
 
-Without a limit the first bad example stops the run; `trainers.data.failures` names it.
+Without a limit the first bad example stops the run; `trainers.data.decode_errors` names it.
 With one, in training the next good example in the order of the indices stands in for a
 bad one, under the seed of the place it takes; in evaluation a bad one is left out, and
 `num_examples` says so. Which example is bad is found while reading it, from the bytes
@@ -15,6 +15,7 @@ same training has met counts for the limit, too. Batches are prepared ahead, so 
 may include examples of steps that are still to come. Each host counts its own.
 """
 
+import json
 import threading
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -25,10 +26,64 @@ import numpy as np
 import tensorflow as tf
 
 from trainers.configuration.checks import check_limit
-from trainers.data.bad_examples_file import BadExamplesFile
-from trainers.data.failures import describe_data_failure
+from trainers.data.decode_errors import describe_data_failure
 from trainers.data.sources import Source
+from trainers.utils import files
 from trainers.utils.errors import DataError
+
+
+class BadExamplesFile:
+    """A JSON object a line, `source`, `index` and `reason` of an example, each once.
+
+    Args:
+        path: of the file; it is made with the first example.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        content = files.read(path) if files.exists(path) else b""
+        self._rows = _complete_rows(content)
+        whole = b"".join(map(_line, self._rows))
+        if whole != content:
+            files.write_atomically(path, whole)
+
+    def reasons(self, source: str) -> dict[int, str]:
+        """Returns what is wrong with the examples of a source that are listed, by index.
+
+        Args:
+            source: name/split.
+        """
+        return {row["index"]: row["reason"] for row in self._rows if row["source"] == source}
+
+    def add(self, source: str, index: int, reason: str) -> None:
+        """Lists an example, unless it is listed.
+
+        Args:
+            source: name/split.
+            index: of the example.
+            reason: what is wrong with it.
+        """
+        row = {"source": source, "index": index, "reason": reason}
+        with self._lock:
+            if row not in self._rows:
+                self._rows.append(row)
+                files.append(self.path, _line(row))
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return (json.dumps(row) + "\n").encode()
+
+
+def _complete_rows(content: bytes) -> list[dict[str, Any]]:
+    rows = []
+    for line in content.splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue  # a kill has cut the last line; the example will be met again
+    return rows
+
 
 Element = dict[str, Any]
 #: From the index of an example, () int64, and whatever goes with it, to an element.

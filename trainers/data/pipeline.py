@@ -1,23 +1,25 @@
 """Batches for training and evaluation, addressed by step."""
 
+import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from trainers.data.bad_examples import BadExamples
-from trainers.data.batch_size import check_batch_size
-from trainers.data.order import augmentation_seeds
-from trainers.data.order import batch_seed
-from trainers.data.order import examples_at_step
-from trainers.data.order import shuffled_examples
-from trainers.data.order import step_positions
 from trainers.data.preprocessing.examples import Preprocessing
 from trainers.data.preprocessing.examples import evaluation_input
+from trainers.data.preprocessing.examples import num_views
 from trainers.data.preprocessing.examples import training_input
 from trainers.data.preprocessing.examples import training_label
 from trainers.data.preprocessing.mixup import mixing_weights
 from trainers.data.preprocessing.mixup import mixup
+from trainers.data.shuffling import augmentation_seeds
+from trainers.data.shuffling import batch_seed
+from trainers.data.shuffling import examples_at_step
+from trainers.data.shuffling import shuffled_examples
+from trainers.data.shuffling import step_positions
 from trainers.data.sources import Source
 from trainers.utils.errors import ConfigurationError
 
@@ -252,3 +254,43 @@ def _check_layout(
 def _check_at_least(name: str, value: float, smallest: int) -> None:
     if value < smallest:
         raise ConfigurationError(f"{name}: expected {smallest} or more, received {value}")
+
+
+def check_batch_size(batch_size: int, sharers: Mapping[str, int]) -> None:
+    """Checks that a global batch can be cut into parts of equal size.
+
+    Args:
+        batch_size: Global batch size.
+        sharers: Whatever cuts it, one after the other, with how many parts each makes;
+            the names stand in the message.
+
+    Raises:
+        ConfigurationError: If it cannot, with batch sizes near by that can.
+    """
+    parts = math.prod(sharers.values())
+    if batch_size % parts:
+        smaller = batch_size // parts * parts
+        cure = f"{smaller} or {smaller + parts}" if smaller else f"{parts}"
+        listed = ", ".join(f"{name}: {count}" for name, count in sharers.items())
+        raise ConfigurationError(
+            f"batch_size: expected a multiple of {parts} ({listed}), received {batch_size}; "
+            f"set batch_size to {cure}"
+        )
+
+
+def evaluation_batch_size(
+    batch_size: int, preprocessing: Preprocessing, replicas: int, views: bool
+) -> int:
+    """Returns the global batch size of an evaluation; the metrics do not depend on it.
+
+    Videos with all their views need about the memory of the batch of single clips, except
+    that a replica takes at least one video.
+
+    Args:
+        batch_size: Of the configuration.
+        preprocessing: What the inputs are made by.
+        replicas: Those of all hosts; where there are several views, the result is a multiple.
+        views: Whether videos are judged by all their views.
+    """
+    count = num_views(preprocessing) if views else 1
+    return batch_size if count == 1 else max(1, batch_size // (count * replicas)) * replicas

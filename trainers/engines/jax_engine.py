@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from tokenlearner_keras.models.model_names import ModelConfig
-from trainers.data.batch_size import check_batch_size
+from trainers.data.pipeline import check_batch_size
 from trainers.data.preprocessing.examples import Preprocessing
 from trainers.engines.engine import Batch
 from trainers.engines.engine import Engine

@@ -8,7 +8,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from trainers.configuration.data_options import VideoPreprocessingConfig
-from trainers.data.failures import explain_data_failures
+from trainers.data.decode_errors import explain_data_failures
 from trainers.data.preprocessing.decoding import Example
 from trainers.data.preprocessing.decoding import decode_frames
 from trainers.data.preprocessing.decoding import decode_image

@@ -14,12 +14,12 @@ from tests.trainers.data.video_record_sets import describe
 from tests.trainers.data.video_record_sets import number_of
 from tests.trainers.data.video_record_sets import write_split
 from trainers.data.bad_examples import BadExamples
-from trainers.data.bad_examples_file import BadExamplesFile
+from trainers.data.bad_examples import BadExamplesFile
 from trainers.data.datasets.video_records import VideoRecordsSource
-from trainers.data.failures import explain_data_failures
-from trainers.data.order import examples_at_step
-from trainers.data.order import shuffled_examples
-from trainers.data.order import step_positions
+from trainers.data.decode_errors import explain_data_failures
+from trainers.data.shuffling import examples_at_step
+from trainers.data.shuffling import shuffled_examples
+from trainers.data.shuffling import step_positions
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import DataError
 

@@ -14,8 +14,8 @@ from tests.trainers.data.fake_source import FileSource
 from tests.trainers.data.fake_source import photograph
 from tests.trainers.processes import PATIENCE
 from trainers.configuration.data_options import PreprocessingConfig
-from trainers.data.failures import describe_data_failure
-from trainers.data.failures import explain_data_failures
+from trainers.data.decode_errors import describe_data_failure
+from trainers.data.decode_errors import explain_data_failures
 from trainers.data.pipeline import evaluation_dataset
 from trainers.data.pipeline import examples_at_step
 from trainers.data.pipeline import training_dataset

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainers.data.order import augmentation_seeds
-from trainers.data.order import examples_at_step
-from trainers.data.order import shuffled_examples
+from trainers.data.shuffling import augmentation_seeds
+from trainers.data.shuffling import examples_at_step
+from trainers.data.shuffling import shuffled_examples
 
 
 @pytest.mark.parametrize("num_examples", [1, 2, 7, 10, 300])

@@ -10,8 +10,8 @@ from tests.trainers.data.fake_videos import EncodedVideoSource
 from tests.trainers.data.fake_videos import encoded
 from tests.trainers.data.fake_videos import numbered_video
 from trainers.configuration.data_options import VideoPreprocessingConfig
-from trainers.data.failures import describe_data_failure
-from trainers.data.failures import explain_data_failures
+from trainers.data.decode_errors import describe_data_failure
+from trainers.data.decode_errors import explain_data_failures
 from trainers.data.preprocessing.decoding import decode_frames
 from trainers.data.preprocessing.decoding import video_length
 from trainers.data.preprocessing.videos import train_clip

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from trainers.data.bad_examples import BadExamples
-from trainers.data.failures import explain_data_failures
+from trainers.data.decode_errors import explain_data_failures
 from trainers.data.sources import SPLITS
 from trainers.data.sources import make_source
 from trainers.utils.errors import ConfigurationError

@@ -19,8 +19,8 @@ from tests.trainers.data.video_record_sets import write_small_set
 from tests.trainers.data.video_record_sets import write_split
 from trainers.configuration.data_options import RecordsConfig
 from trainers.data.datasets.video_records import VideoRecordsSource
-from trainers.data.failures import describe_data_failure
-from trainers.data.failures import explain_data_failures
+from trainers.data.decode_errors import describe_data_failure
+from trainers.data.decode_errors import explain_data_failures
 from trainers.data.records import tfrecord
 from trainers.data.records.tfrecord_recovery import masked_crc32c
 from trainers.data.records.tfrecord_recovery import masked_crc32c_if_fast

@@ -66,7 +66,7 @@ def decode_image(example: Example, exif_orientation: bool = False) -> tf.Tensor:
 
     Raises:
         tf.errors.InvalidArgumentError: while running, if the bytes are no image;
-            `trainers.data.failures` turns it into a message that names the file.
+            `trainers.data.decode_errors` turns it into a message that names the file.
     """
     if "image" in example:
         return example["image"]
@@ -273,7 +273,7 @@ def video_length(example: Example) -> tf.Tensor:
 
     Raises:
         tf.errors.InvalidArgumentError: while running, if the video has no frame;
-            `trainers.data.failures` turns it into a message that names the file.
+            `trainers.data.decode_errors` turns it into a message that names the file.
     """
     frames = example["video"] if "video" in example else example["frames"]
     length = tf.shape(frames)[0]
@@ -295,7 +295,7 @@ def decode_frames(example: Example, indices: tf.Tensor) -> tf.Tensor:
 
     Raises:
         tf.errors.InvalidArgumentError: while running, if the bytes of a frame are no
-            image, or two of the frames differ in size; `trainers.data.failures` turns
+            image, or two of the frames differ in size; `trainers.data.decode_errors` turns
             it into a message that names the file and the frame.
     """
     if "video" in example:
