@@ -35,7 +35,7 @@ from trainers.checkpoint_files import read_checkpoint
 from trainers.checkpointing import CheckpointStore
 from trainers.configuration.configuration import complete_config
 from trainers.configuration.schedule import Schedule
-from trainers.engines.choice import make_local_engine
+from trainers.engines.flags import make_local_engine
 from trainers.experiment import make_model
 from trainers.experiment import make_model_config
 from trainers.losses import make_loss

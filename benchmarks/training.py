@@ -36,11 +36,11 @@ from benchmarks.measuring import write_csv
 from trainers.configuration.configuration import complete_config
 from trainers.configuration.configuration import load_config_file
 from trainers.configuration.schedule import make_durations
-from trainers.data.distributed import training_batches
 from trainers.data.pipeline import training_dataset
 from trainers.data.preprocessing.normalization import normalize
 from trainers.data.sources import make_source
-from trainers.engines.choice import make_local_engine
+from trainers.engines.batches import training_batches
+from trainers.engines.flags import make_local_engine
 from trainers.experiment import make_learning_rate
 from trainers.experiment import make_model
 from trainers.experiment import make_model_config

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import keras
 
-from trainers.host_arrays import to_numpy
+from trainers.engines.arrays import to_numpy
 
 
 @contextlib.contextmanager

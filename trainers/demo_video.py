@@ -21,7 +21,7 @@ from trainers.data.preprocessing.normalization import normalize
 from trainers.data.preprocessing.videos import evaluation_clip
 from trainers.data.sources import Source
 from trainers.data.sources import make_source
-from trainers.engines.choice import make_local_engine
+from trainers.engines.flags import make_local_engine
 from trainers.evaluation import Evaluator
 from trainers.experiment import make_preprocessing
 from trainers.losses import make_loss

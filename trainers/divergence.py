@@ -17,7 +17,7 @@ import numpy as np
 from keras import ops
 
 from trainers.checkpoint_files import Arrays
-from trainers.host_arrays import to_numpy
+from trainers.engines.arrays import to_numpy
 from trainers.state import load_state
 from trainers.state import state_arrays
 from trainers.train_step import TrainStep

@@ -30,9 +30,9 @@ from trainers.configuration.schedule import NO_TRAINING
 from trainers.data.preprocessing.examples import check_kind
 from trainers.data.sources import Source
 from trainers.data.sources import has_several_labels
-from trainers.engines.choice import check_backend
-from trainers.engines.choice import define_flags as define_engine_flags
-from trainers.engines.choice import make_engine
+from trainers.engines.flags import check_backend
+from trainers.engines.flags import define_flags as define_engine_flags
+from trainers.engines.flags import make_engine
 from trainers.evaluation import Evaluator
 from trainers.evaluation_sets import EvaluationSet
 from trainers.evaluation_sets import configured_sets

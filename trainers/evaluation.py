@@ -15,10 +15,10 @@ from trainers.class_logits import class_logits
 from trainers.data.bad_examples import BadExamples
 from trainers.data.bad_examples import BadExamplesFile
 from trainers.data.decode_errors import explain_data_failures
-from trainers.data.distributed import evaluation_batches
 from trainers.data.pipeline import evaluation_batch_size
 from trainers.data.preprocessing.examples import Preprocessing
 from trainers.data.sources import Source
+from trainers.engines.batches import evaluation_batches
 from trainers.engines.engine import Batch
 from trainers.engines.engine import Engine
 from trainers.losses import Loss

@@ -28,7 +28,7 @@ from trainers.configuration.configuration import base_config
 from trainers.data.preprocessing.examples import check_kind
 from trainers.data.sources import Source
 from trainers.data.sources import make_source
-from trainers.engines.choice import check_tensorflow
+from trainers.engines.flags import check_tensorflow
 from trainers.evaluation_sets import configured_sets
 from trainers.evaluation_sets import parse_sets
 from trainers.experiment import make_records

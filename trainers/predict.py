@@ -26,7 +26,7 @@ from trainers.data.pipeline import evaluation_batch_size
 from trainers.data.video_files import FRAMES_PER_SECOND
 from trainers.data.video_files import MIN_SIDE
 from trainers.data.video_files import import_av
-from trainers.engines.choice import check_backend
+from trainers.engines.flags import check_backend
 from trainers.keras_file import load_keras_file
 from trainers.model_flags import check_model_flags
 from trainers.model_flags import define_model_flags

@@ -6,7 +6,7 @@ import keras
 
 from trainers.checkpoint_files import Arrays
 from trainers.checkpointing import CheckpointStore
-from trainers.host_arrays import to_numpy
+from trainers.engines.arrays import to_numpy
 from trainers.state import load_state
 from trainers.utils.errors import ConfigurationError
 

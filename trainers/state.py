@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from trainers.checkpoint_files import Arrays
-from trainers.host_arrays import to_numpy
+from trainers.engines.arrays import to_numpy
 from trainers.training_log import TrainingLog
 from trainers.utils.errors import ConfigurationError
 

@@ -30,9 +30,9 @@ from ml_collections import ConfigDict
 
 from trainers.configuration.configuration import parse_config_flag
 from trainers.data.sources import make_source
-from trainers.engines.choice import check_backend
-from trainers.engines.choice import define_axis_flags
-from trainers.engines.choice import define_engine_flag
+from trainers.engines.flags import check_backend
+from trainers.engines.flags import define_axis_flags
+from trainers.engines.flags import define_engine_flag
 from trainers.experiment import make_records
 from trainers.run_checks import check_steps
 from trainers.tpu_advice import MemoryUse

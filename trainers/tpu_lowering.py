@@ -12,9 +12,9 @@ from tokenlearner_keras.models.model_names import ModelConfig
 from trainers.data.pipeline import check_batch_size
 from trainers.data.pipeline import evaluation_batch_size
 from trainers.data.preprocessing.examples import num_views
-from trainers.engines.choice import check_axes
-from trainers.engines.choice import check_backend
 from trainers.engines.engine import Specifications
+from trainers.engines.flags import check_axes
+from trainers.engines.flags import check_backend
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
 from trainers.tpu_compiler import Program

@@ -10,10 +10,10 @@ from ml_collections import ConfigDict
 from tokenlearner_keras.models.model_names import ModelConfig
 from trainers.data.preprocessing.examples import Preprocessing
 from trainers.engines.engine import Specifications
+from trainers.engines.hosts import Hosts
 from trainers.engines.jax_engine import JaxEngine
-from trainers.engines.jax_layout import JaxLayout
 from trainers.engines.jax_measured_steps import JaxMeasuredSteps
-from trainers.hosts import Hosts
+from trainers.engines.jax_sharding import JaxLayout
 from trainers.tpu_lowering import StepLowering
 
 if TYPE_CHECKING:

@@ -32,7 +32,6 @@ from trainers.configuration.schedule import make_durations
 from trainers.data.bad_examples import BadExamples
 from trainers.data.bad_examples import BadExamplesFile
 from trainers.data.decode_errors import explain_data_failures
-from trainers.data.distributed import training_batches
 from trainers.data.pipeline import examples_at_step
 from trainers.data.sources import Source
 from trainers.data.sources import make_source
@@ -41,9 +40,10 @@ from trainers.divergence import check_finite
 from trainers.dry_run import failures_are_findings
 from trainers.dry_run import print_memory
 from trainers.dry_run import run_one_step_each
-from trainers.engines.choice import define_flags as define_engine_flags
-from trainers.engines.choice import make_engine
+from trainers.engines.batches import training_batches
 from trainers.engines.engine import Engine
+from trainers.engines.flags import define_flags as define_engine_flags
+from trainers.engines.flags import make_engine
 from trainers.evaluation_sets import configured_sets
 from trainers.experiment import check_optimizer
 from trainers.experiment import make_evaluator

@@ -22,7 +22,7 @@ from trainers.configuration.schedule import NAMES as DURATION_NAMES
 from trainers.configuration.schedule import UNITS as DURATION_UNITS
 from trainers.data.sources import SPLITS
 from trainers.data.sources import Source
-from trainers.host_arrays import make_whole
+from trainers.engines.arrays import make_whole
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 

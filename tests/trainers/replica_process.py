@@ -15,9 +15,9 @@ from absl import flags
 from tests.trainers import equality
 from tests.trainers import remat_runs
 from tests.trainers.step_runs import Arrays
-from trainers.engines.choice import define_flags
-from trainers.engines.choice import make_engine
 from trainers.engines.engine import Engine
+from trainers.engines.flags import define_flags
+from trainers.engines.flags import make_engine
 
 
 def main() -> None:

@@ -87,9 +87,9 @@ def engine_of(replicas: int) -> Engine:
 def _jax_engine(replicas: int) -> Engine:
     import jax
 
+    from trainers.engines.hosts import Hosts
     from trainers.engines.jax_engine import JaxEngine
-    from trainers.engines.jax_layout import JaxLayout
-    from trainers.hosts import Hosts
+    from trainers.engines.jax_sharding import JaxLayout
 
     if len(jax.devices()) < replicas:
         pytest.skip("this process has no virtual devices")

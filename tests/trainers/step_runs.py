@@ -10,7 +10,7 @@ from tokenlearner_keras import create_model
 from trainers.configuration.configuration import base_config
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.data.datasets.digits import digits_source
-from trainers.data.distributed import training_batches
+from trainers.engines.batches import training_batches
 from trainers.engines.engine import Engine
 from trainers.losses import make_loss
 from trainers.optimization import exclude_from_decay

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from trainers.cluster import Cluster
-from trainers.cluster import cluster_from_environment
+from trainers.engines.cluster import Cluster
+from trainers.engines.cluster import cluster_from_environment
 from trainers.utils.errors import ConfigurationError
 
 TWO = ["a:1", "b:2"]

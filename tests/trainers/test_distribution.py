@@ -13,10 +13,10 @@ import pytest
 import tensorflow as tf
 
 from tests.trainers.small_runs import engine_of
-from trainers import distribution
-from trainers.distribution import describe_strategy
-from trainers.distribution import describe_topology
-from trainers.distribution import make_strategy
+from trainers.engines import tensorflow_strategy
+from trainers.engines.tensorflow_strategy import describe_strategy
+from trainers.engines.tensorflow_strategy import describe_topology
+from trainers.engines.tensorflow_strategy import make_strategy
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import TrainingError
 
@@ -48,7 +48,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def _devices(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    monkeypatch.setattr(distribution, "_devices", lambda: list(names))
+    monkeypatch.setattr(tensorflow_strategy, "_devices", lambda: list(names))
 
 
 def test_one_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from tests.trainers.backends import ON_JAX
 from tests.trainers.backends import only_on_jax
 from tests.trainers.backends import only_on_tensorflow
 from tests.trainers.processes import ROOT
-from trainers.engines import choice
+from trainers.engines import flags as choice
 from trainers.utils import process
 from trainers.utils.errors import ConfigurationError
 

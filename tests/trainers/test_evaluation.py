@@ -13,9 +13,9 @@ from trainers import evaluation
 from trainers.averaged_weights import averaged_weights
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.configuration.data_options import VideoPreprocessingConfig
-from trainers.data.distributed import evaluation_batches
 from trainers.data.pipeline import evaluation_batch_size
 from trainers.data.preprocessing.videos import evaluation_views
+from trainers.engines.batches import evaluation_batches
 from trainers.evaluation import Evaluator
 from trainers.losses import make_loss
 from trainers.utils.errors import ConfigurationError

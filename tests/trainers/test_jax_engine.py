@@ -30,10 +30,10 @@ if not ON_JAX:
 
 import jax
 
-from trainers.engines import jax_layout
+from trainers.engines import jax_sharding
+from trainers.engines.hosts import Hosts
 from trainers.engines.jax_engine import JaxEngine
-from trainers.engines.jax_layout import JaxLayout
-from trainers.hosts import Hosts
+from trainers.engines.jax_sharding import JaxLayout
 
 #: Copies of the weights, and devices that share one.
 LAYOUTS = [(8, 1), (4, 2), (2, 4)]
@@ -41,7 +41,7 @@ LAYOUTS = [(8, 1), (4, 2), (2, 4)]
 
 @pytest.fixture(autouse=True)
 def _small_weights_are_cut_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jax_layout, "_SMALLEST_CUT", 32)
+    monkeypatch.setattr(jax_sharding, "_SMALLEST_CUT", 32)
 
 
 def _engine(copies: int, sharing: int) -> JaxEngine:

@@ -15,10 +15,10 @@ if not ON_JAX:
 
 import jax
 
+from trainers.engines.arrays import to_numpy
+from trainers.engines.hosts import Hosts
 from trainers.engines.jax_engine import JaxEngine
-from trainers.engines.jax_layout import JaxLayout
-from trainers.host_arrays import to_numpy
-from trainers.hosts import Hosts
+from trainers.engines.jax_sharding import JaxLayout
 
 pytestmark = pytest.mark.every_backend
 

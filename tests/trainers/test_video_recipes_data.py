@@ -23,11 +23,11 @@ from trainers.configuration.configuration import load_config_file
 from trainers.data.bad_examples import BadExamples
 from trainers.data.bad_examples import BadExamplesFile
 from trainers.data.decode_errors import explain_data_failures
-from trainers.data.distributed import evaluation_batches
-from trainers.data.distributed import training_batches
 from trainers.data.shuffling import examples_at_step
 from trainers.data.sources import Source
 from trainers.data.sources import make_source
+from trainers.engines.batches import evaluation_batches
+from trainers.engines.batches import training_batches
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
 from trainers.experiment import make_records

@@ -1,1 +1,1 @@
-"""What differs between TensorFlow and JAX; everything else of the trainer is written once."""
+"""Devices and hosts: the interface of an engine, TensorFlow and JAX."""

@@ -13,17 +13,41 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from tokenlearner_keras.models.model_names import ModelConfig
-from trainers.hosts import Hosts
+from trainers.engines.hosts import Hosts
 from trainers.step_memory import StepMemory
 
 if TYPE_CHECKING:
     import keras
 
     from trainers.data.preprocessing.examples import Preprocessing
-    from trainers.train_step import TrainStep
 
 Batch = dict[str, Any]
 Specifications = dict[str, tf.TensorSpec]
+
+
+class StepFunctions(Protocol):
+    """The maths of a training step, in operations of Keras; `trainers.steps.TrainStep` has them.
+
+    Attributes:
+        model: The Keras model.
+        optimizer: Built for the model's variables.
+        gradient_accumulation_steps: Micro-batches that a replica cuts its share into.
+        jit_compile: Whether TensorFlow has loss and gradients compiled by XLA.
+    """
+
+    model: "keras.Model"
+    optimizer: "keras.optimizers.Optimizer"
+    gradient_accumulation_steps: int
+    jit_compile: bool
+
+    def loss_and_sums(self, images: Any, targets: Any) -> tuple[Any, dict[str, Any]]:
+        """Returns what is differentiated, and sums over these examples."""
+
+    def update(self, gradients: list[Any]) -> Any:
+        """Clips and applies the gradients of the global batch; returns their norm before."""
+
+    def seeds(self, stream: Any, dtype: str) -> list[tuple["keras.Variable", Any]]:
+        """Returns the states that the model's random generators start a pass with."""
 
 
 class Training(Protocol):
@@ -108,7 +132,7 @@ class Engine(abc.ABC):
         """
 
     @abc.abstractmethod
-    def training(self, step: "TrainStep") -> Training:
+    def training(self, step: StepFunctions) -> Training:
         """Compiles a training step.
 
         Raises:

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from trainers.cluster import Cluster
-from trainers.distribution import check_flags
-from trainers.hosts import Hosts
+from trainers.engines.cluster import Cluster
+from trainers.engines.hosts import Hosts
+from trainers.engines.tensorflow_strategy import check_flags
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import TrainingError
 from trainers.utils.signals import own_signal_handlers

@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from tokenlearner_keras.models.model_names import ModelConfig
 from trainers.data.pipeline import check_batch_size
 from trainers.data.preprocessing.examples import Preprocessing
+from trainers.engines.arrays import to_numpy
 from trainers.engines.engine import Batch
 from trainers.engines.engine import Engine
-from trainers.engines.jax_layout import JaxLayout
+from trainers.engines.engine import StepFunctions
+from trainers.engines.hosts import Hosts
+from trainers.engines.jax_sharding import JaxLayout
 from trainers.engines.jax_training import JaxTraining
-from trainers.host_arrays import to_numpy
-from trainers.hosts import Hosts
 
 if TYPE_CHECKING:
     from trainers.engines.jax_measured_steps import JaxMeasuredSteps
-    from trainers.train_step import TrainStep
 
 # What a step needs of a batch; 64-bit numbers of examples stay on the host.
 _ON_THE_DEVICE = ("image", "target", "label", "mask")
@@ -66,7 +66,7 @@ class JaxEngine(Engine):
         check_batch_size(rows, {"devices": self.num_replicas})
         return _Batches(dataset, self.layout)
 
-    def training(self, step: "TrainStep") -> JaxTraining:
+    def training(self, step: StepFunctions) -> JaxTraining:
         return JaxTraining(step, self.layout)
 
     def evaluation(

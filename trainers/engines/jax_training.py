@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 from typing import Any
 
 import jax
@@ -12,11 +11,9 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 
-from trainers.engines.jax_layout import BOTH_AXES
-from trainers.engines.jax_layout import JaxLayout
-
-if TYPE_CHECKING:
-    from trainers.train_step import TrainStep
+from trainers.engines.engine import StepFunctions
+from trainers.engines.jax_sharding import BOTH_AXES
+from trainers.engines.jax_sharding import JaxLayout
 
 # Steps that are under way at a time: the device never waits for the host, and no more
 # than so many batches lie on it.
@@ -27,7 +24,7 @@ Sums = dict[str, Any]
 
 
 class JaxTraining:
-    """Runs the steps of a `TrainStep` on all devices of a layout.
+    """Runs the steps of a `StepFunctions` on all devices of a layout.
 
     The batch is cut up over the devices and the program is partitioned by the compiler:
     means and norms are those of the global batch without a word about devices, and so are
@@ -38,7 +35,7 @@ class JaxTraining:
         layout: Where to run.
     """
 
-    def __init__(self, step: "TrainStep", layout: JaxLayout) -> None:
+    def __init__(self, step: StepFunctions, layout: JaxLayout) -> None:
         self.step = step
         self.layout = layout
         seeds = {id(state) for state, _ in step.seeds(0, "uint32")}

@@ -11,18 +11,17 @@ from numpy.typing import NDArray
 
 from tokenlearner_keras.models.model_names import ModelConfig
 from trainers.data.preprocessing.examples import Preprocessing
-from trainers.distribution import describe_strategy
-from trainers.distribution import hosts_of
-from trainers.distribution import make_strategy
 from trainers.engines.engine import Batch
 from trainers.engines.engine import Engine
+from trainers.engines.engine import StepFunctions
+from trainers.engines.tensorflow_strategy import describe_strategy
+from trainers.engines.tensorflow_strategy import hosts_of
+from trainers.engines.tensorflow_strategy import make_strategy
 from trainers.engines.tensorflow_training import TensorFlowTraining
 from trainers.lone_replica import LoneReplica
 
 if TYPE_CHECKING:
     import keras
-
-    from trainers.train_step import TrainStep
 
 
 class TensorFlowEngine(Engine):
@@ -64,7 +63,7 @@ class TensorFlowEngine(Engine):
 
         return self.strategy.distribute_datasets_from_function(of_host)
 
-    def training(self, step: "TrainStep") -> TensorFlowTraining:
+    def training(self, step: StepFunctions) -> TensorFlowTraining:
         return TensorFlowTraining(step, self.strategy)
 
     def evaluation(

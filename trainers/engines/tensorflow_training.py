@@ -1,21 +1,18 @@
 """Training steps on TensorFlow: one compiled loop, a sum over the replicas in every step."""
 
-from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from trainers.engines.engine import StepFunctions
 from trainers.utils.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from trainers.train_step import TrainStep
 
 _SUMS = ("loss", "correct", "num_examples", "gradient_norm", "data_wait")
 
 
 class TensorFlowTraining:
-    """Runs the steps of a `TrainStep` on every replica of a strategy.
+    """Runs the steps of a `StepFunctions` on every replica of a strategy.
 
     Args:
         step: The maths.
@@ -26,7 +23,7 @@ class TensorFlowTraining:
             batch norms are.
     """
 
-    def __init__(self, step: "TrainStep", strategy: tf.distribute.Strategy) -> None:
+    def __init__(self, step: StepFunctions, strategy: tf.distribute.Strategy) -> None:
         replicas = strategy.num_replicas_in_sync
         if step.jit_compile and replicas > 1:
             # Variables of several replicas do not go into a function compiled by XLA.

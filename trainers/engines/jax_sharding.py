@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 from numpy.typing import NDArray
 
-from trainers.host_arrays import to_numpy
+from trainers.engines.arrays import to_numpy
 from trainers.utils.errors import ConfigurationError
 
 BATCH_AXIS, MODEL_AXIS = "batch", "model"

@@ -6,9 +6,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainers.cluster import Cluster
-from trainers.cluster import cluster_from_environment
-from trainers.hosts import Hosts
+from trainers.engines.cluster import Cluster
+from trainers.engines.cluster import cluster_from_environment
+from trainers.engines.hosts import Hosts
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import TrainingError
 from trainers.utils.errors import did_you_mean

@@ -4,8 +4,8 @@ import keras
 import tensorflow as tf
 from absl import flags
 
-from trainers.distribution import STRATEGIES
 from trainers.engines.engine import Engine
+from trainers.engines.tensorflow_strategy import STRATEGIES
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.process import ENGINES
 
@@ -131,7 +131,7 @@ def make_engine(values: flags.FlagValues) -> Engine:
     _leave_accelerators_to_jax()
     from trainers.engines.jax_devices import find_devices
     from trainers.engines.jax_engine import JaxEngine
-    from trainers.engines.jax_layout import JaxLayout
+    from trainers.engines.jax_sharding import JaxLayout
 
     devices, hosts = find_devices(values.strategy, values.tpu, values.virtual_devices)
     return JaxEngine(JaxLayout(devices, values.batch_axis, values.model_axis), hosts)
@@ -146,9 +146,9 @@ def make_local_engine() -> Engine:
     _leave_accelerators_to_jax()
     import jax
 
+    from trainers.engines.hosts import Hosts
     from trainers.engines.jax_engine import JaxEngine
-    from trainers.engines.jax_layout import JaxLayout
-    from trainers.hosts import Hosts
+    from trainers.engines.jax_sharding import JaxLayout
 
     return JaxEngine(JaxLayout(jax.local_devices()[:1]), Hosts())
 
