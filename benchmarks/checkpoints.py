@@ -38,9 +38,9 @@ from trainers.configuration.schedule import Schedule
 from trainers.engines.flags import make_local_engine
 from trainers.experiment import make_model
 from trainers.experiment import make_model_config
-from trainers.losses import make_loss
 from trainers.state import state_arrays
-from trainers.train_step import TrainStep
+from trainers.steps.losses import make_loss
+from trainers.steps.train_step import TrainStep
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "vit_b16_tl8at6", "Name of the model.")

@@ -46,8 +46,8 @@ from trainers.experiment import make_model
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
 from trainers.experiment import make_train_step
-from trainers.losses import make_loss
-from trainers.optimization import clip_by_global_norm
+from trainers.steps.losses import make_loss
+from trainers.steps.optimizer import clip_by_global_norm
 from trainers.training_log import TrainingLog
 from trainers.utils.reporting import MetricsWriter
 

@@ -83,7 +83,7 @@ def ranking_report(precisions: NDArray[np.float64], class_names: Sequence[str]) 
     """Returns the average precision of each class; None where it has no examples.
 
     Args:
-        precisions: `(K,)`, from `trainers.average_precision.average_precisions`.
+        precisions: `(K,)`, from `trainers.steps.metrics.average_precisions`.
         class_names: K names.
     """
     numbered = [f"{label} {name}" for label, name in enumerate(class_names)]

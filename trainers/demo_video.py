@@ -24,7 +24,7 @@ from trainers.data.sources import make_source
 from trainers.engines.flags import make_local_engine
 from trainers.evaluation import Evaluator
 from trainers.experiment import make_preprocessing
-from trainers.losses import make_loss
+from trainers.steps.losses import make_loss
 from trainers.utils import cli
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError

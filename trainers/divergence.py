@@ -20,7 +20,7 @@ from trainers.checkpoint_files import Arrays
 from trainers.engines.arrays import to_numpy
 from trainers.state import load_state
 from trainers.state import state_arrays
-from trainers.train_step import TrainStep
+from trainers.steps.train_step import TrainStep
 from trainers.utils.errors import DivergedError
 from trainers.utils.errors import TrainingError
 from trainers.utils.reporting import say_to_stderr

@@ -19,7 +19,7 @@ from trainers.data.sources import Source
 from trainers.engines.engine import Engine
 from trainers.evaluation import Evaluator
 from trainers.step_memory import StepMemory
-from trainers.train_step import TrainStep
+from trainers.steps.train_step import TrainStep
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import DataError
 from trainers.utils.errors import TrainingError

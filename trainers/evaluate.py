@@ -20,7 +20,6 @@ from ml_collections import ConfigDict
 
 from tokenlearner_keras import resize_model
 from tokenlearner_keras.models.model_names import ModelConfig
-from trainers.averaged_weights import averaged_weights
 from trainers.class_report import check_report
 from trainers.class_report import class_report
 from trainers.class_report import ranking_report
@@ -45,6 +44,7 @@ from trainers.run_checks import check_labels
 from trainers.run_checks import describe_model
 from trainers.run_checks import say_notes
 from trainers.state import load_state
+from trainers.steps.ema import averaged_weights
 from trainers.trained_model import load_checkpoint
 from trainers.utils import cli
 from trainers.utils.errors import ConfigurationError

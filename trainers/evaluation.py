@@ -8,10 +8,6 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.average_precision import average_precisions
-from trainers.average_precision import mean_average_precision
-from trainers.averaged_weights import averaged_weights
-from trainers.class_logits import class_logits
 from trainers.data.bad_examples import BadExamples
 from trainers.data.bad_examples import BadExamplesFile
 from trainers.data.decode_errors import explain_data_failures
@@ -21,15 +17,19 @@ from trainers.data.sources import Source
 from trainers.engines.batches import evaluation_batches
 from trainers.engines.engine import Batch
 from trainers.engines.engine import Engine
-from trainers.losses import Loss
-from trainers.metrics import class_sums
-from trainers.metrics import confusion_counts
-from trainers.metrics import evaluation_sums
-from trainers.metrics import metrics_of
+from trainers.steps.ema import averaged_weights
+from trainers.steps.logits import ViewReduction
+from trainers.steps.logits import class_logits
+from trainers.steps.logits import make_view_reduction
+from trainers.steps.losses import Loss
+from trainers.steps.metrics import average_precisions
+from trainers.steps.metrics import class_sums
+from trainers.steps.metrics import confusion_counts
+from trainers.steps.metrics import evaluation_sums
+from trainers.steps.metrics import mean_average_precision
+from trainers.steps.metrics import metrics_of
 from trainers.utils.errors import DataError
 from trainers.utils.reporting import say_to_stderr
-from trainers.view_reduction import ViewReduction
-from trainers.view_reduction import make_view_reduction
 
 _CONFUSION = "confusion"
 

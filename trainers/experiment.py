@@ -14,14 +14,14 @@ from trainers.configuration.schedule import Schedule
 from trainers.data.preprocessing.examples import Preprocessing
 from trainers.engines.engine import Engine
 from trainers.evaluation import Evaluator
-from trainers.losses import make_loss
-from trainers.optimization import WarmupSchedule
-from trainers.optimization import exclude_from_decay
-from trainers.optimization import make_optimizer
-from trainers.optimization import make_schedule
-from trainers.train_step import TrainStep
+from trainers.steps.logits import make_view_reduction
+from trainers.steps.losses import make_loss
+from trainers.steps.optimizer import WarmupSchedule
+from trainers.steps.optimizer import exclude_from_decay
+from trainers.steps.optimizer import make_optimizer
+from trainers.steps.optimizer import make_schedule
+from trainers.steps.train_step import TrainStep
 from trainers.utils.errors import ConfigurationError
-from trainers.view_reduction import make_view_reduction
 
 
 def make_model_config(config: ConfigDict, num_classes: int) -> ModelConfig:

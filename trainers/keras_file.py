@@ -13,13 +13,13 @@ from trainers.configuration.data_options import PreprocessingConfig
 from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.preprocessing.examples import Preprocessing
 from trainers.keras_archive import load_keras_archive
+from trainers.steps.logits import make_view_reduction
 from trainers.trained_model import TrainedModel
 from trainers.trained_model import choose_class_names
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.files import folder_of
 from trainers.utils.reporting import say_to_stderr
-from trainers.view_reduction import make_view_reduction
 from trainers.workdir import read_class_names
 
 _RANK_OF_IMAGES = 4  # (batch, height, width, channels)

@@ -8,10 +8,10 @@ from keras import ops
 from numpy.typing import NDArray
 
 import tokenlearner_keras as tk
-from trainers.class_logits import class_logits
 from trainers.data.preprocessing.normalization import normalize
 from trainers.engines.engine import Batch
 from trainers.engines.flags import make_local_engine
+from trainers.steps.logits import class_logits
 from trainers.trained_model import TrainedModel
 from trainers.utils.errors import TrainingError
 

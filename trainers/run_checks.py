@@ -8,7 +8,6 @@ from ml_collections import ConfigDict
 
 from tokenlearner_keras import count_macs
 from tokenlearner_keras.models.model_names import ModelConfig
-from trainers.average_precision import check_average_precision
 from trainers.checkpoint_files import checkpoint_steps
 from trainers.configuration.checks import check_best_metric
 from trainers.configuration.checks import check_normalization
@@ -25,8 +24,9 @@ from trainers.evaluation_sets import configured_sets
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
 from trainers.initialization import check_init_from
-from trainers.losses import make_loss
-from trainers.metrics import TOP_K
+from trainers.steps.losses import make_loss
+from trainers.steps.metrics import TOP_K
+from trainers.steps.metrics import check_average_precision
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.reporting import say_to_stderr

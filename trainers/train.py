@@ -24,7 +24,6 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from tokenlearner_keras.models.model_names import ModelConfig
-from trainers.averaged_weights import averaged_weights
 from trainers.checkpointing import CheckpointStore
 from trainers.configuration.configuration import parse_config_flag
 from trainers.configuration.schedule import Schedule
@@ -64,6 +63,7 @@ from trainers.run_checks import describe_data
 from trainers.run_checks import describe_model
 from trainers.run_checks import say_notes
 from trainers.state import training_arrays
+from trainers.steps.ema import averaged_weights
 from trainers.training_log import TrainingLog
 from trainers.utils import cli
 from trainers.utils import files

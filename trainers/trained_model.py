@@ -5,7 +5,6 @@ from collections import Counter
 
 import keras
 
-from trainers.averaged_weights import put_averages
 from trainers.checkpoint_files import Arrays
 from trainers.checkpointing import CheckpointStore
 from trainers.configuration.data_options import VideoPreprocessingConfig
@@ -15,11 +14,12 @@ from trainers.data.records.manifest import read_label_file
 from trainers.experiment import make_model
 from trainers.experiment import make_preprocessing
 from trainers.state import load_state
+from trainers.steps.ema import put_averages
+from trainers.steps.logits import ViewReduction
+from trainers.steps.logits import make_view_reduction
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.reporting import say_to_stderr
-from trainers.view_reduction import ViewReduction
-from trainers.view_reduction import make_view_reduction
 from trainers.workdir import read_class_names
 from trainers.workdir import read_configuration
 

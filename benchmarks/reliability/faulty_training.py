@@ -30,7 +30,7 @@ from trainers import checkpointing
 from trainers import train
 from trainers.configuration.configuration import parse_config_flag
 from trainers.evaluation import Evaluator
-from trainers.train_step import TrainStep
+from trainers.steps.train_step import TrainStep
 from trainers.utils import cli
 from trainers.utils import files
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from trainers import train
 from trainers.configuration.configuration import parse_config_flag
-from trainers.train_step import TrainStep
+from trainers.steps.train_step import TrainStep
 from trainers.utils import cli
 from trainers.utils import files
 

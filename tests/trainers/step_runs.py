@@ -12,12 +12,12 @@ from trainers.configuration.data_options import PreprocessingConfig
 from trainers.data.datasets.digits import digits_source
 from trainers.engines.batches import training_batches
 from trainers.engines.engine import Engine
-from trainers.losses import make_loss
-from trainers.optimization import exclude_from_decay
-from trainers.optimization import make_optimizer
-from trainers.optimization import make_schedule
 from trainers.state import state_arrays
-from trainers.train_step import TrainStep
+from trainers.steps.losses import make_loss
+from trainers.steps.optimizer import exclude_from_decay
+from trainers.steps.optimizer import make_optimizer
+from trainers.steps.optimizer import make_schedule
+from trainers.steps.train_step import TrainStep
 
 BATCH = 16
 CLIPNORM = 0.3

@@ -11,7 +11,7 @@ from tests.trainers.small_runs import Trainer
 from tests.trainers.small_runs import checkpoint_arrays
 from trainers.checkpoint_files import checkpoint_steps
 from trainers.divergence import check_finite
-from trainers.train_step import TrainStep
+from trainers.steps.train_step import TrainStep
 from trainers.utils.errors import TrainingError
 
 FLAGS = ["--config.total_steps=8", "--config.log_steps=8", "--config.checkpoint_steps=3"]

@@ -100,7 +100,7 @@ def test_damaged_data(trainer: Trainer, tmp_path: Path, split: str) -> None:
 
 
 def test_a_first_step_that_diverges(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trainers.train_step import TrainStep
+    from trainers.steps.train_step import TrainStep
 
     sums = {"loss": float("nan"), "num_examples": 32.0, "gradient_norm": 1.0}
     monkeypatch.setattr(TrainStep, "run", lambda *_: sums)

@@ -10,14 +10,14 @@ from tests.trainers.backends import only_on_jax
 from tests.trainers.data.fake_source import ArraySource
 from tests.trainers.small_runs import engine_of
 from trainers import evaluation
-from trainers.averaged_weights import averaged_weights
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.pipeline import evaluation_batch_size
 from trainers.data.preprocessing.videos import evaluation_views
 from trainers.engines.batches import evaluation_batches
 from trainers.evaluation import Evaluator
-from trainers.losses import make_loss
+from trainers.steps.ema import averaged_weights
+from trainers.steps.losses import make_loss
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import DataError
 

@@ -21,7 +21,7 @@ from tests.trainers.video_runs import video_config
 from trainers import checkpoints
 from trainers.checkpointing import CheckpointStore
 from trainers.evaluation import Evaluator
-from trainers.train_step import TrainStep
+from trainers.steps.train_step import TrainStep
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import Interrupted

@@ -4,7 +4,7 @@ import pytest
 from keras import ops
 
 from tests.trainers.backends import dtype_name
-from trainers.losses import make_loss
+from trainers.steps.losses import make_loss
 from trainers.utils.errors import ConfigurationError
 
 pytestmark = pytest.mark.every_backend

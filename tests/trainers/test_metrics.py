@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from keras import ops
 
-from trainers.metrics import class_sums
-from trainers.metrics import confusion_counts
-from trainers.metrics import evaluation_sums
-from trainers.metrics import metrics_of
+from trainers.steps.metrics import class_sums
+from trainers.steps.metrics import confusion_counts
+from trainers.steps.metrics import evaluation_sums
+from trainers.steps.metrics import metrics_of
 
 pytestmark = pytest.mark.every_backend
 

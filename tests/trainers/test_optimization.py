@@ -8,10 +8,10 @@ from keras import ops
 from ml_collections import ConfigDict
 
 from trainers.configuration.configuration import base_config
-from trainers.optimization import clip_by_global_norm
-from trainers.optimization import exclude_from_decay
-from trainers.optimization import make_optimizer
-from trainers.optimization import make_schedule
+from trainers.steps.optimizer import clip_by_global_norm
+from trainers.steps.optimizer import exclude_from_decay
+from trainers.steps.optimizer import make_optimizer
+from trainers.steps.optimizer import make_schedule
 from trainers.utils.errors import ConfigurationError
 
 pytestmark = pytest.mark.every_backend

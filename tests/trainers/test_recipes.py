@@ -22,7 +22,7 @@ from trainers.configuration.schedule import make_durations
 from trainers.evaluation_sets import configured_sets
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
-from trainers.optimization import make_schedule
+from trainers.steps.optimizer import make_schedule
 
 CONFIGS = Path(__file__).parents[2] / "trainers" / "configs"
 RECIPES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem != "__init__")

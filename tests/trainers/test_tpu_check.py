@@ -23,7 +23,7 @@ from tests.trainers.video_runs import video_config
 from trainers import tpu_check
 from trainers import tpu_compiler
 from trainers import tpu_lowering_tensorflow
-from trainers import train_step
+from trainers.steps import train_step
 from trainers.tpu_advice import MemoryUse
 from trainers.tpu_advice import advice
 from trainers.tpu_advice import smallest_micro_batches

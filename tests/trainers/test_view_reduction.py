@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from trainers.steps.logits import make_view_reduction
 from trainers.utils.errors import ConfigurationError
-from trainers.view_reduction import make_view_reduction
 
 pytestmark = pytest.mark.every_backend
 

@@ -1,12 +1,15 @@
-"""One answer from the several views of a video."""
+"""From bytes to the logits of each class: normalisation, the model, one answer from all views."""
 
 import math
 from collections.abc import Callable
 from typing import Any
 
+import keras
+import tensorflow as tf
 from keras import ops
 
 from trainers.configuration.data_options import VIEW_REDUCTIONS
+from trainers.data.preprocessing.normalization import normalize
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import did_you_mean
 
@@ -54,3 +57,41 @@ def _mean_sigmoid(logits: Any) -> Any:
 def _mean_of_exponentials(logarithms: Any) -> Any:
     """Returns the logarithm of the mean over the first axis."""
     return ops.logsumexp(logarithms, axis=0) - math.log(logarithms.shape[0])
+
+
+_RANK_OF_VIEWS = 6  # (batch, views, frames, height, width, channels)
+
+
+def class_logits(
+    model: keras.Model, inputs: Any, normalization: str, view_reduction: ViewReduction
+) -> Any:
+    """Returns what a model answers, float32 (B, K).
+
+    Args:
+        model: The Keras model.
+        inputs: uint8 (B, H, W, 3), (B, T, H, W, 3) or with views (B, V, T, H, W, 3).
+        normalization: Name of the input normalisation, done on the device.
+        view_reduction: One answer from the views of a video.
+    """
+
+    def answer(images: Any) -> Any:
+        return ops.cast(model(normalize(images, normalization), training=False), "float32")
+
+    if len(inputs.shape) < _RANK_OF_VIEWS:
+        return answer(inputs)
+    # One view after the other: the memory of a single clip each.
+    views = ops.transpose(inputs, (1, 0, 2, 3, 4, 5))
+    return view_reduction(map_one_by_one(answer, views))
+
+
+def map_one_by_one(function: Callable[[Any], Any], values: Any) -> Any:
+    """Returns the float32 results of a function on each slice of the first axis, stacked.
+
+    Args:
+        function: From a slice to a float32 tensor; traced in graph code.
+        values: A tensor of Keras' backend.
+    """
+    if keras.backend.backend() == "tensorflow":
+        # `keras.ops.map` would run ten of them at a time, and needs the memory of ten.
+        return tf.map_fn(function, values, fn_output_signature=tf.float32, parallel_iterations=1)
+    return keras.ops.map(function, values)

@@ -10,9 +10,9 @@ from keras import ops
 from trainers.data.pipeline import check_batch_size
 from trainers.data.preprocessing.normalization import normalize
 from trainers.engines.engine import Engine
-from trainers.losses import Loss
-from trainers.metrics import evaluation_sums
-from trainers.optimization import clip_by_global_norm
+from trainers.steps.losses import Loss
+from trainers.steps.metrics import evaluation_sums
+from trainers.steps.optimizer import clip_by_global_norm
 from trainers.utils.errors import TrainingError
 
 # A generator is drawn from a few times a step at most; its counter goes up by one a

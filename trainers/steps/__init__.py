@@ -1,0 +1,1 @@
+"""What happens to one batch: losses, metrics, optimizer and the training step."""
