@@ -31,14 +31,14 @@ from benchmarks.measuring import environment
 from benchmarks.measuring import interleaved
 from benchmarks.measuring import summary
 from benchmarks.measuring import write_csv
-from trainers.checkpoint_files import read_checkpoint
-from trainers.checkpointing import CheckpointStore
+from trainers.checkpointing.checkpoint_file import read_checkpoint
+from trainers.checkpointing.state import state_arrays
+from trainers.checkpointing.store import CheckpointStore
 from trainers.configuration.configuration import complete_config
 from trainers.configuration.schedule import Schedule
 from trainers.engines.flags import make_local_engine
 from trainers.experiment import make_model
 from trainers.experiment import make_model_config
-from trainers.state import state_arrays
 from trainers.steps.losses import make_loss
 from trainers.steps.train_step import TrainStep
 

@@ -11,10 +11,10 @@ this command, not its failure. A work directory without checkpoints is wrong usa
 
 from absl import flags
 
-from trainers.checkpoint_files import DamagedCheckpointError
-from trainers.checkpoint_files import checkpoint_steps
-from trainers.checkpoint_files import digest
-from trainers.checkpoint_files import read_checkpoint
+from trainers.checkpointing.checkpoint_file import DamagedCheckpointError
+from trainers.checkpointing.checkpoint_file import checkpoint_steps
+from trainers.checkpointing.checkpoint_file import digest
+from trainers.checkpointing.checkpoint_file import read_checkpoint
 from trainers.utils import cli
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 import tokenlearner_keras as tk
 from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
+from trainers.checkpointing.workdir import read_configuration
 from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.preprocessing.normalization import normalize
 from trainers.data.preprocessing.videos import evaluation_clip
@@ -29,7 +30,6 @@ from trainers.utils import cli
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.reporting import read_metrics
-from trainers.workdir import read_configuration
 
 FLAGS = flags.FLAGS
 PICTURE = "attention_maps.png"

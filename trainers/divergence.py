@@ -16,10 +16,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from trainers.checkpoint_files import Arrays
+from trainers.checkpointing.checkpoint_file import Arrays
+from trainers.checkpointing.state import load_state
+from trainers.checkpointing.state import state_arrays
 from trainers.engines.arrays import to_numpy
-from trainers.state import load_state
-from trainers.state import state_arrays
 from trainers.steps.train_step import TrainStep
 from trainers.utils.errors import DivergedError
 from trainers.utils.errors import TrainingError

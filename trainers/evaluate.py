@@ -20,6 +20,10 @@ from ml_collections import ConfigDict
 
 from tokenlearner_keras import resize_model
 from tokenlearner_keras.models.model_names import ModelConfig
+from trainers.checkpointing.state import load_state
+from trainers.checkpointing.workdir import read_class_names
+from trainers.checkpointing.workdir import read_configuration
+from trainers.checkpointing.workdir import read_file_splits
 from trainers.class_report import check_report
 from trainers.class_report import class_report
 from trainers.class_report import ranking_report
@@ -43,16 +47,12 @@ from trainers.experiment import make_records
 from trainers.run_checks import check_labels
 from trainers.run_checks import describe_model
 from trainers.run_checks import say_notes
-from trainers.state import load_state
 from trainers.steps.ema import averaged_weights
 from trainers.trained_model import load_checkpoint
 from trainers.utils import cli
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.reporting import format_metrics
 from trainers.utils.reporting import show_warnings_plainly
-from trainers.workdir import read_class_names
-from trainers.workdir import read_configuration
-from trainers.workdir import read_file_splits
 
 FLAGS = flags.FLAGS
 WEIGHTS = ("ema", "raw")

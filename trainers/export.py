@@ -24,6 +24,9 @@ from pathlib import Path
 import tensorflow as tf
 from absl import flags
 
+from trainers.checkpointing.workdir import read_class_names
+from trainers.checkpointing.workdir import read_configuration
+from trainers.checkpointing.workdir import read_file_splits
 from trainers.configuration.configuration import base_config
 from trainers.data.preprocessing.examples import check_kind
 from trainers.data.sources import Source
@@ -62,9 +65,6 @@ from trainers.utils import cli
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.reporting import show_warnings_plainly
 from trainers.utils.signals import StopRequest
-from trainers.workdir import read_class_names
-from trainers.workdir import read_configuration
-from trainers.workdir import read_file_splits
 
 FLAGS = flags.FLAGS
 INPUTS = ("normalized", "uint8")

@@ -8,11 +8,12 @@ from typing import Any
 import keras
 
 import tokenlearner_keras as tk
+from trainers.checkpointing.keras_archive import load_keras_archive
+from trainers.checkpointing.workdir import read_class_names
 from trainers.configuration.checks import check_normalization
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.preprocessing.examples import Preprocessing
-from trainers.keras_archive import load_keras_archive
 from trainers.steps.logits import make_view_reduction
 from trainers.trained_model import TrainedModel
 from trainers.trained_model import choose_class_names
@@ -20,7 +21,6 @@ from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.files import folder_of
 from trainers.utils.reporting import say_to_stderr
-from trainers.workdir import read_class_names
 
 _RANK_OF_IMAGES = 4  # (batch, height, width, channels)
 _RANK_OF_VIDEOS = 5  # (batch, frames, height, width, channels)

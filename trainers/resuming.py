@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import keras
 
-from trainers.checkpoint_files import Arrays
-from trainers.checkpointing import CheckpointStore
+from trainers.checkpointing.checkpoint_file import Arrays
+from trainers.checkpointing.state import load_state
+from trainers.checkpointing.store import CheckpointStore
 from trainers.engines.arrays import to_numpy
-from trainers.state import load_state
 from trainers.utils.errors import ConfigurationError
 
 

@@ -8,7 +8,9 @@ from ml_collections import ConfigDict
 
 from tokenlearner_keras import count_macs
 from tokenlearner_keras.models.model_names import ModelConfig
-from trainers.checkpoint_files import checkpoint_steps
+from trainers.checkpointing.checkpoint_file import checkpoint_steps
+from trainers.checkpointing.init_from import check_init_from
+from trainers.checkpointing.workdir import check_workdir
 from trainers.configuration.checks import check_best_metric
 from trainers.configuration.checks import check_normalization
 from trainers.configuration.checks import check_training
@@ -23,14 +25,12 @@ from trainers.engines.flags import check_backend
 from trainers.evaluation_sets import configured_sets
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
-from trainers.initialization import check_init_from
 from trainers.steps.losses import make_loss
 from trainers.steps.metrics import TOP_K
 from trainers.steps.metrics import check_average_precision
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.reporting import say_to_stderr
-from trainers.workdir import check_workdir
 
 
 def check_configuration(config: ConfigDict, workdir: str | None) -> None:

@@ -24,7 +24,14 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from tokenlearner_keras.models.model_names import ModelConfig
-from trainers.checkpointing import CheckpointStore
+from trainers.checkpointing.init_from import initialize
+from trainers.checkpointing.state import training_arrays
+from trainers.checkpointing.store import CheckpointStore
+from trainers.checkpointing.workdir import check_same_data
+from trainers.checkpointing.workdir import make_workdir
+from trainers.checkpointing.workdir import prepare_workdir
+from trainers.checkpointing.workdir import read_file_splits
+from trainers.checkpointing.workdir import save_model
 from trainers.configuration.configuration import parse_config_flag
 from trainers.configuration.schedule import Schedule
 from trainers.configuration.schedule import make_durations
@@ -52,7 +59,6 @@ from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
 from trainers.experiment import make_records
 from trainers.experiment import make_train_step
-from trainers.initialization import initialize
 from trainers.profiling import StepProfiler
 from trainers.profiling import parse_profile_steps
 from trainers.resuming import restore
@@ -62,7 +68,6 @@ from trainers.run_checks import check_sources
 from trainers.run_checks import describe_data
 from trainers.run_checks import describe_model
 from trainers.run_checks import say_notes
-from trainers.state import training_arrays
 from trainers.steps.ema import averaged_weights
 from trainers.training_log import TrainingLog
 from trainers.utils import cli
@@ -76,11 +81,6 @@ from trainers.utils.reporting import read_metrics
 from trainers.utils.reporting import say_to_stderr
 from trainers.utils.reporting import show_warnings_plainly
 from trainers.utils.signals import StopRequest
-from trainers.workdir import check_same_data
-from trainers.workdir import make_workdir
-from trainers.workdir import prepare_workdir
-from trainers.workdir import read_file_splits
-from trainers.workdir import save_model
 
 FLAGS = flags.FLAGS
 cli.define_path("workdir", "Where checkpoints, metrics and the model go.")
@@ -231,7 +231,9 @@ def train(lock: WorkdirLock) -> None:
             due = schedule.due(step, schedule.checkpoint)
             if hosts.is_chief and (stopped or best or due):
                 writer.force()
-                arrays = training_arrays(model, optimizer, log, seed=config.seed, step=step)
+                arrays = training_arrays(
+                    model, optimizer, log.arrays(), seed=config.seed, step=step
+                )
                 check_finite(arrays, step)
                 store.save(step, arrays, metrics)
             if stopped:

@@ -5,23 +5,23 @@ from collections import Counter
 
 import keras
 
-from trainers.checkpoint_files import Arrays
-from trainers.checkpointing import CheckpointStore
+from trainers.checkpointing.checkpoint_file import Arrays
+from trainers.checkpointing.state import load_state
+from trainers.checkpointing.store import CheckpointStore
+from trainers.checkpointing.workdir import read_class_names
+from trainers.checkpointing.workdir import read_configuration
 from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.configuration.schedule import NO_TRAINING
 from trainers.data.preprocessing.examples import Preprocessing
 from trainers.data.records.manifest import read_label_file
 from trainers.experiment import make_model
 from trainers.experiment import make_preprocessing
-from trainers.state import load_state
 from trainers.steps.ema import put_averages
 from trainers.steps.logits import ViewReduction
 from trainers.steps.logits import make_view_reduction
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.reporting import say_to_stderr
-from trainers.workdir import read_class_names
-from trainers.workdir import read_configuration
 
 
 @dataclasses.dataclass(frozen=True)

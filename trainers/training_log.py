@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trainers.checkpoint_files import Arrays
+from trainers.checkpointing.checkpoint_file import Arrays
 from trainers.data.bad_examples import BadExamples
 from trainers.utils.errors import DivergedError
 from trainers.utils.reporting import MetricsWriter

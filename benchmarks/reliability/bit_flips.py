@@ -14,8 +14,8 @@ from pathlib import Path
 from benchmarks.reliability import part
 from benchmarks.reliability.part import Row
 from benchmarks.reliability.small_runs import train
-from trainers.checkpoint_files import digest
-from trainers.checkpointing import CheckpointStore
+from trainers.checkpointing.checkpoint_file import digest
+from trainers.checkpointing.store import CheckpointStore
 
 #: Flips of each file, in all 500: by size alone the manifest would get none.
 FLIPS = {"arrays.npz": 350, "manifest.json": 150}

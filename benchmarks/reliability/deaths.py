@@ -21,9 +21,9 @@ import numpy as np
 
 from benchmarks.reliability import part
 from benchmarks.reliability.part import Row
-from trainers.checkpoint_files import Arrays
-from trainers.checkpoint_files import digest
-from trainers.checkpointing import CheckpointStore
+from trainers.checkpointing.checkpoint_file import Arrays
+from trainers.checkpointing.checkpoint_file import digest
+from trainers.checkpointing.store import CheckpointStore
 from trainers.utils import files
 
 #: Python tells of these before they are done; of "open" only for writing.

@@ -16,9 +16,9 @@ import numpy as np
 from benchmarks.reliability import part
 from benchmarks.reliability.part import Row
 from benchmarks.reliability.small_runs import train
-from trainers.checkpoint_files import Arrays
-from trainers.checkpoint_files import digest
-from trainers.checkpoint_files import read_checkpoint
+from trainers.checkpointing.checkpoint_file import Arrays
+from trainers.checkpointing.checkpoint_file import digest
+from trainers.checkpointing.checkpoint_file import read_checkpoint
 from trainers.utils.reporting import read_metrics
 
 STEPS = 40

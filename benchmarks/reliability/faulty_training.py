@@ -26,8 +26,8 @@ from typing import Any
 
 from keras import ops
 
-from trainers import checkpointing
 from trainers import train
+from trainers.checkpointing import store
 from trainers.configuration.configuration import parse_config_flag
 from trainers.evaluation import Evaluator
 from trainers.steps.train_step import TrainStep
@@ -38,7 +38,7 @@ from trainers.utils import files
 PLACES: dict[str, tuple[Any, str]] = {
     "step": (TrainStep, "run"),
     "evaluation": (Evaluator, "evaluate"),
-    "save": (checkpointing, "write_checkpoint"),
+    "save": (store, "write_checkpoint"),
 }
 #: Seconds between two looks whether the first signal has been taken in.
 _BETWEEN = 0.001

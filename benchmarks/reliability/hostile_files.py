@@ -25,13 +25,13 @@ from benchmarks.reliability.hostile_models import HOSTILE
 from benchmarks.reliability.hostile_models import write_good
 from benchmarks.reliability.hostile_models import write_hostile
 from benchmarks.reliability.part import Row
-from trainers.checkpointing import CheckpointStore
+from trainers.checkpointing.init_from import initialize
+from trainers.checkpointing.keras_archive import load_keras_archive
+from trainers.checkpointing.store import CheckpointStore
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.data.datasets.folders import ImageFolderSource
 from trainers.data.decode_errors import describe_data_failure
 from trainers.data.preprocessing.decoding import decode_image
-from trainers.initialization import initialize
-from trainers.keras_archive import load_keras_archive
 from trainers.keras_file import InputSettings
 from trainers.keras_file import load_keras_file
 from trainers.prediction_reader import PredictionReader

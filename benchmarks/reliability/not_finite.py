@@ -16,8 +16,8 @@ import numpy as np
 from benchmarks.reliability import part
 from benchmarks.reliability.part import Row
 from benchmarks.reliability.small_runs import train
-from trainers.checkpoint_files import checkpoint_steps
-from trainers.checkpoint_files import read_checkpoint
+from trainers.checkpointing.checkpoint_file import checkpoint_steps
+from trainers.checkpointing.checkpoint_file import read_checkpoint
 from trainers.utils.reporting import read_metrics
 
 STEPS = 24

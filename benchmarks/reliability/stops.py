@@ -15,9 +15,9 @@ from pathlib import Path
 from benchmarks.reliability import part
 from benchmarks.reliability.part import Row
 from benchmarks.reliability.small_runs import train
-from trainers.checkpoint_files import checkpoint_steps
-from trainers.checkpoint_files import digest
-from trainers.checkpoint_files import read_checkpoint
+from trainers.checkpointing.checkpoint_file import checkpoint_steps
+from trainers.checkpointing.checkpoint_file import digest
+from trainers.checkpointing.checkpoint_file import read_checkpoint
 
 STEPS = 12
 _MODULE = "benchmarks.reliability.faulty_training"

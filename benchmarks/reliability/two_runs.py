@@ -11,9 +11,9 @@ from benchmarks.reliability import part
 from benchmarks.reliability.part import Row
 from benchmarks.reliability.small_runs import start
 from benchmarks.reliability.small_runs import train
-from trainers.checkpoint_files import checkpoint_steps
-from trainers.checkpoint_files import digest
-from trainers.checkpoint_files import read_checkpoint
+from trainers.checkpointing.checkpoint_file import checkpoint_steps
+from trainers.checkpointing.checkpoint_file import digest
+from trainers.checkpointing.checkpoint_file import read_checkpoint
 
 STEPS = 400
 TRIES = 3

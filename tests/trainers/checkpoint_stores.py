@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from trainers.checkpoint_files import Arrays
-from trainers.checkpointing import CheckpointStore
+from trainers.checkpointing.checkpoint_file import Arrays
+from trainers.checkpointing.store import CheckpointStore
 
 
 def small_arrays(value: float = 1.0) -> Arrays:

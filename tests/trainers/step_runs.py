@@ -7,12 +7,12 @@ import keras
 import numpy as np
 
 from tokenlearner_keras import create_model
+from trainers.checkpointing.state import state_arrays
 from trainers.configuration.configuration import base_config
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.data.datasets.digits import digits_source
 from trainers.engines.batches import training_batches
 from trainers.engines.engine import Engine
-from trainers.state import state_arrays
 from trainers.steps.losses import make_loss
 from trainers.steps.optimizer import exclude_from_decay
 from trainers.steps.optimizer import make_optimizer

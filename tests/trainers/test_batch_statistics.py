@@ -15,7 +15,7 @@ from tests.trainers.step_runs import StepRun
 from tests.trainers.step_runs import linear
 from tokenlearner_keras import create_model
 from tokenlearner_keras.layers.batch_normalization import BatchNormalization
-from trainers.state import load_state
+from trainers.checkpointing.state import load_state
 from trainers.utils.errors import ConfigurationError
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tests.trainers.checkpoint_stores import small_arrays
-from trainers.checkpoint_files import digest
+from trainers.checkpointing.checkpoint_file import digest
 
 
 def test_the_digest_is_over_names_types_shapes_and_bytes() -> None:

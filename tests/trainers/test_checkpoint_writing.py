@@ -13,7 +13,7 @@ from benchmarks.reliability.deaths import die_at_change
 from tests.trainers import processes
 from tests.trainers.checkpoint_stores import ThreeCheckpoints
 from tests.trainers.checkpoint_stores import small_arrays
-from trainers.checkpointing import CheckpointStore
+from trainers.checkpointing.store import CheckpointStore
 from trainers.utils import files
 
 #: What the writing of a checkpoint writes, in order.

@@ -7,7 +7,7 @@ import pytest
 from tests.trainers.checkpoint_stores import ThreeCheckpoints
 from tests.trainers.checkpoint_stores import small_arrays
 from tests.trainers.small_runs import assert_same_arrays
-from trainers.checkpointing import CheckpointStore
+from trainers.checkpointing.store import CheckpointStore
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 

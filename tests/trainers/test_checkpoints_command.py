@@ -8,8 +8,8 @@ from absl import flags
 from tests.trainers.checkpoint_stores import small_arrays
 from tests.trainers.processes import ROOT
 from trainers import checkpoints
-from trainers.checkpoint_files import digest
-from trainers.checkpointing import CheckpointStore
+from trainers.checkpointing.checkpoint_file import digest
+from trainers.checkpointing.store import CheckpointStore
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 

@@ -12,14 +12,14 @@ from tests.trainers.processes import ROOT
 from tests.trainers.small_runs import config_file
 from tests.trainers.small_runs import parse
 from tests.trainers.worker_hosts import error_line
+from trainers.checkpointing.workdir import make_workdir
+from trainers.checkpointing.workdir import prepare_workdir
 from trainers.class_report import check_report
 from trainers.class_report import class_report
 from trainers.class_report import write_report
 from trainers.data.datasets.digits import digits_source
 from trainers.experiment import make_model_config
 from trainers.utils.errors import ConfigurationError
-from trainers.workdir import make_workdir
-from trainers.workdir import prepare_workdir
 
 # Right class first. Two classes share a name, and nothing is of the last one.
 CONFUSION = np.array([[3, 1, 0, 0], [2, 4, 0, 0], [0, 1, 0, 1], [0, 0, 0, 0]])

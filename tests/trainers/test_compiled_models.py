@@ -20,11 +20,11 @@ from tests.trainers.small_runs import Trainer
 from tests.trainers.small_runs import write_images
 from trainers import export
 from trainers import predict
+from trainers.checkpointing.init_from import initialize
+from trainers.checkpointing.keras_archive import load_keras_archive
 from trainers.formats import runtime_process
 from trainers.formats.runtime_check import Case
 from trainers.formats.runtime_check import relative_difference
-from trainers.initialization import initialize
-from trainers.keras_archive import load_keras_archive
 from trainers.keras_file import InputSettings
 from trainers.keras_file import load_keras_file
 

@@ -13,8 +13,8 @@ import pytest
 from benchmarks.reliability.bit_flips import is_noticed
 from tests.trainers.checkpoint_stores import ThreeCheckpoints
 from tests.trainers.checkpoint_stores import small_arrays
-from trainers.checkpoint_files import DamagedCheckpointError
-from trainers.checkpointing import CheckpointStore
+from trainers.checkpointing.checkpoint_file import DamagedCheckpointError
+from trainers.checkpointing.store import CheckpointStore
 from trainers.utils import files
 
 

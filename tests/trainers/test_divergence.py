@@ -9,7 +9,7 @@ import pytest
 from benchmarks.reliability.faulty_training import bad_numbers
 from tests.trainers.small_runs import Trainer
 from tests.trainers.small_runs import checkpoint_arrays
-from trainers.checkpoint_files import checkpoint_steps
+from trainers.checkpointing.checkpoint_file import checkpoint_steps
 from trainers.divergence import check_finite
 from trainers.steps.train_step import TrainStep
 from trainers.utils.errors import TrainingError

@@ -24,19 +24,19 @@ from tests.trainers.small_runs import config_file
 from tests.trainers.small_runs import engine_of
 from tests.trainers.small_runs import rows
 from tokenlearner_keras import resize_model
-from trainers import checkpointing
 from trainers import evaluate
-from trainers.checkpoint_files import Arrays
-from trainers.checkpoint_files import read_checkpoint
-from trainers.checkpoint_files import remove_checkpoint
-from trainers.checkpoint_files import write_checkpoint
+from trainers.checkpointing import store
+from trainers.checkpointing.checkpoint_file import Arrays
+from trainers.checkpointing.checkpoint_file import read_checkpoint
+from trainers.checkpointing.checkpoint_file import remove_checkpoint
+from trainers.checkpointing.checkpoint_file import write_checkpoint
+from trainers.checkpointing.workdir import read_configuration
 from trainers.data.datasets.digits import digits_source
 from trainers.experiment import make_evaluator
 from trainers.experiment import make_preprocessing
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import DataError
 from trainers.utils.reporting import format_metrics
-from trainers.workdir import read_configuration
 
 Evaluate = Callable[..., Path]
 
@@ -233,7 +233,7 @@ def moving(monkeypatch: pytest.MonkeyPatch, workdir: Path, tmp_path: Path) -> Ca
                     remove_checkpoint(checkpoints, old)
             return read_checkpoint(directory, step)
 
-        monkeypatch.setattr(checkpointing, "read_checkpoint", read)
+        monkeypatch.setattr(store, "read_checkpoint", read)
         return copy
 
     return train_on

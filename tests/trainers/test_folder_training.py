@@ -21,9 +21,9 @@ from tests.trainers.small_runs import engine_of
 from tests.trainers.small_runs import rows
 from trainers import evaluate
 from trainers import predict
+from trainers.checkpointing.workdir import read_file_splits
 from trainers.data.datasets.folders import split_of_file
 from trainers.utils.errors import ConfigurationError
-from trainers.workdir import read_file_splits
 
 Run = Callable[..., str]
 

@@ -14,8 +14,8 @@ from tests.tokenlearner_keras.goldens import golden_model
 from tests.trainers.small_runs import TINY_MODEL
 from tests.trainers.small_runs import Trainer
 from tests.trainers.small_runs import checkpoint_arrays
-from trainers.initialization import check_init_from
-from trainers.initialization import initialize
+from trainers.checkpointing.init_from import check_init_from
+from trainers.checkpointing.init_from import initialize
 from trainers.utils.errors import ConfigurationError
 
 TABLE = "position_embedding/table"

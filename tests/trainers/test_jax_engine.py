@@ -23,7 +23,7 @@ from tests.trainers.step_runs import Arrays
 from tests.trainers.step_runs import StepRun
 from tests.trainers.step_runs import linear
 from tokenlearner_keras.layers.batch_normalization import BatchNormalization
-from trainers.state import load_state
+from trainers.checkpointing.state import load_state
 
 if not ON_JAX:
     pytest.skip("JAX only: it is the engine under test", allow_module_level=True)

@@ -12,8 +12,8 @@ import pytest
 from benchmarks.reliability.hostile_models import HOSTILE
 from benchmarks.reliability.hostile_models import write_good
 from benchmarks.reliability.hostile_models import write_hostile
-from trainers.initialization import initialize
-from trainers.keras_archive import load_keras_archive
+from trainers.checkpointing.init_from import initialize
+from trainers.checkpointing.keras_archive import load_keras_archive
 from trainers.keras_file import InputSettings
 from trainers.keras_file import load_keras_file
 from trainers.utils.errors import ConfigurationError

@@ -19,7 +19,7 @@ from tests.trainers.small_runs import rows
 from tests.trainers.video_runs import TRANSFORMER
 from tests.trainers.video_runs import video_config
 from trainers import checkpoints
-from trainers.checkpointing import CheckpointStore
+from trainers.checkpointing.store import CheckpointStore
 from trainers.evaluation import Evaluator
 from trainers.steps.train_step import TrainStep
 from trainers.utils import files

@@ -20,7 +20,7 @@ from tests.trainers.small_runs import engine_of
 from tests.trainers.small_runs import shares
 from tests.trainers.step_runs import StepRun
 from tests.trainers.step_runs import linear
-from trainers.state import load_state
+from trainers.checkpointing.state import load_state
 
 
 @pytest.mark.slow

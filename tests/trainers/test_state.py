@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from tests.trainers.small_runs import assert_same_arrays
-from trainers.state import load_state
-from trainers.state import state_arrays
+from trainers.checkpointing.state import load_state
+from trainers.checkpointing.state import state_arrays
 from trainers.utils.errors import ConfigurationError
 
 pytestmark = pytest.mark.every_backend

@@ -19,9 +19,9 @@ from tests.trainers.small_runs import engine_of
 from tests.trainers.step_runs import BATCH
 from tests.trainers.step_runs import StepRun
 from tests.trainers.step_runs import linear
+from trainers.checkpointing.state import load_state
 from trainers.configuration.checks import check_training
 from trainers.configuration.configuration import base_config
-from trainers.state import load_state
 from trainers.steps import train_step
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import TrainingError

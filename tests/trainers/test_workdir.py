@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from tests.trainers.small_runs import Trainer
+from trainers.checkpointing.workdir import check_same_data
+from trainers.checkpointing.workdir import check_workdir
+from trainers.checkpointing.workdir import make_workdir
+from trainers.checkpointing.workdir import prepare_workdir
+from trainers.checkpointing.workdir import read_class_names
+from trainers.checkpointing.workdir import read_configuration
 from trainers.configuration.configuration import base_config
 from trainers.data.datasets.in_memory import InMemorySource
 from trainers.experiment import make_model_config
 from trainers.utils.errors import ConfigurationError
-from trainers.workdir import check_same_data
-from trainers.workdir import check_workdir
-from trainers.workdir import make_workdir
-from trainers.workdir import prepare_workdir
-from trainers.workdir import read_class_names
-from trainers.workdir import read_configuration
 
 
 def _source(count: int = 3, class_names: tuple[str, ...] = ("cat", "dog")) -> InMemorySource:

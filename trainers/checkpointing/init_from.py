@@ -11,7 +11,7 @@ import keras
 from tokenlearner_keras import LoadReport
 from tokenlearner_keras import load_npz
 from tokenlearner_keras.weights.transfer import transfer_weights
-from trainers.keras_archive import load_keras_archive
+from trainers.checkpointing.keras_archive import load_keras_archive
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 

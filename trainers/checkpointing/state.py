@@ -3,9 +3,8 @@
 import keras
 import numpy as np
 
-from trainers.checkpoint_files import Arrays
+from trainers.checkpointing.checkpoint_file import Arrays
 from trainers.engines.arrays import to_numpy
-from trainers.training_log import TrainingLog
 from trainers.utils.errors import ConfigurationError
 
 _WEIGHTS = "model/"
@@ -15,7 +14,7 @@ _SLOTS = "optimizer/"
 def training_arrays(
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
-    log: TrainingLog,
+    log_arrays: Arrays,
     *,
     seed: int,
     step: int,
@@ -24,10 +23,17 @@ def training_arrays(
 
     Weights and optimizer, the sums of the training row that is being filled, and the seed
     and the step, of which the order of the data and all random numbers are a function.
+
+    Args:
+        model: The Keras model.
+        optimizer: Of the training.
+        log_arrays: From `TrainingLog.arrays`.
+        seed: Of the configuration.
+        step: Steps done.
     """
     # 64 bits each: a seed has up to 32 without a sign.
     random = {"random/seed": np.array(seed, np.int64), "random/step": np.array(step, np.int64)}
-    return {**state_arrays(model, optimizer), **log.arrays(), **random}
+    return {**state_arrays(model, optimizer), **log_arrays, **random}
 
 
 def state_arrays(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> Arrays:
