@@ -23,7 +23,7 @@ from trainers.data.preprocessing.videos import evaluation_clip
 from trainers.data.sources import Source
 from trainers.data.sources import make_source
 from trainers.engines.flags import make_local_engine
-from trainers.evaluation import Evaluator
+from trainers.evaluation.evaluator import Evaluator
 from trainers.experiment import make_preprocessing
 from trainers.steps.losses import make_loss
 from trainers.utils import cli

@@ -17,7 +17,7 @@ from trainers.data.preprocessing.examples import Preprocessing
 from trainers.data.preprocessing.examples import num_views
 from trainers.data.sources import Source
 from trainers.engines.engine import Engine
-from trainers.evaluation import Evaluator
+from trainers.evaluation.evaluator import Evaluator
 from trainers.step_memory import StepMemory
 from trainers.steps.train_step import TrainStep
 from trainers.utils.errors import ConfigurationError

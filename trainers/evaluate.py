@@ -1,7 +1,7 @@
 """Evaluates a checkpoint: `python -m trainers.evaluate --workdir=DIR`.
 
 Prints one line an evaluation set: those that the training evaluates, or those of --split
-or --eval_sets (the forms are in trainers/evaluation_sets.py). Every example counts once,
+or --eval_sets (the forms are in trainers/evaluation/sets.py). Every example counts once,
 whatever the batch size and the number of replicas and hosts. With the training's batch
 size and devices, the figures are those that the training wrote for the same step; of videos
 only with --noviews, but of the final split without it: the training judges that by all views.
@@ -24,10 +24,6 @@ from trainers.checkpointing.state import load_state
 from trainers.checkpointing.workdir import read_class_names
 from trainers.checkpointing.workdir import read_configuration
 from trainers.checkpointing.workdir import read_file_splits
-from trainers.class_report import check_report
-from trainers.class_report import class_report
-from trainers.class_report import ranking_report
-from trainers.class_report import write_report
 from trainers.configuration.checks import check_limit
 from trainers.configuration.schedule import NO_TRAINING
 from trainers.data.preprocessing.examples import check_kind
@@ -36,10 +32,14 @@ from trainers.data.sources import has_several_labels
 from trainers.engines.flags import check_backend
 from trainers.engines.flags import define_flags as define_engine_flags
 from trainers.engines.flags import make_engine
-from trainers.evaluation import Evaluator
-from trainers.evaluation_sets import EvaluationSet
-from trainers.evaluation_sets import configured_sets
-from trainers.evaluation_sets import parse_sets
+from trainers.evaluation.class_report import check_report
+from trainers.evaluation.class_report import class_report
+from trainers.evaluation.class_report import ranking_report
+from trainers.evaluation.class_report import write_report
+from trainers.evaluation.evaluator import Evaluator
+from trainers.evaluation.sets import EvaluationSet
+from trainers.evaluation.sets import configured_sets
+from trainers.evaluation.sets import parse_sets
 from trainers.experiment import make_evaluator
 from trainers.experiment import make_model
 from trainers.experiment import make_preprocessing

@@ -13,7 +13,7 @@ from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.configuration.schedule import Schedule
 from trainers.data.preprocessing.examples import Preprocessing
 from trainers.engines.engine import Engine
-from trainers.evaluation import Evaluator
+from trainers.evaluation.evaluator import Evaluator
 from trainers.steps.logits import make_view_reduction
 from trainers.steps.losses import make_loss
 from trainers.steps.optimizer import WarmupSchedule

@@ -32,8 +32,8 @@ from trainers.data.preprocessing.examples import check_kind
 from trainers.data.sources import Source
 from trainers.data.sources import make_source
 from trainers.engines.flags import check_tensorflow
-from trainers.evaluation_sets import configured_sets
-from trainers.evaluation_sets import parse_sets
+from trainers.evaluation.sets import configured_sets
+from trainers.evaluation.sets import parse_sets
 from trainers.experiment import make_records
 from trainers.formats.check_cases import read_examples
 from trainers.formats.check_cases import saved_model_cases

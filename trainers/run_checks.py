@@ -22,7 +22,7 @@ from trainers.data.sources import check_source
 from trainers.data.sources import has_several_labels
 from trainers.data.sources import several_labels
 from trainers.engines.flags import check_backend
-from trainers.evaluation_sets import configured_sets
+from trainers.evaluation.sets import configured_sets
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
 from trainers.steps.losses import make_loss

@@ -50,7 +50,7 @@ from trainers.engines.batches import training_batches
 from trainers.engines.engine import Engine
 from trainers.engines.flags import define_flags as define_engine_flags
 from trainers.engines.flags import make_engine
-from trainers.evaluation_sets import configured_sets
+from trainers.evaluation.sets import configured_sets
 from trainers.experiment import check_optimizer
 from trainers.experiment import make_evaluator
 from trainers.experiment import make_learning_rate

@@ -29,7 +29,7 @@ from keras import ops
 from trainers import train
 from trainers.checkpointing import store
 from trainers.configuration.configuration import parse_config_flag
-from trainers.evaluation import Evaluator
+from trainers.evaluation.evaluator import Evaluator
 from trainers.steps.train_step import TrainStep
 from trainers.utils import cli
 from trainers.utils import files

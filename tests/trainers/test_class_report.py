@@ -14,10 +14,10 @@ from tests.trainers.small_runs import parse
 from tests.trainers.worker_hosts import error_line
 from trainers.checkpointing.workdir import make_workdir
 from trainers.checkpointing.workdir import prepare_workdir
-from trainers.class_report import check_report
-from trainers.class_report import class_report
-from trainers.class_report import write_report
 from trainers.data.datasets.digits import digits_source
+from trainers.evaluation.class_report import check_report
+from trainers.evaluation.class_report import class_report
+from trainers.evaluation.class_report import write_report
 from trainers.experiment import make_model_config
 from trainers.utils.errors import ConfigurationError
 

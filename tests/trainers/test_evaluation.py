@@ -9,13 +9,13 @@ import tensorflow as tf
 from tests.trainers.backends import only_on_jax
 from tests.trainers.data.fake_source import ArraySource
 from tests.trainers.small_runs import engine_of
-from trainers import evaluation
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.pipeline import evaluation_batch_size
 from trainers.data.preprocessing.videos import evaluation_views
 from trainers.engines.batches import evaluation_batches
-from trainers.evaluation import Evaluator
+from trainers.evaluation import evaluator as evaluation
+from trainers.evaluation.evaluator import Evaluator
 from trainers.steps.ema import averaged_weights
 from trainers.steps.losses import make_loss
 from trainers.utils.errors import ConfigurationError

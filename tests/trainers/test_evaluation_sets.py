@@ -9,9 +9,9 @@ from tests.trainers.small_runs import config_file
 from tests.trainers.small_runs import parse
 from trainers.configuration.configuration import base_config
 from trainers.data.datasets.in_memory import InMemorySource
-from trainers.evaluation_sets import EvaluationSet
-from trainers.evaluation_sets import configured_sets
-from trainers.evaluation_sets import parse_sets
+from trainers.evaluation.sets import EvaluationSet
+from trainers.evaluation.sets import configured_sets
+from trainers.evaluation.sets import parse_sets
 from trainers.utils.errors import ConfigurationError
 
 FORMS = {
@@ -120,7 +120,7 @@ def test_classes_in_another_order_are_refused(
     source = InMemorySource(
         "digits", "test", np.zeros((1, 4, 4, 3), np.uint8), np.zeros(1, np.int64), found
     )
-    monkeypatch.setattr("trainers.evaluation_sets.make_source", lambda *_: source)
+    monkeypatch.setattr("trainers.evaluation.sets.make_source", lambda *_: source)
     (chosen,) = parse_sets(["test"], _data())
     if message is None:
         assert chosen.open(2, trained) is source

@@ -20,7 +20,7 @@ from tests.trainers.video_runs import TRANSFORMER
 from tests.trainers.video_runs import video_config
 from trainers import checkpoints
 from trainers.checkpointing.store import CheckpointStore
-from trainers.evaluation import Evaluator
+from trainers.evaluation.evaluator import Evaluator
 from trainers.steps.train_step import TrainStep
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError

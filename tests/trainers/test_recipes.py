@@ -19,7 +19,7 @@ from trainers.configuration.checks import check_training
 from trainers.configuration.configuration import complete_config
 from trainers.configuration.configuration import load_config_file
 from trainers.configuration.schedule import make_durations
-from trainers.evaluation_sets import configured_sets
+from trainers.evaluation.sets import configured_sets
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
 from trainers.steps.optimizer import make_schedule

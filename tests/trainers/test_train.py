@@ -15,7 +15,7 @@ from tests.trainers.small_runs import assert_same_arrays
 from tests.trainers.small_runs import checkpoint_arrays
 from tests.trainers.small_runs import rows
 from trainers.checkpointing.store import CheckpointStore
-from trainers.evaluation import Evaluator
+from trainers.evaluation.evaluator import Evaluator
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import DataError
 from trainers.utils.errors import TrainingError

@@ -1,0 +1,1 @@
+"""Evaluates a model on sets of examples, each exactly once."""
