@@ -48,7 +48,7 @@ from trainers.experiment import make_preprocessing
 from trainers.experiment import make_train_step
 from trainers.steps.losses import make_loss
 from trainers.steps.optimizer import clip_by_global_norm
-from trainers.training_log import TrainingLog
+from trainers.training.log import TrainingLog
 from trainers.utils.reporting import MetricsWriter
 
 FLAGS = flags.FLAGS

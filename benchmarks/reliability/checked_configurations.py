@@ -16,8 +16,8 @@ from benchmarks.reliability.random_configurations import Change
 from benchmarks.reliability.random_configurations import Setting
 from trainers.configuration.configuration import parse_config_flag
 from trainers.experiment import check_optimizer
-from trainers.profiling import parse_profile_steps
 from trainers.run_checks import check_configuration
+from trainers.training.profiling import parse_profile_steps
 from trainers.utils.errors import ConfigurationError
 
 #: Seconds after which a check counts as hanging.

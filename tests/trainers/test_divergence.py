@@ -10,8 +10,8 @@ from benchmarks.reliability.faulty_training import bad_numbers
 from tests.trainers.small_runs import Trainer
 from tests.trainers.small_runs import checkpoint_arrays
 from trainers.checkpointing.checkpoint_file import checkpoint_steps
-from trainers.divergence import check_finite
 from trainers.steps.train_step import TrainStep
+from trainers.training.non_finite import check_finite
 from trainers.utils.errors import TrainingError
 
 FLAGS = ["--config.total_steps=8", "--config.log_steps=8", "--config.checkpoint_steps=3"]

@@ -7,8 +7,8 @@ import pytest
 from tests.trainers.small_runs import Trainer
 from tests.trainers.small_runs import engine_of
 from tests.trainers.small_runs import rows
-from trainers.profiling import StepProfiler
-from trainers.profiling import parse_profile_steps
+from trainers.training.profiling import StepProfiler
+from trainers.training.profiling import parse_profile_steps
 from trainers.utils.errors import ConfigurationError
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from trainers.training_log import TrainingLog
+from trainers.training.log import TrainingLog
 from trainers.utils.errors import TrainingError
 from trainers.utils.reporting import MetricsWriter
 
