@@ -91,7 +91,7 @@ def _mass_on_object(model: Any) -> float | str:
     import tokenlearner_keras as tk
     from trainers.data.freedoom.dataset import load_freedoom_objects
     from trainers.data.preprocessing.normalization import normalize
-    from trainers.demo_report import mass_inside
+    from trainers.demo import mass_inside
 
     if "_tl" not in model.name:
         return ""

@@ -141,18 +141,6 @@ def make_evaluator(
     )
 
 
-def check_optimizer(config: ConfigDict) -> None:
-    """Checks the section `optimizer` by building one and throwing it away.
-
-    This uses a device, so it comes after the engine.
-
-    Raises:
-        ConfigurationError: If a value is out of range.
-    """
-    optimizer = make_optimizer(config, make_schedule(config, warmup_steps=0, total_steps=1))
-    exclude_from_decay(optimizer, [], config.weight_decay_mask)
-
-
 def make_preprocessing(config: ConfigDict, model: ModelConfig) -> Preprocessing:
     """Returns what a model's inputs are made by: the section `video`, or `augmentation`.
 

@@ -29,17 +29,17 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from trainers.configuration.configuration import parse_config_flag
+from trainers.data.datasets.tfds import import_tfds
 from trainers.data.sources import make_source
 from trainers.engines.flags import check_backend
 from trainers.engines.flags import define_axis_flags
 from trainers.engines.flags import define_engine_flag
 from trainers.experiment import make_records
-from trainers.run_checks import check_steps
+from trainers.preflight import check_steps
 from trainers.tpu_advice import MemoryUse
 from trainers.tpu_advice import advice
 from trainers.tpu_advice import gib
 from trainers.tpu_advice import smallest_slice
-from trainers.tpu_classes import described_classes
 from trainers.tpu_compiler import Program
 from trainers.tpu_compiler import TpuCompiler
 from trainers.tpu_lowering import StepLowering
@@ -191,3 +191,23 @@ if __name__ == "__main__":
     define_engine_flag()
     define_axis_flags()
     cli.run(main, parse_config_flag)
+
+
+def described_classes(source: str) -> int | None:
+    """Returns the classes of a TFDS set by its description; None if there is none.
+
+    Args:
+        source: As `data.source`.
+
+    Raises:
+        ConfigurationError: If it is a TFDS set and the package does not load.
+    """
+    family, _, dataset = source.partition(":")
+    if family != "tfds":
+        return None
+    tfds = import_tfds()
+    try:
+        label = tfds.builder(dataset).info.features["label"]
+    except (tfds.core.registered.DatasetNotFoundError, KeyError, ValueError, OSError):
+        return None
+    return int(label.num_classes)

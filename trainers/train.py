@@ -41,15 +41,11 @@ from trainers.data.decode_errors import explain_data_failures
 from trainers.data.pipeline import examples_at_step
 from trainers.data.sources import Source
 from trainers.data.sources import make_source
-from trainers.dry_run import failures_are_findings
-from trainers.dry_run import print_memory
-from trainers.dry_run import run_one_step_each
 from trainers.engines.batches import training_batches
 from trainers.engines.engine import Engine
 from trainers.engines.flags import define_flags as define_engine_flags
 from trainers.engines.flags import make_engine
 from trainers.evaluation.sets import configured_sets
-from trainers.experiment import check_optimizer
 from trainers.experiment import make_evaluator
 from trainers.experiment import make_learning_rate
 from trainers.experiment import make_model
@@ -57,11 +53,15 @@ from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
 from trainers.experiment import make_records
 from trainers.experiment import make_train_step
-from trainers.run_checks import check_configuration
-from trainers.run_checks import check_sources
-from trainers.run_checks import describe_data
-from trainers.run_checks import describe_model
-from trainers.run_checks import say_notes
+from trainers.preflight import check_configuration
+from trainers.preflight import check_optimizer
+from trainers.preflight import check_sources
+from trainers.preflight import describe_data
+from trainers.preflight import describe_model
+from trainers.preflight import failures_are_findings
+from trainers.preflight import print_memory
+from trainers.preflight import run_one_step_each
+from trainers.preflight import say_notes
 from trainers.steps.ema import averaged_weights
 from trainers.training.log import TrainingLog
 from trainers.training.non_finite import Replay

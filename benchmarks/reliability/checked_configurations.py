@@ -15,8 +15,8 @@ import trainers.train  # defines the flags of the command
 from benchmarks.reliability.random_configurations import Change
 from benchmarks.reliability.random_configurations import Setting
 from trainers.configuration.configuration import parse_config_flag
-from trainers.experiment import check_optimizer
-from trainers.run_checks import check_configuration
+from trainers.preflight import check_configuration
+from trainers.preflight import check_optimizer
 from trainers.training.profiling import parse_profile_steps
 from trainers.utils.errors import ConfigurationError
 

@@ -9,8 +9,8 @@ from tests.trainers.small_runs import config_file
 from tests.trainers.small_runs import parse
 from trainers.configuration.checks import check_best_metric
 from trainers.configuration.data_options import VideoPreprocessingConfig
-from trainers.experiment import check_optimizer
-from trainers.run_checks import check_steps
+from trainers.preflight import check_optimizer
+from trainers.preflight import check_steps
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import did_you_mean
 

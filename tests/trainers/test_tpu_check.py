@@ -29,7 +29,7 @@ from trainers.tpu_advice import advice
 from trainers.tpu_advice import smallest_micro_batches
 from trainers.tpu_advice import smallest_model_axis
 from trainers.tpu_advice import smallest_slice
-from trainers.tpu_classes import described_classes
+from trainers.tpu_check import described_classes
 from trainers.tpu_compiler import TpuCompiler
 from trainers.tpu_lowering_tensorflow import TensorFlowLowering
 from trainers.tpu_topology import GENERATIONS

@@ -22,8 +22,8 @@ from trainers.configuration.data_options import PreprocessingConfig
 from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.datasets.in_memory import InMemorySource
 from trainers.data.datasets.in_memory import InMemoryVideoSource
-from trainers.run_checks import check_labels
-from trainers.run_checks import check_sources
+from trainers.preflight import check_labels
+from trainers.preflight import check_sources
 from trainers.utils.errors import ConfigurationError
 
 
