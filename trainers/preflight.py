@@ -20,23 +20,17 @@ from trainers.configuration.checks import check_best_metric
 from trainers.configuration.checks import check_normalization
 from trainers.configuration.checks import check_training
 from trainers.configuration.data_options import VideoPreprocessingConfig
-from trainers.data.pipeline import evaluation_batch_size
-from trainers.data.pipeline import evaluation_dataset
-from trainers.data.pipeline import training_dataset
 from trainers.data.preprocessing.examples import Preprocessing
 from trainers.data.preprocessing.examples import check_kind
-from trainers.data.preprocessing.examples import num_views
 from trainers.data.sources import Source
 from trainers.data.sources import check_source
 from trainers.data.sources import has_several_labels
 from trainers.data.sources import several_labels
-from trainers.engines.engine import Engine
 from trainers.engines.flags import check_backend
 from trainers.evaluation.evaluator import Evaluator
 from trainers.evaluation.sets import configured_sets
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
-from trainers.step_memory import StepMemory
 from trainers.steps.losses import make_loss
 from trainers.steps.metrics import TOP_K
 from trainers.steps.metrics import check_average_precision
@@ -268,67 +262,6 @@ def run_one_step_each(
     for name, source in sources.items():
         metrics = evaluator.evaluate(source, num_batches=1, views=name == final_split)
         print(f"one batch of {name}: {format_metrics(metrics)}", flush=True)
-
-
-def print_memory(
-    config: ConfigDict,
-    model_config: ModelConfig,
-    preprocessing: Preprocessing,
-    engine: Engine,
-    train_source: Source,
-    eval_source: Source,
-) -> None:
-    """Prints the memory of a replica's training step and evaluation step.
-
-    Where a video has several views there is one more, the evaluation step of all views.
-
-    The steps are compiled by XLA for one replica with its share of the batch, in a model
-    and an optimizer of their own; the all-reduce is left out.
-
-    Args:
-        config: The whole configuration.
-        model_config: From `make_model_config`.
-        preprocessing: From `make_preprocessing`.
-        engine: Of the training.
-        train_source: What is trained on.
-        eval_source: What is evaluated.
-    """
-    replicas = engine.num_replicas
-    measured = engine.measured_steps(config, model_config, preprocessing)
-    share = {"batch_size": config.batch_size, "replicas_per_host": replicas}
-    train_data = training_dataset(train_source, preprocessing, seed=config.seed, **share)
-    print(
-        f"weights: {_megabytes(measured.weight_bytes)}, optimizer: "
-        f"{_megabytes(measured.optimizer_bytes)}",
-        flush=True,
-    )
-    _print_step("training step", measured.training_memory(train_data.element_spec))
-    for name, views in {"evaluation step": False, "evaluation step of views": True}.items():
-        if not views or num_views(preprocessing) > 1:
-            batch_size = evaluation_batch_size(config.batch_size, preprocessing, replicas, views)
-            share["batch_size"] = batch_size
-            eval_data = evaluation_dataset(eval_source, preprocessing, views=views, **share)
-            _print_step(name, measured.evaluation_memory(eval_data.element_spec))
-
-
-def _print_step(name: str, memory: StepMemory | None) -> None:
-    print(f"memory of a replica's {name}: {_describe(memory)}", flush=True)
-
-
-def _describe(memory: StepMemory | None) -> str:
-    if memory is None:
-        return "not available on this backend (for TPUs: python -m trainers.tpu_check)"
-    parts = {
-        "weights, optimizer and batch": memory.arguments,
-        "activations, gradients and scratch": memory.temporaries,
-        "results and constants": memory.results + memory.constants,
-    }
-    listed = ", ".join(f"{name} {_megabytes(size)}" for name, size in parts.items())
-    return f"{_megabytes(memory.total)} as compiled by XLA ({listed})"
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB"
 
 
 def check_optimizer(config: ConfigDict) -> None:

@@ -28,6 +28,16 @@ from collections.abc import Callable
 from absl import flags
 from ml_collections import ConfigDict
 
+from trainers.aot.advice import MemoryUse
+from trainers.aot.advice import advice
+from trainers.aot.advice import gib
+from trainers.aot.advice import smallest_slice
+from trainers.aot.compiler import Program
+from trainers.aot.compiler import TpuCompiler
+from trainers.aot.lowering import StepLowering
+from trainers.aot.steps import make_lowering
+from trainers.aot.topology import Topology
+from trainers.aot.topology import parse_topology
 from trainers.configuration.configuration import parse_config_flag
 from trainers.data.datasets.tfds import import_tfds
 from trainers.data.sources import make_source
@@ -36,16 +46,6 @@ from trainers.engines.flags import define_axis_flags
 from trainers.engines.flags import define_engine_flag
 from trainers.experiment import make_records
 from trainers.preflight import check_steps
-from trainers.tpu_advice import MemoryUse
-from trainers.tpu_advice import advice
-from trainers.tpu_advice import gib
-from trainers.tpu_advice import smallest_slice
-from trainers.tpu_compiler import Program
-from trainers.tpu_compiler import TpuCompiler
-from trainers.tpu_lowering import StepLowering
-from trainers.tpu_lowering import make_lowering
-from trainers.tpu_topology import Topology
-from trainers.tpu_topology import parse_topology
 from trainers.utils import cli
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import TrainingError

@@ -24,6 +24,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from tokenlearner_keras.models.model_names import ModelConfig
+from trainers.aot.memory_report import print_memory
 from trainers.checkpointing.init_from import initialize
 from trainers.checkpointing.state import training_arrays
 from trainers.checkpointing.store import CheckpointStore
@@ -59,7 +60,6 @@ from trainers.preflight import check_sources
 from trainers.preflight import describe_data
 from trainers.preflight import describe_model
 from trainers.preflight import failures_are_findings
-from trainers.preflight import print_memory
 from trainers.preflight import run_one_step_each
 from trainers.preflight import say_notes
 from trainers.steps.ema import averaged_weights

@@ -17,7 +17,7 @@ from tests.trainers.small_runs import write_images
 from tests.trainers.worker_hosts import ends_of
 from tests.trainers.worker_hosts import error_line
 from tests.trainers.worker_hosts import start_workers
-from trainers.step_memory import compiled_memory
+from trainers.aot.memory import compiled_memory
 from trainers.utils.errors import ConfigurationError
 
 MEMORY = "memory of a replica's {} step: "

@@ -21,21 +21,21 @@ from tests.trainers.small_runs import parse
 from tests.trainers.video_runs import TRANSFORMER
 from tests.trainers.video_runs import video_config
 from trainers import tpu_check
-from trainers import tpu_compiler
-from trainers import tpu_lowering_tensorflow
+from trainers.aot import compiler as tpu_compiler
+from trainers.aot import tensorflow_steps
+from trainers.aot.advice import MemoryUse
+from trainers.aot.advice import advice
+from trainers.aot.advice import smallest_micro_batches
+from trainers.aot.advice import smallest_model_axis
+from trainers.aot.advice import smallest_slice
+from trainers.aot.compiler import TpuCompiler
+from trainers.aot.tensorflow_steps import TensorFlowLowering
+from trainers.aot.topology import GENERATIONS
+from trainers.aot.topology import GIB
+from trainers.aot.topology import parse_topology
+from trainers.aot.topology import slices
 from trainers.steps import train_step
-from trainers.tpu_advice import MemoryUse
-from trainers.tpu_advice import advice
-from trainers.tpu_advice import smallest_micro_batches
-from trainers.tpu_advice import smallest_model_axis
-from trainers.tpu_advice import smallest_slice
 from trainers.tpu_check import described_classes
-from trainers.tpu_compiler import TpuCompiler
-from trainers.tpu_lowering_tensorflow import TensorFlowLowering
-from trainers.tpu_topology import GENERATIONS
-from trainers.tpu_topology import GIB
-from trainers.tpu_topology import parse_topology
-from trainers.tpu_topology import slices
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import TrainingError
 
@@ -168,8 +168,8 @@ def test_the_step_of_all_views_is_lowered(tmp_path: Path, monkeypatch: pytest.Mo
         shapes.append(specs[0].shape)
         return lower_step(name, step, specs)
 
-    lower_step = tpu_lowering_tensorflow._lower
-    monkeypatch.setattr(tpu_lowering_tensorflow, "_lower", lower)
+    lower_step = tensorflow_steps._lower
+    monkeypatch.setattr(tensorflow_steps, "_lower", lower)
     assert lowering.evaluations["test"]().code.startswith(b"ML\xefR")
     assert shapes == [(2, 6, 4, 16, 16, 3)]  # two videos of six views each on a chip
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from trainers.tpu_collectives import Collectives
-from trainers.tpu_collectives import count_collectives
+from trainers.aot.collectives import Collectives
+from trainers.aot.collectives import count_collectives
 
 _WHOLE = """\
 HloModule jit__one_step, is_scheduled=true

@@ -9,17 +9,13 @@ from typing import Any
 from typing import Protocol
 
 import tensorflow as tf
-from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from tokenlearner_keras.models.model_names import ModelConfig
 from trainers.engines.hosts import Hosts
-from trainers.step_memory import StepMemory
 
 if TYPE_CHECKING:
     import keras
 
-    from trainers.data.preprocessing.examples import Preprocessing
 
 Batch = dict[str, Any]
 Specifications = dict[str, tf.TensorSpec]
@@ -66,35 +62,6 @@ class Training(Protocol):
             images: From `whole`.
             targets: From `whole`.
             step: Steps done before.
-        """
-
-
-class MeasuredSteps(Protocol):
-    """Steps that are compiled to see what they take, in a model of their own.
-
-    Attributes:
-        weight_bytes: Of the model's variables on a device.
-        optimizer_bytes: Of the optimizer's state on a device.
-    """
-
-    @property
-    def weight_bytes(self) -> int: ...
-
-    @property
-    def optimizer_bytes(self) -> int: ...
-
-    def training_memory(self, batch: Specifications) -> StepMemory | None:
-        """Returns the memory of a device in a training step; None if nobody knows.
-
-        Args:
-            batch: A replica's share.
-        """
-
-    def evaluation_memory(self, batch: Specifications) -> StepMemory | None:
-        """Returns the memory of a device in an evaluation step; None if nobody knows.
-
-        Args:
-            batch: A replica's share.
         """
 
 
@@ -157,12 +124,6 @@ class Engine(abc.ABC):
         Returns:
             From a batch of `batches` to the sums over all its examples, or to all rows.
         """
-
-    @abc.abstractmethod
-    def measured_steps(
-        self, config: ConfigDict, model_config: ModelConfig, preprocessing: "Preprocessing"
-    ) -> MeasuredSteps:
-        """Returns the steps of a configuration, not to be run."""
 
     @abc.abstractmethod
     def start_profile(self, directory: str) -> None:

@@ -3,18 +3,14 @@
 import contextlib
 from collections.abc import Callable
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 from typing import Any
 
 import jax
 import keras
 import tensorflow as tf
-from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from tokenlearner_keras.models.model_names import ModelConfig
 from trainers.data.pipeline import check_batch_size
-from trainers.data.preprocessing.examples import Preprocessing
 from trainers.engines.arrays import to_numpy
 from trainers.engines.engine import Batch
 from trainers.engines.engine import Engine
@@ -22,9 +18,6 @@ from trainers.engines.engine import StepFunctions
 from trainers.engines.hosts import Hosts
 from trainers.engines.jax_sharding import JaxLayout
 from trainers.engines.jax_training import JaxTraining
-
-if TYPE_CHECKING:
-    from trainers.engines.jax_measured_steps import JaxMeasuredSteps
 
 # What a step needs of a batch; 64-bit numbers of examples stay on the host.
 _ON_THE_DEVICE = ("image", "target", "label", "mask")
@@ -94,14 +87,6 @@ class JaxEngine(Engine):
                 return function(batch)
 
         return jax.jit(stateless, out_shardings=self.layout.replicated)
-
-    def measured_steps(
-        self, config: ConfigDict, model_config: ModelConfig, preprocessing: Preprocessing
-    ) -> "JaxMeasuredSteps":
-        # It builds an experiment, whose parts import this module's package.
-        from trainers.engines.jax_measured_steps import JaxMeasuredSteps
-
-        return JaxMeasuredSteps(self, config, model_config, preprocessing)
 
     def start_profile(self, directory: str) -> None:
         jax.profiler.start_trace(directory)

@@ -6,11 +6,8 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 import tensorflow as tf
-from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from tokenlearner_keras.models.model_names import ModelConfig
-from trainers.data.preprocessing.examples import Preprocessing
 from trainers.engines.engine import Batch
 from trainers.engines.engine import Engine
 from trainers.engines.engine import StepFunctions
@@ -18,7 +15,6 @@ from trainers.engines.tensorflow_strategy import describe_strategy
 from trainers.engines.tensorflow_strategy import hosts_of
 from trainers.engines.tensorflow_strategy import make_strategy
 from trainers.engines.tensorflow_training import TensorFlowTraining
-from trainers.lone_replica import LoneReplica
 
 if TYPE_CHECKING:
     import keras
@@ -85,13 +81,6 @@ class TensorFlowEngine(Engine):
             return {name: part.numpy() for name, part in compiled(batch).items()}
 
         return evaluate
-
-    def measured_steps(
-        self, config: ConfigDict, model_config: ModelConfig, preprocessing: Preprocessing
-    ) -> LoneReplica:
-        device = self.strategy.extended.worker_devices[0]
-        engine = TensorFlowEngine(tf.distribute.OneDeviceStrategy(device))
-        return LoneReplica(config, model_config, preprocessing, engine)
 
     def start_profile(self, directory: str) -> None:
         tf.profiler.experimental.start(directory)

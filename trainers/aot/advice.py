@@ -6,9 +6,9 @@ is left of the memory grows with the examples that a chip has at a time.
 
 import dataclasses
 
-from trainers.tpu_topology import GIB
-from trainers.tpu_topology import Topology
-from trainers.tpu_topology import slices
+from trainers.aot.topology import GIB
+from trainers.aot.topology import Topology
+from trainers.aot.topology import slices
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,9 +13,9 @@ from importlib import import_module
 from typing import Any
 from typing import Protocol
 
-from trainers.tpu_collectives import Collectives
-from trainers.tpu_collectives import count_collectives
-from trainers.tpu_topology import Topology
+from trainers.aot.collectives import Collectives
+from trainers.aot.collectives import count_collectives
+from trainers.aot.topology import Topology
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import TrainingError
 

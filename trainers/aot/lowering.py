@@ -2,22 +2,19 @@
 
 import abc
 from collections.abc import Callable
-from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 from ml_collections import ConfigDict
 
 from tokenlearner_keras.models.model_names import ModelConfig
+from trainers.aot.compiler import Program
 from trainers.data.pipeline import check_batch_size
 from trainers.data.pipeline import evaluation_batch_size
 from trainers.data.preprocessing.examples import num_views
 from trainers.engines.engine import Specifications
-from trainers.engines.flags import check_axes
-from trainers.engines.flags import check_backend
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
-from trainers.tpu_compiler import Program
 
 
 class StepLowering(abc.ABC):
@@ -117,36 +114,6 @@ class StepLowering(abc.ABC):
             "label": tf.TensorSpec((examples,), tf.int64),
             "mask": tf.TensorSpec((examples,), tf.float32),
         }
-
-
-def make_lowering(
-    config: ConfigDict,
-    num_classes: int,
-    devices: Sequence[Any],
-    batch_axis: int | None = None,
-    model_axis: int = 1,
-) -> StepLowering:
-    """Returns the steps of a configuration as the engine of Keras' backend runs them.
-
-    Args:
-        config: The whole configuration.
-        num_classes: Classes of the data.
-        devices: The chips of the slice.
-        batch_axis: As `--batch_axis`.
-        model_axis: As `--model_axis`.
-
-    Raises:
-        ConfigurationError: If a value is out of range, the batch cannot be shared out, or
-            the axes do not fit the slice.
-    """
-    if check_backend() == "tensorflow":
-        check_axes(batch_axis, model_axis)
-        from trainers.tpu_lowering_tensorflow import TensorFlowLowering
-
-        return TensorFlowLowering(config, num_classes, len(devices))
-    from trainers.tpu_lowering_jax import JaxLowering
-
-    return JaxLowering(config, num_classes, devices, batch_axis, model_axis)
 
 
 def _input_shape(model: ModelConfig) -> tuple[int, ...]:
