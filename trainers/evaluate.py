@@ -44,11 +44,11 @@ from trainers.experiment import make_evaluator
 from trainers.experiment import make_model
 from trainers.experiment import make_preprocessing
 from trainers.experiment import make_records
+from trainers.inference.trained_model import load_checkpoint
 from trainers.preflight import check_labels
 from trainers.preflight import describe_model
 from trainers.preflight import say_notes
 from trainers.steps.ema import averaged_weights
-from trainers.trained_model import load_checkpoint
 from trainers.utils import cli
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.reporting import format_metrics

@@ -32,9 +32,9 @@ from trainers.configuration.data_options import PreprocessingConfig
 from trainers.data.datasets.folders import ImageFolderSource
 from trainers.data.decode_errors import describe_data_failure
 from trainers.data.preprocessing.decoding import decode_image
-from trainers.keras_file import InputSettings
-from trainers.keras_file import load_keras_file
-from trainers.prediction_reader import PredictionReader
+from trainers.inference.keras_file import InputSettings
+from trainers.inference.keras_file import load_keras_file
+from trainers.inference.reader import PredictionReader
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import DataError
 

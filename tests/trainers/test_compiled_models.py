@@ -25,8 +25,8 @@ from trainers.checkpointing.keras_archive import load_keras_archive
 from trainers.formats import runtime_process
 from trainers.formats.runtime_check import Case
 from trainers.formats.runtime_check import relative_difference
-from trainers.keras_file import InputSettings
-from trainers.keras_file import load_keras_file
+from trainers.inference.keras_file import InputSettings
+from trainers.inference.keras_file import load_keras_file
 
 layers = keras.layers
 

@@ -19,12 +19,12 @@ from trainers import evaluate
 from trainers import export
 from trainers import make_video_records
 from trainers import predict
-from trainers.attention_overlays import picture_name
 from trainers.checkpointing.init_from import initialize
 from trainers.checkpointing.keras_archive import load_keras_archive
 from trainers.configuration.flags import split_sets
 from trainers.data.datasets.folders import ImageFolderSource
 from trainers.data.video_files import read_frames
+from trainers.inference.overlays import picture_name
 from trainers.utils import cli
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import DataError

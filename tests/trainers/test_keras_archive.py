@@ -14,8 +14,8 @@ from benchmarks.reliability.hostile_models import write_good
 from benchmarks.reliability.hostile_models import write_hostile
 from trainers.checkpointing.init_from import initialize
 from trainers.checkpointing.keras_archive import load_keras_archive
-from trainers.keras_file import InputSettings
-from trainers.keras_file import load_keras_file
+from trainers.inference.keras_file import InputSettings
+from trainers.inference.keras_file import load_keras_file
 from trainers.utils.errors import ConfigurationError
 
 

@@ -14,7 +14,7 @@ from trainers.data.datasets.folders import ImageFolderSource
 from trainers.data.datasets.folders import split_of_file
 from trainers.data.sources import SPLITS
 from trainers.data.sources import make_source
-from trainers.prediction_inputs import find_inputs
+from trainers.inference.inputs import find_inputs
 from trainers.utils.errors import ConfigurationError
 
 

@@ -14,9 +14,9 @@ from trainers.configuration.checks import check_normalization
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.preprocessing.examples import Preprocessing
+from trainers.inference.trained_model import TrainedModel
+from trainers.inference.trained_model import choose_class_names
 from trainers.steps.logits import make_view_reduction
-from trainers.trained_model import TrainedModel
-from trainers.trained_model import choose_class_names
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.files import folder_of

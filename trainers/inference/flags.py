@@ -3,7 +3,7 @@
 from absl import flags
 
 from trainers.configuration.checks import NORMALIZATIONS
-from trainers.keras_file import InputSettings
+from trainers.inference.keras_file import InputSettings
 from trainers.utils import cli
 from trainers.utils.errors import ConfigurationError
 

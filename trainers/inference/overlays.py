@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 import tokenlearner_keras as tk
 from tokenlearner_keras.layers.frame_sampling import FrameSampling
 from trainers.configuration.data_options import VideoPreprocessingConfig
-from trainers.prediction_reader import ReadFile
-from trainers.prediction_rows import Prediction
-from trainers.predictor import Predictor
+from trainers.inference.output import Prediction
+from trainers.inference.predictor import Predictor
+from trainers.inference.reader import ReadFile
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.files import check_writable

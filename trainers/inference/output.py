@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.prediction_inputs import is_input
+from trainers.inference.inputs import is_input
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 

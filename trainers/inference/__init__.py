@@ -1,0 +1,1 @@
+"""Predicts with a trained model: loading it, its inputs, its answers, overlays."""
