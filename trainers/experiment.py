@@ -1,5 +1,7 @@
 """Builds the parts of an experiment from its configuration."""
 
+import dataclasses
+
 import keras
 from ml_collections import ConfigDict
 
@@ -14,6 +16,7 @@ from trainers.configuration.schedule import Schedule
 from trainers.data.preprocessing.examples import Preprocessing
 from trainers.engines.engine import Engine
 from trainers.evaluation.evaluator import Evaluator
+from trainers.steps.logits import ViewReduction
 from trainers.steps.logits import make_view_reduction
 from trainers.steps.losses import make_loss
 from trainers.steps.optimizer import WarmupSchedule
@@ -173,3 +176,31 @@ def make_records(config: ConfigDict) -> RecordsConfig:
         recover=config.data.max_bad_examples > 0,
         **config.records.to_dict(),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """A model that can be shown files.
+
+    Attributes:
+        model: The Keras model, with the weights to use.
+        preprocessing: What its inputs are made by.
+        normalization: Name of the input normalisation.
+        activation: What makes probabilities of its answers: "softmax", "sigmoid" or "none".
+        view_reduction: One answer from the views of a video.
+        class_names: K names.
+        description: One line on where the weights are from.
+    """
+
+    model: keras.Model
+    preprocessing: Preprocessing
+    normalization: str
+    activation: str
+    view_reduction: ViewReduction
+    class_names: tuple[str, ...]
+    description: str
+
+    @property
+    def takes_videos(self) -> bool:
+        """Whether it takes videos, or images."""
+        return isinstance(self.preprocessing, VideoPreprocessingConfig)

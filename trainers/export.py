@@ -34,32 +34,31 @@ from trainers.data.sources import make_source
 from trainers.engines.flags import check_tensorflow
 from trainers.evaluation.sets import configured_sets
 from trainers.evaluation.sets import parse_sets
+from trainers.experiment import TrainedModel
 from trainers.experiment import make_records
-from trainers.formats.check_cases import read_examples
-from trainers.formats.check_cases import saved_model_cases
-from trainers.formats.check_cases import single_cases
-from trainers.formats.float32 import in_float32
-from trainers.formats.litert_file import write_litert
-from trainers.formats.metadata import Metadata
-from trainers.formats.metadata import describe_export
-from trainers.formats.metadata import to_json
-from trainers.formats.onnx_file import write_onnx
-from trainers.formats.partial_output import check_output
-from trainers.formats.partial_output import json_path
-from trainers.formats.partial_output import partial_output
-from trainers.formats.requirements import FORMATS
-from trainers.formats.requirements import check_requirements
-from trainers.formats.runtime_check import check_differences
-from trainers.formats.runtime_check import check_in_runtime
-from trainers.formats.saved_model import write_saved_model
-from trainers.formats.served_model import ServedModel
-from trainers.formats.stablehlo_file import check_stablehlo_normalization
-from trainers.formats.stablehlo_file import write_stablehlo
+from trainers.exporting.check_cases import read_examples
+from trainers.exporting.check_cases import saved_model_cases
+from trainers.exporting.check_cases import single_cases
+from trainers.exporting.formats import FORMATS
+from trainers.exporting.formats import check_requirements
+from trainers.exporting.formats import write_litert
+from trainers.exporting.formats import write_onnx
+from trainers.exporting.metadata import Metadata
+from trainers.exporting.metadata import describe_export
+from trainers.exporting.metadata import to_json
+from trainers.exporting.output import check_output
+from trainers.exporting.output import json_path
+from trainers.exporting.output import partial_output
+from trainers.exporting.runtime_check import check_differences
+from trainers.exporting.runtime_check import check_in_runtime
+from trainers.exporting.saved_model import write_saved_model
+from trainers.exporting.served_model import ServedModel
+from trainers.exporting.stablehlo import check_stablehlo_normalization
+from trainers.exporting.stablehlo import write_stablehlo
 from trainers.inference.flags import check_model_flags
 from trainers.inference.flags import define_model_flags
 from trainers.inference.flags import input_settings
 from trainers.inference.keras_file import load_keras_file
-from trainers.inference.trained_model import TrainedModel
 from trainers.inference.trained_model import load_workdir
 from trainers.utils import cli
 from trainers.utils.errors import ConfigurationError
@@ -98,7 +97,7 @@ def main() -> None:
 
     # ---------------------------------------------------------- model and examples
     trained = _load()
-    served = ServedModel(in_float32(trained.model), trained.preprocessing, trained.normalization)
+    served = ServedModel(trained)
     _check_model(served)
     source = _open_set()
     check_kind(source, served.preprocessing)

@@ -26,6 +26,7 @@ from trainers.data.video_files import FRAMES_PER_SECOND
 from trainers.data.video_files import MIN_SIDE
 from trainers.data.video_files import import_av
 from trainers.engines.flags import check_backend
+from trainers.experiment import TrainedModel
 from trainers.inference.flags import check_model_flags
 from trainers.inference.flags import define_model_flags
 from trainers.inference.flags import input_settings
@@ -43,7 +44,6 @@ from trainers.inference.overlays import AttentionOverlays
 from trainers.inference.predictor import ACTIVATIONS
 from trainers.inference.predictor import Predictor
 from trainers.inference.reader import PredictionReader
-from trainers.inference.trained_model import TrainedModel
 from trainers.inference.trained_model import load_workdir
 from trainers.utils import cli
 from trainers.utils.errors import ConfigurationError

@@ -22,9 +22,9 @@ from trainers import export
 from trainers import predict
 from trainers.checkpointing.init_from import initialize
 from trainers.checkpointing.keras_archive import load_keras_archive
-from trainers.formats import runtime_process
-from trainers.formats.runtime_check import Case
-from trainers.formats.runtime_check import relative_difference
+from trainers.exporting import runtime_process
+from trainers.exporting.runtime_check import Case
+from trainers.exporting.runtime_check import relative_difference
 from trainers.inference.keras_file import InputSettings
 from trainers.inference.keras_file import load_keras_file
 

@@ -32,18 +32,18 @@ from trainers.data.datasets.digits import digits_source
 from trainers.data.pipeline import evaluation_dataset
 from trainers.data.preprocessing.images import evaluation_example
 from trainers.data.preprocessing.normalization import normalize
-from trainers.formats import requirements
-from trainers.formats import runtime_process
-from trainers.formats.float32 import in_float32
-from trainers.formats.requirements import FORMATS
-from trainers.formats.requirements import missing_modules
-from trainers.formats.runtime_check import TOLERANCE
-from trainers.formats.runtime_check import Case
-from trainers.formats.runtime_check import check_differences
-from trainers.formats.runtime_check import check_in_runtime
-from trainers.formats.runtime_check import relative_difference
-from trainers.formats.saved_model import NORMALIZED
-from trainers.formats.saved_model import SERVING
+from trainers.exporting import formats
+from trainers.exporting import runtime_process
+from trainers.exporting.formats import FORMATS
+from trainers.exporting.formats import missing_modules
+from trainers.exporting.runtime_check import TOLERANCE
+from trainers.exporting.runtime_check import Case
+from trainers.exporting.runtime_check import check_differences
+from trainers.exporting.runtime_check import check_in_runtime
+from trainers.exporting.runtime_check import relative_difference
+from trainers.exporting.saved_model import NORMALIZED
+from trainers.exporting.saved_model import SERVING
+from trainers.exporting.served_model import in_float32
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import ExportError
 
@@ -327,7 +327,7 @@ def test_wrong_usage(command: Export, arguments: list[str], message: str) -> Non
 @pytest.mark.parametrize("format", [name for name in FORMATS if name != "saved_model"])
 def test_a_missing_package(command: Export, monkeypatch: pytest.MonkeyPatch, format: str) -> None:
     nothing = SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: None))
-    monkeypatch.setattr(requirements, "importlib", nothing)
+    monkeypatch.setattr(formats, "importlib", nothing)
     with pytest.raises(ConfigurationError, match=r"Not installed: .*'\.\[export\]' in a clone"):
         command("--workdir=a", f"--format={format}")
 

@@ -14,7 +14,7 @@ from trainers.configuration.checks import check_normalization
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.preprocessing.examples import Preprocessing
-from trainers.inference.trained_model import TrainedModel
+from trainers.experiment import TrainedModel
 from trainers.inference.trained_model import choose_class_names
 from trainers.steps.logits import make_view_reduction
 from trainers.utils import files

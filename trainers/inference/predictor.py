@@ -11,7 +11,7 @@ import tokenlearner_keras as tk
 from trainers.data.preprocessing.normalization import normalize
 from trainers.engines.engine import Batch
 from trainers.engines.flags import make_local_engine
-from trainers.inference.trained_model import TrainedModel
+from trainers.experiment import TrainedModel
 from trainers.steps.logits import class_logits
 from trainers.utils.errors import TrainingError
 

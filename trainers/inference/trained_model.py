@@ -1,55 +1,22 @@
 """A model of a work directory, with all that its training knows about its inputs and answers."""
 
-import dataclasses
 from collections import Counter
-
-import keras
 
 from trainers.checkpointing.checkpoint_file import Arrays
 from trainers.checkpointing.state import load_state
 from trainers.checkpointing.store import CheckpointStore
 from trainers.checkpointing.workdir import read_class_names
 from trainers.checkpointing.workdir import read_configuration
-from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.configuration.schedule import NO_TRAINING
-from trainers.data.preprocessing.examples import Preprocessing
 from trainers.data.records.manifest import read_label_file
+from trainers.experiment import TrainedModel
 from trainers.experiment import make_model
 from trainers.experiment import make_preprocessing
 from trainers.steps.ema import put_averages
-from trainers.steps.logits import ViewReduction
 from trainers.steps.logits import make_view_reduction
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.reporting import say_to_stderr
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainedModel:
-    """A model that can be shown files.
-
-    Attributes:
-        model: The Keras model, with the weights to use.
-        preprocessing: What its inputs are made by.
-        normalization: Name of the input normalisation.
-        activation: What makes probabilities of its answers: "softmax", "sigmoid" or "none".
-        view_reduction: One answer from the views of a video.
-        class_names: K names.
-        description: One line on where the weights are from.
-    """
-
-    model: keras.Model
-    preprocessing: Preprocessing
-    normalization: str
-    activation: str
-    view_reduction: ViewReduction
-    class_names: tuple[str, ...]
-    description: str
-
-    @property
-    def takes_videos(self) -> bool:
-        """Whether it takes videos, or images."""
-        return isinstance(self.preprocessing, VideoPreprocessingConfig)
 
 
 def load_workdir(

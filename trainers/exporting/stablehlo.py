@@ -10,7 +10,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from trainers.data.preprocessing.normalization import channel_statistics
-from trainers.formats.served_model import ServedModel
+from trainers.exporting.served_model import ServedModel
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import ExportError
 
@@ -50,7 +50,7 @@ def write_stablehlo(served: ServedModel, spec: tf.TensorSpec, path: str) -> None
         served.model.save(model)
         arguments = [model, path, json.dumps(spec.shape[1:].as_list()), json.dumps(statistics)]
         done = subprocess.run(
-            [sys.executable, "-m", "trainers.formats.stablehlo_process", *arguments],
+            [sys.executable, "-m", "trainers.exporting.stablehlo_process", *arguments],
             env={
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")]),

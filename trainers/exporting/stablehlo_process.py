@@ -1,6 +1,6 @@
 """From a `.keras` file to StableHLO, in a process of its own with Keras on JAX.
 
-python -m trainers.formats.stablehlo_process MODEL.keras OUTPUT SHAPE STATISTICS
+python -m trainers.exporting.stablehlo_process MODEL.keras OUTPUT SHAPE STATISTICS
 
 SHAPE is that of one input, STATISTICS null for normalised floats, or for bytes the means
 and deviations of their channels; both are JSON. `stablehlo_file` runs this.

@@ -15,10 +15,10 @@ from trainers.data.preprocessing.decoding import decode_image
 from trainers.data.preprocessing.decoding import video_length
 from trainers.data.preprocessing.normalization import normalize
 from trainers.data.sources import Source
-from trainers.formats.runtime_check import Case
-from trainers.formats.saved_model import NORMALIZED
-from trainers.formats.saved_model import SERVING
-from trainers.formats.served_model import ServedModel
+from trainers.exporting.runtime_check import Case
+from trainers.exporting.saved_model import NORMALIZED
+from trainers.exporting.saved_model import SERVING
+from trainers.exporting.served_model import ServedModel
 
 BATCH_SIZES = (1, 7)
 NUM_IMAGES = 32

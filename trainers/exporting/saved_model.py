@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainers.formats.served_model import ServedModel
+from trainers.exporting.served_model import ServedModel
 
 #: Takes uint8 images of any size; what a server calls unless it is told otherwise.
 SERVING = "serving_default"

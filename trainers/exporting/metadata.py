@@ -5,7 +5,7 @@ from typing import Any
 
 from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.preprocessing.normalization import channel_statistics
-from trainers.inference.trained_model import TrainedModel
+from trainers.experiment import TrainedModel
 
 #: Name of the metadata of a LiteRT file.
 LITERT_NAME = "metadata.json"

@@ -42,7 +42,7 @@ def check_in_runtime(format: str, path: str, cases: Sequence[Case]) -> dict[str,
     """Loads an exported model in a process that has only its runtime, and compares.
 
     Args:
-        format: One of `trainers.formats.requirements.FORMATS`.
+        format: One of `trainers.exporting.formats.FORMATS`.
         path: The file, or the folder of a SavedModel.
         cases: What to compare.
 

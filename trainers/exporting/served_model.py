@@ -1,29 +1,34 @@
 """A trained model together with what its inputs are made by."""
 
-import dataclasses
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from trainers.configuration.data_options import VideoPreprocessingConfig
-from trainers.data.preprocessing.examples import Preprocessing
 from trainers.data.preprocessing.examples import evaluation_input
 from trainers.data.preprocessing.normalization import normalize
+from trainers.experiment import TrainedModel
 
 
-@dataclasses.dataclass(frozen=True)
 class ServedModel:
     """The functions of a model that an export may hold; all return float32 logits (B, K).
+
+    Args:
+        trained: A model of any dtype policy.
 
     Attributes:
         model: In float32; takes (B, H, W, 3), or (B, T, H, W, 3) of videos.
         preprocessing: How an evaluation cuts and resizes its inputs.
         normalization: Name of the input normalisation.
+        takes_videos: Whether the model takes clips of videos.
     """
 
-    model: keras.Model
-    preprocessing: Preprocessing
-    normalization: str
+    def __init__(self, trained: TrainedModel) -> None:
+        self.model = in_float32(trained.model)
+        self.preprocessing = trained.preprocessing
+        self.normalization = trained.normalization
+        self.takes_videos = trained.takes_videos
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -37,11 +42,6 @@ class ServedModel:
     def any_shape(self) -> tuple[int | None, ...]:
         """The shape of an image of any size, or of a video of any length and size."""
         return (*(None for _ in self.input_shape[:-1]), 3)
-
-    @property
-    def takes_videos(self) -> bool:
-        """Whether the model takes clips of videos."""
-        return isinstance(self.preprocessing, VideoPreprocessingConfig)
 
     @property
     def weight_bytes(self) -> int:
@@ -74,3 +74,38 @@ class ServedModel:
         """
         kind = "video" if self.takes_videos else "image"
         return evaluation_input({kind: image}, self.preprocessing, views=False)
+
+
+def in_float32(model: keras.Model) -> keras.Model:
+    """Returns the model with every layer's policy float32, and the same weights.
+
+    Args:
+        model: Of layers that Keras can serialise, as in a `.keras` file.
+
+    Returns:
+        The model itself if it is that already.
+    """
+    description = keras.saving.serialize_keras_object(model)
+    wanted = _with_policy(description, "float32")
+    if wanted == description:
+        return model
+    policy = keras.config.dtype_policy()
+    # For layers that take the policy of the process, such as the model itself.
+    keras.config.set_dtype_policy("float32")
+    try:
+        copy = keras.saving.deserialize_keras_object(wanted)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _with_policy(value: Any, name: str) -> Any:
+    """Returns a serialised object with all dtype policies in it replaced."""
+    if isinstance(value, dict):
+        if value.get("class_name") == "DTypePolicy":
+            return {**value, "config": {"name": name}}
+        return {key: _with_policy(part, name) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_with_policy(part, name) for part in value)
+    return value

@@ -1,0 +1,1 @@
+"""Exports a model, and compares the export with it in its own runtime."""
