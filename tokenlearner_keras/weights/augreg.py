@@ -14,19 +14,19 @@ from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
 from tokenlearner_keras.layers.tubelet_inflation import METHODS
 from tokenlearner_keras.layers.tubelet_inflation import inflate_kernel
-from tokenlearner_keras.weights.checkpoint_names import CLASS_TOKEN
-from tokenlearner_keras.weights.checkpoint_names import EMBEDDING
-from tokenlearner_keras.weights.checkpoint_names import POSITIONS
-from tokenlearner_keras.weights.checkpoint_names import Source
-from tokenlearner_keras.weights.checkpoint_names import count_blocks
-from tokenlearner_keras.weights.checkpoint_names import name_arrays
-from tokenlearner_keras.weights.checkpoint_positions import FittedPositions
-from tokenlearner_keras.weights.checkpoint_positions import fit_positions
 from tokenlearner_keras.weights.npz_file import read_npz
 from tokenlearner_keras.weights.reference import Parameter
 from tokenlearner_keras.weights.reference import load_reference_params
 from tokenlearner_keras.weights.reference import reference_parameters
 from tokenlearner_keras.weights.report import LoadReport
+from tokenlearner_keras.weights.vit_checkpoint import CLASS_TOKEN
+from tokenlearner_keras.weights.vit_checkpoint import EMBEDDING
+from tokenlearner_keras.weights.vit_checkpoint import POSITIONS
+from tokenlearner_keras.weights.vit_checkpoint import FittedPositions
+from tokenlearner_keras.weights.vit_checkpoint import Source
+from tokenlearner_keras.weights.vit_checkpoint import count_blocks
+from tokenlearner_keras.weights.vit_checkpoint import fit_positions
+from tokenlearner_keras.weights.vit_checkpoint import name_arrays
 
 _HEADS = ("pre_logits", "head")
 _SHOWN_PROBLEMS = 8

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import keras
 
-from tokenlearner_keras.weights.checkpoint_names import check_vit_names
 from tokenlearner_keras.weights.npz_file import iterate_npz
+from tokenlearner_keras.weights.vit_checkpoint import check_vit_names
 
 BASE_URL = "https://storage.googleapis.com/vit_models"
 
