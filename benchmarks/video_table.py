@@ -9,8 +9,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import tokenlearner_keras as tk
 from tokenlearner_keras.layers.batch_normalization import BatchNormalization
-from tokenlearner_keras.models.without_weights import without_weights
-from tokenlearner_keras.models.x2plus1d_modules import build_module
+from tokenlearner_keras.models.graph import without_weights
+from tokenlearner_keras.models.x2plus1d import build_module
 
 FOLDER = Path(__file__).parent
 #: The paper tests at this size; its tables count the grid of 8 x 8 that it leads to.

@@ -14,11 +14,11 @@ from tokenlearner_keras.layers import TokenLearnerV11
 from tokenlearner_keras.maps import attention_maps
 from tokenlearner_keras.models.config import VisionTransformerConfig
 from tokenlearner_keras.models.insert import insert_token_learner
-from tokenlearner_keras.models.model_names import create_model
-from tokenlearner_keras.models.model_names import list_models
+from tokenlearner_keras.models.model import VisionTransformer
+from tokenlearner_keras.models.names import create_model
+from tokenlearner_keras.models.names import list_models
 from tokenlearner_keras.models.resize import resize_model
 from tokenlearner_keras.models.vision_transformer import build_model
-from tokenlearner_keras.models.vision_transformer_model import VisionTransformer
 from tokenlearner_keras.models.x2plus1d_config import X2Plus1DConfig
 from tokenlearner_keras.version import __version__
 from tokenlearner_keras.visualize import plot_attention_maps

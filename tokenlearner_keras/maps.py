@@ -14,7 +14,7 @@ from tokenlearner_keras.models.graph import Node
 from tokenlearner_keras.models.graph import filled
 from tokenlearner_keras.models.graph import graph_calls
 from tokenlearner_keras.models.graph import nested_graph
-from tokenlearner_keras.models.vision_transformer_model import VisionTransformer
+from tokenlearner_keras.models.model import VisionTransformer
 
 
 def attention_maps(model: keras.Model, inputs: Any, batch_size: int = 32) -> dict[str, np.ndarray]:

@@ -19,7 +19,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from tokenlearner_keras import resize_model
-from tokenlearner_keras.models.model_names import ModelConfig
+from tokenlearner_keras.models.names import ModelConfig
 from trainers.checkpointing.state import load_state
 from trainers.checkpointing.workdir import read_class_names
 from trainers.checkpointing.workdir import read_configuration

@@ -5,8 +5,8 @@ import dataclasses
 import keras
 from ml_collections import ConfigDict
 
-from tokenlearner_keras.models.model_names import ModelConfig
-from tokenlearner_keras.models.model_names import model_config
+from tokenlearner_keras.models.names import ModelConfig
+from tokenlearner_keras.models.names import model_config
 from tokenlearner_keras.models.vision_transformer import build_model
 from trainers.configuration.configuration import model_fields
 from trainers.configuration.data_options import PreprocessingConfig

@@ -12,7 +12,7 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from tokenlearner_keras import count_macs
-from tokenlearner_keras.models.model_names import ModelConfig
+from tokenlearner_keras.models.names import ModelConfig
 from trainers.checkpointing.checkpoint_file import checkpoint_steps
 from trainers.checkpointing.init_from import check_init_from
 from trainers.checkpointing.workdir import check_workdir

@@ -23,7 +23,7 @@ import keras
 from absl import flags
 from ml_collections import ConfigDict
 
-from tokenlearner_keras.models.model_names import ModelConfig
+from tokenlearner_keras.models.names import ModelConfig
 from trainers.aot.memory_report import print_memory
 from trainers.checkpointing.init_from import initialize
 from trainers.checkpointing.state import training_arrays

@@ -11,8 +11,8 @@ import tokenlearner_keras as tk
 from tests.tokenlearner_keras.arrays import random
 from tests.tokenlearner_keras.arrays import to_numpy
 from tokenlearner_keras.models.insert import insert_token_learner
-from tokenlearner_keras.models.known_layers import inner_layers
-from tokenlearner_keras.models.known_layers import opened
+from tokenlearner_keras.models.layer_lookup import inner_layers
+from tokenlearner_keras.models.layer_lookup import opened
 
 keras_hub = pytest.importorskip("keras_hub")
 

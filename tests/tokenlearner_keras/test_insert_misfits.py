@@ -12,8 +12,8 @@ from tests.tokenlearner_keras.arrays import random_inputs
 from tests.tokenlearner_keras.arrays import to_numpy
 from tests.tokenlearner_keras.encoders import encoder
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
+from tokenlearner_keras.models.graph import without_weights
 from tokenlearner_keras.models.insert import insert_token_learner
-from tokenlearner_keras.models.without_weights import without_weights
 
 
 def _flattened(x: Any) -> Any:

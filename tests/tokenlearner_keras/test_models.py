@@ -10,7 +10,7 @@ import tokenlearner_keras as tk
 from tests.tokenlearner_keras.arrays import random_inputs
 from tests.tokenlearner_keras.arrays import to_numpy
 from tests.tokenlearner_keras.small_models import small_model
-from tokenlearner_keras.models.model_names import model_config
+from tokenlearner_keras.models.names import model_config
 
 # A name for every branch of the grammar, each at a small width.
 NAMES = (

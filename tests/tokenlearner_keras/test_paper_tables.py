@@ -13,8 +13,8 @@ import pytest
 
 import tokenlearner_keras as tk
 from tokenlearner_keras.models.config import VisionTransformerConfig
-from tokenlearner_keras.models.model_names import model_config
-from tokenlearner_keras.models.without_weights import without_weights
+from tokenlearner_keras.models.graph import without_weights
+from tokenlearner_keras.models.names import model_config
 
 ROOT = Path(__file__).parents[2]
 with (ROOT / "benchmarks" / "paper_rows.csv").open(encoding="utf-8") as _file:

@@ -21,7 +21,7 @@ from tests.tokenlearner_keras.round_trips import is_dead
 from tests.tokenlearner_keras.round_trips import needs_xla
 from tests.tokenlearner_keras.round_trips import quick_ones
 from tests.tokenlearner_keras.round_trips import waken
-from tokenlearner_keras.models.model_names import model_config
+from tokenlearner_keras.models.names import model_config
 
 SMALL: dict[str, Any] = {
     "image_size": (40, 36),

@@ -7,9 +7,9 @@ from benchmarks.video_table import model_cost
 from benchmarks.video_table import model_rows
 from benchmarks.video_table import module_cost
 from benchmarks.video_table import module_rows
-from tokenlearner_keras.models.without_weights import without_weights
+from tokenlearner_keras.models.graph import without_weights
+from tokenlearner_keras.models.x2plus1d import build_module
 from tokenlearner_keras.models.x2plus1d_config import MODULES
-from tokenlearner_keras.models.x2plus1d_modules import build_module
 
 REPRODUCED = [row for row in module_rows() if row["reproduced"] == "yes"]
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 import tokenlearner_keras as tk
-from tokenlearner_keras.models.model_names import config_class
-from tokenlearner_keras.models.model_names import model_config
+from tokenlearner_keras.models.names import config_class
+from tokenlearner_keras.models.names import model_config
 
 Config = tk.X2Plus1DConfig
 

@@ -1,10 +1,12 @@
 """The configuration of a (video) Vision Transformer with or without TokenLearner."""
 
 import dataclasses
+import difflib
 import math
 import numbers
 import operator
 import warnings
+from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +15,6 @@ from tokenlearner_keras.layers.checks import check_positive_integer
 from tokenlearner_keras.layers.checks import check_rate
 from tokenlearner_keras.layers.checks import check_size
 from tokenlearner_keras.layers.tubelet_inflation import METHODS
-from tokenlearner_keras.models.config_fields import check_fields
 
 CLASSIFIERS = ("gap", "gmp", "gsp", "token", "map", None)
 _POSITIVE = ("tubelet_size", "width", "depth", "num_heads", "mlp_dim", "num_tokens", "num_classes")
@@ -300,3 +301,15 @@ class VisionTransformerConfig:
         """
         check_fields(cls, values)
         return cls(**values)
+
+
+def check_fields(kind: type, names: Iterable[str]) -> None:
+    """Raises ValueError if a name is no field of a dataclass, with the nearest field."""
+    known = [field.name for field in dataclasses.fields(kind)]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"{kind.__name__} has no field {name!r}.{hint} Known: {', '.join(known)}."
+            )

@@ -10,23 +10,23 @@ from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
 from tokenlearner_keras.layers.fold_grid import FoldGrid
 from tokenlearner_keras.layers.sequence_part import SequencePart
 from tokenlearner_keras.layers.token_learner_v11 import TokenLearnerV11
-from tokenlearner_keras.models.checked_call import checked_call
-from tokenlearner_keras.models.checked_call import reason_of
-from tokenlearner_keras.models.find_layer import Path
-from tokenlearner_keras.models.find_layer import find_layer
-from tokenlearner_keras.models.find_layer import layer_paths
-from tokenlearner_keras.models.find_layer import only_call
-from tokenlearner_keras.models.find_layer import only_tensor
 from tokenlearner_keras.models.graph import calls_undone_on_error
+from tokenlearner_keras.models.graph import checked_call
+from tokenlearner_keras.models.graph import reason_of
 from tokenlearner_keras.models.graph import rewired_outputs
-from tokenlearner_keras.models.known_layers import TokenLayout
-from tokenlearner_keras.models.known_layers import inner_layers
-from tokenlearner_keras.models.known_layers import opened
+from tokenlearner_keras.models.layer_lookup import Path
+from tokenlearner_keras.models.layer_lookup import TokenLayout
+from tokenlearner_keras.models.layer_lookup import find_layer
+from tokenlearner_keras.models.layer_lookup import inner_layers
+from tokenlearner_keras.models.layer_lookup import layer_paths
+from tokenlearner_keras.models.layer_lookup import only_call
+from tokenlearner_keras.models.layer_lookup import only_tensor
+from tokenlearner_keras.models.layer_lookup import opened
+from tokenlearner_keras.models.model import VisionTransformer
 from tokenlearner_keras.models.token_layout import check_num_prefix_tokens
 from tokenlearner_keras.models.token_layout import check_token_grid
 from tokenlearner_keras.models.token_layout import choose_layout
 from tokenlearner_keras.models.token_layout import layout_before
-from tokenlearner_keras.models.vision_transformer_model import VisionTransformer
 
 
 def insert_token_learner(

@@ -14,7 +14,7 @@ from tokenlearner_keras.layers.grid_pooling import GridPooling
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
 from tokenlearner_keras.layers.token_fuser import TokenFuser
-from tokenlearner_keras.models.x2plus1d_model import X2Plus1D
+from tokenlearner_keras.models.x2plus1d import X2Plus1D
 from tokenlearner_keras.weights.resize import resize_positions
 
 

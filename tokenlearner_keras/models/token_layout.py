@@ -8,8 +8,8 @@ from typing import Any
 import keras
 
 from tokenlearner_keras.layers.checks import check_positive_integer
-from tokenlearner_keras.models.known_layers import TokenLayout
-from tokenlearner_keras.models.known_layers import known_layout
+from tokenlearner_keras.models.layer_lookup import TokenLayout
+from tokenlearner_keras.models.layer_lookup import known_layout
 
 
 def layout_before(x: keras.KerasTensor) -> TokenLayout | None:

@@ -21,7 +21,7 @@ from tokenlearner_keras.layers.token_learner import TokenLearner
 from tokenlearner_keras.layers.token_learner_v11 import TokenLearnerV11
 from tokenlearner_keras.layers.token_pooling import TokenPooling
 from tokenlearner_keras.models.config import VisionTransformerConfig
-from tokenlearner_keras.models.vision_transformer_model import VisionTransformer
+from tokenlearner_keras.models.model import VisionTransformer
 from tokenlearner_keras.models.x2plus1d import build_x2plus1d
 from tokenlearner_keras.models.x2plus1d_config import X2Plus1DConfig
 

@@ -1,17 +1,199 @@
 """Builds the convolutional video models: X(2+1)D-M, with or without TokenLearner."""
 
+import functools
+import inspect
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 
+from tokenlearner_keras.layers.batch_normalization import BatchNormalization
+from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.empty_batches import convolve
+from tokenlearner_keras.layers.grid_attention import GridAttention
 from tokenlearner_keras.layers.precision import accumulation_dtype
+from tokenlearner_keras.layers.rematerialization import rematerialize
+from tokenlearner_keras.layers.token_fuser import TokenFuser
+from tokenlearner_keras.layers.token_learner import TokenLearner
+from tokenlearner_keras.layers.vector_transformer import VectorTransformer
+from tokenlearner_keras.models.graph import Node
+from tokenlearner_keras.models.graph import call_arguments
+from tokenlearner_keras.models.graph import filled
+from tokenlearner_keras.models.graph import graph_calls
+from tokenlearner_keras.models.model import VisionTransformer
+from tokenlearner_keras.models.x2plus1d_config import MODULES
 from tokenlearner_keras.models.x2plus1d_config import X2Plus1DConfig
-from tokenlearner_keras.models.x2plus1d_model import X2Plus1D
-from tokenlearner_keras.models.x2plus1d_modules import POINT
-from tokenlearner_keras.models.x2plus1d_modules import SPACE
-from tokenlearner_keras.models.x2plus1d_modules import apply_module
-from tokenlearner_keras.models.x2plus1d_modules import convolution
-from tokenlearner_keras.models.x2plus1d_modules import normalization
+
+#: The layers that the stem and the blocks end with: all that follows goes through them.
+_END_OF_PART = re.compile(r"stem_relu|stage_\d+_block_\d+_relu")
+
+
+@keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
+class X2Plus1D(VisionTransformer):
+    """A functional model of convolutions; `tk.build_model` and `tk.create_model` return one.
+
+    What it has in common with its parent is the check of the inputs' size.
+    """
+
+    @property
+    def remat(self) -> bool:
+        """Whether training computes the activations inside a block a second time.
+
+        Stem and blocks are then computed again in the backward pass, one at a time, and only
+        what is between them is kept. Outputs, gradients and statistics stay as they are.
+        """
+        return bool(getattr(self, "_remat", False))
+
+    @remat.setter
+    def remat(self, value: bool) -> None:
+        self._remat = value
+        self.autocast = not value  # the layers inside cast the weights, each its own way
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        x = keras.tree.flatten(inputs)[0]
+        if x.shape[0] == 0:
+            # Not in training: batch norms would learn the mean of nothing.
+            return convolve(functools.partial(super().call, training=False), x)
+        if not (self.remat and training):
+            return super().call(inputs, training=training, mask=mask)
+        entry, part = self.inputs[0], []
+        for node in graph_calls(self):
+            part.append(node)
+            if _END_OF_PART.fullmatch(node.operation.name):
+                layers = [each.operation for each in part]
+                x = rematerialize(layers, _function(part, entry), x)
+                entry, part = node.outputs[0], []
+        return _function(part, entry)(x)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        return {**config, "remat": True} if self.remat else config
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> "X2Plus1D":
+        remat = config.get("remat", False)
+        config = {name: value for name, value in config.items() if name != "remat"}
+        model = super().from_config(config, custom_objects)
+        model.remat = remat
+        return model
+
+
+def _function(nodes: list[Node], entry: keras.KerasTensor) -> Any:
+    """Returns a function that runs calls of a graph in training, from the tensor they start at."""
+    nodes = list(nodes)
+
+    def run(x: Any) -> Any:
+        values = {id(entry): x}
+        outputs = x
+        for node in nodes:
+            args, kwargs = (filled(part, values) for part in call_arguments(node))
+            if "training" in inspect.signature(node.operation.call).parameters:
+                # The second pass is outside of the model's call, which would have said so.
+                kwargs["training"] = True
+            outputs = node.operation(*args, **kwargs)
+            values[id(node.outputs[0])] = outputs
+        return outputs
+
+    return run
+
+
+POINT, SPACE, TIME = (1, 1, 1), (1, 3, 3), (3, 1, 1)
+
+
+def build_module(config: X2Plus1DConfig) -> keras.Model:
+    """Returns the module of a configuration by itself, as the paper's ablation counts it.
+
+    Its input and output are the positions of the last stage, `(batch, time, height, width,
+    channels)` with the last of `config.inner_widths`.
+    """
+    shape = (config.num_frames, *config.grid_size, config.inner_widths[-1])
+    inputs = keras.Input(shape, name="positions")
+    outputs = apply_module(inputs, config.module, config, prefix="module_")
+    return keras.Model(inputs, outputs, name=config.module)
+
+
+def apply_module(
+    x: Any,
+    module: str,
+    config: X2Plus1DConfig,
+    prefix: str,
+    number: int = 0,
+    strides: int = 1,
+) -> Any:
+    """Applies a module; every operation but TokenLearner ends in a batch norm and a ReLU.
+
+    Args:
+        x: `(batch, time, height, width, channels)`.
+        module: A key of `MODULES`.
+        config: The configuration.
+        prefix: Begins the names of all layers but those around the learned tokens.
+        number: Which of the model's modules this is, in the names of those.
+        strides: Of the 2-D convolution, along height and width.
+    """
+    for operation in MODULES[module]:
+        if operation == "token_learner":
+            x = _learn_and_fuse(x, config, number)
+            continue
+        name = f"{prefix}{operation}"
+        if operation == "conv2d":
+            x = convolution(x, x.shape[-1], SPACE, name, strides)
+        elif operation == "conv1d":
+            x = convolution(x, x.shape[-1], TIME, name)
+        else:
+            attention = GridAttention(operation, config.num_heads, config.key_width, name=name)
+            x = attention(x)
+        x = normalization(x, name, config)
+        x = keras.layers.ReLU(name=f"{name}_relu")(x)
+    return x
+
+
+def convolution(
+    x: Any, filters: int, kernel_size: tuple[int, int, int], name: str, strides: int = 1
+) -> Any:
+    """Applies a convolution without bias that keeps the size but for its spatial strides."""
+    return keras.layers.Conv3D(
+        filters,
+        kernel_size,
+        strides=(1, strides, strides),
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        data_format="channels_last",
+        name=name,
+    )(x)
+
+
+def normalization(x: Any, name: str, config: X2Plus1DConfig, gamma: str = "ones") -> Any:
+    """Applies the batch norm that belongs to the layer of that name."""
+    return BatchNormalization(
+        config.batch_norm_momentum, config.batch_norm_epsilon, gamma, name=f"{name}_norm"
+    )(x)
+
+
+def _learn_and_fuse(x: Any, config: X2Plus1DConfig, number: int) -> Any:
+    """TokenLearner, the transformer over the tokens of all frames, TokenFuser and residual."""
+
+    def named(name: str) -> str:
+        return f"{name}_{number}"
+
+    tokens = TokenLearner(
+        config.num_tokens,
+        config.token_learner_pooling,
+        num_convolutions=1,
+        name=named("token_learner"),
+    )(x)  # (B, T, S, C)
+    channels = tokens.shape[-1]
+    sequence = keras.layers.Reshape((-1, channels), name=named("token_sequence"))(tokens)
+    heads = None if config.vector_attention else config.num_heads
+    sequence = VectorTransformer(heads, name=named("vector_transformer"))(sequence)
+    shape = (-1, config.num_tokens, channels)
+    tokens = keras.layers.Reshape(shape, name=named("frame_tokens"))(sequence)
+    fuser = TokenFuser(
+        config.fuser_bottleneck_dim, mixing=config.fuser_mixing, name=named("token_fuser")
+    )
+    return keras.layers.Add(name=named("fused"))([fuser(tokens, x), x])
+
 
 #: The stem's temporal convolution sees five frames, as X3D's does.
 STEM_TIME = (5, 1, 1)

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from tokenlearner_keras.models.model_names import ModelConfig
+from tokenlearner_keras.models.names import ModelConfig
 from trainers.aot.lowering import StepLowering
 from trainers.aot.memory import StepMemory
 from trainers.configuration.schedule import NO_TRAINING

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from tokenlearner_keras.models.model_names import ModelConfig
+from tokenlearner_keras.models.names import ModelConfig
 from trainers.aot.compiler import Program
 from trainers.data.pipeline import check_batch_size
 from trainers.data.pipeline import evaluation_batch_size

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from tokenlearner_keras.models.model_names import ModelConfig
+from tokenlearner_keras.models.names import ModelConfig
 from trainers.aot.memory import StepMemory
 from trainers.aot.steps import measured_steps
 from trainers.data.pipeline import evaluation_batch_size

@@ -7,7 +7,7 @@ from typing import Protocol
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from tokenlearner_keras.models.model_names import ModelConfig
+from tokenlearner_keras.models.names import ModelConfig
 from trainers.aot.lowering import StepLowering
 from trainers.aot.memory import StepMemory
 from trainers.data.preprocessing.examples import Preprocessing

@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from tokenlearner_keras.models.model_names import ModelConfig
+from tokenlearner_keras.models.names import ModelConfig
 from trainers.aot.lowering import StepLowering
 from trainers.aot.memory import StepMemory
 from trainers.aot.memory import compiled_memory

@@ -14,8 +14,8 @@ from typing import Any
 import keras
 from ml_collections import ConfigDict
 
-from tokenlearner_keras.models.model_names import ModelConfig
-from tokenlearner_keras.models.model_names import config_class
+from tokenlearner_keras.models.names import ModelConfig
+from tokenlearner_keras.models.names import config_class
 from trainers.configuration.configuration import base_config
 from trainers.configuration.configuration import complete_config
 from trainers.configuration.schedule import NAMES as DURATION_NAMES

@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from tokenlearner_keras.models.config import VisionTransformerConfig
+from tokenlearner_keras.models.model import VisionTransformer
 from tokenlearner_keras.models.vision_transformer import build_model
-from tokenlearner_keras.models.vision_transformer_model import VisionTransformer
 from tokenlearner_keras.models.x2plus1d_config import X2Plus1DConfig
 
 ModelConfig = VisionTransformerConfig | X2Plus1DConfig
