@@ -14,7 +14,7 @@ from keras import ops
 
 import tokenlearner_keras as tk
 from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
-from tokenlearner_keras.layers.constants import LAYER_NORM_EPSILON
+from tokenlearner_keras.layers.common import LAYER_NORM_EPSILON
 
 #: What the names of such models in results end with.
 SUFFIX = "_pm8at1"

@@ -9,18 +9,18 @@ from typing import NamedTuple
 
 import keras
 
-from tokenlearner_keras.layers.attention_pooling import AttentionPooling
-from tokenlearner_keras.layers.class_token import ClassToken
 from tokenlearner_keras.layers.encoder_block import EncoderBlock
-from tokenlearner_keras.layers.grid_attention import GridAttention
+from tokenlearner_keras.layers.encoder_block import StochasticDepth
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
+from tokenlearner_keras.layers.pooling import AttentionPooling
+from tokenlearner_keras.layers.position_embedding import ClassToken
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
-from tokenlearner_keras.layers.stochastic_depth import StochasticDepth
 from tokenlearner_keras.layers.token_fuser import TokenFuser
 from tokenlearner_keras.layers.token_learner import TokenLearner
 from tokenlearner_keras.layers.token_learner_mha import TokenLearnerMHA
 from tokenlearner_keras.layers.token_learner_v11 import TokenLearnerV11
-from tokenlearner_keras.layers.vector_transformer import VectorTransformer
+from tokenlearner_keras.layers.video_attention import GridAttention
+from tokenlearner_keras.layers.video_attention import VectorTransformer
 from tokenlearner_keras.models.graph import graph_calls
 from tokenlearner_keras.models.graph import nested_graph
 

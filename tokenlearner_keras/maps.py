@@ -9,7 +9,7 @@ import numpy as np
 
 from tokenlearner_keras.cost import functional_graph
 from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
-from tokenlearner_keras.layers.checks import check_positive_integer
+from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.models.graph import Node
 from tokenlearner_keras.models.graph import filled
 from tokenlearner_keras.models.graph import graph_calls

@@ -12,7 +12,7 @@ import pytest
 
 import tokenlearner_keras as tk
 from tokenlearner_keras.layers.encoder_block import EncoderBlock
-from tokenlearner_keras.layers.stochastic_depth import StochasticDepth
+from tokenlearner_keras.layers.encoder_block import StochasticDepth
 
 tfa = pytest.importorskip("tensorflow_addons")
 

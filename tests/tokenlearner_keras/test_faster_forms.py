@@ -9,9 +9,9 @@ import tokenlearner_keras as tk
 from tests.tokenlearner_keras.arrays import random
 from tests.tokenlearner_keras.arrays import to_numpy
 from tests.tokenlearner_keras.round_trips import waken
-from tokenlearner_keras.layers.convolution_columns import kernel_columns
-from tokenlearner_keras.layers.convolution_columns import shifted_sum
-from tokenlearner_keras.layers.normalized_matmul import normalized_matmul
+from tokenlearner_keras.layers.fast_ops import kernel_columns
+from tokenlearner_keras.layers.fast_ops import normalized_matmul
+from tokenlearner_keras.layers.fast_ops import shifted_sum
 
 pytestmark = pytest.mark.every_backend
 

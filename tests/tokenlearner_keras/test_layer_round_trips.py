@@ -20,24 +20,24 @@ from tests.tokenlearner_keras.round_trips import fit_three_steps
 from tests.tokenlearner_keras.round_trips import waken
 from tests.tokenlearner_keras.round_trips import without_and_with_jit
 from tokenlearner_keras.layers.attention import MultiHeadAttention
-from tokenlearner_keras.layers.attention_pooling import AttentionPooling
 from tokenlearner_keras.layers.batch_normalization import BatchNormalization
-from tokenlearner_keras.layers.class_token import ClassToken
-from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
 from tokenlearner_keras.layers.encoder_block import EncoderBlock
-from tokenlearner_keras.layers.fold_grid import FoldGrid
-from tokenlearner_keras.layers.frame_sampling import FrameSampling
-from tokenlearner_keras.layers.grid_attention import GridAttention
-from tokenlearner_keras.layers.grid_pooling import GridPooling
+from tokenlearner_keras.layers.encoder_block import StochasticDepth
 from tokenlearner_keras.layers.mlp import MlpBlock
+from tokenlearner_keras.layers.patch_embedding import InflatedKernel
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
+from tokenlearner_keras.layers.pooling import AttentionPooling
+from tokenlearner_keras.layers.pooling import GridPooling
+from tokenlearner_keras.layers.pooling import TokenPooling
+from tokenlearner_keras.layers.position_embedding import ClassToken
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
-from tokenlearner_keras.layers.sequence_part import SequencePart
-from tokenlearner_keras.layers.stochastic_depth import StochasticDepth
+from tokenlearner_keras.layers.reshaping import FoldGrid
+from tokenlearner_keras.layers.reshaping import FrameSampling
+from tokenlearner_keras.layers.reshaping import SequencePart
 from tokenlearner_keras.layers.token_learner_mha import TokenLearnerMHA
-from tokenlearner_keras.layers.token_pooling import TokenPooling
-from tokenlearner_keras.layers.tubelet_inflation import InflatedKernel
-from tokenlearner_keras.layers.vector_transformer import VectorTransformer
+from tokenlearner_keras.layers.video_attention import GridAttention
+from tokenlearner_keras.layers.video_attention import VectorTransformer
 
 SEQUENCE, GRID, VIDEO = (16, 8), (4, 4, 8), (3, 4, 4, 8)
 Shapes = tuple[tuple[int, ...], ...]

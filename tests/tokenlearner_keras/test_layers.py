@@ -12,7 +12,7 @@ import tokenlearner_keras as tk
 from tests.tokenlearner_keras.arrays import random
 from tests.tokenlearner_keras.arrays import to_numpy
 from tokenlearner_keras.layers.encoder_block import EncoderBlock
-from tokenlearner_keras.layers.stochastic_depth import StochasticDepth
+from tokenlearner_keras.layers.encoder_block import StochasticDepth
 from tokenlearner_keras.layers.token_learner_mha import TokenLearnerMHA
 
 pytestmark = pytest.mark.every_backend

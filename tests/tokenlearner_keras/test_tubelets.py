@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
-from tokenlearner_keras.layers.frame_sampling import FrameSampling
+from tokenlearner_keras.layers.patch_embedding import InflatedKernel
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
-from tokenlearner_keras.layers.tubelet_inflation import InflatedKernel
-from tokenlearner_keras.layers.tubelet_inflation import inflate_kernel
+from tokenlearner_keras.layers.patch_embedding import inflate_kernel
+from tokenlearner_keras.layers.reshaping import FrameSampling
 
 pytestmark = pytest.mark.every_backend
 

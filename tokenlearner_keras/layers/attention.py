@@ -5,11 +5,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from tokenlearner_keras.layers.checks import check_positive_integer
-from tokenlearner_keras.layers.checks import check_rate
-from tokenlearner_keras.layers.constants import MASKED_LOGIT
-from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
-from tokenlearner_keras.layers.precision import accumulation_dtype
+from tokenlearner_keras.layers.common import MASKED_LOGIT
+from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.common import accumulation_dtype
+from tokenlearner_keras.layers.common import check_positive_integer
+from tokenlearner_keras.layers.common import check_rate
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)

@@ -4,8 +4,8 @@ from typing import Any
 
 import keras
 
-from tokenlearner_keras.layers.checks import check_rate
-from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.common import check_rate
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)

@@ -5,11 +5,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from tokenlearner_keras.layers.checks import check_positive_integer
-from tokenlearner_keras.layers.checks import check_rate
-from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
-from tokenlearner_keras.layers.normalized_matmul import normalized_matmul
-from tokenlearner_keras.layers.precision import is_half_precision
+from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.common import check_positive_integer
+from tokenlearner_keras.layers.common import check_rate
+from tokenlearner_keras.layers.common import is_half_precision
+from tokenlearner_keras.layers.fast_ops import normalized_matmul
 
 
 def gelu(x: Any) -> Any:

@@ -6,16 +6,16 @@ from typing import Any
 import keras
 from keras import ops
 
-from tokenlearner_keras.layers.checks import check_choice
-from tokenlearner_keras.layers.checks import check_positive_integer
-from tokenlearner_keras.layers.checks import check_rate
-from tokenlearner_keras.layers.constants import LAYER_NORM_EPSILON
-from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.common import LAYER_NORM_EPSILON
+from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.common import accumulation_dtype
+from tokenlearner_keras.layers.common import check_channels_last
+from tokenlearner_keras.layers.common import check_choice
+from tokenlearner_keras.layers.common import check_floats
+from tokenlearner_keras.layers.common import check_positive_integer
+from tokenlearner_keras.layers.common import check_rate
+from tokenlearner_keras.layers.common import widened
 from tokenlearner_keras.layers.mlp import MlpBlock
-from tokenlearner_keras.layers.positions import check_channels_last
-from tokenlearner_keras.layers.positions import check_floats
-from tokenlearner_keras.layers.precision import accumulation_dtype
-from tokenlearner_keras.layers.precision import widened
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)

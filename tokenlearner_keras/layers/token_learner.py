@@ -6,18 +6,18 @@ from typing import Any
 import keras
 from keras import ops
 
-from tokenlearner_keras.layers.checks import check_choice
-from tokenlearner_keras.layers.checks import check_grid
-from tokenlearner_keras.layers.checks import check_positive_integer
-from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
-from tokenlearner_keras.layers.convolution_columns import kernel_columns
-from tokenlearner_keras.layers.convolution_columns import shifted_sum
+from tokenlearner_keras.layers.base_token_learner import WeightedSumTokenLearner
+from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.common import PositionShape
+from tokenlearner_keras.layers.common import check_choice
+from tokenlearner_keras.layers.common import check_grid
+from tokenlearner_keras.layers.common import check_positive_integer
+from tokenlearner_keras.layers.common import is_half_precision
 from tokenlearner_keras.layers.empty_batches import convolve
+from tokenlearner_keras.layers.fast_ops import kernel_columns
+from tokenlearner_keras.layers.fast_ops import normalized_matmul
+from tokenlearner_keras.layers.fast_ops import shifted_sum
 from tokenlearner_keras.layers.mlp import gelu
-from tokenlearner_keras.layers.normalized_matmul import normalized_matmul
-from tokenlearner_keras.layers.positions import PositionShape
-from tokenlearner_keras.layers.precision import is_half_precision
-from tokenlearner_keras.layers.weighted_sum_token_learner import WeightedSumTokenLearner
 
 NUM_CONVOLUTIONS = 4
 

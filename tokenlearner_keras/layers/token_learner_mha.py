@@ -8,9 +8,9 @@ from keras import ops
 
 from tokenlearner_keras.layers.attention import MultiHeadAttention
 from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
-from tokenlearner_keras.layers.checks import check_positive_integer
-from tokenlearner_keras.layers.checks import check_rate
-from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.common import check_positive_integer
+from tokenlearner_keras.layers.common import check_rate
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)

@@ -6,12 +6,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from tokenlearner_keras.layers.checks import check_positive_integer
-from tokenlearner_keras.layers.checks import check_rate
-from tokenlearner_keras.layers.constants import MASKED_LOGIT
-from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.base_token_learner import WeightedSumTokenLearner
+from tokenlearner_keras.layers.common import MASKED_LOGIT
+from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.common import check_positive_integer
+from tokenlearner_keras.layers.common import check_rate
 from tokenlearner_keras.layers.mlp import MlpBlock
-from tokenlearner_keras.layers.weighted_sum_token_learner import WeightedSumTokenLearner
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import Any
 
-from tokenlearner_keras.layers.checks import check_choice
-from tokenlearner_keras.layers.checks import check_positive_integer
-from tokenlearner_keras.layers.checks import check_rate
-from tokenlearner_keras.layers.checks import check_size
-from tokenlearner_keras.layers.tubelet_inflation import METHODS
+from tokenlearner_keras.layers.common import check_choice
+from tokenlearner_keras.layers.common import check_positive_integer
+from tokenlearner_keras.layers.common import check_rate
+from tokenlearner_keras.layers.common import check_size
+from tokenlearner_keras.layers.patch_embedding import METHODS
 
 CLASSIFIERS = ("gap", "gmp", "gsp", "token", "map", None)
 _POSITIVE = ("tubelet_size", "width", "depth", "num_heads", "mlp_dim", "num_tokens", "num_classes")

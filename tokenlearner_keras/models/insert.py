@@ -7,8 +7,8 @@ import keras
 
 from tokenlearner_keras.cost import functional_graph
 from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
-from tokenlearner_keras.layers.fold_grid import FoldGrid
-from tokenlearner_keras.layers.sequence_part import SequencePart
+from tokenlearner_keras.layers.reshaping import FoldGrid
+from tokenlearner_keras.layers.reshaping import SequencePart
 from tokenlearner_keras.layers.token_learner_v11 import TokenLearnerV11
 from tokenlearner_keras.models.graph import calls_undone_on_error
 from tokenlearner_keras.models.graph import checked_call

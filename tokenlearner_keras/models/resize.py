@@ -6,13 +6,13 @@ import keras
 import numpy as np
 
 from tokenlearner_keras.cost import functional_graph
-from tokenlearner_keras.layers.checks import check_grid
-from tokenlearner_keras.layers.checks import check_positive_integer
-from tokenlearner_keras.layers.fold_grid import FoldGrid
-from tokenlearner_keras.layers.frame_sampling import FrameSampling
-from tokenlearner_keras.layers.grid_pooling import GridPooling
+from tokenlearner_keras.layers.common import check_grid
+from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
+from tokenlearner_keras.layers.pooling import GridPooling
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
+from tokenlearner_keras.layers.reshaping import FoldGrid
+from tokenlearner_keras.layers.reshaping import FrameSampling
 from tokenlearner_keras.layers.token_fuser import TokenFuser
 from tokenlearner_keras.models.x2plus1d import X2Plus1D
 from tokenlearner_keras.weights.resize import resize_positions

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from tokenlearner_keras.layers.checks import check_positive_integer
+from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.models.layer_lookup import TokenLayout
 from tokenlearner_keras.models.layer_lookup import known_layout
 

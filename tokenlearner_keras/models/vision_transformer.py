@@ -4,22 +4,22 @@ from typing import Any
 
 import keras
 
-from tokenlearner_keras.layers.attention_pooling import AttentionPooling
 from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
-from tokenlearner_keras.layers.class_token import ClassToken
-from tokenlearner_keras.layers.constants import LAYER_NORM_EPSILON
+from tokenlearner_keras.layers.common import LAYER_NORM_EPSILON
+from tokenlearner_keras.layers.common import accumulation_dtype
+from tokenlearner_keras.layers.common import check_channels_last
 from tokenlearner_keras.layers.encoder_block import EncoderBlock
-from tokenlearner_keras.layers.fold_grid import FoldGrid
-from tokenlearner_keras.layers.frame_sampling import FrameSampling
-from tokenlearner_keras.layers.grid_pooling import GridPooling
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
+from tokenlearner_keras.layers.pooling import AttentionPooling
+from tokenlearner_keras.layers.pooling import GridPooling
+from tokenlearner_keras.layers.pooling import TokenPooling
+from tokenlearner_keras.layers.position_embedding import ClassToken
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
-from tokenlearner_keras.layers.positions import check_channels_last
-from tokenlearner_keras.layers.precision import accumulation_dtype
+from tokenlearner_keras.layers.reshaping import FoldGrid
+from tokenlearner_keras.layers.reshaping import FrameSampling
 from tokenlearner_keras.layers.token_fuser import TokenFuser
 from tokenlearner_keras.layers.token_learner import TokenLearner
 from tokenlearner_keras.layers.token_learner_v11 import TokenLearnerV11
-from tokenlearner_keras.layers.token_pooling import TokenPooling
 from tokenlearner_keras.models.config import VisionTransformerConfig
 from tokenlearner_keras.models.model import VisionTransformer
 from tokenlearner_keras.models.x2plus1d import build_x2plus1d

@@ -9,14 +9,14 @@ from typing import Any
 import keras
 
 from tokenlearner_keras.layers.batch_normalization import BatchNormalization
-from tokenlearner_keras.layers.constants import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.common import accumulation_dtype
+from tokenlearner_keras.layers.common import rematerialize
 from tokenlearner_keras.layers.empty_batches import convolve
-from tokenlearner_keras.layers.grid_attention import GridAttention
-from tokenlearner_keras.layers.precision import accumulation_dtype
-from tokenlearner_keras.layers.rematerialization import rematerialize
 from tokenlearner_keras.layers.token_fuser import TokenFuser
 from tokenlearner_keras.layers.token_learner import TokenLearner
-from tokenlearner_keras.layers.vector_transformer import VectorTransformer
+from tokenlearner_keras.layers.video_attention import GridAttention
+from tokenlearner_keras.layers.video_attention import VectorTransformer
 from tokenlearner_keras.models.graph import Node
 from tokenlearner_keras.models.graph import call_arguments
 from tokenlearner_keras.models.graph import filled

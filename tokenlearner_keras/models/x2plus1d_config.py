@@ -6,10 +6,10 @@ import numbers
 from collections.abc import Mapping
 from typing import Any
 
-from tokenlearner_keras.layers.checks import check_choice
-from tokenlearner_keras.layers.checks import check_positive_integer
-from tokenlearner_keras.layers.checks import check_rate
-from tokenlearner_keras.layers.checks import check_size
+from tokenlearner_keras.layers.common import check_choice
+from tokenlearner_keras.layers.common import check_positive_integer
+from tokenlearner_keras.layers.common import check_rate
+from tokenlearner_keras.layers.common import check_size
 from tokenlearner_keras.models.config import check_fields
 
 #: What each module of the paper's ablation does, in order, between the two 1x1x1 convolutions.

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from tokenlearner_keras.layers.checks import check_choice
-from tokenlearner_keras.layers.checks import check_grid
+from tokenlearner_keras.layers.common import check_choice
+from tokenlearner_keras.layers.common import check_grid
+from tokenlearner_keras.layers.patch_embedding import METHODS
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
+from tokenlearner_keras.layers.patch_embedding import inflate_kernel
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
-from tokenlearner_keras.layers.tubelet_inflation import METHODS
-from tokenlearner_keras.layers.tubelet_inflation import inflate_kernel
 from tokenlearner_keras.weights.npz_file import read_npz
 from tokenlearner_keras.weights.reference import Parameter
 from tokenlearner_keras.weights.reference import load_reference_params

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokenlearner_keras.layers.checks import check_positive_integer
+from tokenlearner_keras.layers.common import check_positive_integer
 
 #: The largest public ViT (H/14) takes 2.6 GB.
 MAX_BYTES = 8 * 2**30

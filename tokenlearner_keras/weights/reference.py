@@ -11,11 +11,11 @@ import keras
 import numpy as np
 
 from tokenlearner_keras.layers.attention import MultiHeadAttention
-from tokenlearner_keras.layers.attention_pooling import AttentionPooling
-from tokenlearner_keras.layers.class_token import ClassToken
 from tokenlearner_keras.layers.encoder_block import EncoderBlock
 from tokenlearner_keras.layers.mlp import MlpBlock
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
+from tokenlearner_keras.layers.pooling import AttentionPooling
+from tokenlearner_keras.layers.position_embedding import ClassToken
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
 from tokenlearner_keras.layers.token_fuser import TokenFuser
 from tokenlearner_keras.layers.token_learner import TokenLearner

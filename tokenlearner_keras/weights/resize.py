@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tokenlearner_keras.layers.checks import check_positive_integer
+from tokenlearner_keras.layers.common import check_positive_integer
 
 
 def resize_positions(table: Any, grid: tuple[int, ...], new_grid: tuple[int, ...]) -> np.ndarray:

@@ -9,9 +9,9 @@ from tokenlearner_keras.cost import functional_graph
 from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
 from tokenlearner_keras.layers.encoder_block import EncoderBlock
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
+from tokenlearner_keras.layers.patch_embedding import inflate_kernel
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
 from tokenlearner_keras.layers.token_fuser import TokenFuser
-from tokenlearner_keras.layers.tubelet_inflation import inflate_kernel
 from tokenlearner_keras.models.x2plus1d import X2Plus1D
 from tokenlearner_keras.weights.report import LoadReport
 from tokenlearner_keras.weights.resize import fit_table

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tokenlearner_keras as tk
-from tokenlearner_keras.layers.frame_sampling import FrameSampling
+from tokenlearner_keras.layers.reshaping import FrameSampling
 from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.inference.output import Prediction
 from trainers.inference.predictor import Predictor

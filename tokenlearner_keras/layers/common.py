@@ -1,0 +1,237 @@
+"""Constants that every layer of the package shares."""
+
+import difflib
+import numbers
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+from typing import NamedTuple
+
+import keras
+from keras import ops
+
+#: Package name written into saved models (``package>ClassName``). It must never
+#: change: files saved by an older release are found again by it.
+SERIALIZATION_PACKAGE = "tokenlearner_keras"
+
+#: LayerNorm epsilon of the reference (Flax's default). Keras' default is 1e-3.
+LAYER_NORM_EPSILON = 1e-6
+
+#: Logit of a masked position: its exponential is 0 in float32 and it is finite, so
+#: that a row without any real position gives no NaN (nor does its gradient).
+MASKED_LOGIT = -1e30
+
+
+def accumulation_dtype(compute_dtype: str) -> str:
+    """Returns the dtype for softmax, sums over positions and logits.
+
+    A sum over hundreds of positions loses bits in bfloat16 and overflows in
+    float16, so these run in float32 under any mixed policy (and in float64 if the
+    layer itself computes in float64).
+    """
+    # Not `keras.backend.result_type`: outside TensorFlow that never answers float64.
+    return "float64" if compute_dtype == "float64" else "float32"
+
+
+def widened(x: Any, compute_dtype: str) -> Any:
+    """Returns an input in the layer's dtype, but one of a half-precision layer as it is.
+
+    A LayerNormalization takes numbers beyond the range of float16: a layer that begins with
+    one lets it cast its input (`autocast = False`) and calls this instead.
+    """
+    return x if is_half_precision(compute_dtype) else ops.cast(x, compute_dtype)
+
+
+def is_half_precision(compute_dtype: str) -> bool:
+    """Says whether a layer computes in 16 bits, as under a mixed policy."""
+    return compute_dtype in ("bfloat16", "float16")
+
+
+def check_positive_integer(value: Any, name: str) -> int:
+    """Returns `value` as an int; raises ValueError unless it is an integer >= 1."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < 1:
+        raise ValueError(f"`{name}` must be an integer of at least 1. Received: {value!r}.")
+    return int(value)
+
+
+def check_rate(value: Any, name: str) -> float:
+    """Returns `value` as a float; raises ValueError unless it is in [0, 1)."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not 0.0 <= value < 1.0:
+        raise ValueError(f"`{name}` must be a rate: at least 0 and below 1. Received: {value!r}.")
+    return float(value)
+
+
+def check_choice(value: Any, choices: tuple[Any, ...], name: str) -> Any:
+    """Returns `value`; raises ValueError unless it is one of `choices`."""
+    if value not in choices:
+        listed = ", ".join(repr(choice) for choice in choices)
+        near = difflib.get_close_matches(str(value), [str(c) for c in choices], n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"`{name}` must be one of {listed}. Received: {value!r}.{hint}")
+    return value
+
+
+def check_grid(value: Any, name: str) -> tuple[int, int]:
+    """Returns `value` as (height, width); raises ValueError unless it is such a pair."""
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise ValueError(f"`{name}` must be two integers (height, width). Received: {value!r}.")
+    return (
+        check_positive_integer(value[0], f"{name}[0]"),
+        check_positive_integer(value[1], f"{name}[1]"),
+    )
+
+
+def check_size(value: Any, name: str) -> tuple[int, int]:
+    """Returns an int as a square, and a pair of integers as (height, width)."""
+    if isinstance(value, (list, tuple)):
+        return check_grid(value, name)
+    side = check_positive_integer(value, name)
+    return (side, side)
+
+
+Dimension = Any  # An int, None (unknown, symbolic) or a scalar tensor (unknown, run time)
+
+
+class PositionShape(NamedTuple):
+    """An input shape cut into what a tokenizer needs.
+
+    Attributes:
+        leading: Dimensions that are kept: ``(B,)``, or ``(B, T)`` for video.
+        grid: Positions of one frame: ``(N,)`` or ``(H, W)``.
+        channels: The last dimension.
+    """
+
+    leading: tuple[Dimension, ...]
+    grid: tuple[Dimension, ...]
+    channels: Dimension
+
+    @property
+    def folded_grid(self) -> tuple[Dimension, ...]:
+        """Shape with the leading dimensions folded into one: (B*T, \\*grid, C)."""
+        return (-1, *self.grid, self.channels)
+
+
+def split_shape(shape: Sequence[Dimension], owner: str) -> PositionShape:
+    """Cuts a shape of rank 3, 4 or 5 into leading, grid and channel dimensions.
+
+    Args:
+        shape: The whole input shape.
+        owner: Name of the layer, for the message.
+
+    Raises:
+        ValueError: If the rank is not 3, 4 or 5, or the channels are unknown.
+    """
+    dimensions = tuple(shape)
+    rank = len(dimensions)
+    if rank not in (3, 4, 5):
+        raise ValueError(
+            f"{owner} expects an input of rank 3 (batch, positions, channels), 4 "
+            "(batch, height, width, channels) or 5 (batch, time, height, width, "
+            f"channels). Received shape {dimensions} of rank {rank}. Reshape the "
+            "input, channels last."
+        )
+    if dimensions[-1] is None:
+        raise ValueError(
+            f"{owner} needs to know the number of channels. Received shape "
+            f"{dimensions}, whose last dimension is None. Give the input a fixed "
+            "last dimension."
+        )
+    if rank == 3:
+        return PositionShape(dimensions[:1], dimensions[1:2], dimensions[-1])
+    return PositionShape(dimensions[: rank - 3], dimensions[rank - 3 : -1], dimensions[-1])
+
+
+def check_floats(x: Any, owner: str) -> None:
+    """Raises ValueError unless a tensor holds floating-point numbers."""
+    dtype = str(getattr(x.dtype, "name", x.dtype)).removeprefix("torch.")
+    if not dtype.startswith(("float", "bfloat")):
+        raise ValueError(
+            f"{owner} expects floating-point inputs. Received {dtype}. Cast them first, pixels "
+            "also to the range of the model, such as keras.ops.cast(x, 'float32') / 255."
+        )
+
+
+def check_channels_last(rank: int, owner: str) -> None:
+    """Raises ValueError if Keras is set to channels first and the rank is that of images."""
+    if rank > 3 and keras.backend.image_data_format() == "channels_first":
+        raise ValueError(
+            f"{owner} takes images and videos channels last, but Keras is set to channels "
+            "first. Call keras.backend.set_image_data_format('channels_last'). A layer also "
+            "takes a sequence (batch, positions, channels) as it is."
+        )
+
+
+def check_channels(shape: PositionShape, expected: int | None, owner: str) -> None:
+    """Raises ValueError if the channels differ from those the layer was built for."""
+    if expected is not None and shape.channels != expected:
+        raise ValueError(
+            f"{owner} was built for inputs with {expected} channels. Received "
+            f"{shape.channels} channels (leading {shape.leading}, grid {shape.grid})."
+            " Use a new layer for inputs of another width."
+        )
+
+
+def check_mask(mask_shape: Sequence[Dimension], shape: PositionShape, owner: str) -> None:
+    """Raises ValueError unless a mask has the input's shape without its channels."""
+    expected = (*shape.leading, *shape.grid)
+    received = tuple(mask_shape)
+    fits = len(received) == len(expected) and all(
+        not isinstance(a, int) or not isinstance(b, int) or a == b
+        for a, b in zip(received, expected, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"{owner} expects a mask with the input's shape without its channels, "
+            f"{expected}, True where a position is real. Received a mask of shape "
+            f"{received}."
+        )
+
+
+def rematerialize(
+    layers: Sequence[keras.layers.Layer], function: Callable[[Any], Any], x: Any
+) -> Any:
+    """Returns `function(x)` and keeps only `x` and the weights for the backward pass.
+
+    `keras.remat` alone is not enough: its second pass would draw other dropout masks and
+    move the statistics of batch norms again, and under JAX the first would let traced states
+    out. So the function is made a pure one of its input, weights, statistics and seeds, by a
+    `keras.StatelessScope`; the statistics that it returns are kept once, and the generators
+    move on outside of it, by the one draw each that a call makes. Outputs, gradients,
+    statistics and random numbers are then those of `function(x)` called plainly.
+
+    Args:
+        layers: Own all weights and seed generators that the function uses; built. Call it
+            in force without autocast, so that each weight has its own dtype here.
+        function: One pass of the layers, which draws once from each generator.
+        x: Its input.
+    """
+    trained = [variable for layer in layers for variable in layer.trainable_variables]
+    fixed = [variable for layer in layers for variable in layer.non_trainable_variables]
+    seeds = [(each, _taken(each)) for each in fixed if _is_seed(each)]
+    statistics = [each for each in fixed if not _is_seed(each)]
+    variables = [*trained, *statistics]
+
+    def pure(x: Any, *values: Any) -> tuple[Any, ...]:
+        with keras.StatelessScope([*zip(variables, values, strict=True), *seeds]) as scope:
+            return function(x), *(scope.get_current_value(each) for each in statistics)
+
+    values = [ops.convert_to_tensor(variable) for variable in trained]
+    # Copies: torch changes a variable in place, and the second pass needs what it was.
+    values += [variable.value * 1 for variable in statistics]
+    outputs, *moved = keras.remat(pure)(x, *values)
+    for variable, value in zip(statistics, moved, strict=True):
+        variable.assign(value)
+    return outputs
+
+
+def _is_seed(variable: keras.Variable) -> bool:
+    return bool(variable.name == "seed_generator_state")
+
+
+def _taken(variable: keras.Variable) -> Any:
+    """Returns the state of a generator, and moves it on by one draw."""
+    state = variable.value * 1  # a copy, as in keras.random.SeedGenerator
+    variable.assign(state + ops.convert_to_tensor([0, 1], dtype=variable.dtype))
+    return state

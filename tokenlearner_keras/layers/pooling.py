@@ -1,0 +1,172 @@
+"""Reduces all tokens to one vector for the classifier."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tokenlearner_keras.layers.attention import MultiHeadAttention
+from tokenlearner_keras.layers.common import LAYER_NORM_EPSILON
+from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.common import accumulation_dtype
+from tokenlearner_keras.layers.common import check_choice
+from tokenlearner_keras.layers.common import check_grid
+from tokenlearner_keras.layers.common import check_positive_integer
+from tokenlearner_keras.layers.mlp import MlpBlock
+
+
+@keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
+class TokenPooling(keras.layers.Layer):
+    """Mean, maximum or sum over the tokens, in float32 under mixed precision.
+
+    Args:
+        mode: `"gap"` mean, `"gmp"` maximum, `"gsp"` sum, `"token"` the first token.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Input shape: `(batch, tokens, channels)`. Output shape: `(batch, channels)`.
+
+    Raises:
+        ValueError: If the mode is unknown.
+
+    Reference:
+        scenic `projects/token_learner/model.py`, `TokenLearnerViT`, `classifier`.
+    """
+
+    def __init__(self, mode: str = "gap", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.mode = check_choice(mode, ("gap", "gmp", "gsp", "token"), "mode")
+
+    def call(self, x: Any) -> Any:
+        if self.mode == "token":
+            return x[:, 0]
+        reduce = {"gap": ops.mean, "gmp": ops.max, "gsp": ops.sum}[self.mode]
+        wide = ops.cast(x, accumulation_dtype(self.compute_dtype))
+        return ops.cast(reduce(wide, axis=1), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], input_shape[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "mode": self.mode}
+
+
+@keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
+class AttentionPooling(keras.layers.Layer):
+    """A learned probe attends to all tokens; a residual MLP block follows.
+
+    Args:
+        num_heads: Number of attention heads; must divide the channels.
+        mlp_dim: Hidden width of the MLP.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Input shape: `(batch, tokens, channels)`. Output shape: `(batch, channels)`.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Reference:
+        big_vision `models/vit.py`, `MAPHead`; Lee et al. 2019, arXiv 1810.00825.
+    """
+
+    def __init__(self, num_heads: int, mlp_dim: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_heads = check_positive_integer(num_heads, "num_heads")
+        self.mlp_dim = check_positive_integer(mlp_dim, "mlp_dim")
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        channels = input_shape[-1]
+        self.probe = self.add_weight(
+            name="probe", shape=(1, 1, channels), initializer="glorot_uniform"
+        )
+        self.attention = MultiHeadAttention(
+            self.num_heads, dtype=self.dtype_policy, name="attention"
+        )
+        self.norm = keras.layers.LayerNormalization(
+            epsilon=LAYER_NORM_EPSILON, dtype=self.dtype_policy, name="norm"
+        )
+        self.mlp = MlpBlock(self.mlp_dim, dtype=self.dtype_policy, name="mlp")
+        for layer in (self.attention, self.norm, self.mlp):
+            layer.build((None, 1, channels))
+
+    def call(self, x: Any) -> Any:
+        dimensions = ops.shape(x)
+        probe = ops.cast(self.probe, x.dtype)
+        probe = ops.broadcast_to(probe, (dimensions[0], 1, dimensions[-1]))
+        pooled = self.attention(probe, x)  # (B, 1, C)
+        return (pooled + self.mlp(self.norm(pooled)))[:, 0]
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], input_shape[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "mlp_dim": self.mlp_dim,
+        }
+
+
+def averaging_matrix(size: int, target: int) -> np.ndarray:
+    """Returns (target, size) float32: row i averages the i-th of `target` windows.
+
+    Windows run from floor(i * size / target) to ceil((i + 1) * size / target); they
+    tile the input if `target` divides `size` and overlap by one otherwise.
+    """
+    matrix = np.zeros((target, size), "float32")
+    for row in range(target):
+        start, stop = row * size // target, -(-(row + 1) * size // target)
+        matrix[row, start:stop] = 1.0 / (stop - start)
+    return matrix
+
+
+@keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
+class GridPooling(keras.layers.Layer):
+    """Averages a grid of positions to an output grid, frame by frame.
+
+    Args:
+        grid: `(height, width)` of the output. The paper's "2x2 pool" means an output
+            of 2x2, not a window of 2x2 (only that reproduces its GFLOPS).
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Input shape: `(batch, [time,] height, width, channels)`, sizes known. Output
+    shape: `(batch, [time,] *grid, channels)`.
+
+    Raises:
+        ValueError: If the grid is not a pair of positive integers or is larger than
+            the input's grid.
+
+    Reference:
+        Ryoo et al. 2021, arXiv 2106.11297, table 5.
+    """
+
+    def __init__(self, grid: tuple[int, int], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.grid = check_grid(grid, "grid")
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        height, width = input_shape[-3:-1]
+        if height is None or width is None or height < self.grid[0] or width < self.grid[1]:
+            raise ValueError(
+                f"GridPooling '{self.name}' averages to a grid of {self.grid}, which "
+                "must not be larger than the input's grid, and that must be known. "
+                f"Received shape {tuple(input_shape)}."
+            )
+        self._rows = averaging_matrix(height, self.grid[0])
+        self._columns = averaging_matrix(width, self.grid[1])
+
+    def call(self, x: Any) -> Any:
+        dtype = accumulation_dtype(self.compute_dtype)
+        wide = ops.cast(x, dtype)
+        rows = ops.cast(self._rows, dtype)
+        columns = ops.cast(self._columns, dtype)
+        # The tensor with the batch comes first: LiteRT's converter gets the other order wrong.
+        pooled = ops.einsum("...hwc,ih->...iwc", wide, rows)
+        pooled = ops.einsum("...iwc,jw->...ijc", pooled, columns)
+        return ops.cast(pooled, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (*input_shape[:-3], *self.grid, input_shape[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "grid": self.grid}
