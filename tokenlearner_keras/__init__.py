@@ -7,11 +7,11 @@ if keras.__version__.startswith("2."):
 
 from tokenlearner_keras.cost import count_macs
 from tokenlearner_keras.cost import paper_gflops
+from tokenlearner_keras.introspection import attention_maps
 from tokenlearner_keras.layers import TokenFuser
 from tokenlearner_keras.layers import TokenLearner
 from tokenlearner_keras.layers import TokenLearnerMHA
 from tokenlearner_keras.layers import TokenLearnerV11
-from tokenlearner_keras.maps import attention_maps
 from tokenlearner_keras.models.config import VisionTransformerConfig
 from tokenlearner_keras.models.insert import insert_token_learner
 from tokenlearner_keras.models.model import VisionTransformer

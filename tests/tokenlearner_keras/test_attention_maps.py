@@ -9,7 +9,7 @@ import tokenlearner_keras as tk
 from tests.tokenlearner_keras.arrays import random
 from tests.tokenlearner_keras.arrays import to_numpy
 from tests.tokenlearner_keras.small_models import small_model
-from tokenlearner_keras.maps import attention_maps
+from tokenlearner_keras.introspection import attention_maps
 from tokenlearner_keras.models.insert import insert_token_learner
 
 
