@@ -30,7 +30,7 @@ DIRECTIONS = ("forward", "both")
 REFERENCE = "handwritten jax"
 #: Of an array's largest value; the arms sum in another order.
 TOLERANCE = 1e-4
-_ARMS = "benchmarks.arms"
+_ARMS = "benchmarks.implementations"
 #: Ways to run Keras: backend and mode.
 _WAYS = (("jax", "jit"), ("tensorflow", "graph"), ("tensorflow", "xla"))
 

@@ -34,7 +34,7 @@ VARIANTS = {"plain": "", "half": "_tl8at6", "three quarters": "_tl8at9"}
 #: What token merging takes away after each block, as in the paper for ViT-S.
 MERGED = 13
 TOLERANCE = 1e-3
-_ARMS = "benchmarks.arms"
+_ARMS = "benchmarks.implementations"
 WAYS = (("jax", "jit"), ("tensorflow", "xla"))
 
 

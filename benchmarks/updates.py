@@ -23,7 +23,7 @@ from benchmarks.models import WAYS
 from benchmarks.models import macs_ratio
 
 FLAGS = flags.FLAGS
-_FUNCTION = "benchmarks.arms.keras_models:ours"
+_FUNCTION = "benchmarks.implementations.keras_models:ours"
 
 
 def main(argv: list[str]) -> None:

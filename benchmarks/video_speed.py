@@ -55,7 +55,7 @@ def _entries(shape: tuple[int, ...], direction: str) -> list[Entry]:
     return [
         Entry(
             arm,
-            "benchmarks.arms.keras_models:ours",
+            "benchmarks.implementations.keras_models:ours",
             {**arguments, "name": name},
             "jax",
             "jax",

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.arms.problem import NUM_CONVOLUTIONS
-from benchmarks.arms.problem import problem
+from benchmarks.implementations.problem import NUM_CONVOLUTIONS
+from benchmarks.implementations.problem import problem
 from benchmarks.worker import Arm
 
 Parameters = dict[str, Any]

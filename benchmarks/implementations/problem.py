@@ -50,3 +50,8 @@ def problem(layer: str, shape: tuple[int, ...], num_tokens: int) -> tuple[Arrays
         inputs = {"tokens": normal(*tokens_shape), **inputs}
     output = shape if layer == "fuser" else tokens_shape
     return parameters, inputs, {"cotangent": normal(*output, scale=math.prod(output) ** -0.5)}
+
+
+NUM_CLASSES = 1000
+#: Width, heads and width of the MLP; twelve blocks and patches of 16x16 throughout.
+SIZES = {"s": (384, 6, 1536), "b": (768, 12, 3072)}

@@ -8,9 +8,9 @@ from k3im.token_learner import TokenLearner as k3im_token_learner
 from keras import ops
 
 import tokenlearner_keras as tk
-from benchmarks.arms.execution import layer_arm
-from benchmarks.arms.problem import BOTTLENECK_DIM
-from benchmarks.arms.problem import problem
+from benchmarks.implementations.execution import layer_arm
+from benchmarks.implementations.problem import BOTTLENECK_DIM
+from benchmarks.implementations.problem import problem
 from benchmarks.worker import Arm
 
 

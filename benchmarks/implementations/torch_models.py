@@ -7,8 +7,8 @@ import torch
 from vit_pytorch import ViT
 from vit_pytorch.vit_with_patch_merger import ViT as PatchMergerViT
 
-from benchmarks.arms.model_sizes import NUM_CLASSES
-from benchmarks.arms.model_sizes import SIZES
+from benchmarks.implementations.problem import NUM_CLASSES
+from benchmarks.implementations.problem import SIZES
 from benchmarks.worker import Arm
 
 

@@ -4,10 +4,10 @@ import keras
 import numpy as np
 
 import tokenlearner_keras as tk
-from benchmarks.arms.model_execution import model_arm
-from benchmarks.arms.model_sizes import NUM_CLASSES
-from benchmarks.arms.model_sizes import SIZES
-from benchmarks.arms.token_merging import TokenMerging
+from benchmarks.implementations.model_execution import model_arm
+from benchmarks.implementations.problem import NUM_CLASSES
+from benchmarks.implementations.problem import SIZES
+from benchmarks.implementations.token_merging import TokenMerging
 from benchmarks.worker import Arm
 
 

@@ -7,7 +7,7 @@ import torch
 from tokenlearner_pytorch import TokenLearner
 from vit_pytorch.vit_with_patch_merger import PatchMerger
 
-from benchmarks.arms.problem import problem
+from benchmarks.implementations.problem import problem
 from benchmarks.worker import Arm
 
 
