@@ -11,24 +11,24 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.demo_video_table import demo_video_accuracy
-from benchmarks.layer_table import layer_times
 from benchmarks.measuring import RESULTS
 from benchmarks.measuring import read_csv
-from benchmarks.model_speed_table import model_speed
-from benchmarks.model_speed_table import updates
-from benchmarks.model_table import all_models
-from benchmarks.model_table import paper_models
-from benchmarks.model_table import readme_models
-from benchmarks.reliability_table import reliability
-from benchmarks.speed_goals import speed_goals
-from benchmarks.startup_table import startup
-from benchmarks.tpu_fits_table import tpu_fits
-from benchmarks.trainer_table import trainer_table
-from benchmarks.video_speed_table import video_growth
-from benchmarks.video_speed_table import video_speed
-from benchmarks.video_table import video_models
-from benchmarks.video_table import video_modules
+from benchmarks.tables.demo_video import demo_video_accuracy
+from benchmarks.tables.layer import layer_times
+from benchmarks.tables.model import all_models
+from benchmarks.tables.model import paper_models
+from benchmarks.tables.model import readme_models
+from benchmarks.tables.model_speed import model_speed
+from benchmarks.tables.model_speed import updates
+from benchmarks.tables.reliability import reliability
+from benchmarks.tables.speed_goals import speed_goals
+from benchmarks.tables.startup import startup
+from benchmarks.tables.tpu_fits import tpu_fits
+from benchmarks.tables.trainer import trainer_table
+from benchmarks.tables.video import video_models
+from benchmarks.tables.video import video_modules
+from benchmarks.tables.video_speed import video_growth
+from benchmarks.tables.video_speed import video_speed
 
 ROOT = Path(__file__).parents[1]
 

@@ -3,10 +3,10 @@
 import pytest
 
 import tokenlearner_keras as tk
-from benchmarks.video_table import model_cost
-from benchmarks.video_table import model_rows
-from benchmarks.video_table import module_cost
-from benchmarks.video_table import module_rows
+from benchmarks.tables.video import model_cost
+from benchmarks.tables.video import model_rows
+from benchmarks.tables.video import module_cost
+from benchmarks.tables.video import module_rows
 from tokenlearner_keras.models.graph import without_weights
 from tokenlearner_keras.models.x2plus1d import build_module
 from tokenlearner_keras.models.x2plus1d_config import MODULES

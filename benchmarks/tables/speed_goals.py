@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 
-from benchmarks.layer_table import Row
-from benchmarks.layer_table import best
-from benchmarks.layer_table import cases
-from benchmarks.layer_table import seconds
 from benchmarks.measuring import kept_rows
-from benchmarks.video_speed_table import triples
+from benchmarks.tables.layer import Row
+from benchmarks.tables.layer import best
+from benchmarks.tables.layer import cases
+from benchmarks.tables.layer import seconds
+from benchmarks.tables.video_speed import triples
 
 _TOKENLEARNERS = ("half", "three quarters")
 
