@@ -27,10 +27,10 @@ from absl import app
 from absl import flags
 from ml_collections import ConfigDict
 
-from benchmarks.measuring import environment
-from benchmarks.measuring import interleaved
-from benchmarks.measuring import summary
-from benchmarks.measuring import write_csv
+from benchmarks.timing import environment
+from benchmarks.timing import interleaved
+from benchmarks.timing import summary
+from benchmarks.timing import write_csv
 from trainers.checkpointing.checkpoint_file import read_checkpoint
 from trainers.checkpointing.state import state_arrays
 from trainers.checkpointing.store import CheckpointStore

@@ -15,9 +15,9 @@ from typing import Any
 from absl import app
 from absl import flags
 
-from benchmarks.measuring import environment
-from benchmarks.measuring import write_csv
 from benchmarks.patch_merger import SUFFIX
+from benchmarks.timing import environment
+from benchmarks.timing import write_csv
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", "workdir/benchmarks", "Where the runs go.")

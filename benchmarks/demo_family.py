@@ -15,8 +15,8 @@ from absl import flags
 
 from benchmarks.demo_accuracy import FLAGS
 from benchmarks.demo_accuracy import results
-from benchmarks.measuring import kept_rows
-from benchmarks.measuring import write_csv
+from benchmarks.timing import kept_rows
+from benchmarks.timing import write_csv
 
 #: All blocks of the demo's ViT see 64 patches; pooling leaves a grid of 3x3 of them.
 MODELS = {

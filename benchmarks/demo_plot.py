@@ -10,8 +10,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from benchmarks.measuring import RESULTS
-from benchmarks.measuring import read_csv
+from benchmarks.timing import RESULTS
+from benchmarks.timing import read_csv
 
 Row = dict[str, str]
 _MARKERS = {"plain ViT": "o", "TokenLearner": "s", "average pooling": "^", "PatchMerger": "D"}

@@ -17,8 +17,8 @@ from typing import Any
 from absl import app
 from absl import flags
 
-from benchmarks.measuring import environment
-from benchmarks.measuring import write_csv
+from benchmarks.timing import environment
+from benchmarks.timing import write_csv
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", "workdir/benchmarks", "Where the runs go.")

@@ -14,10 +14,10 @@ from typing import Any
 from absl import app
 from absl import flags
 
-from benchmarks.contest import Arena
-from benchmarks.contest import Entry
-from benchmarks.measuring import kept_rows
-from benchmarks.measuring import write_csv
+from benchmarks.comparison import Arena
+from benchmarks.comparison import Entry
+from benchmarks.timing import kept_rows
+from benchmarks.timing import write_csv
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("layers", ["v1.0", "v1.1", "fuser"], "Layers to measure.")

@@ -17,10 +17,10 @@ from absl import app
 from absl import flags
 
 import tokenlearner_keras as tk
-from benchmarks.contest import Arena
-from benchmarks.contest import Entry
-from benchmarks.measuring import kept_rows
-from benchmarks.measuring import write_csv
+from benchmarks.comparison import Arena
+from benchmarks.comparison import Entry
+from benchmarks.timing import kept_rows
+from benchmarks.timing import write_csv
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("sizes", ["s", "b"], "Sizes of the models to measure.")

@@ -26,10 +26,10 @@ from absl import flags
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from benchmarks.measuring import environment
-from benchmarks.measuring import interleaved
-from benchmarks.measuring import summary
-from benchmarks.measuring import write_csv
+from benchmarks.timing import environment
+from benchmarks.timing import interleaved
+from benchmarks.timing import summary
+from benchmarks.timing import write_csv
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.data.pipeline import training_dataset
 from trainers.data.preprocessing.images import inception_window

@@ -11,8 +11,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.measuring import RESULTS
-from benchmarks.measuring import read_csv
 from benchmarks.tables.demo_video import demo_video_accuracy
 from benchmarks.tables.layer import layer_times
 from benchmarks.tables.model import all_models
@@ -29,6 +27,8 @@ from benchmarks.tables.video import video_models
 from benchmarks.tables.video import video_modules
 from benchmarks.tables.video_speed import video_growth
 from benchmarks.tables.video_speed import video_speed
+from benchmarks.timing import RESULTS
+from benchmarks.timing import read_csv
 
 ROOT = Path(__file__).parents[1]
 

@@ -24,10 +24,10 @@ from pathlib import Path
 from absl import app
 from absl import flags
 
-from benchmarks.measuring import environment
-from benchmarks.measuring import interleaved
-from benchmarks.measuring import summary
-from benchmarks.measuring import write_csv
+from benchmarks.timing import environment
+from benchmarks.timing import interleaved
+from benchmarks.timing import summary
+from benchmarks.timing import write_csv
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("turns", 5, "Turns that count.", lower_bound=1)

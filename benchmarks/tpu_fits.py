@@ -16,10 +16,10 @@ from typing import Any
 
 from absl import app
 
-from benchmarks.measuring import RESULTS
-from benchmarks.measuring import environment
-from benchmarks.measuring import read_csv
-from benchmarks.measuring import write_csv
+from benchmarks.timing import RESULTS
+from benchmarks.timing import environment
+from benchmarks.timing import read_csv
+from benchmarks.timing import write_csv
 
 NAME = "tpu_fits"
 _CLASSES = {"imagenet": 1000, "kinetics400": 400, "kinetics600": 600}

@@ -29,10 +29,10 @@ from absl import app
 from absl import flags
 from ml_collections import ConfigDict
 
-from benchmarks.measuring import environment
-from benchmarks.measuring import interleaved
-from benchmarks.measuring import summary
-from benchmarks.measuring import write_csv
+from benchmarks.timing import environment
+from benchmarks.timing import interleaved
+from benchmarks.timing import summary
+from benchmarks.timing import write_csv
 from trainers.configuration.configuration import complete_config
 from trainers.configuration.configuration import load_config_file
 from trainers.configuration.schedule import make_durations

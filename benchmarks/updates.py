@@ -12,15 +12,15 @@ from typing import Any
 from absl import app
 from absl import flags
 
-from benchmarks.contest import Arena
-from benchmarks.contest import Entry
-from benchmarks.measuring import write_csv
+from benchmarks.comparison import Arena
+from benchmarks.comparison import Entry
 from benchmarks.models import BATCH_SIZES
 from benchmarks.models import IMAGE_SIZE
 from benchmarks.models import TOLERANCE
 from benchmarks.models import VARIANTS
 from benchmarks.models import WAYS
 from benchmarks.models import macs_ratio
+from benchmarks.timing import write_csv
 
 FLAGS = flags.FLAGS
 _FUNCTION = "benchmarks.implementations.keras_models:ours"

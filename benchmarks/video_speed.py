@@ -12,9 +12,9 @@ from absl import app
 from absl import flags
 
 import tokenlearner_keras as tk
-from benchmarks.contest import Arena
-from benchmarks.contest import Entry
-from benchmarks.measuring import write_csv
+from benchmarks.comparison import Arena
+from benchmarks.comparison import Entry
+from benchmarks.timing import write_csv
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("turns", 5, "Turns that count.", lower_bound=1)

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measuring import environment
+from benchmarks.timing import environment
 
 
 @dataclass(frozen=True)

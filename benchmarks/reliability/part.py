@@ -10,9 +10,9 @@ from typing import NoReturn
 from absl import app
 from absl import flags
 
-from benchmarks.measuring import environment
-from benchmarks.measuring import kept_rows
-from benchmarks.measuring import write_csv
+from benchmarks.timing import environment
+from benchmarks.timing import kept_rows
+from benchmarks.timing import write_csv
 
 NAME = "reliability"
 FLAGS = flags.FLAGS

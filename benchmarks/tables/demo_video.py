@@ -2,7 +2,7 @@
 
 import statistics
 
-from benchmarks.measuring import read_csv
+from benchmarks.timing import read_csv
 
 Row = dict[str, str]
 #: What is shown of each data set, and how its metric is called in the heading.

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Iterator
 
-from benchmarks.measuring import kept_rows
+from benchmarks.timing import kept_rows
 
 Row = dict[str, str]
 Case = tuple[str, str, str, str]

@@ -1,6 +1,6 @@
 """The table of whole models' speed, from `results/models.csv`."""
 
-from benchmarks.measuring import kept_rows
+from benchmarks.timing import kept_rows
 
 
 def model_speed() -> str:

@@ -1,6 +1,6 @@
 """The table of docs/reliability.md: what was done to runs and files, and what held."""
 
-from benchmarks.measuring import kept_rows
+from benchmarks.timing import kept_rows
 
 #: The parts in the order of the table, with their headings.
 _HEADINGS = {

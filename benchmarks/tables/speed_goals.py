@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 
-from benchmarks.measuring import kept_rows
 from benchmarks.tables.layer import Row
 from benchmarks.tables.layer import best
 from benchmarks.tables.layer import cases
 from benchmarks.tables.layer import seconds
 from benchmarks.tables.video_speed import triples
+from benchmarks.timing import kept_rows
 
 _TOKENLEARNERS = ("half", "three quarters")
 

@@ -1,6 +1,6 @@
 """The table of seconds until something happens, from `results/startup.csv`."""
 
-from benchmarks.measuring import read_csv
+from benchmarks.timing import read_csv
 
 
 def startup() -> str:

@@ -1,6 +1,6 @@
 """The table of docs/tpu.md: which slice fits which batch, from the committed results."""
 
-from benchmarks.measuring import read_csv
+from benchmarks.timing import read_csv
 
 HEADER = (
     "| recipe | slice | examples a chip | chips a copy | GiB a chip | of | fits | GFLOP a chip "

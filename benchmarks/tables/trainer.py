@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks.measuring import read_csv
+from benchmarks.timing import read_csv
 
 Row = dict[str, str]
 
@@ -63,7 +63,7 @@ def _kills() -> str:
     return (
         f"| runs on images and videos, on both engines, killed by SIGKILL {kills} times in all at "
         f"random moments that end with the checksums and rows of one never killed | {sum(same)} of "
-        f"{len(rows)} | all | `python -m benchmarks.reliability.kills` |"
+        f"{len(rows)} | all | `python -m benchmarks.reliability.random_kills` |"
     )
 
 

@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Iterator
 
-from benchmarks.measuring import read_csv
+from benchmarks.timing import read_csv
 
 Row = dict[str, str]
 

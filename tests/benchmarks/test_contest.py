@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from benchmarks.contest import Arena
-from benchmarks.contest import Entry
+from benchmarks.comparison import Arena
+from benchmarks.comparison import Entry
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, calls taskset")
 

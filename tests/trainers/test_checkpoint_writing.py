@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.reliability.deaths import deaths
-from benchmarks.reliability.deaths import die_at_change
+from benchmarks.reliability.crash_points import deaths
+from benchmarks.reliability.crash_points import die_at_change
 from tests.trainers import processes
 from tests.trainers.checkpoint_stores import ThreeCheckpoints
 from tests.trainers.checkpoint_stores import small_arrays
@@ -112,7 +112,7 @@ def test_a_death_at_any_change_of_a_file(directory: str) -> None:
 def test_a_kill_at_any_operation_on_a_file(tmp_path: Path) -> None:
     # Apart from this process and its threads: it is copied for each kill.
     program = (
-        "import sys; from benchmarks.reliability.deaths import *; "
+        "import sys; from benchmarks.reliability.crash_points import *; "
         "print(*(held for _, held in deaths(sys.argv[1], die_in_process)))"
     )
     done = subprocess.run(

@@ -1,4 +1,6 @@
-"""Signals, and disks that are full or gone: `python -m benchmarks.reliability.stops`.
+"""Signals, and disks that are full or gone.
+
+Run it by `python -m benchmarks.reliability.signals_and_full_disks`.
 
 Each case is the training command with one fault (`faulty_training`). After it the newest
 checkpoint must be whole, what was printed must be one line that says what happened and what to

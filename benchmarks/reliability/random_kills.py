@@ -1,4 +1,4 @@
-"""Kills trainings at random moments: `python -m benchmarks.reliability.kills`.
+"""Kills trainings at random moments: `python -m benchmarks.reliability.random_kills`.
 
 Each subject trains once in peace. Then it trains again and again, and its process is ended
 with SIGKILL at random moments: while it starts, in the midst of the training, at its end. The
@@ -19,13 +19,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring import environment
-from benchmarks.measuring import write_csv
 from benchmarks.reliability import part
 from benchmarks.reliability.killed_subjects import INTERVAL
 from benchmarks.reliability.killed_subjects import SUBJECTS
 from benchmarks.reliability.killed_subjects import Subject
 from benchmarks.reliability.part import Row
+from benchmarks.timing import environment
+from benchmarks.timing import write_csv
 from trainers.utils.reporting import read_metrics
 
 #: Kills of each subject.

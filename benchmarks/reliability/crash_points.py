@@ -1,4 +1,4 @@
-"""Death at every operation of one save: `python -m benchmarks.reliability.deaths`.
+"""Death at every operation of one save: `python -m benchmarks.reliability.crash_points`.
 
 A process saves a third checkpoint where two are kept, and is killed by SIGKILL as its k-th
 operation on a file begins, or in the midst of it; for all k until one is left alive. On an

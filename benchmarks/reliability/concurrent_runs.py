@@ -1,4 +1,4 @@
-"""Two runs on one work directory: `python -m benchmarks.reliability.two_runs`."""
+"""Two runs on one work directory: `python -m benchmarks.reliability.concurrent_runs`."""
 
 import re
 import shutil

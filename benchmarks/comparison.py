@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from benchmarks.measuring import summary
+from benchmarks.timing import summary
 
 #: A turn of an arm lasts about this long, in seconds.
 TURN = 0.2
