@@ -157,7 +157,7 @@ def package(session: nox.Session) -> None:
     # TFDS looks for the file of a builder whose module is in a package.
     shutil.rmtree("sets", ignore_errors=True)
     Path("sets").mkdir()
-    shutil.copy(Path(__file__).parent / "tests/trainers/tfds_preparation.py", "sets")
+    shutil.copy(Path(__file__).parent / "tests/helpers/tfds_preparation.py", "sets")
     session.run("python", "-c", "from sets.tfds_preparation import prepare; prepare('sets/data')")
 
 

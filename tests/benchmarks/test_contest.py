@@ -9,7 +9,7 @@ from benchmarks.comparison import Entry
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, calls taskset")
 
-ARMS = "tests.benchmarks.arms:constant"
+ARMS = "tests.helpers.implementations:constant"
 
 
 def _entry(name: str, process: str = "one", compared: bool = True, **arguments: float) -> Entry:
@@ -40,6 +40,6 @@ def test_an_arm_that_is_not_compared_may() -> None:
 
 
 def test_a_process_that_fails_is_named() -> None:
-    entry = Entry("broken", "tests.benchmarks.arms:nothing", {}, "a process")
+    entry = Entry("broken", "tests.helpers.implementations:nothing", {}, "a process")
     with Arena(1, 1, 0) as arena, pytest.raises(SystemExit, match="'a process' ended"):
         arena.contest([entry], "broken")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
-from tests.tokenlearner_keras.arrays import random
-from tests.tokenlearner_keras.arrays import to_numpy
+from tests.helpers.arrays import random
+from tests.helpers.arrays import to_numpy
 from tokenlearner_keras.models.insert import insert_token_learner
 from tokenlearner_keras.models.layer_lookup import inner_layers
 from tokenlearner_keras.models.layer_lookup import opened

@@ -6,9 +6,9 @@ import pytest
 from keras import layers
 
 import tokenlearner_keras as tk
-from tests.tokenlearner_keras.arrays import random
-from tests.tokenlearner_keras.arrays import to_numpy
-from tests.tokenlearner_keras.small_models import small_model
+from tests.helpers.arrays import random
+from tests.helpers.arrays import to_numpy
+from tests.helpers.small_models import small_model
 from tokenlearner_keras.introspection import attention_maps
 from tokenlearner_keras.models.insert import insert_token_learner
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
-from tests.tokenlearner_keras.goldens import CHECKPOINT
-from tests.tokenlearner_keras.goldens import golden_arrays
+from tests.helpers.goldens import CHECKPOINT
+from tests.helpers.goldens import golden_arrays
 from tokenlearner_keras.weights.augreg import load_npz
 from tokenlearner_keras.weights.download import BASE_URL
 from tokenlearner_keras.weights.download import download_weights

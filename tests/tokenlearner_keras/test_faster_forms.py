@@ -6,9 +6,9 @@ import pytest
 from keras import ops
 
 import tokenlearner_keras as tk
-from tests.tokenlearner_keras.arrays import random
-from tests.tokenlearner_keras.arrays import to_numpy
-from tests.tokenlearner_keras.round_trips import waken
+from tests.helpers.arrays import random
+from tests.helpers.arrays import to_numpy
+from tests.helpers.round_trips import waken
 from tokenlearner_keras.layers.fast_ops import kernel_columns
 from tokenlearner_keras.layers.fast_ops import normalized_matmul
 from tokenlearner_keras.layers.fast_ops import shifted_sum

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
-from tests.tokenlearner_keras.goldens import golden_arrays
-from tests.tokenlearner_keras.goldens import golden_model
+from tests.helpers.goldens import golden_arrays
+from tests.helpers.goldens import golden_model
 from tokenlearner_keras.weights.reference import reference_parameters
 
 pytestmark = pytest.mark.every_backend

@@ -8,9 +8,9 @@ import pytest
 from keras import layers
 
 import tokenlearner_keras as tk
-from tests.tokenlearner_keras.arrays import random_inputs
-from tests.tokenlearner_keras.arrays import to_numpy
-from tests.tokenlearner_keras.encoders import encoder
+from tests.helpers.arrays import random_inputs
+from tests.helpers.arrays import to_numpy
+from tests.helpers.encoders import encoder
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
 from tokenlearner_keras.models.graph import without_weights
 from tokenlearner_keras.models.insert import insert_token_learner

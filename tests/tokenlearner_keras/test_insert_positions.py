@@ -6,12 +6,12 @@ import pytest
 from keras import layers
 
 import tokenlearner_keras as tk
-from tests.tokenlearner_keras.arrays import random
-from tests.tokenlearner_keras.arrays import random_inputs
-from tests.tokenlearner_keras.arrays import to_numpy
-from tests.tokenlearner_keras.encoders import encoder
-from tests.tokenlearner_keras.encoders import input_of
-from tests.tokenlearner_keras.small_models import small_model
+from tests.helpers.arrays import random
+from tests.helpers.arrays import random_inputs
+from tests.helpers.arrays import to_numpy
+from tests.helpers.encoders import encoder
+from tests.helpers.encoders import input_of
+from tests.helpers.small_models import small_model
 from tokenlearner_keras.models.insert import insert_token_learner
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
-from tests.tokenlearner_keras.arrays import random
-from tests.tokenlearner_keras.arrays import to_numpy
+from tests.helpers.arrays import random
+from tests.helpers.arrays import to_numpy
 
 Run = Callable[[np.ndarray], np.ndarray]
 CHANNELS = 16

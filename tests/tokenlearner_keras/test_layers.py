@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
-from tests.tokenlearner_keras.arrays import random
-from tests.tokenlearner_keras.arrays import to_numpy
+from tests.helpers.arrays import random
+from tests.helpers.arrays import to_numpy
 from tokenlearner_keras.layers.encoder_block import EncoderBlock
 from tokenlearner_keras.layers.encoder_block import StochasticDepth
 from tokenlearner_keras.layers.token_learner_mha import TokenLearnerMHA

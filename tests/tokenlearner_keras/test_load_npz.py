@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.tokenlearner_keras.arrays import random
-from tests.tokenlearner_keras.arrays import random_parameters
-from tests.tokenlearner_keras.goldens import CHECKPOINT
-from tests.tokenlearner_keras.goldens import golden_model
-from tests.tokenlearner_keras.vit_checkpoints import KERNEL
-from tests.tokenlearner_keras.vit_checkpoints import POSITIONS
-from tests.tokenlearner_keras.vit_checkpoints import assert_golden_logits
-from tests.tokenlearner_keras.vit_checkpoints import checkpoint_arrays
-from tests.tokenlearner_keras.vit_checkpoints import parameter_value
-from tests.tokenlearner_keras.vit_checkpoints import save_checkpoint
+from tests.helpers.arrays import random
+from tests.helpers.arrays import random_parameters
+from tests.helpers.goldens import CHECKPOINT
+from tests.helpers.goldens import golden_model
+from tests.helpers.vit_checkpoints import KERNEL
+from tests.helpers.vit_checkpoints import POSITIONS
+from tests.helpers.vit_checkpoints import assert_golden_logits
+from tests.helpers.vit_checkpoints import checkpoint_arrays
+from tests.helpers.vit_checkpoints import parameter_value
+from tests.helpers.vit_checkpoints import save_checkpoint
 from tokenlearner_keras.weights.augreg import load_npz
 from tokenlearner_keras.weights.reference import reference_parameters
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
-from tests.tokenlearner_keras.goldens import CHECKPOINT
-from tests.tokenlearner_keras.goldens import GOLDENS
-from tests.tokenlearner_keras.goldens import golden_model
-from tests.tokenlearner_keras.vit_checkpoints import KERNEL
-from tests.tokenlearner_keras.vit_checkpoints import POSITIONS
-from tests.tokenlearner_keras.vit_checkpoints import checkpoint_arrays
-from tests.tokenlearner_keras.vit_checkpoints import save_checkpoint
+from tests.helpers.goldens import CHECKPOINT
+from tests.helpers.goldens import GOLDENS
+from tests.helpers.goldens import golden_model
+from tests.helpers.vit_checkpoints import KERNEL
+from tests.helpers.vit_checkpoints import POSITIONS
+from tests.helpers.vit_checkpoints import checkpoint_arrays
+from tests.helpers.vit_checkpoints import save_checkpoint
 from tokenlearner_keras.weights.augreg import load_npz
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
-from tests.tokenlearner_keras.arrays import random_parameters
+from tests.helpers.arrays import random_parameters
 from tokenlearner_keras.weights.reference import reference_parameters
 
 pytestmark = pytest.mark.every_backend

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
-from tests.tokenlearner_keras.arrays import random
-from tests.tokenlearner_keras.arrays import to_numpy
-from tests.tokenlearner_keras.round_trips import ON_JAX
-from tests.tokenlearner_keras.round_trips import check_files
-from tests.tokenlearner_keras.round_trips import waken
-from tests.tokenlearner_keras.round_trips import without_and_with_jit
+from tests.helpers.arrays import random
+from tests.helpers.arrays import to_numpy
+from tests.helpers.round_trips import ON_JAX
+from tests.helpers.round_trips import check_files
+from tests.helpers.round_trips import waken
+from tests.helpers.round_trips import without_and_with_jit
 from tokenlearner_keras.layers.encoder_block import EncoderBlock
 
 BACKEND = keras.backend.backend()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
-from tests.tokenlearner_keras.arrays import random
+from tests.helpers.arrays import random
 from tokenlearner_keras.layers.batch_normalization import BatchNormalization
 from tokenlearner_keras.layers.token_learner_mha import TokenLearnerMHA
 

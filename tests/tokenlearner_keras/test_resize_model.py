@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
-from tests.tokenlearner_keras.arrays import random_inputs
-from tests.tokenlearner_keras.arrays import to_numpy
-from tests.tokenlearner_keras.small_models import small_model
+from tests.helpers.arrays import random_inputs
+from tests.helpers.arrays import to_numpy
+from tests.helpers.small_models import small_model
 
 NAMES = (
     "vit_ti8_d2",

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
-from tests.tokenlearner_keras.arrays import random
-from tests.tokenlearner_keras.arrays import random_inputs
-from tests.tokenlearner_keras.arrays import to_numpy
-from tests.tokenlearner_keras.round_trips import ON_JAX
-from tests.tokenlearner_keras.round_trips import check_files
-from tests.tokenlearner_keras.round_trips import fit_three_steps
-from tests.tokenlearner_keras.round_trips import is_dead
-from tests.tokenlearner_keras.round_trips import needs_xla
-from tests.tokenlearner_keras.round_trips import quick_ones
-from tests.tokenlearner_keras.round_trips import waken
+from tests.helpers.arrays import random
+from tests.helpers.arrays import random_inputs
+from tests.helpers.arrays import to_numpy
+from tests.helpers.round_trips import ON_JAX
+from tests.helpers.round_trips import check_files
+from tests.helpers.round_trips import fit_three_steps
+from tests.helpers.round_trips import is_dead
+from tests.helpers.round_trips import needs_xla
+from tests.helpers.round_trips import quick_ones
+from tests.helpers.round_trips import waken
 from tokenlearner_keras.models.names import model_config
 
 SMALL: dict[str, Any] = {

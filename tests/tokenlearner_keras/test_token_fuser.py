@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
-from tests.tokenlearner_keras.arrays import random
-from tests.tokenlearner_keras.arrays import to_numpy
+from tests.helpers.arrays import random
+from tests.helpers.arrays import to_numpy
 
 pytestmark = pytest.mark.every_backend
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
-from tests.tokenlearner_keras.arrays import random
-from tests.tokenlearner_keras.arrays import random_inputs
-from tests.tokenlearner_keras.arrays import to_numpy
-from tests.tokenlearner_keras.round_trips import ON_JAX
-from tests.tokenlearner_keras.round_trips import waken
-from tests.tokenlearner_keras.small_models import small_model
+from tests.helpers.arrays import random
+from tests.helpers.arrays import random_inputs
+from tests.helpers.arrays import to_numpy
+from tests.helpers.round_trips import ON_JAX
+from tests.helpers.round_trips import waken
+from tests.helpers.small_models import small_model
 from tokenlearner_keras.weights.transfer import transfer_weights
 
 # Models of many shapes, and JAX compiles each operation of each shape: there one test is quick.

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
-from tests.tokenlearner_keras.round_trips import ON_JAX
-from tests.tokenlearner_keras.round_trips import check_files
-from tests.tokenlearner_keras.round_trips import fit_three_steps
-from tests.tokenlearner_keras.round_trips import random
-from tests.tokenlearner_keras.round_trips import to_numpy
-from tests.tokenlearner_keras.round_trips import waken
+from tests.helpers.round_trips import ON_JAX
+from tests.helpers.round_trips import check_files
+from tests.helpers.round_trips import fit_three_steps
+from tests.helpers.round_trips import random
+from tests.helpers.round_trips import to_numpy
+from tests.helpers.round_trips import waken
 from tokenlearner_keras.layers.batch_normalization import BatchNormalization
 from tokenlearner_keras.models.x2plus1d_config import MODULES
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
-from tests.tokenlearner_keras.arrays import random
-from tests.tokenlearner_keras.arrays import to_numpy
-from tests.tokenlearner_keras.round_trips import ON_JAX
-from tests.tokenlearner_keras.round_trips import waken
+from tests.helpers.arrays import random
+from tests.helpers.arrays import to_numpy
+from tests.helpers.round_trips import ON_JAX
+from tests.helpers.round_trips import waken
 
 SHAPE = (2, 16, 16, 3)
 

@@ -12,7 +12,7 @@ else:
     import pytest
     import tensorflow as tf
 
-    from tests.trainers.small_runs import Trainer
+    from tests.helpers.small_runs import Trainer
     from trainers.utils import files
 
     # Before any test touches a device: only then it is allowed.

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from tests.trainers.checkpoint_stores import small_arrays
-from tests.trainers.processes import ROOT
+from tests.helpers.checkpoint_stores import small_arrays
+from tests.helpers.processes import ROOT
 from trainers import checkpoints
 from trainers.checkpointing.checkpoint_file import digest
 from trainers.checkpointing.store import CheckpointStore

@@ -14,10 +14,10 @@ import tensorflow as tf
 from absl import flags
 
 import tokenlearner_keras as tk
-from tests.trainers.backends import ON_JAX
-from tests.trainers.small_runs import TINY_MODEL
-from tests.trainers.small_runs import Trainer
-from tests.trainers.small_runs import write_images
+from tests.helpers.backends import ON_JAX
+from tests.helpers.small_runs import TINY_MODEL
+from tests.helpers.small_runs import Trainer
+from tests.helpers.small_runs import write_images
 from trainers import export
 from trainers import predict
 from trainers.checkpointing.init_from import initialize

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.trainers.small_runs import Trainer
+from tests.helpers.small_runs import Trainer
 from trainers import demo_video
 from trainers.data.freedoom import dataset
 from trainers.data.freedoom.dataset import MotionOptions

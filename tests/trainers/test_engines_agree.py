@@ -14,11 +14,11 @@ import keras
 import numpy as np
 import pytest
 
-from tests.trainers.processes import ROOT
-from tests.trainers.small_runs import TINY_MODEL
-from tests.trainers.small_runs import checkpoint_arrays
-from tests.trainers.small_runs import config_file
-from tests.trainers.small_runs import rows
+from tests.helpers.processes import ROOT
+from tests.helpers.small_runs import TINY_MODEL
+from tests.helpers.small_runs import checkpoint_arrays
+from tests.helpers.small_runs import config_file
+from tests.helpers.small_runs import rows
 from tokenlearner_keras import create_model
 
 pytestmark = pytest.mark.skipif(find_spec("jax") is None, reason="needs JAX beside TensorFlow")

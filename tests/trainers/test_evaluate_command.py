@@ -16,13 +16,13 @@ import keras
 import pytest
 from absl import flags
 
-from tests.trainers.processes import PATIENCE
-from tests.trainers.processes import ROOT
-from tests.trainers.processes import start
-from tests.trainers.small_runs import Trainer
-from tests.trainers.small_runs import config_file
-from tests.trainers.small_runs import engine_of
-from tests.trainers.small_runs import rows
+from tests.helpers.processes import PATIENCE
+from tests.helpers.processes import ROOT
+from tests.helpers.processes import start
+from tests.helpers.small_runs import Trainer
+from tests.helpers.small_runs import config_file
+from tests.helpers.small_runs import engine_of
+from tests.helpers.small_runs import rows
 from tokenlearner_keras import resize_model
 from trainers import evaluate
 from trainers.checkpointing import store

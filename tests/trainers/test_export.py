@@ -19,13 +19,13 @@ from absl import flags
 from numpy.typing import NDArray
 
 import tokenlearner_keras as tk
-from tests.trainers.backends import only_on_tensorflow
-from tests.trainers.data.video_record_sets import write_small_set
-from tests.trainers.processes import ROOT
-from tests.trainers.small_runs import TINY_MODEL
-from tests.trainers.small_runs import Trainer
-from tests.trainers.video_runs import CONVOLUTIONS
-from tests.trainers.video_runs import TRANSFORMER
+from tests.helpers.backends import only_on_tensorflow
+from tests.helpers.processes import ROOT
+from tests.helpers.small_runs import TINY_MODEL
+from tests.helpers.small_runs import Trainer
+from tests.helpers.video_record_sets import write_small_set
+from tests.helpers.video_runs import CONVOLUTIONS
+from tests.helpers.video_runs import TRANSFORMER
 from trainers import export
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.data.datasets.digits import digits_source

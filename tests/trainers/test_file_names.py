@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-from tests.trainers.backends import ON_JAX
-from tests.trainers.small_runs import Trainer
+from tests.helpers.backends import ON_JAX
+from tests.helpers.small_runs import Trainer
 from trainers import checkpoints
 from trainers import evaluate
 from trainers import export
@@ -106,7 +106,7 @@ def test_videos_of_any_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("av")
-    from tests.trainers.data.tiny_videos import write_video
+    from tests.helpers.tiny_videos import write_video
 
     monkeypatch.chdir(tmp_path)
     written = write_video(tmp_path / "a.mp4", 4, size=(16, 16))

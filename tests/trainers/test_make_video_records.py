@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-from tests.trainers.processes import ROOT
+from tests.helpers.processes import ROOT
 from trainers import make_video_records
 from trainers.configuration.data_options import RecordsConfig
 from trainers.data.conversion.lock import conversion_lock
@@ -27,8 +27,8 @@ from trainers.utils.errors import DataError
 
 pytest.importorskip("av")
 
-from tests.trainers.data.tiny_videos import frame_numbers  # noqa: E402
-from tests.trainers.data.tiny_videos import write_video  # noqa: E402
+from tests.helpers.tiny_videos import frame_numbers  # noqa: E402
+from tests.helpers.tiny_videos import write_video  # noqa: E402
 
 Row = tuple[str, str, str, str]
 Convert = Callable[..., str]

@@ -16,10 +16,10 @@ import tensorflow as tf
 from absl import flags
 
 import tokenlearner_keras as tk
-from tests.trainers.data.fake_source import photograph
-from tests.trainers.processes import ROOT
-from tests.trainers.small_runs import TINY_MODEL
-from tests.trainers.small_runs import rows
+from tests.helpers.fake_source import photograph
+from tests.helpers.processes import ROOT
+from tests.helpers.small_runs import TINY_MODEL
+from tests.helpers.small_runs import rows
 from trainers import predict
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.data.datasets.digits import digits_source

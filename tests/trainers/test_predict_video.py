@@ -13,10 +13,10 @@ import tensorflow as tf
 from absl import flags
 
 import tokenlearner_keras as tk
-from tests.trainers.small_runs import Trainer
-from tests.trainers.small_runs import rows
-from tests.trainers.video_runs import TRANSFORMER
-from tests.trainers.video_runs import video_config
+from tests.helpers.small_runs import Trainer
+from tests.helpers.small_runs import rows
+from tests.helpers.video_runs import TRANSFORMER
+from tests.helpers.video_runs import video_config
 from trainers import predict
 from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.preprocessing.normalization import normalize
@@ -27,7 +27,7 @@ from trainers.utils.errors import DataError
 
 pytest.importorskip("av")
 
-from tests.trainers.data.tiny_videos import write_video  # noqa: E402
+from tests.helpers.tiny_videos import write_video  # noqa: E402
 
 Predict = Callable[..., str]
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 import tokenlearner_keras as tk
-from tests.tokenlearner_keras.goldens import CHECKPOINT
-from tests.trainers.small_runs import Trainer
-from tests.trainers.small_runs import rows
+from tests.helpers.goldens import CHECKPOINT
+from tests.helpers.small_runs import Trainer
+from tests.helpers.small_runs import rows
 from tokenlearner_keras.models.graph import without_weights
 from trainers.configuration.checks import check_training
 from trainers.configuration.configuration import complete_config
@@ -155,7 +155,7 @@ def data_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     pytest.importorskip("tensorflow_datasets")
     if request.param == "array_record":
         pytest.importorskip("array_record")
-    from tests.trainers.tfds_sets import write_sets
+    from tests.helpers.tfds_sets import write_sets
 
     folder = tmp_path_factory.mktemp(request.param)
     write_sets(folder, request.param)

@@ -13,13 +13,13 @@ import pytest
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from tests.trainers.data.video_record_sets import describe
-from tests.trainers.data.video_record_sets import small_videos
-from tests.trainers.data.video_record_sets import write_split
-from tests.trainers.small_runs import config_file
-from tests.trainers.small_runs import parse
-from tests.trainers.video_runs import TRANSFORMER
-from tests.trainers.video_runs import video_config
+from tests.helpers.small_runs import config_file
+from tests.helpers.small_runs import parse
+from tests.helpers.video_record_sets import describe
+from tests.helpers.video_record_sets import small_videos
+from tests.helpers.video_record_sets import write_split
+from tests.helpers.video_runs import TRANSFORMER
+from tests.helpers.video_runs import video_config
 from trainers import tpu_check
 from trainers.aot import compiler as tpu_compiler
 from trainers.aot import tensorflow_steps

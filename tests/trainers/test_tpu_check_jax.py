@@ -10,8 +10,8 @@ from pathlib import Path
 import keras
 import pytest
 
-from tests.trainers.small_runs import config_file
-from tests.trainers.small_runs import parse
+from tests.helpers.small_runs import config_file
+from tests.helpers.small_runs import parse
 from trainers.aot.steps import make_lowering
 from trainers.utils.errors import ConfigurationError
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.trainers.small_runs import Trainer
-from tests.trainers.small_runs import assert_same_arrays
-from tests.trainers.small_runs import checkpoint_arrays
-from tests.trainers.small_runs import rows
+from tests.helpers.small_runs import Trainer
+from tests.helpers.small_runs import assert_same_arrays
+from tests.helpers.small_runs import checkpoint_arrays
+from tests.helpers.small_runs import rows
 from trainers.checkpointing.store import CheckpointStore
 from trainers.evaluation.evaluator import Evaluator
 from trainers.utils.errors import ConfigurationError

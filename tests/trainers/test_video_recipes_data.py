@@ -10,14 +10,14 @@ import pytest
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from tests.trainers.backends import only_on_tensorflow
-from tests.trainers.data.video_record_sets import SmallVideo
-from tests.trainers.data.video_record_sets import describe
-from tests.trainers.data.video_record_sets import frame_of
-from tests.trainers.data.video_record_sets import number_of
-from tests.trainers.data.video_record_sets import small_videos
-from tests.trainers.data.video_record_sets import write_split
-from tests.trainers.small_runs import engine_of
+from tests.helpers.backends import only_on_tensorflow
+from tests.helpers.small_runs import engine_of
+from tests.helpers.video_record_sets import SmallVideo
+from tests.helpers.video_record_sets import describe
+from tests.helpers.video_record_sets import frame_of
+from tests.helpers.video_record_sets import number_of
+from tests.helpers.video_record_sets import small_videos
+from tests.helpers.video_record_sets import write_split
 from trainers.configuration.configuration import complete_config
 from trainers.configuration.configuration import load_config_file
 from trainers.data.bad_examples import BadExamples

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.trainers.small_runs import Trainer
-from tests.trainers.small_runs import rows
+from tests.helpers.small_runs import Trainer
+from tests.helpers.small_runs import rows
 
 # By make test TEST_FLAGS="-m extra", in an hour.
 pytestmark = pytest.mark.extra

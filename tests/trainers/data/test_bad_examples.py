@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.trainers.data.video_record_sets import SmallVideo
-from tests.trainers.data.video_record_sets import describe
-from tests.trainers.data.video_record_sets import number_of
-from tests.trainers.data.video_record_sets import write_split
+from tests.helpers.video_record_sets import SmallVideo
+from tests.helpers.video_record_sets import describe
+from tests.helpers.video_record_sets import number_of
+from tests.helpers.video_record_sets import write_split
 from trainers.data.bad_examples import BadExamples
 from trainers.data.bad_examples import BadExamplesFile
 from trainers.data.datasets.video_records import VideoRecordsSource

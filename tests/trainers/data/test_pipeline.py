@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.trainers.data.fake_source import ArraySource
-from tests.trainers.data.fake_source import spelled_indices
+from tests.helpers.fake_source import ArraySource
+from tests.helpers.fake_source import spelled_indices
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.data.pipeline import evaluation_dataset
 from trainers.data.pipeline import examples_at_step

@@ -20,10 +20,10 @@ from trainers.utils.errors import DataError
 
 av = pytest.importorskip("av")
 
-from tests.trainers.data.tiny_videos import frame_numbers  # noqa: E402
-from tests.trainers.data.tiny_videos import striped_number  # noqa: E402
-from tests.trainers.data.tiny_videos import write_striped_video  # noqa: E402
-from tests.trainers.data.tiny_videos import write_video  # noqa: E402
+from tests.helpers.tiny_videos import frame_numbers  # noqa: E402
+from tests.helpers.tiny_videos import striped_number  # noqa: E402
+from tests.helpers.tiny_videos import write_striped_video  # noqa: E402
+from tests.helpers.tiny_videos import write_video  # noqa: E402
 
 # By container, a codec that is usual in it.
 CODECS = {
