@@ -57,6 +57,7 @@ backends: $(INSTALLED)
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(VENV)/bin/lint-imports
 	$(RUN) -m mypy tokenlearner_keras trainers benchmarks noxfile.py
 
 $(INSTALLED): pyproject.toml setup.py

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import keras
 
+from tokenlearner_keras.graph import functional_graph
+from tokenlearner_keras.graph import graph_calls
 from tokenlearner_keras.layers.encoder_block import EncoderBlock
 from tokenlearner_keras.layers.encoder_block import StochasticDepth
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
@@ -21,8 +23,6 @@ from tokenlearner_keras.layers.token_learner_mha import TokenLearnerMHA
 from tokenlearner_keras.layers.token_learner_v11 import TokenLearnerV11
 from tokenlearner_keras.layers.video_attention import GridAttention
 from tokenlearner_keras.layers.video_attention import VectorTransformer
-from tokenlearner_keras.models.graph import graph_calls
-from tokenlearner_keras.models.graph import nested_graph
 
 # Operations an element in XLA's count of the unoptimised graph, by hand.
 LAYER_NORM_OPERATIONS = 8
@@ -83,22 +83,6 @@ def model_cost(model: keras.Model, input_shape: tuple[int, ...] | None = None) -
     for layer, shapes, output in _calls(model):
         total += _layer_cost(layer, shapes, output)
     return total
-
-
-def functional_graph(model: Any, purpose: str) -> keras.Model:
-    """Returns the functional model behind a functional or Sequential model.
-
-    Raises:
-        ValueError: If there is none: a subclassed model, a Sequential without input.
-    """
-    graph = nested_graph(model)
-    if graph is None:
-        raise ValueError(
-            f"{purpose} reads the graph of a functional or Sequential model whose input is "
-            f"known. Received: {model!r}. Begin a Sequential model with keras.Input; of a "
-            "subclassed model pass the functional models inside. Graphs of Keras 2 are not read."
-        )
-    return graph
 
 
 def _with_input_shape(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:

@@ -7,13 +7,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from tokenlearner_keras.cost import functional_graph
+from tokenlearner_keras.graph import Node
+from tokenlearner_keras.graph import filled
+from tokenlearner_keras.graph import functional_graph
+from tokenlearner_keras.graph import graph_calls
+from tokenlearner_keras.graph import nested_graph
 from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
 from tokenlearner_keras.layers.common import check_positive_integer
-from tokenlearner_keras.models.graph import Node
-from tokenlearner_keras.models.graph import filled
-from tokenlearner_keras.models.graph import graph_calls
-from tokenlearner_keras.models.graph import nested_graph
 from tokenlearner_keras.models.model import VisionTransformer
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import tokenlearner_keras as tk
+from tokenlearner_keras.graph import without_weights
 from tokenlearner_keras.layers.encoder_block import EncoderBlock
 from tokenlearner_keras.layers.token_fuser import TokenFuser
-from tokenlearner_keras.models.graph import without_weights
 
 PAPER_ROWS = Path(__file__).parent / "paper_rows.csv"
 HEADER = (

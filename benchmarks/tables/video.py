@@ -8,8 +8,8 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import tokenlearner_keras as tk
+from tokenlearner_keras.graph import without_weights
 from tokenlearner_keras.layers.batch_normalization import BatchNormalization
-from tokenlearner_keras.models.graph import without_weights
 from tokenlearner_keras.models.x2plus1d import build_module
 
 FOLDER = Path(__file__).parent

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from tokenlearner_keras.models.graph import graph_calls
+from tokenlearner_keras.graph import graph_calls
 
 
 def encoder(positions: int | None = 12, pool: bool = True) -> keras.Model:

@@ -7,7 +7,7 @@ import keras
 import pytest
 
 import tokenlearner_keras as tk
-from tokenlearner_keras.models.graph import without_weights
+from tokenlearner_keras.graph import without_weights
 
 
 def _module_macs(layer: keras.layers.Layer, side: int, width: int) -> int:

@@ -11,8 +11,8 @@ import tokenlearner_keras as tk
 from tests.helpers.arrays import random_inputs
 from tests.helpers.arrays import to_numpy
 from tests.helpers.encoders import encoder
+from tokenlearner_keras.graph import without_weights
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
-from tokenlearner_keras.models.graph import without_weights
 from tokenlearner_keras.models.insert import insert_token_learner
 
 

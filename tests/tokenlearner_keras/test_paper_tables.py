@@ -12,8 +12,8 @@ import keras
 import pytest
 
 import tokenlearner_keras as tk
+from tokenlearner_keras.graph import without_weights
 from tokenlearner_keras.models.config import VisionTransformerConfig
-from tokenlearner_keras.models.graph import without_weights
 from tokenlearner_keras.models.names import model_config
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ from benchmarks.tables.video import model_cost
 from benchmarks.tables.video import model_rows
 from benchmarks.tables.video import module_cost
 from benchmarks.tables.video import module_rows
-from tokenlearner_keras.models.graph import without_weights
+from tokenlearner_keras.graph import without_weights
 from tokenlearner_keras.models.x2plus1d import build_module
 from tokenlearner_keras.models.x2plus1d_config import MODULES
 

@@ -14,7 +14,7 @@ import tokenlearner_keras as tk
 from tests.helpers.goldens import CHECKPOINT
 from tests.helpers.small_runs import Trainer
 from tests.helpers.small_runs import rows
-from tokenlearner_keras.models.graph import without_weights
+from tokenlearner_keras.graph import without_weights
 from trainers.configuration.checks import check_training
 from trainers.configuration.configuration import complete_config
 from trainers.configuration.configuration import load_config_file

@@ -5,15 +5,15 @@ from typing import NamedTuple
 
 import keras
 
-from tokenlearner_keras.cost import functional_graph
+from tokenlearner_keras.graph import calls_undone_on_error
+from tokenlearner_keras.graph import checked_call
+from tokenlearner_keras.graph import functional_graph
+from tokenlearner_keras.graph import reason_of
+from tokenlearner_keras.graph import rewired_outputs
 from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
 from tokenlearner_keras.layers.reshaping import FoldGrid
 from tokenlearner_keras.layers.reshaping import SequencePart
 from tokenlearner_keras.layers.token_learner_v11 import TokenLearnerV11
-from tokenlearner_keras.models.graph import calls_undone_on_error
-from tokenlearner_keras.models.graph import checked_call
-from tokenlearner_keras.models.graph import reason_of
-from tokenlearner_keras.models.graph import rewired_outputs
 from tokenlearner_keras.models.layer_lookup import Path
 from tokenlearner_keras.models.layer_lookup import TokenLayout
 from tokenlearner_keras.models.layer_lookup import find_layer

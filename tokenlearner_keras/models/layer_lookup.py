@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import keras
 
+from tokenlearner_keras.graph import Node
+from tokenlearner_keras.graph import call_arguments
+from tokenlearner_keras.graph import graph_calls
+from tokenlearner_keras.graph import nested_graph
+from tokenlearner_keras.graph import symbolic_tensors
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
-from tokenlearner_keras.models.graph import Node
-from tokenlearner_keras.models.graph import call_arguments
-from tokenlearner_keras.models.graph import graph_calls
-from tokenlearner_keras.models.graph import nested_graph
-from tokenlearner_keras.models.graph import symbolic_tensors
 
 Path = tuple[str, ...]
 

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tokenlearner_keras.cost import functional_graph
+from tokenlearner_keras.graph import functional_graph
 from tokenlearner_keras.layers.common import check_grid
 from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding

@@ -8,6 +8,10 @@ from typing import Any
 
 import keras
 
+from tokenlearner_keras.graph import Node
+from tokenlearner_keras.graph import call_arguments
+from tokenlearner_keras.graph import filled
+from tokenlearner_keras.graph import graph_calls
 from tokenlearner_keras.layers.batch_normalization import BatchNormalization
 from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
 from tokenlearner_keras.layers.common import accumulation_dtype
@@ -17,10 +21,6 @@ from tokenlearner_keras.layers.token_fuser import TokenFuser
 from tokenlearner_keras.layers.token_learner import TokenLearner
 from tokenlearner_keras.layers.video_attention import GridAttention
 from tokenlearner_keras.layers.video_attention import VectorTransformer
-from tokenlearner_keras.models.graph import Node
-from tokenlearner_keras.models.graph import call_arguments
-from tokenlearner_keras.models.graph import filled
-from tokenlearner_keras.models.graph import graph_calls
 from tokenlearner_keras.models.model import VisionTransformer
 from tokenlearner_keras.models.x2plus1d_config import MODULES
 from tokenlearner_keras.models.x2plus1d_config import X2Plus1DConfig

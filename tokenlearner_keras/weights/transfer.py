@@ -5,14 +5,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from tokenlearner_keras.cost import functional_graph
+from tokenlearner_keras.graph import functional_graph
 from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
 from tokenlearner_keras.layers.encoder_block import EncoderBlock
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
 from tokenlearner_keras.layers.patch_embedding import inflate_kernel
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
 from tokenlearner_keras.layers.token_fuser import TokenFuser
-from tokenlearner_keras.models.x2plus1d import X2Plus1D
 from tokenlearner_keras.weights.report import LoadReport
 from tokenlearner_keras.weights.resize import fit_table
 
@@ -105,7 +104,7 @@ def _pairs(model: keras.Model, source: keras.Model) -> Pairs:
 
 def _check_kinds(model: keras.Model, source: keras.Model) -> None:
     """Raises ValueError if the models are of different kinds, whatever their sizes."""
-    if isinstance(model, X2Plus1D) != isinstance(source, X2Plus1D):
+    if _is_convolutional(model) != _is_convolutional(source):
         raise ValueError(
             f"the source, {source.name!r}, is {_kind(source)}: expected {_kind(model)} like "
             f"{model.name!r}, as the two have no layers in common. Begin with fresh weights, as "
@@ -120,9 +119,12 @@ def _check_kinds(model: keras.Model, source: keras.Model) -> None:
         )
 
 
+def _is_convolutional(model: keras.Model) -> bool:
+    return not any(isinstance(layer, PatchEmbedding) for layer in model.layers)
+
+
 def _kind(model: keras.Model) -> str:
-    is_convolutional = isinstance(model, X2Plus1D)
-    return "a convolutional X(2+1)D model" if is_convolutional else "a Vision Transformer"
+    return "a convolutional X(2+1)D model" if _is_convolutional(model) else "a Vision Transformer"
 
 
 def _adapted(pairs: Pairs) -> dict[str, np.ndarray]:

@@ -257,3 +257,19 @@ def without_weights() -> Iterator[None]:
     finally:
         keras.utils.clear_session(free_memory=True)
         keras.config.set_dtype_policy(policy)
+
+
+def functional_graph(model: Any, purpose: str) -> keras.Model:
+    """Returns the functional model behind a functional or Sequential model.
+
+    Raises:
+        ValueError: If there is none: a subclassed model, a Sequential without input.
+    """
+    graph = nested_graph(model)
+    if graph is None:
+        raise ValueError(
+            f"{purpose} reads the graph of a functional or Sequential model whose input is "
+            f"known. Received: {model!r}. Begin a Sequential model with keras.Input; of a "
+            "subclassed model pass the functional models inside. Graphs of Keras 2 are not read."
+        )
+    return graph
