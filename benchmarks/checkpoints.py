@@ -35,7 +35,7 @@ from trainers.checkpointing.checkpoint_file import read_checkpoint
 from trainers.checkpointing.state import state_arrays
 from trainers.checkpointing.store import CheckpointStore
 from trainers.configuration.configuration import complete_config
-from trainers.configuration.schedule import Schedule
+from trainers.configuration.schedule import TrainingSchedule
 from trainers.engines.flags import make_local_engine
 from trainers.experiment import make_model
 from trainers.experiment import make_model_config
@@ -90,7 +90,7 @@ class _Training:
     def __init__(self) -> None:
         config = complete_config(ConfigDict({"model": _model_section()}))
         model_config = make_model_config(config, NUM_CLASSES)
-        schedule = Schedule(total=10**6, warmup=0, log=1, evaluate=0, checkpoint=0)
+        schedule = TrainingSchedule(total=10**6, warmup=0, log=1, evaluate=0, checkpoint=0)
         self.model, self.optimizer = make_model(config, model_config, schedule)
         self.step = 0
         self.train_step = TrainStep(

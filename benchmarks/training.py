@@ -35,7 +35,7 @@ from benchmarks.timing import summary
 from benchmarks.timing import write_csv
 from trainers.configuration.configuration import complete_config
 from trainers.configuration.configuration import load_config_file
-from trainers.configuration.schedule import make_durations
+from trainers.configuration.schedule import make_training_schedule
 from trainers.data.pipeline import training_dataset
 from trainers.data.preprocessing.normalization import normalize
 from trainers.data.sources import make_source
@@ -96,7 +96,7 @@ class _Arm(ABC):
     def __init__(self, config: ConfigDict) -> None:
         self.config = config
         self.source = make_source(config.data.source, config.data.train_split, config.data.data_dir)
-        self.schedule = make_durations(config, self.source.num_examples)
+        self.schedule = make_training_schedule(config, self.source.num_examples)
         model_config = make_model_config(config, self.source.num_classes)
         self.preprocessing = make_preprocessing(config, model_config)
         self.model, self.optimizer = make_model(config, model_config, self.schedule)

@@ -28,13 +28,13 @@ from trainers.configuration.checks import check_limit
 from trainers.configuration.schedule import NO_TRAINING
 from trainers.data.preprocessing.examples import check_kind
 from trainers.data.sources import Source
-from trainers.data.sources import has_several_labels
+from trainers.data.sources import is_multi_label
 from trainers.engines.flags import check_backend
 from trainers.engines.flags import define_flags as define_engine_flags
 from trainers.engines.flags import make_engine
 from trainers.evaluation.class_report import check_report
 from trainers.evaluation.class_report import class_report
-from trainers.evaluation.class_report import ranking_report
+from trainers.evaluation.class_report import multi_label_report
 from trainers.evaluation.class_report import write_report
 from trainers.evaluation.evaluator import Evaluator
 from trainers.evaluation.sets import EvaluationSet
@@ -47,7 +47,7 @@ from trainers.experiment import make_records
 from trainers.inference.trained_model import load_checkpoint
 from trainers.preflight import check_labels
 from trainers.preflight import describe_model
-from trainers.preflight import say_notes
+from trainers.preflight import log_notes
 from trainers.steps.ema import averaged_weights
 from trainers.utils import cli
 from trainers.utils.errors import ConfigurationError
@@ -101,13 +101,13 @@ def main() -> None:
     # ----------------------------------------------------- checkpoint and devices
     engine = make_engine(FLAGS)
     hosts = engine.hosts
-    with hosts.agreement():
+    with hosts.all_succeed():
         step, arrays = load_checkpoint(FLAGS.workdir, FLAGS.checkpoint)
     print(engine.describe(), flush=True)
     hosts.check_same("the checkpoint to evaluate", step)
 
     # ------------------------------------------------------------ data and model
-    with hosts.agreement():
+    with hosts.all_succeed():
         class_names = read_class_names(FLAGS.workdir)
         records = make_records(config)
         file_splits = read_file_splits(FLAGS.workdir)
@@ -115,7 +115,7 @@ def main() -> None:
             each.name: each.open(model_config.num_classes, class_names, records, file_splits)
             for each in sets
         }
-    say_notes(*sources.values())
+    log_notes(*sources.values())
     with engine.scope():
         model, optimizer = make_model(config, model_config, NO_TRAINING)
     load_state(arrays, model, optimizer)
@@ -130,7 +130,7 @@ def main() -> None:
 
     # ---------------------------------------------------------------- evaluation
     results = {}
-    with hosts.explain_losses():
+    with hosts.explain_lost_hosts():
         for name, source in sources.items():
             results[name] = _evaluate(evaluator, source)
             print(f"{name}: {format_metrics(results[name]['metrics'])}", flush=True)
@@ -138,7 +138,7 @@ def main() -> None:
             weights = "ema" if averages else "raw"
             write_report(FLAGS.report, {"step": step, "weights": weights, "sets": results})
             print(f"report: {FLAGS.report}", flush=True)
-        hosts.wait()
+        hosts.barrier()
 
 
 def _chosen_sets(config: ConfigDict) -> list[EvaluationSet]:
@@ -155,8 +155,8 @@ def _evaluate(evaluator: Evaluator, source: Source) -> dict[str, Any]:
     """Returns the metrics of a set; for a report also what belongs to its classes."""
     if evaluator.multi_label:
         metrics, precisions = evaluator.evaluate_ranking(source, views=FLAGS.views)
-        return {"metrics": metrics, **ranking_report(precisions, source.class_names)}
-    if FLAGS.report and not has_several_labels(source):
+        return {"metrics": metrics, **multi_label_report(precisions, source.class_names)}
+    if FLAGS.report and not is_multi_label(source):
         metrics, confusion = evaluator.evaluate_by_class(source, FLAGS.views)
         return {"metrics": metrics, **class_report(confusion, source.class_names)}
     return {"metrics": evaluator.evaluate(source, views=FLAGS.views)}

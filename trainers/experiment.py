@@ -12,17 +12,16 @@ from trainers.configuration.configuration import model_fields
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.configuration.data_options import RecordsConfig
 from trainers.configuration.data_options import VideoPreprocessingConfig
-from trainers.configuration.schedule import Schedule
+from trainers.configuration.schedule import TrainingSchedule
 from trainers.data.preprocessing.examples import Preprocessing
 from trainers.engines.engine import Engine
 from trainers.evaluation.evaluator import Evaluator
 from trainers.steps.logits import ViewReduction
 from trainers.steps.logits import make_view_reduction
 from trainers.steps.losses import make_loss
-from trainers.steps.optimizer import WarmupSchedule
 from trainers.steps.optimizer import exclude_from_decay
+from trainers.steps.optimizer import make_learning_rate
 from trainers.steps.optimizer import make_optimizer
-from trainers.steps.optimizer import make_schedule
 from trainers.steps.train_step import TrainStep
 from trainers.utils.errors import ConfigurationError
 
@@ -50,24 +49,20 @@ def make_model_config(config: ConfigDict, num_classes: int) -> ModelConfig:
     return model
 
 
-def make_learning_rate(config: ConfigDict, schedule: Schedule) -> WarmupSchedule:
-    """Returns the learning rate as a function of the step, counted from 0.
-
-    Raises:
-        ConfigurationError: If a value is out of range.
-    """
-    return make_schedule(config.optimizer, warmup_steps=schedule.warmup, total_steps=schedule.total)
-
-
 def make_model(
-    config: ConfigDict, model: ModelConfig, schedule: Schedule
+    config: ConfigDict, model: ModelConfig, schedule: TrainingSchedule
 ) -> tuple[keras.Model, keras.optimizers.Optimizer]:
     """Builds model and optimizer; call it in the scope of the engine.
 
     Raises:
         ConfigurationError: If a value is out of range.
     """
-    optimizer = make_optimizer(config.optimizer, make_learning_rate(config, schedule))
+    optimizer = make_optimizer(
+        config.optimizer,
+        make_learning_rate(
+            config.optimizer, warmup_steps=schedule.warmup, total_steps=schedule.total
+        ),
+    )
     if config.ema_decay is not None:
         optimizer.use_ema = True
         optimizer.ema_momentum = config.ema_decay

@@ -220,7 +220,7 @@ def _description(
         several = any(len(row.labels) > 1 for row in rows)
         multi_label = several if FLAGS.multi_label is None else FLAGS.multi_label
         return Description(len(labels), multi_label, options.frames_per_second, options.min_side)
-    for name, value, cure in (
+    for name, value, hint in (
         ("multi_label", FLAGS.multi_label, "Leave it out"),
         ("frames_per_second", options.frames_per_second, "Set --{}={}"),
         ("min_side", options.min_side, "Set --{}={}"),
@@ -229,7 +229,7 @@ def _description(
         if None not in (value, expected) and value != expected:
             raise ConfigurationError(
                 f"--{name}={value} differs from {files.join(FLAGS.output, DESCRIPTION)}, which "
-                f"an earlier split was made with. {cure.format(name, expected)}, {_ANEW}."
+                f"an earlier split was made with. {hint.format(name, expected)}, {_ANEW}."
             )
     return dataclasses.replace(written, num_classes=len(labels))
 
@@ -240,7 +240,7 @@ def _check_labels(
     """Checks what --skip_bad does not pass over: it would be a mistake in the whole list."""
     known = set(labels)
     place = "of the label map" if begun else f"of --labels={FLAGS.labels}"
-    cure = (
+    hint = (
         f"{_ANEW}, and name the classes of all splits in --labels=FILE"
         if begun
         else "or add the label to that file"
@@ -250,7 +250,7 @@ def _check_labels(
             if label not in known:
                 raise DataError(
                     f"{FLAGS.csv}, row {row.number}: the label {label!r} is not among the "
-                    f"{len(labels)} {place}.{did_you_mean(label, labels)} Correct the row, {cure}."
+                    f"{len(labels)} {place}.{did_you_mean(label, labels)} Correct the row, {hint}."
                 )
         if len(row.labels) > 1 and not multi_label:
             raise DataError(

@@ -50,8 +50,8 @@ from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import DataError
 from trainers.utils.files import check_writable
 from trainers.utils.files import folder_of
+from trainers.utils.reporting import log_to_stderr
 from trainers.utils.reporting import progress_bar
-from trainers.utils.reporting import say_to_stderr
 from trainers.utils.reporting import show_warnings_plainly
 
 FLAGS = flags.FLAGS
@@ -120,7 +120,7 @@ def main() -> None:
         check_writable(folder_of(FLAGS.output), f"--output={FLAGS.output}")
     predictor = Predictor(trained)
     overlays = AttentionOverlays(FLAGS.overlay_dir, predictor) if FLAGS.overlay_dir else None
-    say_to_stderr(f"{trained.model.name} of {trained.description}; inputs: {len(paths)}")
+    log_to_stderr(f"{trained.model.name} of {trained.description}; inputs: {len(paths)}")
 
     # ------------------------------------------------------------------- prediction
     predictions = _predict(predictor, paths, overlays)
@@ -129,7 +129,7 @@ def main() -> None:
         raise DataError(f"No input can be read, of {len(paths)}; nothing is written.")
     write_text(to_text(predictions, FLAGS.format), FLAGS.output)
     if FLAGS.output:
-        say_to_stderr(f"predictions: {len(predictions)}, in {FLAGS.output}")
+        log_to_stderr(f"predictions: {len(predictions)}, in {FLAGS.output}")
     if num_bad:
         raise DataError(f"{num_bad} of {len(paths)} inputs cannot be read and are left out.")
 
@@ -169,7 +169,7 @@ def _predict(
     with progress_bar("predicting", len(paths)) as advance:
 
         def leave_out(error: DataError) -> None:
-            say_to_stderr(f"left out: {error}")
+            log_to_stderr(f"left out: {error}")
             advance()
 
         for batch in reader.batches(paths, min(batch_size, len(paths)), leave_out):

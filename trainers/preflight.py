@@ -24,8 +24,8 @@ from trainers.data.preprocessing.examples import Preprocessing
 from trainers.data.preprocessing.examples import check_kind
 from trainers.data.sources import Source
 from trainers.data.sources import check_source
-from trainers.data.sources import has_several_labels
-from trainers.data.sources import several_labels
+from trainers.data.sources import is_multi_label
+from trainers.data.sources import name_is_multi_label
 from trainers.engines.flags import check_backend
 from trainers.evaluation.evaluator import Evaluator
 from trainers.evaluation.sets import configured_sets
@@ -35,15 +35,15 @@ from trainers.steps.losses import make_loss
 from trainers.steps.metrics import TOP_K
 from trainers.steps.metrics import check_average_precision
 from trainers.steps.optimizer import exclude_from_decay
+from trainers.steps.optimizer import make_learning_rate
 from trainers.steps.optimizer import make_optimizer
-from trainers.steps.optimizer import make_schedule
 from trainers.steps.train_step import TrainStep
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import DataError
 from trainers.utils.errors import TrainingError
 from trainers.utils.reporting import format_metrics
-from trainers.utils.reporting import say_to_stderr
+from trainers.utils.reporting import log_to_stderr
 
 
 def check_configuration(config: ConfigDict, workdir: str | None) -> None:
@@ -65,7 +65,9 @@ def check_configuration(config: ConfigDict, workdir: str | None) -> None:
         if config.data[split]:
             check_source(config.data.source, config.data[split], f"data.{split}")
     # What the name tells is known before the data are rendered or read.
-    _check_labels(config.data.source, several_labels(config.data.source), config.data.multi_label)
+    _check_labels(
+        config.data.source, name_is_multi_label(config.data.source), config.data.multi_label
+    )
     configured_sets(config.data)
     check_workdir(workdir, config, model_config)
 
@@ -120,14 +122,14 @@ def check_sources(
             f"{train.num_classes} in {train.name}. Choose accuracy, or loss."
         )
     if train.num_examples < config.batch_size:
-        say_to_stderr(
+        log_to_stderr(
             f"warning: a batch of {config.batch_size} is more than the {train.num_examples} "
             "examples to train on, so that every step sees some twice; for more steps an epoch "
             "set a smaller --config.batch_size"
         )
     _warn_of_mirrored_classes(train, preprocessing)
     name, first = next(iter(evaluation.items()))
-    if config.keep_best_metric == "mean_class_accuracy" and has_several_labels(first):
+    if config.keep_best_metric == "mean_class_accuracy" and is_multi_label(first):
         raise ConfigurationError(
             "keep_best_metric='mean_class_accuracy' needs one label an example, and those of "
             f"{name!r} have any number. Choose accuracy, or loss."
@@ -141,7 +143,7 @@ def _warn_of_mirrored_classes(train: Source, preprocessing: Preprocessing) -> No
     if named:
         section = "video" if isinstance(preprocessing, VideoPreprocessingConfig) else "augmentation"
         shown = ", ".join([*named[:3], *(["…"] if len(named) > 3 else [])])
-        say_to_stderr(
+        log_to_stderr(
             "warning: half of the training examples are mirrored and keep their labels, and "
             f"{len(named)} of {train.num_classes} classes name a side ({shown}); to mirror none, "
             f"set --config.{section}.flip=False"
@@ -172,27 +174,27 @@ def check_labels(source: Source, multi_label: bool, is_trained_on: bool = False)
         ConfigurationError: If they are not.
     """
     if multi_label or is_trained_on:
-        _check_labels(source.name, has_several_labels(source), multi_label)
+        _check_labels(source.name, is_multi_label(source), multi_label)
 
 
 def _check_labels(name: str, several: bool | None, multi_label: bool) -> None:
     if several is not None and several != multi_label:
         received = "any number of labels" if several else "one label"
-        cure = " and loss='sigmoid'" if several else ""
+        hint = " and loss='sigmoid'" if several else ""
         raise ConfigurationError(
             f"data.multi_label is {multi_label}, and each example of {name} has {received}. Set "
-            f"data.multi_label={several}{cure}, or choose another data.source."
+            f"data.multi_label={several}{hint}, or choose another data.source."
         )
 
 
-def say_notes(*sources: Source | None) -> None:
+def log_notes(*sources: Source | None) -> None:
     """Says on stderr what class folders leave out, each line once.
 
     Args:
         sources: What is trained and evaluated on; None is passed over.
     """
     for note in dict.fromkeys(each for source in sources for each in getattr(source, "notes", ())):
-        say_to_stderr(note)
+        log_to_stderr(note)
 
 
 def describe_data(train: Source, evaluation: dict[str, Source], total_steps: int) -> str:
@@ -272,5 +274,5 @@ def check_optimizer(config: ConfigDict) -> None:
     Raises:
         ConfigurationError: If a value is out of range.
     """
-    optimizer = make_optimizer(config, make_schedule(config, warmup_steps=0, total_steps=1))
+    optimizer = make_optimizer(config, make_learning_rate(config, warmup_steps=0, total_steps=1))
     exclude_from_decay(optimizer, [], config.weight_decay_mask)

@@ -49,7 +49,7 @@ from trainers.preflight import check_steps
 from trainers.utils import cli
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import TrainingError
-from trainers.utils.reporting import say_to_stderr
+from trainers.utils.reporting import log_to_stderr
 from trainers.utils.reporting import show_warnings_plainly
 
 FLAGS = flags.FLAGS
@@ -149,7 +149,7 @@ def _compile(
     Returns:
         The bytes that it needs on a chip.
     """
-    say_to_stderr(f"compiling the {name} step; a large model takes many minutes")
+    log_to_stderr(f"compiling the {name} step; a large model takes many minutes")
     start = time.monotonic()
     program = lower()
     lowered = time.monotonic()

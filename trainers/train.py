@@ -34,8 +34,8 @@ from trainers.checkpointing.workdir import prepare_workdir
 from trainers.checkpointing.workdir import read_file_splits
 from trainers.checkpointing.workdir import save_model
 from trainers.configuration.configuration import parse_config_flag
-from trainers.configuration.schedule import Schedule
-from trainers.configuration.schedule import make_durations
+from trainers.configuration.schedule import TrainingSchedule
+from trainers.configuration.schedule import make_training_schedule
 from trainers.data.bad_examples import BadExamples
 from trainers.data.bad_examples import BadExamplesFile
 from trainers.data.decode_errors import explain_data_failures
@@ -48,7 +48,6 @@ from trainers.engines.flags import define_flags as define_engine_flags
 from trainers.engines.flags import make_engine
 from trainers.evaluation.sets import configured_sets
 from trainers.experiment import make_evaluator
-from trainers.experiment import make_learning_rate
 from trainers.experiment import make_model
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
@@ -60,9 +59,10 @@ from trainers.preflight import check_sources
 from trainers.preflight import describe_data
 from trainers.preflight import describe_model
 from trainers.preflight import failures_are_findings
+from trainers.preflight import log_notes
 from trainers.preflight import run_one_step_each
-from trainers.preflight import say_notes
 from trainers.steps.ema import averaged_weights
+from trainers.steps.optimizer import make_learning_rate
 from trainers.training.log import TrainingLog
 from trainers.training.non_finite import Replay
 from trainers.training.non_finite import check_finite
@@ -77,8 +77,8 @@ from trainers.utils.lock import WorkdirLock
 from trainers.utils.reporting import MetricsWriter
 from trainers.utils.reporting import ProgressLine
 from trainers.utils.reporting import format_metrics
+from trainers.utils.reporting import log_to_stderr
 from trainers.utils.reporting import read_metrics
-from trainers.utils.reporting import say_to_stderr
 from trainers.utils.reporting import show_warnings_plainly
 from trainers.utils.signals import StopRequest
 
@@ -112,7 +112,7 @@ def train(lock: WorkdirLock) -> None:
 
     # --------------------------------------------------------------------- data
     final_split = config.data.final_split
-    with hosts.agreement():
+    with hosts.all_succeed():
         records = make_records(config)
         listed = read_file_splits(FLAGS.workdir)
         train_source = _source(config, config.data.train_split, None, listed)
@@ -128,9 +128,9 @@ def train(lock: WorkdirLock) -> None:
         check_same_data(FLAGS.workdir, train_source)
     checksum = zlib.crc32(repr(sorted(file_splits.items())).encode())
     hosts.check_same("how the files are split (checksums)", checksum)
-    say_notes(train_source, *eval_sources.values(), final_source)
+    log_notes(train_source, *eval_sources.values(), final_source)
     main_set = next(iter(eval_sources))  # the best checkpoint is best by this one
-    schedule = make_durations(config, train_source.num_examples)
+    schedule = make_training_schedule(config, train_source.num_examples)
     print(describe_data(train_source, eval_sources, schedule.total), flush=True)
 
     # -------------------------------------------------------- model and optimizer
@@ -146,17 +146,17 @@ def train(lock: WorkdirLock) -> None:
     store = CheckpointStore(
         files.join(workdir, "checkpoints"),
         config.keep_checkpoints,
-        say_to_stderr,
+        log_to_stderr,
         config.keep_best_metric,
     )
-    with hosts.agreement():
+    with hosts.all_succeed():
         step, saved = resume(store, model, optimizer, schedule.total)
     hosts.check_same("the step to go on from", step)
     if not saved and config.init_from:
         print(f"{config.init_from}: {initialize(model, config.init_from)}", flush=True)
 
     # ----------------------------------------------------------------- training
-    bad_examples = BadExamples(train_source, config.data.max_bad_examples, say_to_stderr)
+    bad_examples = BadExamples(train_source, config.data.max_bad_examples, log_to_stderr)
     batches_after = partial(
         training_batches,
         train_source,
@@ -176,15 +176,15 @@ def train(lock: WorkdirLock) -> None:
         sources = {**eval_sources, **({final_split: final_source} if final_source else {})}
         examples = partial(_examples, config, train_source, step, 1)
         explained = explain_data_failures(train_source, examples)
-        with hosts.explain_losses(), explained, bad_examples.explain():
+        with hosts.explain_lost_hosts(), explained, bad_examples.explain():
             run_one_step_each(train_step, evaluator, batches, step, sources, final_split)
         main_source = eval_sources[main_set]
         print_memory(config, model_config, preprocessing, engine, train_source, main_source)
-        hosts.wait()
+        hosts.barrier()
         print("dry run: everything fits together; nothing was written", flush=True)
         return
     # Everything has been checked: from here on the directory belongs to this run.
-    with hosts.agreement():
+    with hosts.all_succeed():
         make_workdir(output)
         lock.acquire(output)
         prepare_workdir(output, config, model_config, train_source)
@@ -201,8 +201,10 @@ def train(lock: WorkdirLock) -> None:
     writer = MetricsWriter(output, step)
     unit = "images" if model_config.num_frames is None else "clips"
     progress = ProgressLine(schedule.total, step, config.batch_size, unit)
-    with progress, stop.deferred(), store, hosts.explain_losses(), profiler:
-        learning_rate = make_learning_rate(config, schedule)
+    with progress, stop.deferred(), store, hosts.explain_lost_hosts(), profiler:
+        learning_rate = make_learning_rate(
+            config.optimizer, warmup_steps=schedule.warmup, total_steps=schedule.total
+        )
         log = TrainingLog(writer, learning_rate, config.batch_size, bad_examples)
         log.load(saved)
         while step < schedule.total:
@@ -224,13 +226,13 @@ def train(lock: WorkdirLock) -> None:
                 for name, source in eval_sources.items():
                     results[name] = evaluator.evaluate(source)
                     writer.write(step, name, results[name])
-                    progress.say(f"step {step}: {name} {format_metrics(results[name])}")
+                    progress.log(f"step {step}: {name} {format_metrics(results[name])}")
                 metrics = results[main_set]
-            stopped = hosts.largest(stop.signal_number or 0)
+            stopped = hosts.max(stop.signal_number or 0)
             best = hosts.is_chief and metrics is not None and store.is_best(step, metrics)
             due = schedule.due(step, schedule.checkpoint)
             if hosts.is_chief and (stopped or best or due):
-                writer.force()
+                writer.fsync()
                 arrays = training_arrays(
                     model, optimizer, log.arrays(), seed=config.seed, step=step
                 )
@@ -238,7 +240,7 @@ def train(lock: WorkdirLock) -> None:
                 store.save(step, arrays, metrics)
             if stopped:
                 store.wait()
-                hosts.wait()
+                hosts.barrier()
                 raise Interrupted(
                     f"stopped by signal {stopped} at step {step}; the checkpoint is saved, "
                     "the same command goes on from there",
@@ -248,7 +250,7 @@ def train(lock: WorkdirLock) -> None:
     # ---------------------------------------------------- final model and test set
     with averaged_weights(model, optimizer):
         save_model(model, output)
-    with hosts.explain_losses():
+    with hosts.explain_lost_hosts():
         if final_source is not None:
             final = _final_metrics(workdir, final_split, step)
             if final is None:
@@ -259,7 +261,7 @@ def train(lock: WorkdirLock) -> None:
                 flush=True,
             )
         writer.close()
-        hosts.wait()
+        hosts.barrier()
     for each in (bad_examples, *evaluator.bad_examples):
         if each.count:
             print(each.report(), flush=True)
@@ -280,7 +282,7 @@ def _source(
 def _fresh_model(
     config: ConfigDict,
     model_config: ModelConfig,
-    schedule: Schedule,
+    schedule: TrainingSchedule,
     engine: Engine,
     init_from: str | None = None,
 ) -> tuple[keras.Model, keras.optimizers.Optimizer]:

@@ -33,7 +33,7 @@ def measure(workdir: Path) -> Iterator[Row]:
     held = sum(_second_is_refused(run, expected) for _ in range(TRIES))
     yield Row(
         "a second training while one runs: it refuses with status 2, and names the process and "
-        "the cure; the first ends as if alone",
+        "the hint; the first ends as if alone",
         TRIES,
         held,
     )

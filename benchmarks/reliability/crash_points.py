@@ -29,7 +29,7 @@ from trainers.utils import files
 #: Python tells of these before they are done; of "open" only for writing.
 _EVENTS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate"}
 #: Functions of trainers.utils.files that change something.
-CHANGES = ("make_directories", "write", "rename", "force", "remove")
+CHANGES = ("make_directories", "write", "rename", "fsync", "remove")
 _KEEP = 2
 _MOST = 999
 

@@ -97,7 +97,7 @@ def measure(workdir: Path) -> Iterator[Row]:
     for name, stop in DISKS.items():
         held = holds(workdir / "run", stop, "tensorflow", expected)
         yield Row(
-            f"{name}: one line with path and cure, status 1, the last checkpoint is whole and "
+            f"{name}: one line with path and hint, status 1, the last checkpoint is whole and "
             "the run goes on from it",
             1,
             int(held),

@@ -36,7 +36,7 @@ def main() -> None:
     train = _train_equality if arguments.cases == "equality" else _train_remat
     replicas = np.asarray(engine.num_replicas)
     np.savez(arguments.output, replicas=replicas, **train(engine))
-    engine.hosts.wait()
+    engine.hosts.barrier()
 
 
 def _train_equality(engine: Engine) -> Arrays:

@@ -15,8 +15,8 @@ from trainers.engines.batches import training_batches
 from trainers.engines.engine import Engine
 from trainers.steps.losses import make_loss
 from trainers.steps.optimizer import exclude_from_decay
+from trainers.steps.optimizer import make_learning_rate
 from trainers.steps.optimizer import make_optimizer
-from trainers.steps.optimizer import make_schedule
 from trainers.steps.train_step import TrainStep
 
 BATCH = 16
@@ -122,4 +122,4 @@ def linear(*layers: keras.layers.Layer) -> keras.Model:
 def _optimizer(name: str) -> keras.optimizers.Optimizer:
     config = base_config().optimizer
     config.update({**OPTIMIZERS[name], "weight_decay": 0.1, "schedule": "constant"})
-    return make_optimizer(config, make_schedule(config, warmup_steps=0, total_steps=1))
+    return make_optimizer(config, make_learning_rate(config, warmup_steps=0, total_steps=1))

@@ -36,14 +36,14 @@ def test_a_model_without_token_learner_has_no_maps() -> None:
 
 @pytest.mark.every_backend
 @pytest.mark.parametrize(
-    ("name", "shape", "cure"),
+    ("name", "shape", "hint"),
     [
         ("vit_ti16_d1_tl4at0", (32, 48, 3), r"image\[None\]"),
         ("vivit_ti16x2_d1_tl4at0", (4, 32, 48, 3), r"clip\[None\]"),
     ],
 )
-def test_one_example_without_a_batch_axis(name: str, shape: tuple[int, ...], cure: str) -> None:
-    with pytest.raises(ValueError, match=f"add a batch axis, {cure}"):
+def test_one_example_without_a_batch_axis(name: str, shape: tuple[int, ...], hint: str) -> None:
+    with pytest.raises(ValueError, match=f"add a batch axis, {hint}"):
         attention_maps(small_model(name), np.zeros(shape, "float32"))
 
 

@@ -161,7 +161,7 @@ def test_data_of_another_size_fails_and_leaves_the_model_whole(shape: tuple[int,
     labels = np.array([0, 1])
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(right, labels, verbose=0)
-    cure = r"tk.resize_model\(model, "
+    hint = r"tk.resize_model\(model, "
     for run in (
         lambda: model.fit(wrong, labels, verbose=0),
         lambda: model.fit(right, labels, validation_data=(wrong, labels), verbose=0),
@@ -173,7 +173,7 @@ def test_data_of_another_size_fails_and_leaves_the_model_whole(shape: tuple[int,
         lambda: model(inputs=wrong),
         lambda: tk.attention_maps(model, wrong),
     ):
-        with pytest.raises(ValueError, match=cure):
+        with pytest.raises(ValueError, match=hint):
             run()
     assert np.all(np.isfinite(_call(model, right)))
     model.fit(right, labels, verbose=0)

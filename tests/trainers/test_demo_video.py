@@ -25,7 +25,7 @@ def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
         clips = RenderedClips(**arrays)
 
     def load(split: str, options: MotionOptions, workers: int | None) -> RenderedClips:
-        if not options.several_labels:
+        if not options.multi_label:
             return clips
         return RenderedClips(clips.videos, np.eye(9, dtype=np.float32)[clips.labels][:, 1:])
 

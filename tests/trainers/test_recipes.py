@@ -18,11 +18,11 @@ from tokenlearner_keras.graph import without_weights
 from trainers.configuration.checks import check_training
 from trainers.configuration.configuration import complete_config
 from trainers.configuration.configuration import load_config_file
-from trainers.configuration.schedule import make_durations
+from trainers.configuration.schedule import make_training_schedule
 from trainers.evaluation.sets import configured_sets
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
-from trainers.steps.optimizer import make_schedule
+from trainers.steps.optimizer import make_learning_rate
 
 CONFIGS = Path(__file__).parents[2] / "trainers" / "configs"
 RECIPES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem != "__init__")
@@ -70,13 +70,13 @@ def test_a_recipe_is_valid(name: str) -> None:
     model = make_model_config(config, 1000)
     make_preprocessing(config, model)
     assert configured_sets(config.data)[0].split == config.data.eval_split
-    assert make_durations(config, IMAGENET_EXAMPLES).total > 0
+    assert make_training_schedule(config, IMAGENET_EXAMPLES).total > 0
 
 
 def test_the_reference_recipe() -> None:
     config = _config("imagenet_vit_b16_tl")
     model = make_model_config(config, 1000)
-    schedule = make_durations(config, IMAGENET_EXAMPLES)
+    schedule = make_training_schedule(config, IMAGENET_EXAMPLES)
     assert (config.seed, config.batch_size, config.loss) == (42, 4096, "sigmoid")
     assert (config.label_smoothing, config.data.mixup_alpha) == (0, 0)
     assert config.dtype_policy == "float32" and config.ema_decay is None
@@ -104,7 +104,7 @@ def test_the_reference_recipe() -> None:
     assert (optimizer.name, optimizer.weight_decay) == ("adamw", 0.3)
     assert (optimizer.weight_decay_mask, optimizer.global_clipnorm) == ("all", 1.0)
     assert (optimizer.beta_1, optimizer.beta_2, optimizer.epsilon) == (0.9, 0.999, 1e-8)
-    rate = make_schedule(optimizer, warmup_steps=schedule.warmup, total_steps=schedule.total)
+    rate = make_learning_rate(optimizer, warmup_steps=schedule.warmup, total_steps=schedule.total)
     steps = {0: 0.0, 5_000: 2.5e-3, 10_000: 5e-3, 19_040: 2.505e-3, 28_080: 1e-5}
     for step, expected in steps.items():
         assert float(rate(step)) == pytest.approx(expected, rel=1e-4, abs=1e-12)

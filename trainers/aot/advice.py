@@ -78,22 +78,22 @@ def smallest_model_axis(use: MemoryUse) -> int | None:
 
 def advice(use: MemoryUse) -> str:
     """Returns in one line what may help a configuration that does not fit."""
-    cures = []
+    hints = []
     larger, count = smallest_slice(use), smallest_micro_batches(use)
     if larger is not None and larger != use.topology:
-        cures.append(f"--topology={larger.name}")
+        hints.append(f"--topology={larger.name}")
     if count is not None:
-        cures.append(f"--config.gradient_accumulation_steps={count}")
+        hints.append(f"--config.gradient_accumulation_steps={count}")
     axis = smallest_model_axis(use)
     if axis is not None:
-        cures.append(f"--model_axis={axis}")
+        hints.append(f"--model_axis={axis}")
     if not use.remat:
-        cures.append("--config.model.remat=True")
-    cures.append("a smaller --config.batch_size")
+        hints.append("--config.model.remat=True")
+    hints.append("a smaller --config.batch_size")
     available = use.topology.generation.available
     return (
         f"{use.topology.name}: a step needs {gib(use.needed)} on a chip, where a program may "
-        f"take {gib(available)}. By estimate one of these helps: {', '.join(cures)}."
+        f"take {gib(available)}. By estimate one of these helps: {', '.join(hints)}."
     )
 
 

@@ -81,10 +81,10 @@ def write_checkpoint(
         return
     partial = _hidden(directory, _UNFINISHED, step)
     _write_all(partial, payload, manifest)
-    files.force(partial)
+    files.fsync(partial)
     remove_checkpoint(directory, step)
     files.rename(partial, final)
-    files.force(directory)
+    files.fsync(directory)
 
 
 def read_checkpoint(directory: AnyPath, step: int) -> Arrays:

@@ -4,7 +4,7 @@ import math
 
 from ml_collections import ConfigDict
 
-from trainers.configuration.schedule import make_durations
+from trainers.configuration.schedule import make_training_schedule
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import did_you_mean
 
@@ -53,7 +53,7 @@ def check_training(config: ConfigDict) -> None:
         )
     # The number of examples does not matter for what can be wrong with the units; with many,
     # epochs might seem to be too many.
-    make_durations(config, num_examples=1)
+    make_training_schedule(config, num_examples=1)
 
 
 #: Metrics that can choose the best checkpoint, and whether more of them is better.
@@ -86,10 +86,10 @@ def check_best_metric(name: str | None, multi_label: bool | None = None) -> None
     if name in (None, "loss") or multi_label is None:
         return
     if (name == "mean_average_precision") != multi_label:
-        cure = "mean_average_precision" if multi_label else "accuracy or mean_class_accuracy"
+        hint = "mean_average_precision" if multi_label else "accuracy or mean_class_accuracy"
         raise ConfigurationError(
             f"keep_best_metric={name!r} is not among the metrics of an evaluation with "
-            f"data.multi_label={multi_label}. Choose {cure}, or loss."
+            f"data.multi_label={multi_label}. Choose {hint}, or loss."
         )
 
 

@@ -81,7 +81,7 @@ def _steps(
 
 
 @dataclasses.dataclass(frozen=True)
-class Schedule:
+class TrainingSchedule:
     """Durations in steps.
 
     Attributes:
@@ -111,10 +111,10 @@ class Schedule:
 
 #: For a model that takes no step. Nothing but the learning rate depends on durations, and
 #: in a compiled step they are numbers, which change nothing else of it.
-NO_TRAINING = Schedule(total=1, warmup=0, log=1, evaluate=0, checkpoint=0)
+NO_TRAINING = TrainingSchedule(total=1, warmup=0, log=1, evaluate=0, checkpoint=0)
 
 
-def make_durations(config: ConfigDict, num_examples: int) -> Schedule:
+def make_training_schedule(config: ConfigDict, num_examples: int) -> TrainingSchedule:
     """Returns the durations of a configuration in steps.
 
     Raises:
@@ -133,6 +133,6 @@ def make_durations(config: ConfigDict, num_examples: int) -> Schedule:
         )
         for name, default in defaults.items()
     }
-    return Schedule(
+    return TrainingSchedule(
         total, steps["warmup"], max(1, steps["log"]), steps["eval"], steps["checkpoint"]
     )

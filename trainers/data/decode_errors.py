@@ -108,9 +108,9 @@ def _examine(source: Source, index: int) -> DataError | None:
         except DataError as error:
             return error  # raised inside tf.numpy_function; it names the file itself
         except (tf.errors.OpError, OSError, ValueError) as error:
-            cure = _RECORD_CURE if _is_converted(source) else _FILE_CURE
+            hint = _RECORD_CURE if _is_converted(source) else _FILE_CURE
             return DataError(
-                f"cannot read {_named_record(source, index)}: {plain_reason(error)}; {cure}"
+                f"cannot read {_named_record(source, index)}: {plain_reason(error)}; {hint}"
             )
         if "video" in example or "frames" in example:
             return _examine_video(source, index, example)
@@ -130,9 +130,9 @@ def _examine_video(source: Source, index: int, example: dict[str, tf.Tensor]) ->
     if problem is None:
         return None
     what, reason = problem
-    cure = _RECORD_CURE if _is_converted(source) else "remove or replace the video"
+    hint = _RECORD_CURE if _is_converted(source) else "remove or replace the video"
     name = f"{_identity(example)} ({_record(source, index)})"
-    return DataError(f"{what} {name}{reason}; {cure}")
+    return DataError(f"{what} {name}{reason}; {hint}")
 
 
 def _frames_problem(frames: tf.Tensor, decoded: bool) -> tuple[str, str] | None:

@@ -270,11 +270,11 @@ def check_batch_size(batch_size: int, sharers: Mapping[str, int]) -> None:
     parts = math.prod(sharers.values())
     if batch_size % parts:
         smaller = batch_size // parts * parts
-        cure = f"{smaller} or {smaller + parts}" if smaller else f"{parts}"
+        hint = f"{smaller} or {smaller + parts}" if smaller else f"{parts}"
         listed = ", ".join(f"{name}: {count}" for name, count in sharers.items())
         raise ConfigurationError(
             f"batch_size: expected a multiple of {parts} ({listed}), received {batch_size}; "
-            f"set batch_size to {cure}"
+            f"set batch_size to {hint}"
         )
 
 

@@ -110,13 +110,13 @@ def make_source(
     return _BUILT_IN[name](split)
 
 
-def has_several_labels(source: Source) -> bool:
+def is_multi_label(source: Source) -> bool:
     """Whether an example of a source may have several labels, or none."""
     example = tf.data.Dataset.range(1).map(source.load).element_spec
     return bool(example["label"].shape.rank == 1)
 
 
-def several_labels(name: str) -> bool | None:
+def name_is_multi_label(name: str) -> bool | None:
     """Whether an example of a source may have several labels, or none.
 
     None where the name does not tell: it depends on the data, or on `data.multi_label`.
@@ -177,7 +177,7 @@ def _freedoom_multilabel(split: str) -> Source:
     from trainers.data.freedoom.dataset import freedoom_motion_source
     from trainers.data.freedoom.options import MotionOptions
 
-    return freedoom_motion_source(split, MotionOptions(several_labels=True))
+    return freedoom_motion_source(split, MotionOptions(multi_label=True))
 
 
 def _digits(split: str) -> Source:

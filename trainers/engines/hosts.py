@@ -80,11 +80,11 @@ class Hosts:
         except Exception as error:
             raise self._lost_host(error) from error
 
-    def largest(self, value: int) -> int:
+    def max(self, value: int) -> int:
         """Returns the largest of the hosts' values."""
         return max(self.all_values(value))
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Returns when all hosts have called it.
 
         A process that leaves takes the others with it, so all wait for the chief's
@@ -103,7 +103,7 @@ class Hosts:
             self.all_values(0)
 
     @contextmanager
-    def agreement(self) -> Iterator[None]:
+    def all_succeed(self) -> Iterator[None]:
         """Lets all hosts go on after the block only if none of them has failed in it.
 
         For what depends on the files of each machine; nothing in the block may wait for
@@ -132,7 +132,7 @@ class Hosts:
                 )
 
     @contextmanager
-    def explain_losses(self) -> Iterator[None]:
+    def explain_lost_hosts(self) -> Iterator[None]:
         """Replaces an engine's error about a host that is gone by one line.
 
         Raises:

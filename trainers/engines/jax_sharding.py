@@ -89,12 +89,12 @@ def _mesh_shape(devices: int, batch_axis: int | None, model_axis: int) -> tuple[
         )
     copies = devices // model_axis
     if batch_axis is not None and batch_axis != copies:
-        cures = ["leave --batch_axis out", f"set it to {copies}"]
+        hints = ["leave --batch_axis out", f"set it to {copies}"]
         if batch_axis > 0 and devices % batch_axis == 0:
-            cures.append(f"set --model_axis={devices // batch_axis} with it")
+            hints.append(f"set --model_axis={devices // batch_axis} with it")
         raise ConfigurationError(
             f"--batch_axis times --model_axis must be the number of devices, {devices}. "
-            f"Received: {batch_axis} and {model_axis}. To mend it, one of: {', '.join(cures)}."
+            f"Received: {batch_axis} and {model_axis}. To mend it, one of: {', '.join(hints)}."
         )
     return copies, model_axis
 

@@ -79,7 +79,9 @@ def class_report(confusion: NDArray[np.int64], class_names: Sequence[str]) -> di
     }
 
 
-def ranking_report(precisions: NDArray[np.float64], class_names: Sequence[str]) -> dict[str, Any]:
+def multi_label_report(
+    precisions: NDArray[np.float64], class_names: Sequence[str]
+) -> dict[str, Any]:
     """Returns the average precision of each class; None where it has no examples.
 
     Args:

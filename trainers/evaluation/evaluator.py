@@ -29,7 +29,7 @@ from trainers.steps.metrics import evaluation_sums
 from trainers.steps.metrics import mean_average_precision
 from trainers.steps.metrics import metrics_of
 from trainers.utils.errors import DataError
-from trainers.utils.reporting import say_to_stderr
+from trainers.utils.reporting import log_to_stderr
 
 _CONFUSION = "confusion"
 
@@ -221,7 +221,7 @@ class Evaluator:
 
     def _bad_examples_of(self, source: Source) -> BadExamples:
         if source not in self._bad_examples:
-            examples = BadExamples(source, self.max_bad_examples, say_to_stderr)
+            examples = BadExamples(source, self.max_bad_examples, log_to_stderr)
             if self._bad_examples_file:
                 examples.list_in(self._bad_examples_file)
             self._bad_examples[source] = examples

@@ -8,7 +8,7 @@ from trainers.data.datasets.folders import count_by_suffix
 from trainers.data.video_files import VIDEO_EXTENSIONS as VIDEO_EXTENSIONS
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
-from trainers.utils.reporting import say_to_stderr
+from trainers.utils.reporting import log_to_stderr
 
 
 def named_inputs(values: Sequence[str]) -> list[str]:
@@ -66,7 +66,7 @@ def find_inputs(paths: Sequence[str], takes_videos: bool) -> list[str]:
         )
     if others:
         counted = count_by_suffix(others)
-        say_to_stderr(f"passed over in folders: files that do not end in {kinds}: {counted}")
+        log_to_stderr(f"passed over in folders: files that do not end in {kinds}: {counted}")
     return list(found.values())
 
 

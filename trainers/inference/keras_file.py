@@ -20,7 +20,7 @@ from trainers.steps.logits import make_view_reduction
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.files import folder_of
-from trainers.utils.reporting import say_to_stderr
+from trainers.utils.reporting import log_to_stderr
 
 _RANK_OF_IMAGES = 4  # (batch, height, width, channels)
 _RANK_OF_VIDEOS = 5  # (batch, frames, height, width, channels)
@@ -185,7 +185,7 @@ def _class_names_beside(path: str) -> tuple[str, ...] | None:
         names = read_class_names(folder)
     except (ConfigurationError, KeyError, OSError, TypeError):
         return None  # another program's config.json, or none
-    say_to_stderr(
+    log_to_stderr(
         f"warning: {path} lies in a work directory; --workdir={folder} also takes the "
         "preprocessing of its training"
     )

@@ -16,7 +16,7 @@ from trainers.steps.ema import put_averages
 from trainers.steps.logits import make_view_reduction
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
-from trainers.utils.reporting import say_to_stderr
+from trainers.utils.reporting import log_to_stderr
 
 
 def load_workdir(
@@ -70,7 +70,7 @@ def load_checkpoint(workdir: str, step: int | None) -> tuple[int, Arrays]:
         ConfigurationError: If there is none; the message says which there are.
         DataError: If the one asked for is damaged.
     """
-    with CheckpointStore(files.join(workdir, "checkpoints"), 1, say_to_stderr) as store:
+    with CheckpointStore(files.join(workdir, "checkpoints"), 1, log_to_stderr) as store:
         if step is not None:
             return step, store.load(step)
         found = store.load_newest()

@@ -81,10 +81,10 @@ def class_logits(
         return answer(inputs)
     # One view after the other: the memory of a single clip each.
     views = ops.transpose(inputs, (1, 0, 2, 3, 4, 5))
-    return view_reduction(map_one_by_one(answer, views))
+    return view_reduction(sequential_map(answer, views))
 
 
-def map_one_by_one(function: Callable[[Any], Any], values: Any) -> Any:
+def sequential_map(function: Callable[[Any], Any], values: Any) -> Any:
     """Returns the float32 results of a function on each slice of the first axis, stacked.
 
     Args:

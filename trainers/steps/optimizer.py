@@ -85,7 +85,9 @@ class SGD(_ReducedGradients, keras.optimizers.SGD):
     """keras.optimizers.SGD on reduced gradients."""
 
 
-def make_schedule(config: ConfigDict, *, warmup_steps: int, total_steps: int) -> WarmupSchedule:
+def make_learning_rate(
+    config: ConfigDict, *, warmup_steps: int, total_steps: int
+) -> WarmupSchedule:
     """Returns the learning rate as a function of the step.
 
     Args:

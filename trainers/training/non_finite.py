@@ -23,7 +23,7 @@ from trainers.engines.arrays import to_numpy
 from trainers.steps.train_step import TrainStep
 from trainers.utils.errors import DivergedError
 from trainers.utils.errors import TrainingError
-from trainers.utils.reporting import say_to_stderr
+from trainers.utils.reporting import log_to_stderr
 
 #: Called with `start_step`, the steps done; returns the batches of those after them.
 Batches = Callable[..., Iterator[Any]]
@@ -78,7 +78,7 @@ class Replay:
             where = f"step {last}" if num_steps == 1 else f"one of the steps {step + 1} to {last}"
             found = None
             if self.train_step.is_on_one_host:
-                say_to_stderr(
+                log_to_stderr(
                     f"{error} at {where}; taking the steps since the last checkpoint again, to "
                     "find out where it begins (Ctrl-C leaves this out) ..."
                 )

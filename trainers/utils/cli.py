@@ -130,10 +130,10 @@ def parse_known_flags(
     except flags.IllegalFlagValueError as error:
         raise flags.IllegalFlagValueError(_plain(str(error))) from error
     if rest:
-        cure = " Write --config.key=value to override a configuration key."
+        hint = " Write --config.key=value to override a configuration key."
         raise ConfigurationError(
             f"Expected only flags (--name=value). Received: {' '.join(rest)}."
-            f"{cure if 'config' in flag_values else ''}"
+            f"{hint if 'config' in flag_values else ''}"
         )
 
 

@@ -49,7 +49,7 @@ _NO_PERMISSION = "Allow this user to write there, or choose another place"
 _GONE = "Find out what has removed it, or choose another place"
 _BAD_DISK = "Check the disk"
 
-_CURES = {
+_HINTS = {
     errno.ENOSPC: _NO_SPACE,
     errno.EDQUOT: _NO_SPACE,
     errno.EFBIG: "Raise the limit of a file's size (ulimit -f)",
@@ -74,8 +74,8 @@ def explain_os_error(error: OSError) -> str:
     if error.errno is None or error.strerror is None:
         return str(error)
     place = f"{error.filename}: " if error.filename is not None else ""
-    cure = _CURES.get(error.errno)
-    advice = f" {cure}; then run the same command again." if cure else ""
+    hint = _HINTS.get(error.errno)
+    advice = f" {hint}; then run the same command again." if hint else ""
     return f"{place}{error.strerror}.{advice}"
 
 

@@ -177,7 +177,7 @@ def write_atomically(path: AnyPath, payload: bytes) -> None:
         with contextlib.suppress(OSError):
             remove(partial)
         raise
-    force(folder or os.curdir)
+    fsync(folder or os.curdir)
 
 
 def append(path: AnyPath, payload: bytes) -> None:
@@ -203,7 +203,7 @@ def rename(path: AnyPath, new: AnyPath) -> None:
         os.replace(path, new)
 
 
-def force(path: AnyPath) -> None:
+def fsync(path: AnyPath) -> None:
     """Forces a local file, or the names in a local directory, to disk."""
     # Windows cannot, and an object store keeps what it has taken.
     if is_remote(path) or os.name != "posix":

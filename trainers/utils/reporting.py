@@ -48,14 +48,14 @@ class MetricsWriter:
                     tf.summary.scalar(f"{split}/{name}", value)
             self._tensorboard.flush()
 
-    def force(self) -> None:
+    def fsync(self) -> None:
         """Forces the rows to disk: a checkpoint after them stands for them."""
         if files.exists(self.path):
-            files.force(self.path)
+            files.fsync(self.path)
 
     def close(self) -> None:
         """Forces the rows to disk and closes TensorBoard's file."""
-        self.force()
+        self.fsync()
         with files.as_os_error(self._folder):
             self._tensorboard.close()
 
@@ -133,7 +133,7 @@ class ProgressLine:
         if self._live is not None:
             self._live.stop()
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Prints a line above the live one."""
         if self._live is not None:
             self._live.console.print(text, highlight=False, markup=False)
@@ -191,7 +191,7 @@ def format_metrics(metrics: dict[str, float]) -> str:
     return ", ".join(parts)
 
 
-def say_to_stderr(text: str) -> None:
+def log_to_stderr(text: str) -> None:
     """Prints a warning for a person, apart from the results on stdout."""
     print(text, file=sys.stderr, flush=True)
 

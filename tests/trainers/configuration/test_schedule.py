@@ -3,9 +3,9 @@ from ml_collections import ConfigDict
 
 from trainers.configuration.checks import check_training
 from trainers.configuration.configuration import base_config
-from trainers.configuration.schedule import Schedule
+from trainers.configuration.schedule import TrainingSchedule
 from trainers.configuration.schedule import duration_steps
-from trainers.configuration.schedule import make_durations
+from trainers.configuration.schedule import make_training_schedule
 from trainers.utils.errors import ConfigurationError
 
 
@@ -51,24 +51,26 @@ def test_every_unit(unit: str, value: float, steps: int) -> None:
 )
 def test_wrong_durations(values: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        make_durations(_config(**values), num_examples=100)
+        make_training_schedule(_config(**values), num_examples=100)
 
 
 def test_too_long_is_refused_and_long_is_not() -> None:
     for unit in ("steps", "epochs", "examples"):
         with pytest.raises(ConfigurationError, match=f"log_{unit} must be at most"):
-            make_durations(_config(total_steps=2, **{f"log_{unit}": 1e308}), num_examples=100)
+            make_training_schedule(
+                _config(total_steps=2, **{f"log_{unit}": 1e308}), num_examples=100
+            )
     # Before the data are opened, their number is not known.
     check_training(_config(total_epochs=10_000, batch_size=1))
 
 
 def test_defaults() -> None:
-    assert make_durations(_config(total_steps=400), 10) == Schedule(400, 0, 4, 0, 0)
-    assert make_durations(_config(total_steps=1), 10).log == 1
+    assert make_training_schedule(_config(total_steps=400), 10) == TrainingSchedule(400, 0, 4, 0, 0)
+    assert make_training_schedule(_config(total_steps=1), 10).log == 1
 
 
 def test_events_end_at_their_intervals_and_at_the_last_step() -> None:
-    schedule = Schedule(total=10, warmup=0, log=4, evaluate=3, checkpoint=0)
+    schedule = TrainingSchedule(total=10, warmup=0, log=4, evaluate=3, checkpoint=0)
     step, events = 0, []
     while step < schedule.total:
         step += schedule.steps_to_event(step, limit=2)

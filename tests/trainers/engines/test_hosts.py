@@ -55,14 +55,14 @@ class _Network:
 
 def _fail(error: Exception) -> Callable[[Hosts], None]:
     def program(hosts: Hosts) -> None:
-        with hosts.agreement():
+        with hosts.all_succeed():
             raise error
 
     return program
 
 
 def _agree(hosts: Hosts) -> None:
-    with hosts.agreement():
+    with hosts.all_succeed():
         pass
 
 
@@ -95,9 +95,9 @@ def test_a_host_that_has_waited_may_leave(slow: int) -> None:
 
 def test_hosts_that_have_not_failed_go_on() -> None:
     def program(hosts: Hosts) -> int:
-        with hosts.agreement():
+        with hosts.all_succeed():
             pass
-        return hosts.largest(hosts.index)
+        return hosts.max(hosts.index)
 
     assert [end.result() for end in _Network(slow=2).run(program, program)] == [1, 1]
 

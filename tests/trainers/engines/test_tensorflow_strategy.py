@@ -199,6 +199,6 @@ def test_one_process_is_the_chief_and_agrees_with_itself(replicas: int) -> None:
     hosts = engine_of(replicas).hosts
     assert (hosts.count, hosts.index, hosts.is_chief) == (1, 0, True)
     assert hosts.all_values(7) == [7]
-    assert hosts.largest(7) == 7
+    assert hosts.max(7) == 7
     hosts.check_same("the step", 7)
-    hosts.wait()
+    hosts.barrier()

@@ -118,13 +118,13 @@ def test_sums_of_a_large_set_keep_their_digits() -> None:
 
 @only_on_jax("elsewhere each replica has a batch of its own")
 @pytest.mark.parametrize(
-    ("num_devices", "batch_size", "cure"), [(2, 3, "2 or 4"), (8, 4, "8"), (8, 12, "8 or 16")]
+    ("num_devices", "batch_size", "hint"), [(2, 3, "2 or 4"), (8, 4, "8"), (8, 12, "8 or 16")]
 )
 def test_batches_that_the_devices_cannot_share(
-    num_devices: int, batch_size: int, cure: str
+    num_devices: int, batch_size: int, hint: str
 ) -> None:
     evaluator, _ = _evaluator(num_devices, batch_size)
-    message = f"multiple of {num_devices} .*devices.* received {batch_size}; .* to {cure}$"
+    message = f"multiple of {num_devices} .*devices.* received {batch_size}; .* to {hint}$"
     with pytest.raises(ConfigurationError, match=message):
         evaluator.evaluate(ArraySource(9, num_classes=7))
 

@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 from trainers.configuration.configuration import base_config
 from trainers.steps.optimizer import clip_by_global_norm
 from trainers.steps.optimizer import exclude_from_decay
+from trainers.steps.optimizer import make_learning_rate
 from trainers.steps.optimizer import make_optimizer
-from trainers.steps.optimizer import make_schedule
 from trainers.utils.errors import ConfigurationError
 
 pytestmark = pytest.mark.every_backend
@@ -28,7 +28,7 @@ def _config(**values: Any) -> ConfigDict:
     [("cosine", 0.5 * (1 + math.cos(math.pi / 4)), 0.0), ("linear", 0.75, 0.0)],
 )
 def test_schedules(decay: str, middle: float, end: float) -> None:
-    schedule = make_schedule(
+    schedule = make_learning_rate(
         _config(learning_rate=2.0, schedule=decay), warmup_steps=10, total_steps=50
     )
     expected = {0: 0.0, 1: 0.2, 5: 1.0, 10: 2.0, 20: 2 * middle, 50: end, 60: end}
@@ -37,11 +37,11 @@ def test_schedules(decay: str, middle: float, end: float) -> None:
 
 
 def test_constant_schedule_and_end_rate() -> None:
-    constant = make_schedule(
+    constant = make_learning_rate(
         _config(learning_rate=0.5, schedule="constant"), warmup_steps=0, total_steps=10
     )
     assert [float(constant(step)) for step in (0, 5, 10)] == [0.5] * 3
-    ending = make_schedule(
+    ending = make_learning_rate(
         _config(learning_rate=1.0, end_learning_rate=0.25, schedule="linear"),
         warmup_steps=2,
         total_steps=6,
@@ -51,7 +51,7 @@ def test_constant_schedule_and_end_rate() -> None:
 
 
 def test_a_warm_up_as_long_as_the_training() -> None:
-    schedule = make_schedule(_config(learning_rate=1.0), warmup_steps=4, total_steps=4)
+    schedule = make_learning_rate(_config(learning_rate=1.0), warmup_steps=4, total_steps=4)
     assert [float(schedule(step)) for step in range(4)] == [0, 0.25, 0.5, 0.75]
 
 
@@ -73,12 +73,12 @@ def test_a_warm_up_as_long_as_the_training() -> None:
 def test_wrong_values(values: dict[str, Any]) -> None:
     config = _config(**values)
     with pytest.raises(ConfigurationError, match="optimizer"):
-        make_optimizer(config, make_schedule(config, warmup_steps=0, total_steps=9))
+        make_optimizer(config, make_learning_rate(config, warmup_steps=0, total_steps=9))
 
 
 def test_warm_up_longer_than_the_training() -> None:
     with pytest.raises(ConfigurationError, match="5 and 4 steps"):
-        make_schedule(_config(), warmup_steps=5, total_steps=4)
+        make_learning_rate(_config(), warmup_steps=5, total_steps=4)
 
 
 def _layers() -> keras.Model:
@@ -98,7 +98,7 @@ def _layers() -> keras.Model:
 def test_updates_are_those_of_keras(name: str, reference: Any, options: Any) -> None:
     ours, theirs = _layers(), _layers()
     config = _config(name=name, weight_decay=0.1, learning_rate=0.05, weight_decay_mask="kernels")
-    schedule = make_schedule(config, warmup_steps=2, total_steps=5)
+    schedule = make_learning_rate(config, warmup_steps=2, total_steps=5)
     optimizer = make_optimizer(config, schedule)
     exclude_from_decay(optimizer, ours.trainable_variables, "kernels")
     optimizer.build(ours.trainable_variables)
@@ -126,7 +126,7 @@ def test_weight_decay_mask(mask: str, decayed: set[str] | None) -> None:
     for variable in model.trainable_variables:
         variable.assign_add(np.ones(variable.shape))
     config = _config(weight_decay=0.5, learning_rate=0.1, schedule="constant")
-    optimizer = make_optimizer(config, make_schedule(config, warmup_steps=0, total_steps=9))
+    optimizer = make_optimizer(config, make_learning_rate(config, warmup_steps=0, total_steps=9))
     exclude_from_decay(optimizer, model.trainable_variables, mask)
     optimizer.build(model.trainable_variables)
     zeros = [ops.zeros(variable.shape) for variable in model.trainable_variables]

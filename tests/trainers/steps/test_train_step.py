@@ -163,10 +163,10 @@ def test_the_loop_is_traced_once_with_static_shapes_and_bytes(
 
 @pytest.mark.every_backend
 @pytest.mark.parametrize(
-    ("replicas", "accumulation", "cure"), [(1, 3, "15 or 18"), (2, 5, "10 or 20"), (1, 17, "17")]
+    ("replicas", "accumulation", "hint"), [(1, 3, "15 or 18"), (2, 5, "10 or 20"), (1, 17, "17")]
 )
-def test_micro_batches_that_do_not_divide(replicas: int, accumulation: int, cure: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"{accumulation}.*received 16; .* to {cure}$"):
+def test_micro_batches_that_do_not_divide(replicas: int, accumulation: int, hint: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{accumulation}.*received 16; .* to {hint}$"):
         StepRun(engine_of(replicas), linear, accumulation=accumulation)
 
 

@@ -13,7 +13,7 @@ def test_what_is_written_is_read(directory: str) -> None:
         path = files.join(directory, "a", f"{write.__name__}.bin")
         for payload in (b"\x00long\xff", b"new", b""):
             write(path, payload)
-            files.force(path)
+            files.fsync(path)
             assert files.read(path) == payload
     names = files.list_names(files.join(directory, "a"))
     assert names == ["b", "write.bin", "write_atomically.bin"]

@@ -22,7 +22,7 @@ def _write(workdir: str, first_step: int, *steps: int) -> None:
     writer = MetricsWriter(workdir, first_step)
     for step in steps:
         writer.write(step, "train", {"loss": step / 3, "accuracy": 0.5})
-        writer.force()
+        writer.fsync()
     writer.close()
 
 

@@ -124,8 +124,8 @@ def _columns(path: str, header: list[str]) -> dict[str, int]:
         meaning = next((key for key, known in _COLUMNS.items() if name in known), None)
         if meaning is None or meaning in places:
             problem = "is there twice" if meaning else "is unknown"
-            cure = f"{_HEADER}{_OTHER_SEPARATOR if _SEPARATOR.search(name) else ''}"
-            raise ConfigurationError(f"--csv={path}: the column {name!r} {problem}. {cure}")
+            hint = f"{_HEADER}{_OTHER_SEPARATOR if _SEPARATOR.search(name) else ''}"
+            raise ConfigurationError(f"--csv={path}: the column {name!r} {problem}. {hint}")
         places[meaning] = place
     missing = [name for name in ("path", "labels") if name not in places]
     if missing:

@@ -300,9 +300,9 @@ def _replaced(path: str) -> Iterator[str]:
     partial = files.join(folder, f".partial-{name}")
     try:
         yield partial
-        files.force(partial)
+        files.fsync(partial)
         files.rename(partial, path)
-        files.force(folder)
+        files.fsync(folder)
     finally:
         files.remove(partial)
 

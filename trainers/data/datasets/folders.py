@@ -224,10 +224,10 @@ class _Search:
         present = [name for name in folders if name.lower() in SPLIT_FOLDERS[split]]
         if len(present) != 1:
             missing = split == "test" and not present
-            cure = " Add the folder, or set data.final_split=None." if missing else ""
+            hint = " Add the folder, or set data.final_split=None." if missing else ""
             raise ConfigurationError(
                 f"{data_dir} must have one folder {' or '.join(SPLIT_FOLDERS[split])} for "
-                f"the split {split!r}, received {', '.join(folders)}. {self.layout}{cure}"
+                f"the split {split!r}, received {', '.join(folders)}. {self.layout}{hint}"
             )
         return files.join(data_dir, present[0])
 

@@ -63,7 +63,7 @@ class VideoRecordsSource:
         labels = read_labels(data_dir)
         num_classes = _num_classes(data_dir, self.config, labels)
         self.class_names = labels or tuple(map(str, range(num_classes)))
-        self._records = RecordFiles(shards, cure=_CURE, recover=self.config.recover)
+        self._records = RecordFiles(shards, hint=_CURE, recover=self.config.recover)
         self.num_examples = len(self._records)
         if not self.num_examples:
             raise ConfigurationError(f"The {split} split in {data_dir} has no records.")

@@ -184,7 +184,7 @@ def set_name(options: MotionOptions) -> str:
     Returns:
         `freedoom_motion` or `freedoom_multilabel`.
     """
-    return MULTI_LABEL if options.several_labels else SINGLE_LABEL
+    return MULTI_LABEL if options.multi_label else SINGLE_LABEL
 
 
 def clip_cache_path(split: str, options: MotionOptions) -> Path:

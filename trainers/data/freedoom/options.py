@@ -170,7 +170,7 @@ class MotionOptions:
     """Everything that decides the bytes of the rendered clips.
 
     Attributes:
-        several_labels: any set of motions at once, labelled by a vector, instead of one
+        multi_label: any set of motions at once, labelled by a vector, instead of one
             motion or none, labelled by a number.
         seed: of places, directions, speeds and the engine.
         num_frames: of a clip.
@@ -190,7 +190,7 @@ class MotionOptions:
         ConfigurationError: a split whose classes cannot have equally many clips.
     """
 
-    several_labels: bool = False
+    multi_label: bool = False
     seed: int = 0
     num_frames: int = 16
     tics_per_frame: int = 2
@@ -211,7 +211,7 @@ class MotionOptions:
 
     def __post_init__(self) -> None:
         for name, split in self.splits.items():
-            if not self.several_labels and split.clips_per_map % len(MOTION_CLASS_NAMES):
+            if not self.multi_label and split.clips_per_map % len(MOTION_CLASS_NAMES):
                 raise ConfigurationError(
                     f"clips_per_map of the split {name!r}: expected a multiple of "
                     f"{len(MOTION_CLASS_NAMES)}, the number of classes, received "
@@ -221,7 +221,7 @@ class MotionOptions:
     @property
     def class_names(self) -> tuple[str, ...]:
         """The classes, in the order of the labels."""
-        return MOTION_NAMES if self.several_labels else MOTION_CLASS_NAMES
+        return MOTION_NAMES if self.multi_label else MOTION_CLASS_NAMES
 
     @property
     def mirrored_classes(self) -> tuple[int, ...]:
@@ -241,6 +241,8 @@ class MotionOptions:
             16 hexadecimal digits.
         """
         facts = dataclasses.asdict(self)
+        # Its name when the first sets were rendered, which are in caches.
+        facts["several_labels"] = facts.pop("multi_label")
         facts["splits"] = facts["splits"][split]
         facts["engine_version"] = engine_version
         facts["renderer_version"] = MOTION_RENDERER_VERSION

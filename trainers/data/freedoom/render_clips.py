@@ -44,7 +44,7 @@ class MotionJob:
 
     map_name: str
     num_clips: int
-    several_labels: bool
+    multi_label: bool
     seed: int
     num_frames: int
     tics_per_frame: int
@@ -136,26 +136,26 @@ def render_map(job: MotionJob) -> RenderedClips:
         # Drawn once and then kept until it succeeds: what is easily blocked is no rarer.
         directions = _directions(job, number, rng)
         videos.append(_clip(walk, directions, job, rng))
-        labels.append(label_of(directions, job.several_labels))
+        labels.append(label_of(directions, job.multi_label))
     walk.close()
     return RenderedClips(
         videos=np.stack(videos),
-        labels=np.array(labels, np.float32 if job.several_labels else np.int64),
+        labels=np.array(labels, np.float32 if job.multi_label else np.int64),
     )
 
 
-def label_of(directions: NDArray[np.int64], several_labels: bool) -> int | list[float]:
+def label_of(directions: NDArray[np.int64], multi_label: bool) -> int | list[float]:
     """Labels a motion.
 
     Args:
         directions: (4,) -1, 0 or 1 for each of `freedoom_motion_options.AXES`.
-        several_labels: whether the label is a vector.
+        multi_label: whether the label is a vector.
 
     Returns:
         A position in `CLASS_NAMES`, or for each of `MOTION_NAMES` one if it takes place.
     """
     takes_place = [_takes_place(motion, directions) for motion in MOTION_NAMES]
-    if several_labels:
+    if multi_label:
         return [float(value) for value in takes_place]
     return takes_place.index(True) + 1 if any(takes_place) else 0
 
@@ -166,7 +166,7 @@ def _takes_place(motion: str, directions: NDArray[np.int64]) -> bool:
 
 
 def _directions(job: MotionJob, number: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    if job.several_labels:
+    if job.multi_label:
         moving = (1.0 - STILL_AXIS) / 2.0
         return rng.choice(np.array([-1, 0, 1]), size=4, p=[moving, STILL_AXIS, moving])
     directions = np.zeros(4, np.int64)

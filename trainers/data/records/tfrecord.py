@@ -41,7 +41,7 @@ class RecordFiles:
     Args:
         paths: the files, in the order of the list.
         expected_counts: number of records of each file, None if not known.
-        cure: what to do about a damaged file, for messages.
+        hint: what to do about a damaged file, for messages.
         recover: whether files may be damaged: what can be read of them is, and reading
             a record that is lost fails. Where the counts are not known, each stretch that
             cannot be read counts as one record.
@@ -54,12 +54,12 @@ class RecordFiles:
         self,
         paths: Sequence[str],
         expected_counts: Sequence[int] | None = None,
-        cure: str = PREPARE_AGAIN,
+        hint: str = PREPARE_AGAIN,
         recover: bool = False,
     ) -> None:
         self._paths = tuple(paths)
-        self._cure = cure
-        scan = _Scan(cure, tuple(expected_counts or ()) if recover else None)
+        self._cure = hint
+        scan = _Scan(hint, tuple(expected_counts or ()) if recover else None)
         self._offsets, counts = _cached_offsets(self._paths, scan)
         if expected_counts is not None:
             _check_counts(self._paths, counts, expected_counts)
@@ -111,12 +111,12 @@ class RecordFiles:
         return self._paths[file_number], int(index - self._starts[file_number])
 
 
-def scan_offsets(path: str, cure: str = PREPARE_AGAIN) -> NDArray[np.int64]:
+def scan_offsets(path: str, hint: str = PREPARE_AGAIN) -> NDArray[np.int64]:
     """Finds the records of one file; reads their headers only.
 
     Args:
         path: a TFRecord file.
-        cure: what to do about a damaged file, for messages.
+        hint: what to do about a damaged file, for messages.
 
     Returns:
         (count,) int64, the first byte of each record.
@@ -130,12 +130,12 @@ def scan_offsets(path: str, cure: str = PREPARE_AGAIN) -> NDArray[np.int64]:
     with _open(path) as stream:
         while offset < end:
             stream.seek(offset)
-            length = _data_length(stream.read(HEADER_LENGTH), path, offset, cure)
+            length = _data_length(stream.read(HEADER_LENGTH), path, offset, hint)
             offsets.append(offset)
             offset += HEADER_LENGTH + length + FOOTER_LENGTH
     if offset != end:
         raise DataError(
-            f"{path} is cut off: its last record ends at byte {offset}, the file at {end}. {cure}"
+            f"{path} is cut off: its last record ends at byte {offset}, the file at {end}. {hint}"
         )
     return np.array(offsets, np.int64)
 
@@ -147,26 +147,26 @@ def _open(path: str) -> IO[bytes]:
     return open(path, "rb")
 
 
-def _data_length(header: bytes, path: str, offset: int, cure: str) -> int:
+def _data_length(header: bytes, path: str, offset: int, hint: str) -> int:
     if len(header) == HEADER_LENGTH:
         length, checksum = struct.unpack("<QI", header)
         if masked_crc32c(header[:8]) == checksum:
             return int(length)
     raise DataError(
         f"{path} is damaged: no record begins at byte {offset}. Is it an "
-        f"uncompressed TFRecord file? {cure}"
+        f"uncompressed TFRecord file? {hint}"
     )
 
 
-def _read_record(stream: IO[bytes], path: str, offset: int, cure: str) -> bytes:
-    length = _data_length(stream.read(HEADER_LENGTH), path, offset, cure)
+def _read_record(stream: IO[bytes], path: str, offset: int, hint: str) -> bytes:
+    length = _data_length(stream.read(HEADER_LENGTH), path, offset, hint)
     data = stream.read(length + FOOTER_LENGTH)
     checksum = masked_crc32c_if_fast(data[:length])
     whole = len(data) == length + FOOTER_LENGTH
     if not whole or checksum not in (None, int.from_bytes(data[length:], "little")):
         raise DataError(
             f"{path} is damaged: the record at byte {offset} is cut off or its "
-            f"checksum is wrong. {cure}"
+            f"checksum is wrong. {hint}"
         )
     return data[:length]
 
@@ -184,12 +184,12 @@ class _Scan(NamedTuple):
     """How files are searched for records.
 
     Attributes:
-        cure: what to do about a damaged file, for messages.
+        hint: what to do about a damaged file, for messages.
         recovered_counts: number of records of each file, or none if they are not known; None
             where no file may be damaged.
     """
 
-    cure: str
+    hint: str
     recovered_counts: tuple[int, ...] | None
 
 
@@ -227,12 +227,12 @@ def _scan_all(paths: tuple[str, ...], scan: _Scan) -> list[NDArray[np.int64]]:
 
 def _scan_one(path: str, number: int, scan: _Scan) -> NDArray[np.int64]:
     if scan.recovered_counts is None:
-        return scan_offsets(path, scan.cure)
+        return scan_offsets(path, scan.hint)
     expected = scan.recovered_counts[number] if scan.recovered_counts else None
     with _open(path) as stream:
         offsets = recovered_offsets(stream, tf.io.gfile.stat(path).length, expected)
     # With too many records it is another file, which is told as without recovery.
-    return scan_offsets(path, scan.cure) if offsets is None else offsets
+    return scan_offsets(path, scan.hint) if offsets is None else offsets
 
 
 def _index_path(paths: tuple[str, ...], scan: _Scan) -> Path:

@@ -165,8 +165,8 @@ def test_missing_folder(data_dir: str | None) -> None:
 def test_no_file_of_the_split(tmp_path: Path) -> None:
     describe(tmp_path, ["a"])
     made = r"Make it by trainers\.make_video_records --split="
-    for split, cure in (("test", r"test, or set data\.final_split=None\."), ("train", r"train\.")):
-        with pytest.raises(ConfigurationError, match=f"'{split}', found none.*{made}{cure}$"):
+    for split, hint in (("test", r"test, or set data\.final_split=None\."), ("train", r"train\.")):
+        with pytest.raises(ConfigurationError, match=f"'{split}', found none.*{made}{hint}$"):
             VideoRecordsSource(str(tmp_path), split)
 
 
@@ -219,8 +219,8 @@ def test_bad_frame_names_the_video_and_what_to_do(tmp_path: Path) -> None:
         r"00001-of-00002, record 1 at byte \d+ \(record 3 of records/train, made of 7\.mp4\): ",
         message,
     )
-    cure = "; remove its file and convert again, or go on without it by data.max_bad_examples=N"
-    assert message.endswith(cure)
+    hint = "; remove its file and convert again, or go on without it by data.max_bad_examples=N"
+    assert message.endswith(hint)
 
 
 def test_a_flipped_byte_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ def test_no_map_belongs_to_two_splits() -> None:
 def test_every_class_has_equally_many_clips() -> None:
     with pytest.raises(ConfigurationError, match="multiple of 9.*received 10"):
         MotionOptions(splits={"train": MotionSplit(("MAP01",), 10)})
-    MotionOptions(several_labels=True, splits={"train": MotionSplit(("MAP01",), 10)})
+    MotionOptions(multi_label=True, splits={"train": MotionSplit(("MAP01",), 10)})
 
 
 def test_fingerprint_depends_on_everything_that_changes_the_bytes() -> None:
@@ -64,14 +64,14 @@ def test_fingerprint_depends_on_everything_that_changes_the_bytes() -> None:
         MotionOptions().fingerprint("train", "1.1"),
         MotionOptions(seed=1).fingerprint("train", "1.0"),
         MotionOptions(num_frames=8).fingerprint("train", "1.0"),
-        MotionOptions(several_labels=True).fingerprint("train", "1.0"),
+        MotionOptions(multi_label=True).fingerprint("train", "1.0"),
     }
     assert len(prints) == 6
 
 
 def test_job_survives_the_command_line() -> None:
-    job = motion_jobs(MotionOptions(several_labels=True), "test")[0]
-    assert (job.map_name, job.num_clips, job.several_labels) == ("MAP25", 72, True)
+    job = motion_jobs(MotionOptions(multi_label=True), "test")[0]
+    assert (job.map_name, job.num_clips, job.multi_label) == ("MAP25", 72, True)
     assert MotionJob.from_json(job.to_json()) == job
 
 
@@ -152,7 +152,7 @@ def test_several_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.chdir(tmp_path)
     splits = {"train": MotionSplit(("MAP11",), 20)}
     options = MotionOptions(
-        several_labels=True, num_frames=2, tics_per_frame=8, image_size=16, splits=splits
+        multi_label=True, num_frames=2, tics_per_frame=8, image_size=16, splits=splits
     )
     clips = render_map(motion_jobs(options, "train")[0])
     assert clips.labels.dtype == np.float32
@@ -221,7 +221,7 @@ def test_source(cache: Path, clips: RenderedClips, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("name", ["freedoom_motion", "freedoom_multilabel"])
 def test_source_by_name(name: str, clips: RenderedClips, monkeypatch: pytest.MonkeyPatch) -> None:
     def load(split: str, options: MotionOptions, workers: int | None) -> RenderedClips:
-        if not options.several_labels:
+        if not options.multi_label:
             return clips
         return RenderedClips(clips.videos, np.eye(9, dtype=np.float32)[clips.labels][:, 1:])
 
@@ -232,9 +232,9 @@ def test_source_by_name(name: str, clips: RenderedClips, monkeypatch: pytest.Mon
     assert source.load(0)["label"].shape == (() if name == "freedoom_motion" else (8,))
 
 
-@pytest.mark.parametrize("several_labels", [False, True])
-def test_a_mirror_swaps_left_and_right(several_labels: bool) -> None:
-    options = MotionOptions(several_labels=several_labels)
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_a_mirror_swaps_left_and_right(multi_label: bool) -> None:
+    options = MotionOptions(multi_label=multi_label)
     names = options.class_names
     mirrored = {name: names[options.mirrored_classes[i]] for i, name in enumerate(names)}
     swapped = {name: other for name, other in mirrored.items() if name != other}

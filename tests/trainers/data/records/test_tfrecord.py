@@ -59,9 +59,9 @@ def test_files_are_searched_at_the_same_time(
 ) -> None:
     together = threading.Barrier(len(shards))
 
-    def scan_together(path: str, cure: str) -> NDArray[np.int64]:
+    def scan_together(path: str, hint: str) -> NDArray[np.int64]:
         together.wait(timeout=PATIENCE)
-        return scan_offsets(path, cure)
+        return scan_offsets(path, hint)
 
     monkeypatch.setattr(tfrecord, "scan_offsets", scan_together)
     files = RecordFiles(shards, [3, 0, 2])
