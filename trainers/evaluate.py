@@ -51,6 +51,7 @@ from trainers.preflight import log_notes
 from trainers.steps.ema import averaged_weights
 from trainers.utils import cli
 from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import one_line
 from trainers.utils.reporting import format_metrics
 from trainers.utils.reporting import show_warnings_plainly
 
@@ -188,7 +189,7 @@ def _resized(model: keras.Model) -> keras.Model:
     try:
         return resize_model(model, FLAGS.image_size)
     except ValueError as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ConfigurationError(f"--image_size={FLAGS.image_size}: {reason}") from error
 
 

@@ -41,10 +41,10 @@ from trainers.inference.output import likeliest_classes
 from trainers.inference.output import to_text
 from trainers.inference.output import write_text
 from trainers.inference.overlays import AttentionOverlays
-from trainers.inference.predictor import ACTIVATIONS
 from trainers.inference.predictor import Predictor
 from trainers.inference.reader import PredictionReader
 from trainers.inference.trained_model import load_workdir
+from trainers.steps.losses import LOSSES
 from trainers.utils import cli
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import DataError
@@ -88,7 +88,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     flags.DEFINE_enum(
         "activation",
         None,
-        list(ACTIVATIONS),
+        [*LOSSES, "none"],
         "With --model: what makes probabilities of its answers; none if it ends in that itself.",
         **values,
     )

@@ -42,6 +42,7 @@ from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import DataError
 from trainers.utils.errors import TrainingError
+from trainers.utils.errors import first_line
 from trainers.utils.reporting import format_metrics
 from trainers.utils.reporting import log_to_stderr
 
@@ -228,8 +229,7 @@ def failures_are_findings() -> Iterator[None]:
     try:
         yield
     except _FINDINGS as error:
-        lines = str(error).strip().splitlines()
-        raise ConfigurationError(lines[0] if lines else type(error).__name__) from error
+        raise ConfigurationError(f"{first_line(error)}.") from error
 
 
 def run_one_step_each(

@@ -18,6 +18,8 @@ from trainers.aot.collectives import count_collectives
 from trainers.aot.topology import Topology
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import TrainingError
+from trainers.utils.errors import first_line
+from trainers.utils.errors import one_line
 
 _MISSING = (
     "trainers.tpu_check needs the packages jax and libtpu, whose compiler it uses ({reason}). "
@@ -118,7 +120,7 @@ def _describe(topology: Topology) -> Sequence[Any]:
         described = topologies.get_topology_desc(topology.name, "tpu", **options)
     except (RuntimeError, ValueError) as error:
         raise ConfigurationError(
-            f"libtpu cannot describe --topology={topology.name} ({_first_line(error)})."
+            f"libtpu cannot describe --topology={topology.name} ({first_line(error)})."
         ) from error
     devices: Sequence[Any] = described.devices
     if len(devices) != topology.chips:
@@ -142,7 +144,7 @@ def _import_jax() -> Any:
         import_module("libtpu")  # the compiler; jax finds it by this package
         jax = import_module("jax")
     except ImportError as error:
-        raise ConfigurationError(_MISSING.format(reason=_first_line(error))) from error
+        raise ConfigurationError(_MISSING.format(reason=first_line(error))) from error
     # On JAX, Keras has imported it already; it has not looked for devices yet.
     jax.config.update("jax_platforms", "cpu")
     return jax
@@ -180,10 +182,5 @@ def _memory_needed(name: str, error: Exception) -> int:
 
 def _shortened(error: Exception) -> str:
     """Returns an error in one line: the compiler names the operation after the first."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]} ..."
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else repr(error)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from trainers.utils import files
 from trainers.utils.errors import DataError
+from trainers.utils.errors import one_line
 from trainers.utils.files import AnyPath
 
 Arrays = dict[str, NDArray[Any]]
@@ -106,7 +107,7 @@ def read_checkpoint(directory: AnyPath, step: int) -> Arrays:
     try:
         return read_arrays(payload)
     except ValueError as error:
-        raise DamagedCheckpointError(f"{_ARRAYS} holds no arrays: {_one_line(error)}") from error
+        raise DamagedCheckpointError(f"{_ARRAYS} holds no arrays: {one_line(error)}") from error
 
 
 def read_manifest(directory: AnyPath, step: int) -> dict[str, Any]:
@@ -119,7 +120,7 @@ def read_manifest(directory: AnyPath, step: int) -> dict[str, Any]:
     try:
         manifest = _unsealed(text)
     except (AttributeError, TypeError, ValueError) as error:
-        raise DamagedCheckpointError(f"{_MANIFEST} is garbled: {_one_line(error)}") from error
+        raise DamagedCheckpointError(f"{_MANIFEST} is garbled: {one_line(error)}") from error
     if manifest["step"] != step:
         raise DamagedCheckpointError(f"{_MANIFEST} is of step {manifest['step']}")
     return manifest
@@ -221,10 +222,6 @@ def _to_bytes(arrays: Arrays) -> bytes:
     # NumPy before 2.2 has no allow_pickle here: it would save it as an array.
     np.savez(buffer, **named)
     return buffer.getvalue()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 _MAX_HEADER_BYTES = 2**14

@@ -14,6 +14,7 @@ from tokenlearner_keras.weights.transfer import transfer_weights
 from trainers.checkpointing.keras_archive import load_keras_archive
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import one_line
 
 # What reading a damaged archive, or one of another model, raises.
 _UNREADABLE = (
@@ -72,7 +73,7 @@ def initialize(model: keras.Model, path: str) -> LoadReport:
             local.write_bytes(files.read(file))
             return load(model, str(local))
     except _UNREADABLE as error:
-        reason = " ".join(str(error).split())  # it may list parameters, a line each
+        reason = one_line(error)  # it may list parameters, a line each
         raise ConfigurationError(f"init_from={path}: {reason}") from error
 
 

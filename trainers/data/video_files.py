@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import DataError
+from trainers.utils.errors import one_line
 
 FRAMES_PER_SECOND = 25.0
 MIN_SIDE = 256
@@ -261,5 +262,4 @@ def _exact(number: float) -> Fraction:
 
 
 def _reason(error: Exception) -> str:
-    text = str(getattr(error, "strerror", None) or error)
-    return " ".join(text.split()).rstrip(".") or type(error).__name__
+    return one_line(getattr(error, "strerror", None) or error).rstrip(".")

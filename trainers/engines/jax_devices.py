@@ -16,6 +16,7 @@ from trainers.engines.hosts import Hosts
 from trainers.engines.tensorflow_strategy import check_flags
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import TrainingError
+from trainers.utils.errors import first_line
 from trainers.utils.signals import own_signal_handlers
 
 _NO_TPU = (
@@ -73,7 +74,7 @@ def _devices() -> list[Any]:
     try:
         return list(jax.devices())
     except RuntimeError as error:
-        raise ConfigurationError(f"JAX cannot use a device: {_first_line(error)}.") from error
+        raise ConfigurationError(f"JAX cannot use a device: {first_line(error)}.") from error
 
 
 def _make_virtual_devices(count: int) -> None:
@@ -83,7 +84,7 @@ def _make_virtual_devices(count: int) -> None:
     except RuntimeError as error:
         raise ConfigurationError(
             "--virtual_devices must be set before JAX uses a device; set it in the first call "
-            f"of the process ({_first_line(error)})."
+            f"of the process ({first_line(error)})."
         ) from error
     found = len(jax.devices())
     if found != count:
@@ -130,12 +131,12 @@ def _join(cluster: Cluster | None) -> None:
     except ValueError as error:
         raise ConfigurationError(
             "--strategy=multi_worker: JAX finds no other processes by itself "
-            f"({_first_line(error)}). Run it on every host of a TPU pod or under Slurm, or name "
+            f"({first_line(error)}). Run it on every host of a TPU pod or under Slurm, or name "
             "the processes in the environment variable TF_CONFIG."
         ) from error
     except RuntimeError as error:
         raise TrainingError(
-            f"The processes did not come together ({_first_line(error)}). Check that all of "
+            f"The processes did not come together ({first_line(error)}). Check that all of "
             "them are running, and that the first one's address can be reached."
         ) from error
 
@@ -165,8 +166,3 @@ def _gather(value: int) -> list[int]:
     halves = np.array([value // _HALVES % _HALVES, value % _HALVES], np.uint32)
     found = np.asarray(multihost_utils.process_allgather(halves)).astype(np.uint64)
     return [int(np.uint64(high * _HALVES + low).astype(np.int64)) for high, low in found]
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else repr(error)

@@ -12,6 +12,7 @@ from trainers.engines.hosts import Hosts
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import TrainingError
 from trainers.utils.errors import did_you_mean
+from trainers.utils.errors import first_line
 from trainers.utils.signals import own_signal_handlers
 
 # What a step raises here when another process is gone; the last two of a stream that breaks.
@@ -196,7 +197,7 @@ def _tpu_strategy(tpu: str | None) -> tf.distribute.Strategy:
         tf.config.experimental_connect_to_cluster(resolver)
         topology = tf.tpu.experimental.initialize_tpu_system(resolver)
     except Exception as error:
-        raise ConfigurationError(_NO_TPU.format(reason=_first_line(error))) from error
+        raise ConfigurationError(_NO_TPU.format(reason=first_line(error))) from error
     print(describe_topology(topology), flush=True)
     return tf.distribute.TPUStrategy(resolver)
 
@@ -214,15 +215,10 @@ def _multi_worker_strategy(cluster: Cluster) -> tf.distribute.Strategy:
             return tf.distribute.MultiWorkerMirroredStrategy()
     except tf.errors.OpError as error:
         raise TrainingError(
-            f"The workers of TF_CONFIG did not come together ({_first_line(error)}). Check "
+            f"The workers of TF_CONFIG did not come together ({first_line(error)}). Check "
             f"that all {len(cluster.addresses)} are running, and that this one can listen "
             f"at {cluster.addresses[cluster.index]}."
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else repr(error)
 
 
 def _count(number: int, noun: str) -> str:

@@ -19,6 +19,7 @@ from trainers.exporting.saved_model import save_functions
 from trainers.exporting.served_model import ServedModel
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import ExportError
+from trainers.utils.errors import one_line
 
 # The oldest that has all operations of these models, for the sake of old runtimes.
 _OPSET = 17
@@ -50,7 +51,7 @@ def write_onnx(
         )
     # The converter's own errors are of several kinds, all with long texts.
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)[:300]
         raise ExportError(f"{served.model.name} cannot be converted to ONNX: {reason}") from error
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
@@ -83,7 +84,7 @@ def write_litert(
             content = converter.convert()
         # The converter's own errors are of several kinds, all with long texts.
         except Exception as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = one_line(error)[:300]
             raise ExportError(
                 f"{served.model.name} cannot be converted to LiteRT: {reason}"
             ) from error

@@ -19,6 +19,7 @@ from trainers.inference.trained_model import choose_class_names
 from trainers.steps.logits import make_view_reduction
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import one_line
 from trainers.utils.files import folder_of
 from trainers.utils.reporting import log_to_stderr
 
@@ -99,7 +100,7 @@ def _load(path: str) -> keras.Model:
             return load_keras_archive(local)
         # Whatever a layer of somebody else's raises when it is built.
         except Exception as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise ConfigurationError(
                 f"--model={path} cannot be loaded ({type(error).__name__}: {reason}). Models of "
                 f"tokenlearner_keras {tk.__version__} and of Keras' own layers can."

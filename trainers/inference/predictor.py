@@ -1,10 +1,6 @@
 """What a trained model says of a batch, and where its tokens look."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
 import tokenlearner_keras as tk
@@ -13,13 +9,8 @@ from trainers.engines.engine import Batch
 from trainers.engines.flags import make_local_engine
 from trainers.experiment import TrainedModel
 from trainers.steps.logits import class_logits
+from trainers.steps.losses import LOSSES
 from trainers.utils.errors import TrainingError
-
-ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
-    "softmax": ops.softmax,
-    "sigmoid": ops.sigmoid,
-    "none": lambda answers: answers,
-}
 
 
 class Predictor:
@@ -31,6 +22,9 @@ class Predictor:
 
     def __init__(self, trained: TrainedModel) -> None:
         self.trained = trained
+        kind = LOSSES.get(trained.activation)
+        # "none": the model's answers are probabilities already.
+        self._activation = kind.activation if kind else lambda answers: answers
         engine = make_local_engine()
         self._step = engine.evaluation(trained.model, self._probabilities, per_example=True)
 
@@ -70,4 +64,4 @@ class Predictor:
         logits = class_logits(
             trained.model, batch["image"], trained.normalization, trained.view_reduction
         )
-        return {"probabilities": ACTIVATIONS[trained.activation](logits)}
+        return {"probabilities": self._activation(logits)}

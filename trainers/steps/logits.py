@@ -1,6 +1,5 @@
-"""From bytes to the logits of each class: normalisation, the model, one answer from all views."""
+"""Normalizes pixels, applies the model and reduces the logits of views to one answer."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ from keras import ops
 
 from trainers.configuration.data_options import VIEW_REDUCTIONS
 from trainers.data.preprocessing.normalization import normalize
+from trainers.steps.losses import LOSSES
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import did_you_mean
 
@@ -24,16 +24,14 @@ def make_view_reduction(kind: str, loss: str) -> ViewReduction:
         kind: `"logits"` averages them (as the reference's ViViT), `"probabilities"` averages
             the probabilities, and returns the logits that stand for the average; `"max"`
             takes the largest logit of each class (usual for Charades).
-        loss: The name of the loss, which says what probabilities are: `"softmax"` or
-            `"sigmoid"`.
+        loss: The name of the loss, which says what the probabilities are.
 
     Raises:
         ConfigurationError: If the kind is none of these.
     """
-    averages = {"softmax": _mean_softmax, "sigmoid": _mean_sigmoid}
     reductions: dict[str, ViewReduction] = {
         "logits": lambda logits: ops.mean(logits, axis=0),
-        "probabilities": averages[loss],
+        "probabilities": LOSSES[loss].average,
         "max": lambda logits: ops.max(logits, axis=0),
     }
     if kind not in reductions:
@@ -42,21 +40,6 @@ def make_view_reduction(kind: str, loss: str) -> ViewReduction:
             + did_you_mean(kind, VIEW_REDUCTIONS)
         )
     return reductions[kind]
-
-
-def _mean_softmax(logits: Any) -> Any:
-    return _mean_of_exponentials(ops.log_softmax(logits))
-
-
-def _mean_sigmoid(logits: Any) -> Any:
-    # log p - log (1 - p), each without the loss of digits near 0 and 1.
-    positive = _mean_of_exponentials(ops.log_sigmoid(logits))
-    return positive - _mean_of_exponentials(ops.log_sigmoid(-logits))
-
-
-def _mean_of_exponentials(logarithms: Any) -> Any:
-    """Returns the logarithm of the mean over the first axis."""
-    return ops.logsumexp(logarithms, axis=0) - math.log(logarithms.shape[0])
 
 
 _RANK_OF_VIEWS = 6  # (batch, views, frames, height, width, channels)
@@ -85,7 +68,7 @@ def class_logits(
 
 
 def sequential_map(function: Callable[[Any], Any], values: Any) -> Any:
-    """Returns the float32 results of a function on each slice of the first axis, stacked.
+    """Maps a function over the first axis with the memory of one slice; float32, stacked.
 
     Args:
         function: From a slice to a float32 tensor; traced in graph code.

@@ -1,7 +1,9 @@
-"""Losses of one example, in float32; the step divides by the global batch."""
+"""Losses of one example, in float32, and the probabilities that a model learns by each."""
 
+import math
 from collections.abc import Callable
 from typing import Any
+from typing import NamedTuple
 
 from keras import ops
 
@@ -10,6 +12,21 @@ from trainers.utils.errors import did_you_mean
 
 #: From targets and logits, tensors of Keras' backend, to the loss of each example.
 Loss = Callable[[Any, Any], Any]
+
+
+class LossKind(NamedTuple):
+    """A loss, and what the logits mean that a model learns by it.
+
+    Attributes:
+        function: From targets and logits (B, K) to the losses (B,).
+        activation: From logits to probabilities, of the same shape.
+        average: From the logits of views (V, B, K) to the logits (B, K) whose probabilities are
+            the mean over the views.
+    """
+
+    function: Loss
+    activation: Callable[[Any], Any]
+    average: Callable[[Any], Any]
 
 
 def make_loss(name: str, label_smoothing: float = 0.0) -> Loss:
@@ -24,19 +41,20 @@ def make_loss(name: str, label_smoothing: float = 0.0) -> Loss:
     Raises:
         ConfigurationError: If a value is out of range.
     """
-    losses = {"softmax": softmax_cross_entropy, "sigmoid": sigmoid_cross_entropy}
-    if name not in losses:
+    if name not in LOSSES:
         raise ConfigurationError(
-            f"loss must be one of {', '.join(losses)}. Received: {name!r}."
-            + did_you_mean(name, losses)
+            f"loss must be one of {', '.join(LOSSES)}. Received: {name!r}."
+            + did_you_mean(name, LOSSES)
         )
     if not 0.0 <= label_smoothing < 1.0:
         raise ConfigurationError(
             f"label_smoothing must be at least 0 and below 1. Received: {label_smoothing}."
         )
 
+    function = LOSSES[name].function
+
     def loss(targets: Any, logits: Any) -> Any:
-        return losses[name](smooth(targets, label_smoothing), ops.cast(logits, "float32"))
+        return function(smooth(targets, label_smoothing), ops.cast(logits, "float32"))
 
     return loss
 
@@ -58,3 +76,25 @@ def smooth(targets: Any, label_smoothing: float) -> Any:
     if label_smoothing == 0.0:
         return targets
     return targets * (1.0 - label_smoothing) + label_smoothing / targets.shape[-1]
+
+
+def _mean_softmax(logits: Any) -> Any:
+    return _mean_of_exponentials(ops.log_softmax(logits))
+
+
+def _mean_sigmoid(logits: Any) -> Any:
+    # log p - log (1 - p), each without the loss of digits near 0 and 1.
+    positive = _mean_of_exponentials(ops.log_sigmoid(logits))
+    return positive - _mean_of_exponentials(ops.log_sigmoid(-logits))
+
+
+def _mean_of_exponentials(logarithms: Any) -> Any:
+    """Returns the logarithm of the mean over the first axis."""
+    return ops.logsumexp(logarithms, axis=0) - math.log(logarithms.shape[0])
+
+
+#: By the value of the key `loss`; a new loss is one more line.
+LOSSES = {
+    "softmax": LossKind(softmax_cross_entropy, ops.softmax, _mean_softmax),
+    "sigmoid": LossKind(sigmoid_cross_entropy, ops.sigmoid, _mean_sigmoid),
+}

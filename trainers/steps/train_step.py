@@ -14,6 +14,7 @@ from trainers.steps.losses import Loss
 from trainers.steps.metrics import evaluation_sums
 from trainers.steps.optimizer import clip_by_global_norm
 from trainers.utils.errors import TrainingError
+from trainers.utils.errors import first_line
 
 # A generator is drawn from a few times a step at most; its counter goes up by one a
 # draw, so this many counts keep the streams of two steps, replicas or parts apart.
@@ -113,7 +114,7 @@ class TrainStep:
         except Exception as error:
             if not _is_out_of_memory(error):
                 raise
-            reason = str(error).strip().splitlines()[0].rstrip(".")
+            reason = first_line(error)
             raise TrainingError(
                 f"A training step needs more memory than the device has ({reason}). Lower "
                 "batch_size, or set gradient_accumulation_steps=2, model.remat=True or "

@@ -79,6 +79,17 @@ def explain_os_error(error: OSError) -> str:
     return f"{place}{error.strerror}.{advice}"
 
 
+def one_line(error: object) -> str:
+    """Returns the text of an error as one line; the name of its type if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of an error's text without its full stop, as `one_line`."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
 def did_you_mean(received: object, names: Iterable[str]) -> str:
     """Guesses what a misspelt name was meant to be, for the end of a message.
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import one_line
 
 AnyPath = str | Path
 
@@ -246,9 +247,9 @@ def as_os_error(path: AnyPath) -> Iterator[None]:
     except tf.errors.NotFoundError as error:
         raise FileNotFoundError(f"There is no {path}.") from error
     except tf.errors.PermissionDeniedError as error:
-        raise PermissionError(f"{path}: {_one_line(error.message)}") from error
+        raise PermissionError(f"{path}: {one_line(error.message)}") from error
     except tf.errors.OpError as error:
-        raise OSError(f"{path}: {_one_line(error.message)}") from error
+        raise OSError(f"{path}: {one_line(error.message)}") from error
 
 
 @contextlib.contextmanager
@@ -266,10 +267,6 @@ def _gfile() -> Any:
     import tensorflow as tf  # seconds: only where it is needed
 
     return tf.io.gfile
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def check_writable(folder: str, flag: str) -> None:
