@@ -1,4 +1,4 @@
-"""What the learned tokens look at: the attention maps of a whole model."""
+"""Returns the attention maps of every TokenLearner in a model."""
 
 from collections import Counter
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Checks a configuration on a TPU that is not there: `python -m trainers.tpu_check`.
+"""Compiles a configuration for a TPU slice, without a TPU: `python -m trainers.tpu_check`.
 
     python -m trainers.tpu_check --config=FILE [--engine=jax] [--topology=v5e:2x2]
         [--config.key=value]

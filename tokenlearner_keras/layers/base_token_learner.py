@@ -1,4 +1,4 @@
-"""What all TokenLearner layers share: shapes, masks and attention maps."""
+"""The base of all TokenLearner layers: shapes, masks and attention maps."""
 
 from typing import Any
 

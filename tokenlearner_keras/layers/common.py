@@ -1,4 +1,4 @@
-"""Constants that every layer of the package shares."""
+"""Argument checks, input shapes and dtypes that the layers share."""
 
 import difflib
 import numbers

@@ -1,4 +1,4 @@
-"""The pre-norm Transformer encoder block of the Vision Transformer."""
+"""The pre-norm encoder block of the Vision Transformer, with stochastic depth."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A 3x3 convolution to few channels as one matrix product and nine shifted sums."""
+"""Faster forms of a 3x3 convolution to few channels, and of a matmul of normalized inputs."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A learned table of positions, added to the tokens."""
+"""Learned tokens and positions: the class token and the position table."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""Folds a sequence of positions into its grid."""
+"""Folds a sequence into its grid, cuts out a part of it, and samples frames."""
 
 import math
 from typing import Any

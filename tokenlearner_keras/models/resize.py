@@ -1,4 +1,4 @@
-"""A model for inputs of another size, with the weights of the one at hand."""
+"""Builds a model for another input size from the weights of an existing one."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Reads .npz files from elsewhere: nothing is unpickled, sizes are checked before reading."""
+"""Reads untrusted .npz files: nothing is unpickled, and sizes are checked before reading."""
 
 import io
 import math

@@ -1,4 +1,4 @@
-"""What became of each parameter when a checkpoint was loaded."""
+"""The report of loading a checkpoint: loaded, resized, skipped and missing parameters."""
 
 import dataclasses
 

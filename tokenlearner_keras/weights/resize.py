@@ -1,4 +1,4 @@
-"""Position tables for another grid, and for every frame of a video."""
+"""Resizes position tables to another grid, and repeats them for the frames of a video."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""Carries weights over from one model of this package to another, also to one of videos."""
+"""Copies weights between models of this package, also from images to videos."""
 
 from typing import Any
 

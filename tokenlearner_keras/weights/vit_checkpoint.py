@@ -1,4 +1,4 @@
-"""The names of parameters in public ViT checkpoints, turned into the reference's."""
+"""Maps the names of public ViT checkpoints to the reference's, and fits their positions."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""What to change when a step does not fit, and how small a slice would do.
+"""Suggests what to change when a step does not fit, and the smallest slice that fits.
 
 All of it is an estimate: weights, optimizer state and gradients stay as they are, and what
 is left of the memory grows with the examples that a chip has at a time.

@@ -1,4 +1,4 @@
-"""What a compiled program moves between chips, counted in its text."""
+"""Counts the bytes that a compiled program moves between chips."""
 
 import dataclasses
 import math

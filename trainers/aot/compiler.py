@@ -1,4 +1,4 @@
-"""The TPU's own compiler, on a machine without a TPU.
+"""Compiles programs by libtpu, without a TPU.
 
 jax opens libtpu's compiler (the extra `tpu-check`) for a slice that is only described, and
 gives it programs: JAX's own, or those of TensorFlow.

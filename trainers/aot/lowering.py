@@ -1,4 +1,4 @@
-"""The train and eval steps of a configuration as programs for the chips of a slice."""
+"""Lowers the train and eval steps of a configuration for the chips of a slice."""
 
 import abc
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Device memory of a step, as XLA has laid it out for the compiled step."""
+"""Device memory of a compiled step, from XLA's buffer assignment."""
 
 import dataclasses
 from typing import Any

@@ -1,4 +1,4 @@
-"""The steps of a configuration on the engine that is in use, to be compiled and not run."""
+"""The steps of a configuration on the engine in use, compiled but not run."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""One checkpoint on disk, all or nothing.
+"""Reads and writes one checkpoint, all or nothing.
 
 A checkpoint is a directory `step_00001000` with `arrays.npz` and `manifest.json`, which
 holds the size and the sha256 of the arrays' file, and a sha256 of itself: no bit of either

@@ -1,4 +1,4 @@
-"""Where a training starts from: weights of another model, by `init_from`."""
+"""Starts a training from the weights of another model, `init_from`."""
 
 import os
 import tempfile

@@ -1,4 +1,4 @@
-"""Everything that the next step reads, as named arrays."""
+"""Everything that the next step reads, as named arrays for a checkpoint."""
 
 import keras
 import numpy as np

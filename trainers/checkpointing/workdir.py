@@ -1,4 +1,4 @@
-"""The work directory: its configuration file, the rule for resuming, the final model.
+"""The work directory: its configuration file, what a resume may change, the final model.
 
 Beside them lies `split.json` where the training's folder has no split folders: from
 "CLASS/FILE" to the split, as decided when the training first started.

@@ -1,4 +1,4 @@
-"""How images are cut, resized and augmented."""
+"""The sections `augmentation`, `video` and `records`: how examples are read and augmented."""
 
 from dataclasses import dataclass
 

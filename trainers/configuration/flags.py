@@ -1,4 +1,4 @@
-"""Arguments that belong to the configuration, made what ml_collections can read."""
+"""Adapts `--config...` arguments to what ml_collections parses."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""Durations: one helper for steps, epochs, examples and percent."""
+"""Durations in steps, given as steps, epochs, examples or percent."""
 
 import dataclasses
 import math

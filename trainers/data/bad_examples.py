@@ -1,4 +1,4 @@
-"""Going on without the examples that cannot be read, up to a limit the user sets.
+"""Skips unreadable examples, up to `data.max_bad_examples`.
 
 Without a limit the first bad example stops the run; `trainers.data.decode_errors` names it.
 With one, in training the next good example in the order of the indices stands in for a

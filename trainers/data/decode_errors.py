@@ -1,4 +1,4 @@
-"""From an error inside the input pipeline to one message that names the file.
+"""Finds the damaged example behind an input-pipeline error, and names its file.
 
 An operation that fails inside `tf.data` cannot say which file it was reading. The
 order of the examples is a function of the step, though, so whoever iterates knows

@@ -1,4 +1,4 @@
-"""Which examples a training step sees: a function of the seed and the step alone.
+"""The examples of a training step, a function of the seed and the step alone.
 
 Position p = step * batch_size + i of the stream of examples belongs to epoch
 p // num_examples; each epoch is a permutation of all examples keyed by (seed, epoch).

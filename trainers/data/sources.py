@@ -1,4 +1,4 @@
-"""The data sources by name, and what all of them promise."""
+"""The interface of a data source, and the sources by name."""
 
 from collections.abc import Callable
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Frames out of video files, by PyAV."""
+"""Reads frames of video files by PyAV."""
 
 import math
 from collections import deque

@@ -1,4 +1,4 @@
-"""Arrays of Keras' backend as NumPy arrays, wherever they lie."""
+"""Copies arrays of Keras' backend to NumPy, also those spread over devices."""
 
 from collections.abc import Iterable
 from typing import Any

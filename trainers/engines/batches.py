@@ -1,4 +1,4 @@
-"""Batches handed to the devices of an engine."""
+"""Puts training and evaluation batches on the devices of an engine."""
 
 from collections.abc import Iterator
 from typing import Any

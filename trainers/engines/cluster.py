@@ -1,4 +1,4 @@
-"""The worker processes that TF_CONFIG names, one a machine."""
+"""The worker processes that TF_CONFIG names, one per machine."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Which engine a command runs on: `--engine`, and the flags of its devices."""
+"""Chooses the engine of a command by `--engine` and the flags of its devices."""
 
 import keras
 import tensorflow as tf

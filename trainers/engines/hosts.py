@@ -1,4 +1,4 @@
-"""The processes that train together, and what they must agree on.
+"""Communication between the hosts of a training: barriers, values and errors.
 
 Under `multi_worker` each machine runs the same program. All of them take part in every
 step and every evaluation; one of them, the chief, writes the work directory. Under all

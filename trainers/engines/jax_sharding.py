@@ -1,4 +1,4 @@
-"""Where arrays lie on a mesh of JAX devices: batches cut up, weights whole or cut up too."""
+"""Shards batches, and weights where asked, over a mesh of JAX devices."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The sets that a model is evaluated on: by name, from the training's data or from others.
+"""The sets that a model is evaluated on, by name.
 
 An entry of `data.eval_sets` is one of
 

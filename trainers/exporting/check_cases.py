@@ -1,4 +1,4 @@
-"""What an exported model is checked on: examples of an evaluation set, in batches of 1 and 7."""
+"""The inputs that an export is checked on: evaluation examples in batches of 1 and 7."""
 
 from collections.abc import Sequence
 from typing import Any

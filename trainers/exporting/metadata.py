@@ -1,4 +1,4 @@
-"""What a caller needs beside an exported model: classes, preprocessing and normalization."""
+"""Metadata of an export: class names, preprocessing and normalization."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""An output that appears when it is whole and found good."""
+"""Writes an export under a temporary name and renames it once it passes its check."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Compares what an exported model answers in its own runtime with what Keras answers."""
+"""Compares an exported model's outputs in its own runtime with Keras'."""
 
 import dataclasses
 import json

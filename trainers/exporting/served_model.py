@@ -1,4 +1,4 @@
-"""A trained model together with what its inputs are made by."""
+"""The functions that an export may hold: a model with its normalization and resizing."""
 
 from typing import Any
 

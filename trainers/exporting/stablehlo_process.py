@@ -1,4 +1,4 @@
-"""From a `.keras` file to StableHLO, in a process of its own with Keras on JAX.
+"""Exports a `.keras` file to StableHLO in a separate process, with Keras on JAX.
 
 python -m trainers.exporting.stablehlo_process MODEL.keras OUTPUT SHAPE STATISTICS
 

@@ -1,4 +1,4 @@
-"""The flags by which `predict` and `export` are told a trained model."""
+"""The flags of `predict` and `export` that choose a trained model."""
 
 from absl import flags
 

@@ -1,4 +1,4 @@
-"""Which files to predict: those that are named, and those in folders."""
+"""Finds the files to predict, given as files and folders."""
 
 import os
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A model of a `.keras` file, which does not say how its inputs are made: settings do."""
+"""Loads a `.keras` file; settings describe its preprocessing, which the file does not."""
 
 import dataclasses
 import tempfile

@@ -1,4 +1,4 @@
-"""What is written: the likeliest classes of each input, as CSV or JSON."""
+"""Formats the top-k classes of each input as CSV or JSON."""
 
 import csv
 import dataclasses

@@ -1,4 +1,4 @@
-"""Pictures of what the learned tokens look at in each file."""
+"""Draws the attention maps of the learned tokens over each file."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""What a trained model says of a batch, and where its tokens look."""
+"""Class probabilities and attention maps of a batch."""
 
 import numpy as np
 from numpy.typing import NDArray

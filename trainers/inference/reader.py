@@ -1,4 +1,4 @@
-"""From files to batches of what a model sees, by the preprocessing of an evaluation."""
+"""Reads files into batches, preprocessed as in an evaluation."""
 
 import dataclasses
 from collections import deque

@@ -1,4 +1,4 @@
-"""A model of a work directory, with all that its training knows about its inputs and answers."""
+"""Loads a trained model with its preprocessing, normalization and class names."""
 
 from collections import Counter
 

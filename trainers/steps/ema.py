@@ -1,4 +1,4 @@
-"""The moving averages of the weights in the place of the weights, for a while."""
+"""Temporarily swaps the moving averages of the weights (EMA) into the model."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Finds the step and the tensor at which a training has become NaN or infinite.
+"""Finds the step and the tensor at which a training became NaN or infinite.
 
 Steps run in blocks, and only a block's sums come back. When one of them is not finite, the
 training goes back to its newest checkpoint, or to its beginning, and takes the same steps again

@@ -1,4 +1,4 @@
-"""Where a training goes on from: its newest checkpoint, or its beginning."""
+"""Resumes a training from its newest valid checkpoint, or starts it."""
 
 from collections.abc import Callable
 

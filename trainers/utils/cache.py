@@ -1,4 +1,4 @@
-"""The cache directory and files that are either complete or not there."""
+"""The cache directory, and files in it that are complete or absent."""
 
 import contextlib
 import hashlib

@@ -1,4 +1,4 @@
-"""One training at a time in a work directory, or one of anything else in its folder."""
+"""Locks a work directory, so that one training at a time writes to it."""
 
 import os
 from pathlib import Path

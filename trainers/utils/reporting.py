@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl, TensorBoard and a live progress line."""
+"""Writes metrics (JSON lines, TensorBoard), progress and warnings."""
 
 import contextlib
 import json

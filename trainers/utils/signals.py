@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: finish the block of steps, save, leave with 128 + signal."""
+"""Handles SIGTERM and SIGINT: finish the steps under way, save, exit with 128 + signal."""
 
 import os
 import signal

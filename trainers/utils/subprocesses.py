@@ -1,4 +1,4 @@
-"""Runs commands in worker processes, a progress bar in front.
+"""Runs commands in worker processes, with a progress bar.
 
 Plain subprocesses rather than `multiprocessing`: a spawned worker would import the
 caller's main program (and TensorFlow with it), and the game engine needs a working

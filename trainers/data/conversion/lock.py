@@ -1,4 +1,4 @@
-"""Conversions of several splits into one folder, at the same time or one after another.
+"""Lets conversions of several splits share a folder, at the same time or in turn.
 
 Each conversion holds the lock of its split, from its start to its end. Whoever makes or
 reads the label map, or takes the lock of a split, holds the lock of the label map. Where

@@ -1,4 +1,4 @@
-"""How videos become records."""
+"""Options of a conversion: frame rate, size, quality and shards."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""A CSV file of labelled parts of video files.
+"""Reads a CSV file of labelled segments of video files.
 
     path,start,end,label
     videos/a.mp4,0,9.5,archery

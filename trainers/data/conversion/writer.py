@@ -1,4 +1,4 @@
-"""Video files into TFRecord shards that are complete or not there.
+"""Writes video files into TFRecord shards, each complete or absent.
 
 Shard k of n holds the rows k * N / n to (k + 1) * N / n of the list, in its order. It is
 written under another name, forced to disk, renamed, and then noted in

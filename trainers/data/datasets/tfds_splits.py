@@ -1,4 +1,4 @@
-"""Which records of a TFDS data set make up train, validation and test."""
+"""Maps train, validation and test to the records of a TFDS data set."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

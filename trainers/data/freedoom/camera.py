@@ -1,4 +1,4 @@
-"""A camera in a Freedoom map: put it somewhere, look at an object, take a picture."""
+"""A camera in a Freedoom map that takes pictures of objects."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The game engine: import it, open a Freedoom map in it, know its spoiled pictures."""
+"""Opens Freedoom maps in the game engine and detects spoiled pictures."""
 
 import importlib.metadata
 from collections.abc import Sequence

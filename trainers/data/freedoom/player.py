@@ -1,4 +1,4 @@
-"""A player in a Freedoom map who stands somewhere and then moves: a short film of it."""
+"""Films a player who moves through a Freedoom map."""
 
 import math
 from typing import Any

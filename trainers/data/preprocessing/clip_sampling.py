@@ -1,4 +1,4 @@
-"""Which frames of a video a clip shows.
+"""Chooses the frames of a clip.
 
 A clip is `num_frames` frames, `stride` apart. A video that is too short for it is
 repeated from its start: a clip never holds frames that were made up, and a video of a

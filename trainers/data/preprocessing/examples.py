@@ -1,4 +1,4 @@
-"""From an example of any source to what a model sees: an image, a clip, or views of a video."""
+"""Turns an example of any source into a model's input: an image, a clip, or views of a video."""
 
 import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""From the bytes of an image to the numbers a network reads, on the device.
+"""Normalizes uint8 pixels on the device.
 
 Batches cross to the accelerator as uint8, a quarter of the traffic of float32, and
 are normalised inside the compiled step.

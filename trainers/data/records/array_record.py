@@ -1,4 +1,4 @@
-"""Random access to ArrayRecord files, in which it is built in."""
+"""Random access to ArrayRecord files, which support it natively."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""The small files beside TFRecords of videos: names of the shards, classes, labels.
+"""The files beside TFRecords of videos: names of shards, classes, labels.
 
     DIR/dataset.json                          number of classes; one label or several; frames
     DIR/labels.txt                            a class a line, in the order of the numbers

@@ -1,4 +1,4 @@
-"""Random access to TFRecord files: where each record lies, found once and cached.
+"""Random access to TFRecord files, by an index that is built once and cached.
 
 A TFRecord file is a chain of records: 8 bytes length, 4 bytes checksum of the length,
 the data, 4 bytes checksum of the data; little endian, checksums are masked CRC-32C.
