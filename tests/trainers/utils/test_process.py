@@ -7,7 +7,7 @@ from tests.helpers.processes import PATIENCE
 
 _PROGRAM = """
 import sys, time, types
-from trainers import ending
+from trainers.utils import process
 import tensorflow as tf
 
 def slow(index):
@@ -22,7 +22,7 @@ numbers = numbers.prefetch(10**6)
 iterator = iter(numbers)
 next(iterator)
 sys.modules["__main__"].__spec__ = types.SimpleNamespace(name={name!r})
-ending.end_with(3)
+process.end_with(3)
 print("the last words")
 """
 
@@ -38,9 +38,9 @@ def test_a_pipeline_that_calls_python_does_not_keep_a_command() -> None:
 
 def test_other_programs_end_as_they_like() -> None:
     program = (
-        "import sys, types; from trainers import ending; "
+        "import sys, types; from trainers.utils import process; "
         "sys.modules['__main__'].__spec__ = types.SimpleNamespace(name='notebook'); "
-        "ending.end_with(3); sys.exit(4)"
+        "process.end_with(3); sys.exit(4)"
     )
     done = subprocess.run([sys.executable, "-c", program], check=False)
     assert done.returncode == 4
