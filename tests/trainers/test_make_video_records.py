@@ -335,8 +335,9 @@ def test_a_full_disk(videos: Path, convert: Convert) -> None:
 #: The command in a process that kills itself once so many files are finished.
 _KILLED_CONVERSION = """
 import os, signal, sys
-from trainers import cli, make_video_records
-from trainers.data.video_conversion import Conversion
+from trainers import make_video_records
+from trainers.data.conversion.writer import Conversion
+from trainers.utils import cli
 
 finished = int(sys.argv.pop(1))
 save = Conversion._save_results

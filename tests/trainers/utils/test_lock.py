@@ -12,7 +12,7 @@ from trainers.utils.lock import WorkdirLock
 
 HOLDER = """
 import sys
-from trainers.workdir_lock import WorkdirLock
+from trainers.utils.lock import WorkdirLock
 with WorkdirLock() as lock:
     lock.acquire(sys.argv[1])
     print("locked", flush=True)

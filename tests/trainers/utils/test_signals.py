@@ -11,8 +11,8 @@ from tests.helpers.processes import PATIENCE
 COLLECTOR = "gc.callbacks.append(lambda *_: again or (again.append(1), signal.raise_signal({n})))"
 PROGRAM = """
 import gc, signal, time
-from trainers.signals import StopRequest
-from trainers import errors
+from trainers.utils.signals import StopRequest
+from trainers.utils import errors
 
 again = []
 stop = StopRequest().install()
