@@ -70,15 +70,7 @@ def demo_video_output() -> str:
 
 Parts = dict[str, Callable[[], str]]
 DOCUMENTS: dict[str, Parts] = {
-    "README.md": {
-        "demo_accuracy": demo_accuracy,
-        "demo_output": demo_output,
-        "demo_video_accuracy": demo_video_accuracy,
-        "demo_video_output": demo_video_output,
-        "models": readme_models,
-        "speed_goals": speed_goals,
-        "trainer": trainer_table,
-    },
+    "README.md": {"demo_accuracy": demo_accuracy, "models": readme_models},
     "docs/benchmarks.md": {
         "speed_goals": speed_goals,
         "layer_times": layer_times,
@@ -88,9 +80,16 @@ DOCUMENTS: dict[str, Parts] = {
         "video_growth": video_growth,
         "startup": startup,
     },
+    "docs/demos.md": {
+        "demo_accuracy": demo_accuracy,
+        "demo_output": demo_output,
+        "demo_video_accuracy": demo_video_accuracy,
+        "demo_video_output": demo_video_output,
+    },
     "docs/models.md": {"paper_models": paper_models, "all_models": all_models},
     "docs/reliability.md": {"reliability": reliability},
     "docs/tpu.md": {"tpu_fits": tpu_fits},
+    "docs/training.md": {"trainer": trainer_table},
     "docs/video_models.md": {"video_modules": video_modules, "video_models": video_models},
 }
 

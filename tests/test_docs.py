@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import keras
 import pytest
 
 import tokenlearner_keras as tk
@@ -41,3 +42,28 @@ def test_the_example_of_the_first_page_is_true() -> None:
     for expression, shape in re.findall(r"^(\S.*\.shape)  # (\(.*\))$", code, re.MULTILINE):
         assert str(eval(expression, scope)) == shape
     assert len(re.findall(r"\.shape  # ", code)) == 2
+
+
+def test_public_weights_insertion_and_resizing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples as they stand, with smaller models and no download."""
+    code = re.findall(r"```python\n(.*?)```", (DOCS / "weights.md").read_text(), re.DOTALL)
+    golden = ROOT / "tests/goldens/augreg_checkpoint.npz"
+    asked = []
+    create = tk.create_model
+    small = {"width": 24, "depth": 3, "num_heads": 3, "mlp_dim": 48}
+
+    def create_small(name: str, **options: object) -> keras.Model:
+        blocks = {"depth": 12, "patch_size": 32} if "tl" not in name else {"token_learner_at": 1}
+        size = {"patch_size": 8, "image_size": 32, **small}
+        return create(name, **{**options, **size, **blocks})
+
+    monkeypatch.setattr(tk, "download_weights", lambda name: asked.append(name) or golden)
+    monkeypatch.setattr(tk, "create_model", create_small)
+    scope: dict = {"tk": tk, "keras": keras}
+    exec(code[0], scope)
+    assert asked[0] in tk.list_weights()
+    exec(code[1].replace("224", "32"), scope)
+    assert scope["larger"].input_shape == (None, 384, 512, 3)
+    exec(code[2].replace("include_top=False", "include_top=False, weights=None"), scope)
+    assert scope["model"].output_shape == (None, 10)
+    assert [m.shape for m in scope["maps"].values()] == [(2, 8, 1, 1)]

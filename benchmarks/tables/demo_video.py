@@ -1,4 +1,4 @@
-"""The README's tables of what the video demo learned, from the committed results."""
+"""The tables of what the video demo learned, from the committed results."""
 
 import statistics
 

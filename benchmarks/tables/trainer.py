@@ -1,4 +1,4 @@
-"""The README's table of what the trainer costs and survives, from the committed results."""
+"""The table of what the trainer costs and survives, from the committed results."""
 
 from pathlib import Path
 
