@@ -235,3 +235,17 @@ def _taken(variable: keras.Variable) -> Any:
     state = variable.value * 1  # a copy, as in keras.random.SeedGenerator
     variable.assign(state + ops.convert_to_tensor([0, 1], dtype=variable.dtype))
     return state
+
+
+def convolve(convolution: Any, x: Any) -> Any:
+    """Returns `convolution(x)`, also for a batch of 0 examples.
+
+    TensorFlow's kernels for CPUs (oneDNN) give an empty batch the shape of their input.
+
+    Args:
+        convolution: A built layer, or a model of such.
+        x: `(batch, ..., channels)`.
+    """
+    if x.shape[0] != 0:
+        return convolution(x)
+    return convolution(ops.pad(x, ((0, 1), *[(0, 0)] * (len(x.shape) - 1))))[:0]

@@ -12,7 +12,7 @@ from tokenlearner_keras.layers.common import check_choice
 from tokenlearner_keras.layers.common import check_floats
 from tokenlearner_keras.layers.common import check_grid
 from tokenlearner_keras.layers.common import check_positive_integer
-from tokenlearner_keras.layers.empty_batches import convolve
+from tokenlearner_keras.layers.common import convolve
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)

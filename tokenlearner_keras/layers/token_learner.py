@@ -12,8 +12,8 @@ from tokenlearner_keras.layers.common import PositionShape
 from tokenlearner_keras.layers.common import check_choice
 from tokenlearner_keras.layers.common import check_grid
 from tokenlearner_keras.layers.common import check_positive_integer
+from tokenlearner_keras.layers.common import convolve
 from tokenlearner_keras.layers.common import is_half_precision
-from tokenlearner_keras.layers.empty_batches import convolve
 from tokenlearner_keras.layers.fast_ops import kernel_columns
 from tokenlearner_keras.layers.fast_ops import normalized_matmul
 from tokenlearner_keras.layers.fast_ops import shifted_sum

@@ -15,8 +15,8 @@ from tokenlearner_keras.graph import graph_calls
 from tokenlearner_keras.layers.batch_normalization import BatchNormalization
 from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
 from tokenlearner_keras.layers.common import accumulation_dtype
+from tokenlearner_keras.layers.common import convolve
 from tokenlearner_keras.layers.common import rematerialize
-from tokenlearner_keras.layers.empty_batches import convolve
 from tokenlearner_keras.layers.token_fuser import TokenFuser
 from tokenlearner_keras.layers.token_learner import TokenLearner
 from tokenlearner_keras.layers.video_attention import GridAttention
