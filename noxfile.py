@@ -11,7 +11,7 @@ from pathlib import Path
 import nox
 
 nox.options.sessions = [
-    *("tensorflow", "jax", "torch", "tpu", "keras_hub", "addons", "package", "docs"),
+    *("tpu", "keras_hub", "addons", "package", "docs", "torch", "jax", "tensorflow"),
 ]
 # uv, where it is there, installs in seconds what takes pip a minute.
 nox.options.default_venv_backend = "uv|venv"

@@ -90,8 +90,10 @@ def test_final_weights_agree(runs: dict[str, Path]) -> None:
     assert kernels and all(np.abs(expected[n] - moved[n]).max() > 0.01 for n in kernels)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("engine", "other"), [("tensorflow", "jax"), ("jax", "tensorflow")])
+@pytest.mark.parametrize(
+    ("engine", "other"),
+    [("jax", "tensorflow"), pytest.param("tensorflow", "jax", marks=pytest.mark.extra)],
+)
 def test_a_checkpoint_of_one_is_evaluated_by_the_other(
     runs: dict[str, Path], engine: str, other: str
 ) -> None:

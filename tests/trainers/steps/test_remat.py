@@ -57,7 +57,7 @@ def test_two_replicas_without_dropout_end_like_one() -> None:
     assert_same_weights(on_one_replica("certain", False), remat)
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_micro_batches_without_dropout_end_like_the_whole_batch() -> None:
     for replicas in (1, 2):
         parts = train_remat(engine_of(replicas), "certain", remat=True, accumulation=2)
@@ -72,8 +72,8 @@ def test_the_masks_make_a_difference() -> None:
 
 
 @only_on_tensorflow("JAX always compiles")
-@pytest.mark.slow
-@pytest.mark.parametrize("accumulation", [pytest.param(1, marks=pytest.mark.extra), 2])
+@pytest.mark.extra
+@pytest.mark.parametrize("accumulation", [1, 2])
 def test_compiled_by_xla(accumulation: int) -> None:
     compiled = {"jit_compile": True, "accumulation": accumulation}
     plain, remat = (

@@ -94,7 +94,7 @@ def evaluated(
     return run
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_up_to_a_limit_the_training_goes_on_the_same_after_a_stop(
     trainer: Trainer,
     data_dir: str,
