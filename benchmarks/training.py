@@ -41,13 +41,13 @@ from trainers.data.preprocessing.normalization import normalize
 from trainers.data.sources import make_source
 from trainers.engines.batches import training_batches
 from trainers.engines.flags import make_local_engine
-from trainers.experiment import make_learning_rate
 from trainers.experiment import make_model
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
 from trainers.experiment import make_train_step
 from trainers.steps.losses import make_loss
 from trainers.steps.optimizer import clip_by_global_norm
+from trainers.steps.optimizer import make_learning_rate
 from trainers.training.log import TrainingLog
 from trainers.utils.reporting import MetricsWriter
 
@@ -165,7 +165,11 @@ class _Trainer(_Arm):
         self.train_step = make_train_step(config, self.model, self.optimizer, engine)
         self.folder = tempfile.TemporaryDirectory()
         self.writer = MetricsWriter(self.folder.name, 0)
-        learning_rate = make_learning_rate(config, self.schedule)
+        learning_rate = make_learning_rate(
+            config.optimizer,
+            warmup_steps=self.schedule.warmup,
+            total_steps=self.schedule.total,
+        )
         self.log = TrainingLog(self.writer, learning_rate, config.batch_size)
 
     def train(self, num_steps: int) -> None:
