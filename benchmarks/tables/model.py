@@ -14,7 +14,7 @@ from tokenlearner_keras.graph import without_weights
 from tokenlearner_keras.layers.encoder_block import EncoderBlock
 from tokenlearner_keras.layers.token_fuser import TokenFuser
 
-PAPER_ROWS = Path(__file__).parent / "paper_rows.csv"
+PAPER_ROWS = Path(__file__).parents[1] / "paper_rows.csv"
 HEADER = (
     "| name | input | tokens in the blocks | parameters, M | GMACs | GFLOPS, paper's way "
     "| GFLOPS printed | the paper's accuracy |\n|---|---|---|---|---|---|---|---|"

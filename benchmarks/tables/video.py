@@ -12,7 +12,7 @@ from tokenlearner_keras.graph import without_weights
 from tokenlearner_keras.layers.batch_normalization import BatchNormalization
 from tokenlearner_keras.models.x2plus1d import build_module
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parents[1]
 #: The paper tests at this size; its tables count the grid of 8 x 8 that it leads to.
 TEST_SIZE = 256
 AVID_CLASSES = 887

@@ -7,6 +7,7 @@ import numpy as np
 
 from tokenlearner_keras.graph import functional_graph
 from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
+from tokenlearner_keras.layers.batch_normalization import BatchNormalization
 from tokenlearner_keras.layers.encoder_block import EncoderBlock
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
 from tokenlearner_keras.layers.patch_embedding import inflate_kernel
@@ -120,7 +121,8 @@ def _check_kinds(model: keras.Model, source: keras.Model) -> None:
 
 
 def _is_convolutional(model: keras.Model) -> bool:
-    return not any(isinstance(layer, PatchEmbedding) for layer in model.layers)
+    # Of the models of this package only they normalise over the batch.
+    return any(isinstance(layer, BatchNormalization) for layer in model.layers)
 
 
 def _kind(model: keras.Model) -> str:

@@ -60,43 +60,26 @@ class PreprocessingConfig:
         """Check every value."""
         for name in ("image_size", "crop_area", "crop_aspect_ratio"):
             # Configuration files give lists.
-            object.__setattr__(self, name, _pair(name, getattr(self, name)))
-        _check_choice("crop", self.crop, CROPS)
-        _check_choice("interpolation", self.interpolation, INTERPOLATIONS)
+            object.__setattr__(self, name, _pair(f"augmentation.{name}", getattr(self, name)))
+        _check_choice("augmentation.crop", self.crop, CROPS)
+        _check_choice("augmentation.interpolation", self.interpolation, INTERPOLATIONS)
         if any(side != int(side) or side < 3 for side in self.image_size):
-            raise _wrong("image_size", "two whole numbers >= 3", self.image_size)
+            raise _wrong("augmentation.image_size", "two whole numbers >= 3", self.image_size)
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
-            raise _wrong("crop_area", "0 < smallest <= largest <= 1", self.crop_area)
+            raise _wrong("augmentation.crop_area", "0 < smallest <= largest <= 1", self.crop_area)
         if not 0 < self.crop_aspect_ratio[0] <= self.crop_aspect_ratio[1]:
-            raise _wrong("crop_aspect_ratio", "0 < smallest <= largest", self.crop_aspect_ratio)
+            raise _wrong(
+                "augmentation.crop_aspect_ratio", "0 < smallest <= largest", self.crop_aspect_ratio
+            )
         if self.crop_attempts < 1:
-            raise _wrong("crop_attempts", "1 or more", self.crop_attempts)
+            raise _wrong("augmentation.crop_attempts", "1 or more", self.crop_attempts)
         for name in ("small_crop_fraction", "eval_crop_fraction"):
             if not 0 < getattr(self, name) <= 1:
-                raise _wrong(name, "more than 0, at most 1", getattr(self, name))
+                raise _wrong(f"augmentation.{name}", "more than 0, at most 1", getattr(self, name))
         if not 0 <= self.padding < min(self.image_size):
             expected = f"0 to {min(self.image_size) - 1}, less than image_size"
-            raise _wrong("padding", expected, self.padding)
+            raise _wrong("augmentation.padding", expected, self.padding)
         check_randaugment(self.randaugment_layers, self.randaugment_magnitude)
-
-
-def _pair(name: str, value: object) -> tuple[float, float]:
-    if isinstance(value, (tuple, list)) and len(value) == 2:
-        if all(isinstance(each, (int, float)) for each in value):
-            return (value[0], value[1])
-    raise _wrong(name, "two numbers, such as (0.5, 1.0)", value)
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise _wrong(name, f"one of {', '.join(choices)}", value, did_you_mean(value, choices))
-
-
-def _wrong(name: str, expected: str, received: object, hint: str = "") -> ConfigurationError:
-    return ConfigurationError(
-        f"augmentation.{name}: expected {expected}, received {received!r}; "
-        f"correct the configuration.{hint}"
-    )
 
 
 SPATIAL_VIEWS = (1, 3)
@@ -161,28 +144,25 @@ class VideoPreprocessingConfig:
     def __post_init__(self) -> None:
         """Check every value."""
         # Configuration files give lists.
-        object.__setattr__(self, "image_size", _pair("image_size", self.image_size))
+        object.__setattr__(self, "image_size", _pair("video.image_size", self.image_size))
         if any(side != int(side) or side < 3 for side in self.image_size):
-            raise _wrong_video("image_size", "two whole numbers >= 3", self.image_size)
+            raise _wrong("video.image_size", "two whole numbers >= 3", self.image_size)
         for name in ("num_frames", "stride", "min_resize", "temporal_views"):
             value = getattr(self, name)
             if value != int(value) or value < 1:
-                raise _wrong_video(name, "a whole number >= 1", value)
+                raise _wrong(f"video.{name}", "a whole number >= 1", value)
         if self.scale_jitter is not None:
-            object.__setattr__(self, "scale_jitter", _pair("scale_jitter", self.scale_jitter))
+            object.__setattr__(self, "scale_jitter", _pair("video.scale_jitter", self.scale_jitter))
             if not 0 < self.scale_jitter[0] <= self.scale_jitter[1]:
-                raise _wrong_video(
-                    "scale_jitter", "None or 0 < smallest <= largest", self.scale_jitter
+                raise _wrong(
+                    "video.scale_jitter", "None or 0 < smallest <= largest", self.scale_jitter
                 )
         for name in ("color_jitter", "color_drop"):
             if not 0 <= getattr(self, name) <= 1:
-                raise _wrong_video(name, "a probability, 0 to 1", getattr(self, name))
+                raise _wrong(f"video.{name}", "a probability, 0 to 1", getattr(self, name))
         check_randaugment(self.randaugment_layers, self.randaugment_magnitude, section="video")
         for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                expected = f"one of {', '.join(map(str, choices))}"
-                hint = did_you_mean(getattr(self, name), map(str, choices))
-                raise _wrong_video(name, expected, getattr(self, name), hint)
+            _check_choice(f"video.{name}", getattr(self, name), choices)
 
 
 _CHOICES: dict[str, tuple[object, ...]] = {
@@ -191,13 +171,6 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "view_reduction": VIEW_REDUCTIONS,
     "frame_order": FRAME_ORDERS,
 }
-
-
-def _wrong_video(name: str, expected: str, received: object, hint: str = "") -> ConfigurationError:
-    return ConfigurationError(
-        f"video.{name}: expected {expected}, received {received!r}; correct the "
-        f"configuration.{hint}"
-    )
 
 
 @dataclass(frozen=True)
@@ -263,3 +236,22 @@ def check_randaugment(layers: int, magnitude: float, section: str = "augmentatio
             f"{section}.randaugment_magnitude: expected 0 to {FULL_MAGNITUDE:g}, received "
             f"{magnitude}; multiply by 3 if it comes from a scale of 0 to 10"
         )
+
+
+def _pair(key: str, value: object) -> tuple[float, float]:
+    if isinstance(value, (tuple, list)) and len(value) == 2:
+        if all(isinstance(each, (int, float)) for each in value):
+            return (value[0], value[1])
+    raise _wrong(key, "two numbers, such as (0.5, 1.0)", value)
+
+
+def _check_choice(key: str, value: object, choices: tuple[object, ...]) -> None:
+    if value not in choices:
+        names = [str(choice) for choice in choices]
+        raise _wrong(key, f"one of {', '.join(names)}", value, did_you_mean(value, names))
+
+
+def _wrong(key: str, expected: str, received: object, hint: str = "") -> ConfigurationError:
+    return ConfigurationError(
+        f"{key}: expected {expected}, received {received!r}; correct the configuration.{hint}"
+    )

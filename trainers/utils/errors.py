@@ -3,6 +3,7 @@
 import difflib
 import errno
 import re
+from collections.abc import Collection
 from collections.abc import Iterable
 
 
@@ -131,13 +132,14 @@ def near_names(received: str, names: Iterable[str]) -> list[str]:
     return forms[close[0]] if close else []
 
 
-def _total_of_unit(text: str, forms: Iterable[str]) -> str | None:
+def _total_of_unit(text: str, forms: Collection[str]) -> str | None:
     """Returns `total_epochs` for `epochs` or `num_epochs`, but not for `evaluation_epochs`."""
     prefix, _, unit = text.rpartition("_")
     parts = [form.rpartition("_") for form in forms]
     units = [last for first, _, last in parts if first == "total"]
     near = difflib.get_close_matches(unit, units, n=1, cutoff=0.8)
-    durations = [first for first, _, last in parts if last in units]
+    prefixes = {first for first, _, last in parts if last in units}
+    durations = [p for p in prefixes if all(f"{p}_{unit}" in forms for unit in units)]
     other = difflib.get_close_matches(prefix, durations, n=1, cutoff=0.5)
     return f"total_{near[0]}" if near and not other else None
 

@@ -28,6 +28,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal_number: int | None = None
         self._deferred = False
+        self._timer: threading.Timer | None = None
 
     def install(self) -> "StopRequest":
         """Starts listening. Only the main thread may do this."""
@@ -55,9 +56,12 @@ class StopRequest:
         # As if it had not come yet: nothing may end for it and then be interrupted by it.
         self.signal_number = None
         self._listen()
-        timer = threading.Timer(_AGAIN, os.kill, (os.getpid(), number))
-        timer.daemon = True
-        timer.start()
+        # Two that are dropped in a row come back as one: a second one would end the process.
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = threading.Timer(_AGAIN, os.kill, (os.getpid(), number))
+        self._timer.daemon = True
+        self._timer.start()
 
     @contextmanager
     def deferred(self) -> Iterator[None]:

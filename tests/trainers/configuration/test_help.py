@@ -15,7 +15,7 @@ from trainers.configuration.configuration import base_config
 from trainers.configuration.help import key_lines
 from trainers.utils import cli
 
-FOLDER = Path(cli.__file__).parent
+FOLDER = Path(cli.__file__).parents[1]
 COMMANDS = [
     path.stem
     for path in sorted(FOLDER.glob("*.py"))

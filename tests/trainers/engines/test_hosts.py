@@ -89,7 +89,7 @@ def test_both_hosts_hear_of_a_difference_whoever_ends_first(slow: int) -> None:
 
 @pytest.mark.parametrize("slow", [0, 1])
 def test_a_host_that_has_waited_may_leave(slow: int) -> None:
-    for end in _Network(slow).run(*[Hosts.wait] * 2):
+    for end in _Network(slow).run(*[Hosts.barrier] * 2):
         assert end.result() is None
 
 
