@@ -19,17 +19,17 @@ FLAGS = flags.FLAGS
 
 #: Modules beside this one, quick ones first.
 PARTS = (
-    "deaths",
+    "crash_points",
     "bit_flips",
-    "two_runs",
+    "concurrent_runs",
     "damaged_data",
     "hostile_files",
     "configurations",
     "not_finite",
-    "stops",
+    "signals_and_full_disks",
     "determinism",
     "soak",
-    "kills",
+    "random_kills",
 )
 
 

@@ -85,4 +85,4 @@ def _last(run: Path) -> str:
 
 
 if __name__ == "__main__":
-    part.run("two_runs", measure)
+    part.run("concurrent_runs", measure)

@@ -206,4 +206,4 @@ def die_at_change(directory: str, number: int) -> str | None:
 
 
 if __name__ == "__main__":
-    part.run("deaths", measure)
+    part.run("crash_points", measure)

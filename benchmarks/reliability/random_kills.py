@@ -185,4 +185,4 @@ def _left_behind(workdir: Path, subject: Subject, begin: float) -> dict[str, Any
 
 
 if __name__ == "__main__":
-    part.run("kills", measure)
+    part.run("random_kills", measure)

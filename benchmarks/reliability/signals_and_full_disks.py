@@ -156,4 +156,4 @@ def _last(run: Path) -> str:
 
 
 if __name__ == "__main__":
-    part.run("stops", measure)
+    part.run("signals_and_full_disks", measure)

@@ -4,10 +4,10 @@ from benchmarks.timing import kept_rows
 
 #: The parts in the order of the table, with their headings.
 _HEADINGS = {
-    "kills": "Killed at random moments",
-    "deaths": "Killed at a chosen operation of a save",
-    "stops": "Signals, full and vanishing disks",
-    "two_runs": "Two runs on one work directory",
+    "random_kills": "Killed at random moments",
+    "crash_points": "Killed at a chosen operation of a save",
+    "signals_and_full_disks": "Signals, full and vanishing disks",
+    "concurrent_runs": "Two runs on one work directory",
     "bit_flips": "Flipped bits in checkpoints",
     "damaged_data": "Damaged data",
     "not_finite": "NaN and infinity",
