@@ -134,11 +134,6 @@ def _words(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
 
 
-if __name__ == "__main__":
-    cli.define_path("workdir", "The work directory of a finished demo.")
-    cli.run(main, cli.parse_known_flags)
-
-
 #: Side of the thumbnails that the simple baselines see.
 THUMBNAIL_SIDE = 8
 #: Classes with pictures for everybody; the others are monsters.
@@ -225,3 +220,8 @@ def example_images(labels: NDArray[np.int64], seed: int) -> list[int]:
         if len(candidates):
             chosen.append(int(generator.choice(candidates)))
     return chosen
+
+
+if __name__ == "__main__":
+    cli.define_path("workdir", "The work directory of a finished demo.")
+    cli.run(main, cli.parse_known_flags)

@@ -184,15 +184,6 @@ def _scope(config: ConfigDict, lowering: StepLowering) -> str:
     return f"{lowering.scope}{once}"
 
 
-if __name__ == "__main__":
-    flags.DEFINE_string("topology", "v5e:2x2", "The TPU slice to compile for.")
-    flags.DEFINE_integer("num_classes", None, "Classes of the data; None: open it and see.")
-    flags.DEFINE_bool("train_only", False, "Leave the eval steps out.")
-    define_engine_flag()
-    define_axis_flags()
-    cli.run(main, parse_config_flag)
-
-
 def described_classes(source: str) -> int | None:
     """Returns the classes of a TFDS set by its description; None if there is none.
 
@@ -211,3 +202,12 @@ def described_classes(source: str) -> int | None:
     except (tfds.core.registered.DatasetNotFoundError, KeyError, ValueError, OSError):
         return None
     return int(label.num_classes)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("topology", "v5e:2x2", "The TPU slice to compile for.")
+    flags.DEFINE_integer("num_classes", None, "Classes of the data; None: open it and see.")
+    flags.DEFINE_bool("train_only", False, "Leave the eval steps out.")
+    define_engine_flag()
+    define_axis_flags()
+    cli.run(main, parse_config_flag)

@@ -120,3 +120,9 @@ def test_every_key_has_a_line() -> None:
     # In base_config's docstring, none of a key that there is not.
     described = {key for key in lines if "." not in key or key.startswith(("data.", "optimizer."))}
     assert described <= KEYS.keys()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_runs_after_all_its_functions_are_defined(command: str) -> None:
+    last = (FOLDER / f"{command}.py").read_text(encoding="utf-8").rpartition("\n\n\n")[2]
+    assert last.startswith('if __name__ == "__main__":')
