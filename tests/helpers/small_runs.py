@@ -104,6 +104,26 @@ def shares(engine: Engine, batch: Any) -> list[np.ndarray]:
     return [np.asarray(part) for part in engine.strategy.experimental_local_results(batch)]
 
 
+def run_command(
+    monkeypatch: pytest.MonkeyPatch, module: Any, *arguments: str, **replaced: Any
+) -> None:
+    """Runs a command in the test's process.
+
+    Args:
+        monkeypatch: pytest's.
+        module: Of the command, such as `trainers.predict`.
+        *arguments: Its command line.
+        **replaced: What stands in for names of the module meanwhile.
+    """
+    values = flags.FlagValues()
+    module.define_flags(values)
+    values([module.__name__, *arguments])
+    with monkeypatch.context() as patch:
+        for name, value in {"FLAGS": values, **replaced}.items():
+            patch.setattr(module, name, value)
+        module.main()
+
+
 class Trainer:
     """The trainer's command with the tiny experiment, without a process of its own.
 

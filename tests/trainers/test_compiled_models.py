@@ -11,12 +11,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
 
 import tokenlearner_keras as tk
 from tests.helpers.backends import ON_JAX
 from tests.helpers.small_runs import TINY_MODEL
 from tests.helpers.small_runs import Trainer
+from tests.helpers.small_runs import run_command
 from tests.helpers.small_runs import write_images
 from trainers import export
 from trainers import predict
@@ -129,15 +129,6 @@ def saved(request: pytest.FixtureRequest, tmp_path: Path, workdir: Path) -> tupl
     return tmp_path / "compiled.keras", model
 
 
-def _run(monkeypatch: pytest.MonkeyPatch, module: Any, *arguments: str) -> None:
-    values = flags.FlagValues()
-    module.define_flags(values)
-    values(["command", *arguments])
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "FLAGS", values)
-        module.main()
-
-
 def _in_this_process(format: str, path: str, cases: list[Case]) -> dict[str, float]:
     """As `check_in_runtime`, without the seconds that a process takes to begin."""
     runtime = runtime_process._saved_model(path)
@@ -161,7 +152,7 @@ def test_predicted_exported_and_started_from(
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     image.write_bytes(tf.io.encode_png(pixels).numpy())
     capsys.readouterr()
-    _run(monkeypatch, predict, f"--model={path}", f"--inputs={image}", "--crop_fraction=1")
+    run_command(monkeypatch, predict, f"--model={path}", f"--inputs={image}", "--crop_fraction=1")
     found = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     answers = np.asarray(expected(pixels[None] / np.float32(127.5) - 1, training=False))[0]
     if abs(answers.sum() - 1) > 1e-3:
@@ -180,7 +171,7 @@ def test_predicted_exported_and_started_from(
     if not ON_JAX:
         monkeypatch.setattr(export, "check_in_runtime", _in_this_process)
         data = ["--eval_set=digits:test", f"--output={tmp_path / 'exported'}"]
-        _run(monkeypatch, export, f"--model={path}", "--format=saved_model", *data)
+        run_command(monkeypatch, export, f"--model={path}", "--format=saved_model", *data)
         assert (tmp_path / "exported" / "saved_model.pb").exists()
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import keras
 import pytest
-from absl import flags
 
 from tests.helpers.processes import PATIENCE
 from tests.helpers.processes import ROOT
@@ -23,6 +22,7 @@ from tests.helpers.small_runs import Trainer
 from tests.helpers.small_runs import config_file
 from tests.helpers.small_runs import engine_of
 from tests.helpers.small_runs import rows
+from tests.helpers.small_runs import run_command
 from tokenlearner_keras import resize_model
 from trainers import evaluate
 from trainers.checkpointing import store
@@ -46,13 +46,13 @@ def command(monkeypatch: pytest.MonkeyPatch, workdir: Path, tmp_path: Path) -> E
     """Runs the command; returns where its report is, if it was asked for."""
 
     def run(*arguments: str, replicas: int = 1) -> Path:
-        values = flags.FlagValues()
-        evaluate.define_flags(values)
-        values(["evaluate", f"--workdir={workdir}", *arguments])
-        with monkeypatch.context() as patch:
-            patch.setattr(evaluate, "FLAGS", values)
-            patch.setattr(evaluate, "make_engine", lambda _: engine_of(replicas))
-            evaluate.main()
+        run_command(
+            monkeypatch,
+            evaluate,
+            f"--workdir={workdir}",
+            *arguments,
+            make_engine=lambda _: engine_of(replicas),
+        )
         return tmp_path / "report.json"
 
     return run

@@ -23,6 +23,7 @@ from tests.helpers.backends import only_on_tensorflow
 from tests.helpers.processes import ROOT
 from tests.helpers.small_runs import TINY_MODEL
 from tests.helpers.small_runs import Trainer
+from tests.helpers.small_runs import run_command
 from tests.helpers.video_record_sets import write_small_set
 from tests.helpers.video_runs import CONVOLUTIONS
 from tests.helpers.video_runs import TRANSFORMER
@@ -74,13 +75,8 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Export:
     """Runs the command; returns where its output is, or would be."""
 
     def run(*arguments: str) -> Path:
-        values = flags.FlagValues()
-        export.define_flags(values)
         output = tmp_path / "exported"
-        values(["export", f"--output={output}", *arguments])
-        with monkeypatch.context() as patch:
-            patch.setattr(export, "FLAGS", values)
-            export.main()
+        run_command(monkeypatch, export, f"--output={output}", *arguments)
         return output
 
     return run

@@ -4,16 +4,15 @@ import csv
 import os
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
 
 from tests.helpers.backends import ON_JAX
 from tests.helpers.small_runs import Trainer
+from tests.helpers.small_runs import run_command
 from trainers import checkpoints
 from trainers import evaluate
 from trainers import export
@@ -31,15 +30,6 @@ from trainers.utils.errors import DataError
 
 ODD = "2024-05-01T10:30:00 ü,日本🙂 [a]*?{b} %s#@='\"$&;~\\"
 NOT_UTF8 = os.fsdecode(b"caf\xe9")
-
-
-def _run(monkeypatch: pytest.MonkeyPatch, module: Any, *arguments: str) -> None:
-    values = flags.FlagValues()
-    module.define_flags(values)
-    values(["command", *arguments])
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "FLAGS", values)
-        module.main()
 
 
 def _write_images(folder: Path) -> Path:
@@ -83,7 +73,7 @@ def test_every_command_takes_any_name(
         if model.startswith("--workdir"):
             pytest.importorskip("matplotlib")
             written.append(f"--overlay_dir=overlays {ODD}")
-        _run(monkeypatch, predict, model, *inputs, *written)
+        run_command(monkeypatch, predict, model, *inputs, *written)
         found = {row["path"] for row in csv.DictReader(Path(rows).open(newline=""))}
         assert found == {
             f"{data}/test/a/{ODD}.png",
@@ -95,11 +85,13 @@ def test_every_command_takes_any_name(
     monkeypatch.setattr(checkpoints, "FLAGS", SimpleNamespace(workdir=run))
     checkpoints.main()
     assert capsys.readouterr().out.startswith("1 ok ")
-    _run(monkeypatch, evaluate, f"--workdir={run}", f"--eval_sets=x=folder:test@{data},validation")
+    run_command(
+        monkeypatch, evaluate, f"--workdir={run}", f"--eval_sets=x=folder:test@{data},validation"
+    )
     assert initialize(load_keras_archive(f"{run}/model.keras"), run).loaded
     if not ON_JAX:
         fixed = [f"--workdir={run}", f"--eval_set=folder:test@{data}", f"--output=out {ODD}"]
-        _run(monkeypatch, export, *fixed, "--format=saved_model")
+        run_command(monkeypatch, export, *fixed, "--format=saved_model")
 
 
 def test_videos_of_any_name(
@@ -116,7 +108,7 @@ def test_videos_of_any_name(
     with Path(f"{ODD}.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("path", "label"), (written.name, "a"), (written.name, "b")])
     fixed = [f"--csv={ODD}.csv", f"--output=records {ODD}", "--workers=1"]
-    _run(monkeypatch, make_video_records, *fixed)
+    run_command(monkeypatch, make_video_records, *fixed)
     assert "2 videos of 2 classes" in capsys.readouterr().out
 
 
@@ -143,7 +135,7 @@ def test_names_that_are_not_utf8(
     output = tmp_path / "rows.csv"
     fixed = [f"--workdir={place / f'run {ODD}'}", f"--output={output}", "--top_k=1"]
     with pytest.raises(DataError, match="1 of 3 inputs"):
-        _run(monkeypatch, predict, *fixed, f"--inputs={data / 'test'}")
+        run_command(monkeypatch, predict, *fixed, f"--inputs={data / 'test'}")
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
     assert "not UTF-8" in line
     assert len(output.read_text().splitlines()) >= 3

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from absl import flags
 
 from tests.helpers.processes import ROOT
+from tests.helpers.small_runs import run_command
 from trainers import make_video_records
 from trainers.configuration.data_options import RecordsConfig
 from trainers.data.conversion.lock import conversion_lock
@@ -69,13 +69,9 @@ def convert(
     """Runs the command on a list of rows; returns what it prints."""
 
     def run(rows: Iterable[Row], *given: str, without: str = "") -> str:
-        values = flags.FlagValues()
-        make_video_records.define_flags(values)
-        words = arguments(videos, rows, *given)
-        values(["make_video_records", *(word for word in words if word != without)])
-        monkeypatch.setattr(make_video_records, "FLAGS", values)
+        words = [word for word in arguments(videos, rows, *given) if word != without]
         capsys.readouterr()
-        make_video_records.main()
+        run_command(monkeypatch, make_video_records, *words)
         return capsys.readouterr().out
 
     return run

@@ -20,6 +20,7 @@ from tests.helpers.fake_source import photograph
 from tests.helpers.processes import ROOT
 from tests.helpers.small_runs import TINY_MODEL
 from tests.helpers.small_runs import rows
+from tests.helpers.small_runs import run_command
 from trainers import predict
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.data.datasets.digits import digits_source
@@ -37,13 +38,8 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     """Runs the command; returns what it prints."""
 
     def run(*arguments: str) -> str:
-        values = flags.FlagValues()
-        predict.define_flags(values)
-        values(["predict", *arguments])
         capsys.readouterr()  # what a training printed before
-        with monkeypatch.context() as patch:
-            patch.setattr(predict, "FLAGS", values)
-            predict.main()
+        run_command(monkeypatch, predict, *arguments)
         return capsys.readouterr().out
 
     return run

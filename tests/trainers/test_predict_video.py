@@ -10,11 +10,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
 
 import tokenlearner_keras as tk
 from tests.helpers.small_runs import Trainer
 from tests.helpers.small_runs import rows
+from tests.helpers.small_runs import run_command
 from tests.helpers.video_runs import TRANSFORMER
 from tests.helpers.video_runs import video_config
 from trainers import predict
@@ -37,13 +37,8 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     """Runs the command; returns what it prints."""
 
     def run(*arguments: str) -> str:
-        values = flags.FlagValues()
-        predict.define_flags(values)
-        values(["predict", *arguments])
         capsys.readouterr()  # what a training printed before
-        with monkeypatch.context() as patch:
-            patch.setattr(predict, "FLAGS", values)
-            predict.main()
+        run_command(monkeypatch, predict, *arguments)
         return capsys.readouterr().out
 
     return run

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from absl import flags
 
 from tests.helpers.small_runs import Trainer
 from tests.helpers.small_runs import assert_same_arrays
 from tests.helpers.small_runs import checkpoint_arrays
 from tests.helpers.small_runs import rows
+from tests.helpers.small_runs import run_command
 from tests.helpers.video_record_sets import SmallVideo
 from tests.helpers.video_record_sets import describe
 from tests.helpers.video_record_sets import write_split
@@ -83,12 +83,9 @@ def evaluated(
     """Evaluates a work directory by the command; returns what it prints."""
 
     def run(workdir: Path, *arguments: str) -> str:
-        values = flags.FlagValues()
-        evaluate.define_flags(values)
-        values(["evaluate", f"--workdir={workdir}", "--strategy=one_device", *arguments])
-        monkeypatch.setattr(evaluate, "FLAGS", values)
         capsys.readouterr()
-        evaluate.main()
+        fixed = [f"--workdir={workdir}", "--strategy=one_device"]
+        run_command(monkeypatch, evaluate, *fixed, *arguments)
         return capsys.readouterr().out
 
     return run

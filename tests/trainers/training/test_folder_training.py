@@ -11,7 +11,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from absl import flags
 from PIL import Image
 
 from tests.helpers.small_runs import Trainer
@@ -19,6 +18,7 @@ from tests.helpers.small_runs import assert_same_arrays
 from tests.helpers.small_runs import checkpoint_arrays
 from tests.helpers.small_runs import engine_of
 from tests.helpers.small_runs import rows
+from tests.helpers.small_runs import run_command
 from trainers import evaluate
 from trainers import predict
 from trainers.checkpointing.workdir import read_file_splits
@@ -70,14 +70,10 @@ def _command(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> str:
-    values = flags.FlagValues()
-    module.define_flags(values)
-    values(["command", *arguments])
     capsys.readouterr()
     with monkeypatch.context() as patch:
-        patch.setattr(module, "FLAGS", values)
         patch.setattr(evaluate, "make_engine", lambda _: engine_of(1))
-        module.main()
+        run_command(patch, module, *arguments)
     return capsys.readouterr().out
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from absl import flags
 
 from tests.helpers.small_runs import Trainer
 from tests.helpers.small_runs import assert_same_arrays
 from tests.helpers.small_runs import checkpoint_arrays
 from tests.helpers.small_runs import rows
+from tests.helpers.small_runs import run_command
 from tests.helpers.video_runs import CONVOLUTIONS
 from tests.helpers.video_runs import TRANSFORMER
 from tests.helpers.video_runs import video_config
@@ -35,14 +35,9 @@ def _trainer(
 
 def _evaluated(monkeypatch: pytest.MonkeyPatch, workdir: Path, *arguments: str) -> dict[str, Any]:
     """Returns what the command that evaluates reports, as a row of the training."""
-    values = flags.FlagValues()
-    evaluate.define_flags(values)
     report = workdir.parent / "report.json"
     fixed = [f"--workdir={workdir}", f"--report={report}", "--strategy=one_device"]
-    values(["evaluate", *fixed, *arguments])
-    with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "FLAGS", values)
-        evaluate.main()
+    run_command(monkeypatch, evaluate, *fixed, *arguments)
     found = json.loads(report.read_text())
     ((split, results),) = found["sets"].items()
     return {"step": found["step"], "split": split, **results["metrics"]}
