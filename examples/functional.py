@@ -1,7 +1,8 @@
 """A functional model: `python examples/functional.py`, on any Keras backend.
 
-Six learned tokens stand in for the 64 positions of a small convolutional network, attend to
-each other, and are fused back onto the positions. Handwritten digits, under a minute on a CPU.
+Six learned tokens replace the 64 positions of a small convolutional network, attend to each
+other, and are fused back onto the positions. It trains on handwritten digits, in under a minute
+on a CPU.
 """
 
 import argparse
@@ -29,7 +30,7 @@ def main(epochs: int = 15) -> float:
     """Trains with early stopping and looks at the tokens.
 
     Args:
-        epochs: At most so many.
+        epochs: Maximum number of epochs.
 
     Returns:
         The test accuracy.

@@ -1,7 +1,7 @@
 """A keras.Sequential: `python examples/sequential.py`, on any Keras backend.
 
-One line puts a TokenLearner between a convolution and a classifier: eight tokens in place of
-64 positions. Handwritten digits, under a minute on a CPU.
+One line puts a TokenLearner between a convolution and a classifier: eight tokens replace 64
+positions. It trains on handwritten digits, in under a minute on a CPU.
 """
 
 import argparse
@@ -31,11 +31,11 @@ def build_model() -> keras.Sequential:
 
 
 def main(folder: str | Path, epochs: int = 15) -> float:
-    """Trains, writing a row of CSV an epoch.
+    """Trains, writing one CSV row per epoch.
 
     Args:
         folder: Where `epochs.csv` goes.
-        epochs: At most so many.
+        epochs: Maximum number of epochs.
 
     Returns:
         The test accuracy.

@@ -1,8 +1,8 @@
 """A subclassed model: `python examples/subclassed.py`, on any Keras backend.
 
-TokenLearner layers as attributes of a model of one's own, trained by `compile` and `fit` with
-Keras's callbacks; the best epoch comes back from its file. Handwritten digits, under a minute
-on a CPU.
+TokenLearner layers as attributes of your own model, trained by `compile` and `fit` with Keras's
+callbacks; the best epoch is loaded from its file. It trains on handwritten digits, in under a
+minute on a CPU.
 """
 
 import argparse
@@ -38,7 +38,7 @@ class DigitClassifier(keras.Model):
         self.head = keras.layers.Dense(10)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        # All layers at once, so that a file can be loaded before the first call.
+        # Build all layers here, so that a file can be loaded before the first call.
         batch = input_shape[0]
         self.stem.build(input_shape)
         self.first.build((*input_shape[:3], self.width))
@@ -64,7 +64,7 @@ def main(folder: str | Path, epochs: int = 15) -> float:
 
     Args:
         folder: Where `best.keras`, `epochs.csv` and, on TensorFlow, `tensorboard/` go.
-        epochs: At most so many.
+        epochs: Maximum number of epochs.
 
     Returns:
         The test accuracy.
@@ -84,7 +84,7 @@ def main(folder: str | Path, epochs: int = 15) -> float:
         keras.callbacks.CSVLogger(folder / "epochs.csv"),
     ]
     if keras.backend.backend() == "tensorflow":
-        # It writes by TensorFlow, whatever the backend.
+        # This callback writes with TensorFlow, whatever the backend.
         callbacks.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
     model = DigitClassifier()
     model.compile(

@@ -24,7 +24,7 @@ from tokenlearner_keras.layers.token_learner_v11 import TokenLearnerV11
 from tokenlearner_keras.layers.video_attention import GridAttention
 from tokenlearner_keras.layers.video_attention import VectorTransformer
 
-# Operations an element in XLA's count of the unoptimised graph, by hand.
+# Operations per element in XLA's count of the unoptimised graph, counted by hand.
 LAYER_NORM_OPERATIONS = 8
 GELU_OPERATIONS = 7
 SOFTMAX_OPERATIONS = 4
@@ -53,10 +53,10 @@ def count_macs(model: keras.Model, input_shape: tuple[int, ...] | None = None) -
     Args:
         model: A functional model of this package's layers, of Keras' Dense, convolution
             (also depthwise and separable), attention and weightless layers, of keras_hub's
-            ViT, and of layers with a method `count_macs(*input_shapes)`
-            of their own, which gets the shapes of the inputs without the batch.
-        input_shape: Shape of one input without the batch. None: the model's own;
-            needed if that has unknown sizes.
+            ViT, and of layers that define `count_macs(*input_shapes)`, which gets the shapes
+            of the inputs without the batch.
+        input_shape: Shape of one input without the batch. None takes the
+            model's; required if the model's has unknown sizes.
 
     Raises:
         ValueError: If a size is unknown or a layer with weights has no known cost.
@@ -99,7 +99,7 @@ def _with_input_shape(model: keras.Model, shape: tuple[int, ...]) -> keras.Model
 def _calls(
     model: keras.Model,
 ) -> Iterator[tuple[keras.layers.Layer, list[tuple[int, ...]], tuple[int, ...]]]:
-    """Yields every layer call of a functional model with its shapes, batch apart."""
+    """Yields every layer call of a functional model with its shapes, without the batch."""
     for node in graph_calls(model):
         layer, tensors = node.operation, node.input_tensors
         if isinstance(layer, keras.layers.MultiHeadAttention):
@@ -109,7 +109,7 @@ def _calls(
 
 
 def _query_value_key(layer: Any, node: Any) -> list[Any]:
-    """Returns the inputs of Keras' attention; masks are inputs, too, but cost nothing."""
+    """Returns the inputs of Keras' attention; masks are also inputs, but cost nothing."""
     call = inspect.signature(layer.call).bind(*node.arguments.args, **node.arguments.kwargs)
     query, value = call.arguments["query"], call.arguments["value"]
     key = call.arguments.get("key")
@@ -205,7 +205,7 @@ def _keras_attention(
     projections = _positions(query) * heads * (key_dim * query[-1] + value_dim * output[-1])
     projections += _positions(key) * heads * key_dim * key[-1]
     projections += _positions(value) * heads * value_dim * value[-1]
-    # Every query meets the keys along the attention's axes; the other axes are as the batch.
+    # Every query meets the keys along the attention's axes; the other axes act as a batch.
     axes = layer._attention_axes or range(1, len(query))
     axes = [axis - 1 if axis > 0 else axis for axis in axes]
     pairs = _positions(query) * math.prod(key[axis] for axis in axes)
@@ -334,7 +334,7 @@ _COSTS: dict[Any, _LayerCost] = {
     keras.layers.LayerNormalization: _layer_norm,
     keras.layers.MultiHeadAttention: _keras_attention,
 }
-# Layers of other packages, told by module and class so that nothing of theirs is imported.
+# Layers of other packages, identified by module and class so that no package is imported.
 _KERAS_HUB_VIT = "keras_hub.src.models.vit.vit_layers"
 _COSTS_BY_NAME: dict[tuple[str, str], _LayerCost] = {
     (_KERAS_HUB_VIT, "ViTPatchingAndEmbedding"): _keras_hub_embedding,
@@ -342,7 +342,7 @@ _COSTS_BY_NAME: dict[tuple[str, str], _LayerCost] = {
     (_KERAS_HUB_VIT, "ViTEncoderBlock"): _encoder_block,
     ("keras.src.applications.convnext", "LayerScale"): lambda *call: Cost(),
 }
-# Operations without weights that multiply matrices all the same.
+# Operations without weights that still multiply matrices.
 _PRODUCTS = {
     "AdditiveAttention",
     "Attention",

@@ -24,9 +24,9 @@ def nested_graph(operation: Any) -> keras.Model | None:
 
 
 def graph_calls(graph: keras.Model) -> list[Node]:
-    """Returns the calls of a functional model in running order, inputs left out.
+    """Returns the calls of a functional model in execution order, without the inputs.
 
-    A layer can have calls in the graphs of other models as well: they are not among them.
+    Calls of its layers in the graphs of other models are left out.
     """
     depths = graph._nodes_by_depth
     return [
@@ -70,17 +70,17 @@ def rewired_outputs(
     tensors: dict[int, Any] | None = None,
     operations: dict[int, Any] | None = None,
 ) -> Any:
-    """Calls everything again that follows a change and returns the outputs.
+    """Repeats every call that follows a change and returns the outputs.
 
     Args:
         graph: A functional model.
         call: Takes a node, an operation and arguments, calls the operation on them.
-        tensors: New symbolic tensors by the `id` of those in the graph, for all that take
-            them; one that is itself an output stays.
-        operations: New layers by the `id` of those in the graph.
+        tensors: New symbolic tensors by the `id` of those in the graph that they replace as
+            inputs of calls; a replaced tensor that is itself an output stays.
+        operations: New layers by the `id` of those in the graph that they replace.
 
     Returns:
-        Tensors in the structure of `graph.output`; what follows no change stays as it is.
+        Tensors in the structure of `graph.output`; outputs that follow no change are the same.
     """
     values, operations = dict(tensors or {}), operations or {}
     outputs: dict[int, Any] = {}
@@ -114,10 +114,10 @@ _TRIAL_BATCH = 2
 
 
 def checked_call(node: Node, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Calls a layer of a graph again, on other arguments than its node's.
+    """Calls a layer of a graph again, with other arguments than its node's.
 
-    A symbolic call believes what a layer says about its output's shape. So, where shapes
-    have changed, the computation is traced, too, without arithmetic.
+    A symbolic call trusts the output shape that a layer declares. So, where shapes have
+    changed, the computation is also traced, without arithmetic.
 
     Args:
         node: The call in the graph.
@@ -126,7 +126,7 @@ def checked_call(node: Node, operation: Any, args: tuple[Any, ...], kwargs: dict
         kwargs: Keyword arguments.
 
     Raises:
-        ValueError: If the layer cannot take the new shapes, with the layer and the cure.
+        ValueError: If the layer cannot take the new shapes; the message names the layer and a fix.
     """
     try:
         outputs = operation(*args, **kwargs)
@@ -134,7 +134,7 @@ def checked_call(node: Node, operation: Any, args: tuple[Any, ...], kwargs: dict
         raise _misfit(node, args, kwargs, reason_of(error)) from error
     if _shapes((args, kwargs)) != _shapes((node.arguments.args, node.arguments.kwargs)):
         problem = _problem(operation, args, kwargs, outputs)
-        # A layer that cannot be traced at all, or misstates its shape anyway, proves nothing.
+        # A layer that cannot be traced, or misstated its shape before the change, proves nothing.
         if problem and not _problem(operation, *_original(node)):
             raise _misfit(node, args, kwargs, problem)
     return outputs
@@ -150,7 +150,7 @@ def reason_of(error: Exception) -> str:
 
 
 class _Trial(keras.Operation):
-    """Calls an operation on values that have shapes only, and records no node."""
+    """Calls an operation on shapes alone, and records no node."""
 
     def __init__(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         super().__init__(name="trial")
@@ -210,7 +210,7 @@ def _shapes(structure: Any) -> list[tuple[int | None, ...]]:
 def _misfit(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], reason: str) -> ValueError:
     before = _shapes((node.arguments.args, node.arguments.kwargs))
     after = _shapes((args, kwargs))
-    # Masks that Keras fills in make the old list longer; they are no inputs of their own.
+    # Masks that Keras fills in make the old list longer; they are not separate inputs.
     mixed = any(shape in before for shape in after)
     if mixed:
         cure = (
@@ -243,8 +243,8 @@ def without_weights() -> Iterator[None]:
     """Models built inside have shapes but no values: ViT-L/8 builds in a second.
 
     Inside, `count_params`, `tk.count_macs`, `tk.paper_gflops` and `summary` work;
-    calling the model does not. The models are of no use afterwards: on leaving, Keras'
-    session is cleared (all but the dtype policy), or it would allocate the weights later.
+    calling the model does not. The models are useless afterwards: on exit, Keras'
+    session is cleared (except the dtype policy); otherwise it would allocate the weights later.
 
     Example:
         >>> with without_weights():

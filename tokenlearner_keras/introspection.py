@@ -21,15 +21,15 @@ def attention_maps(model: keras.Model, inputs: Any, batch_size: int = 32) -> dic
     """Returns the attention maps of every TokenLearner in a functional model.
 
     One batch at a time is on the device; the maps are gathered in main memory, four bytes
-    a position, token and example. For more examples than fit there, call it on slices of
+    per position, token and example. For more examples than fit there, call it on slices of
     the inputs; an array on disk (`numpy.load(path, mmap_mode="r")`) is read batch by batch.
 
     Args:
-        model: A functional or Sequential model with TokenLearner layers, its own or those
-            of functional models that are layers of it.
+        model: A functional or Sequential model with TokenLearner layers, also in functional
+            models that are layers of it.
         inputs: A batch of the model's inputs: an array, or arrays in the structure of
             `model.input`.
-        batch_size: Examples a forward pass.
+        batch_size: Examples per forward pass.
 
     Returns:
         Maps by layer name, float32: `(batch, num_tokens, height, width)`, for video
@@ -92,7 +92,7 @@ def _check_batch_axis(graph: keras.Model, inputs: Any) -> None:
 
 
 class _Probe:
-    """Runs a model up to its TokenLearners, and these with their maps.
+    """Runs a model up to its TokenLearners, and calls these with their maps.
 
     The arguments of the calls become outputs of a model that shares all weights; the layers
     are then called on the values, which leaves the graph as it is.
@@ -117,7 +117,7 @@ class _Probe:
         tensors = {name: node.input_tensors for name, node in self.calls.items()}
         self.features: keras.Model | None = None
         if tensors:
-            # The model's own class, so that a wrong size fails as in a call of it.
+            # The model's own class, so that a wrong size fails as in a call of that model.
             kind = VisionTransformer if isinstance(graph, VisionTransformer) else keras.Model
             self.features = kind(graph.input, tensors, name=graph.name)
 
@@ -148,7 +148,7 @@ def _named_calls(graph: keras.Model) -> Iterator[tuple[str, Node]]:
 
 
 def _check_has_none(operation: Any) -> None:
-    """Raises ValueError if a TokenLearner hides in a layer that cannot be looked into."""
+    """Raises ValueError if a TokenLearner is inside a layer whose graph is not known."""
     if not isinstance(operation, keras.Layer):
         return
     inside = operation._flatten_layers(include_self=False)

@@ -1,9 +1,9 @@
 """Lets the library run on Keras 2.15, which tensorflow-addons needs.
 
 The library is written for Keras 3. Where `import keras` finds Keras 2, the package imports
-this file before its other ones. It gives the module `keras` the names of Keras 3 that the
-library uses and Keras 2 lacks, replacing none, and the layers of this package, no others, the
-rules by which Keras 3 builds layers. What works there: docs/tensorflow_addons.md.
+this file first. It adds to the module `keras` the names of Keras 3 that the library uses and
+Keras 2 lacks, and replaces none. It gives the layers of this package, and no others, the rules
+by which Keras 3 builds layers. docs/tensorflow_addons.md says what works there.
 """
 
 import functools
@@ -77,7 +77,7 @@ def _built_from_all_shapes(self: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _init_subclass(cls: Any, /, **kwargs: Any) -> None:
-    """Gives a layer of this package, when its class is made, the rules above."""
+    """Applies the rules above to each layer class of this package when the class is created."""
     super(keras.layers.Layer, cls).__init_subclass__(**kwargs)
     if cls.__module__.startswith(f"{__package__}.") and "build" in vars(cls):
         cls.build = _built_once(cls.build)

@@ -23,8 +23,8 @@ def plot_attention_maps(
     """Draws images or videos, and under each token's attention map.
 
     An image becomes a row: the image, then it under the map of each token. A video becomes
-    a strip: a row of its frames, then the same frames under the maps of each token, a row a
-    token; strips of few frames stand side by side. If the maps have fewer time steps than the
+    a strip: a row of its frames, then the same frames under the maps of each token, one row
+    per token; strips of few frames stand side by side. If the maps have fewer time steps than the
     video has frames, the frames are cut into that many equal runs (tubelets) and the one in
     the middle of each is shown; of a model that samples frames pass the frames that it took.
 
@@ -45,7 +45,7 @@ def plot_attention_maps(
 
     Raises:
         ImportError: If Matplotlib is not installed.
-        ValueError: If the shapes do not fit, the images are no pictures, or there are maps
+        ValueError: If the shapes do not fit, the images are not pictures, or there are maps
             of several TokenLearners.
     """
     images, maps = _checked(np.asarray(images), np.asarray(_only(maps)), titles)
@@ -189,7 +189,7 @@ def _checked(
 
 
 def _hint(images: np.ndarray, maps: np.ndarray) -> str:
-    """Returns the cure for one image or video by itself."""
+    """Returns what to do about a single image or video."""
     if images.ndim == 3:
         return " Add a batch axis, image[None]."
     if images.ndim != 4 or len(images) == len(maps):
@@ -210,5 +210,5 @@ def _figure(rows: int, columns: int, images: np.ndarray, margin: float = 0.0) ->
         ) from error
     height, width = images.shape[-3:-1]
     size = (_CELL_WIDTH * columns + margin, (_CELL_WIDTH * height / width + 0.1) * rows)
-    # A Figure of its own, not pyplot's: no display, no global state to clean up.
+    # A plain Figure, not pyplot's: no display, no global state to clean up.
     return Figure(figsize=size, layout="constrained")

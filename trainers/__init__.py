@@ -3,7 +3,7 @@
 import os
 import sys
 
-# First of all, so that its atexit handler runs after those of the libraries.
+# Imported first, so that its atexit handler runs after those of the libraries.
 from trainers.utils.process import choose_backend
 
 # TensorFlow's start-up notices would bury the progress line.

@@ -1,12 +1,12 @@
 """Lists the checkpoints of a work directory: `python -m trainers.checkpoints --workdir=DIR`.
 
-Prints one line a checkpoint, ascending: `STEP ok SHA256`, or `STEP damaged REASON`. The
+Prints one line per checkpoint, ascending: `STEP ok SHA256`, or `STEP damaged REASON`. The
 sha256 is over the names, types, shapes and bytes of all arrays: two runs of the same
 training that end with the same digest have the same weights, optimizer state, random
-numbers and sums to go on from, bit for bit.
+numbers and sums to resume from, bit for bit.
 
 The exit status is 0 once all of them are listed, damaged or not: damage is a finding of
-this command, not its failure. A work directory without checkpoints is wrong usage.
+this command, not a failure. A work directory without checkpoints is wrong usage.
 """
 
 from absl import flags
@@ -30,11 +30,7 @@ def main() -> None:
 
 
 def _find(workdir: str | None) -> tuple[str, list[int]]:
-    """Returns the directory of the checkpoints and their steps.
-
-    Raises:
-        ConfigurationError: If there are none.
-    """
+    """Returns the directory of the checkpoints and their steps."""
     if not workdir:
         raise ConfigurationError("Expected --workdir=DIR of a training. Received none.")
     directory = files.join(workdir, "checkpoints")

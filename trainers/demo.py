@@ -52,11 +52,7 @@ def main() -> None:
 
 
 def _finished_run(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the configuration and the test row of a finished run of the demo.
-
-    Raises:
-        ConfigurationError: If the directory holds no such run.
-    """
+    """Returns the configuration and the test row of a finished run of the demo."""
     path = workdir / "config.json"
     if not FLAGS.workdir or not path.exists() or not (workdir / "model.keras").exists():
         raise ConfigurationError(
@@ -136,7 +132,7 @@ def _words(name: str) -> str:
 
 #: Side of the thumbnails that the simple baselines see.
 THUMBNAIL_SIDE = 8
-#: Classes with pictures for everybody; the others are monsters.
+#: Classes of items, whose pictures suit everybody; the others are monsters.
 ITEM_CLASSES = range(9, 20)
 
 
@@ -144,17 +140,9 @@ def baseline_accuracies(
     train: tuple[NDArray[np.uint8], NDArray[np.int64]],
     test: tuple[NDArray[np.uint8], NDArray[np.int64]],
 ) -> dict[str, float]:
-    """Returns the test accuracy of two simple classifiers on 8x8 thumbnails.
+    """Returns the test accuracies of two simple classifiers on 8x8 thumbnails, by name.
 
-    Args:
-        train: Images `(N, H, W, 3)` and labels `(N,)`.
-        test: The same of the test split.
-
-    Returns:
-        Accuracy by name: logistic regression and nearest neighbour.
-
-    Raises:
-        ConfigurationError: If scikit-learn is not installed.
+    `train` and `test` are images `(N, H, W, 3)` and labels `(N,)`.
     """
     try:
         from sklearn.exceptions import ConvergenceWarning
@@ -172,7 +160,7 @@ def baseline_accuracies(
     accuracies = {}
     for name, classifier in classifiers.items():
         with warnings.catch_warnings():
-            # 300 iterations are enough for the third digit.
+            # 300 iterations give three correct digits.
             warnings.simplefilter("ignore", ConvergenceWarning)
             classifier.fit(inputs, targets)
         accuracies[name] = float(classifier.score(thumbnails(test[0]), test[1]))
@@ -212,7 +200,7 @@ def object_coverage(masks: NDArray[np.bool_], side: int) -> NDArray[np.float64]:
 
 
 def example_images(labels: NDArray[np.int64], seed: int) -> list[int]:
-    """Returns one test image of each item class, drawn by the seed, not picked."""
+    """Returns one test image of each item class, drawn at random by the seed."""
     generator = np.random.default_rng(seed)
     chosen = []
     for label in ITEM_CLASSES:

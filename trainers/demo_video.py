@@ -1,8 +1,8 @@
 """Shows what the video demo has learned: `python -m trainers.demo_video --workdir=DIR`.
 
 Prints the result on the test clips, and that of the same model on clips that do not move
-(their middle frame in all places) and on clips whose frames are in another order: if it
-were as good there, it would not look at motion. Draws the attention maps over a clip.
+(their middle frame in all places) and on clips whose frames are in another order: a model
+that is as good there does not look at motion. Draws the attention maps over a clip.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ _CONTROLS = {
     "repeated": "on one frame of each clip, repeated",
     "shuffled": "on the frames of each clip in another order",
 }
-#: Of these classes a clip is drawn, where the labels are numbers.
+#: A clip of each of these classes is drawn, where an example has one label.
 _SHOWN_CLASSES = ("forward", "strafe_left", "turn_right", "look_up")
 
 
@@ -62,9 +62,6 @@ def finished_run(
 ) -> tuple[ConfigDict, keras.Model, VideoPreprocessingConfig]:
     """Returns configuration, model and preprocessing of a finished run of the demo.
 
-    Args:
-        workdir: Its work directory.
-
     Raises:
         ConfigurationError: If the directory holds no such run.
     """
@@ -86,11 +83,7 @@ def finished_run(
 
 
 def _print_result(workdir: str, config: ConfigDict, model: keras.Model, test: Source) -> None:
-    """Prints the result that the training wrote at its end.
-
-    Raises:
-        ConfigurationError: If it wrote none.
-    """
+    """Prints the result that the training wrote at its end."""
     rows = [r for r in read_metrics(files.join(workdir, "metrics.jsonl")) if r["split"] == "test"]
     if not rows:
         raise ConfigurationError(
@@ -127,17 +120,9 @@ def evaluate_order(
     source: Source,
     frame_order: str,
 ) -> dict[str, float]:
-    """Evaluates a trained model on clips whose frames are in another order.
+    """Returns the metrics of a trained model on clips whose frames are in another order.
 
-    Args:
-        config: Of the run.
-        model: What it trained.
-        preprocessing: What it saw.
-        source: Videos.
-        frame_order: See `VideoPreprocessingConfig`.
-
-    Returns:
-        The metrics, as after a training.
+    For `frame_order` see `VideoPreprocessingConfig`.
     """
     evaluator = Evaluator(
         model=model,
@@ -153,11 +138,7 @@ def evaluate_order(
 
 
 def headline(metrics: dict[str, float]) -> tuple[str, float]:
-    """Returns the metric to report, its name in words and its value.
-
-    Args:
-        metrics: Of an evaluation.
-    """
+    """Returns the metric of an evaluation to report: its name in words and its value."""
     name = "mean_average_precision" if "mean_average_precision" in metrics else "accuracy"
     return name.replace("_", " "), metrics[name]
 
@@ -178,7 +159,7 @@ def _draw(
 
 
 def _examples(test: Source) -> list[tf.Tensor]:
-    """Returns the first clip of each class to show; of several labels the first clips."""
+    """Returns the first clip of each class to show; with several labels, the first clips."""
     labels = [test.load(tf.constant(i, tf.int64))["label"] for i in range(test.num_examples)]
     if labels[0].shape.rank:
         return [tf.constant(i, tf.int64) for i in range(len(_SHOWN_CLASSES))]

@@ -1,10 +1,10 @@
 """Evaluates a checkpoint: `python -m trainers.evaluate --workdir=DIR`.
 
-Prints one line an evaluation set: those that the training evaluates, or those of --split
+Prints one line per evaluation set: those that the training evaluates, or those of --split
 or --eval_sets (the forms are in trainers/evaluation/sets.py). Every example counts once,
 whatever the batch size and the number of replicas and hosts. With the training's batch
-size and devices, the figures are those that the training wrote for the same step; of videos
-only with --noviews, but of the final split without it: the training judges that by all views.
+size and devices, the figures are those that the training wrote for the same step. For videos
+this needs --noviews, except for the final split, which the training judges by all views.
 --image_size tests at another size than that of the training.
 
 Nothing in the work directory is changed; --report=FILE.json writes the metrics, the
@@ -153,7 +153,7 @@ def _chosen_sets(config: ConfigDict) -> list[EvaluationSet]:
 
 
 def _evaluate(evaluator: Evaluator, source: Source) -> dict[str, Any]:
-    """Returns the metrics of a set; for a report also what belongs to its classes."""
+    """Returns the metrics of a set and, for a report, the results of its classes."""
     if evaluator.multi_label:
         metrics, precisions = evaluator.evaluate_ranking(source, views=FLAGS.views)
         return {"metrics": metrics, **multi_label_report(precisions, source.class_names)}

@@ -29,10 +29,6 @@ from trainers.utils.errors import ConfigurationError
 def make_model_config(config: ConfigDict, num_classes: int) -> ModelConfig:
     """Returns the configuration of the model.
 
-    Args:
-        config: The whole configuration.
-        num_classes: Classes of the data.
-
     Raises:
         ConfigurationError: If the model's name or a field is wrong.
     """
@@ -80,16 +76,10 @@ def make_train_step(
     optimizer: keras.optimizers.Optimizer,
     engine: Engine,
 ) -> TrainStep:
-    """Returns the training step of a configuration.
-
-    Args:
-        config: The whole configuration.
-        model: From `make_model`.
-        optimizer: From `make_model`.
-        engine: In whose scope they were built.
+    """Returns the training step of a configuration, for a model built in the engine's scope.
 
     Raises:
-        ConfigurationError: If the engine cannot run it, or its devices not share the batch.
+        ConfigurationError: If the engine cannot run it, or its devices cannot share the batch.
     """
     return TrainStep(
         model=model,
@@ -118,9 +108,9 @@ def make_evaluator(
 
     Args:
         config: The whole configuration.
-        model: From `make_model`.
+        model: From `make_model`, built in the engine's scope.
         optimizer: From `make_model`; None if the model holds what is to be evaluated.
-        engine: In whose scope they were built.
+        engine: Where to run.
         preprocessing: From `make_preprocessing`.
         averages: Whether moving averages of the weights are evaluated, if there are any.
     """
@@ -140,11 +130,7 @@ def make_evaluator(
 
 
 def make_preprocessing(config: ConfigDict, model: ModelConfig) -> Preprocessing:
-    """Returns what a model's inputs are made by: the section `video`, or `augmentation`.
-
-    Args:
-        config: The whole configuration.
-        model: From `make_model_config`.
+    """Returns the preprocessing of a model's inputs: the section `video`, or `augmentation`.
 
     Raises:
         ConfigurationError: If a value is out of range.
@@ -175,14 +161,14 @@ def make_records(config: ConfigDict) -> RecordsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
-    """A model that can be shown files.
+    """A model with what is needed to predict files.
 
     Attributes:
         model: The Keras model, with the weights to use.
-        preprocessing: What its inputs are made by.
+        preprocessing: Makes its inputs.
         normalization: Name of the input normalisation.
-        activation: What makes probabilities of its answers: "softmax", "sigmoid" or "none".
-        view_reduction: One answer from the views of a video.
+        activation: Makes probabilities of its outputs: "softmax", "sigmoid" or "none".
+        view_reduction: Reduces the logits of a video's views to one answer.
         class_names: K names.
         description: One line on where the weights are from.
     """

@@ -4,7 +4,7 @@ Formats: saved_model (TensorFlow: a folder with two signatures), onnx, litert (T
 and stablehlo (a program of jax.export). All are float32 and take batches of any size. A
 SavedModel takes uint8 images of any size, which it resizes as the training's evaluation does and
 normalises, or normalised floats. The other formats hold one function: of normalised floats, or
-with --input=uint8 of bytes that are resized already. All answer with logits.
+with --input=uint8 of bytes that are resized already. All return logits.
 
 With --workdir the weights are those that `trainers.evaluate` judges: the moving averages if
 there are any. A .keras file (--model) does not say how its inputs are made: --image_size,
@@ -13,7 +13,7 @@ there are any. A .keras file (--model) does not say how its inputs are made: --i
 OUTPUT.json beside the export holds class names, preprocessing and normalization; ONNX and LiteRT
 files hold the same as metadata.
 
-What is written is loaded in its own runtime, in a process without Keras and without this
+The export is loaded in its own runtime, in a process without Keras and without this
 project, and compared with Keras on examples of an evaluation set: the training's first one, or
 --eval_set=[SOURCE:]SPLIT[@DATA_DIR]. Above a relative difference of 1e-4 nothing is left at
 --output, and the exit status is 1. See docs/export.md.
@@ -92,7 +92,7 @@ def main() -> None:
     check_tensorflow("trainers.export")
     _check_flags()
     check_requirements(FLAGS.format)
-    # Float32 means other things on accelerators.
+    # Float32 results differ on accelerators.
     tf.config.set_visible_devices([], "GPU")
 
     # ---------------------------------------------------------- model and examples
@@ -127,11 +127,7 @@ def main() -> None:
 
 
 def _check_flags() -> None:
-    """Checks that the flags agree.
-
-    Raises:
-        ConfigurationError: If they do not.
-    """
+    """Checks that the flags agree."""
     check_model_flags(FLAGS)
     if not FLAGS.format:
         raise ConfigurationError(f"Expected --format={'|'.join(FORMATS)}. Received none.")
@@ -154,11 +150,7 @@ def _load() -> TrainedModel:
 
 
 def _check_model(served: ServedModel) -> None:
-    """Checks that the format can hold the model.
-
-    Raises:
-        ConfigurationError: If it cannot.
-    """
+    """Checks that the format can hold the model."""
     if FLAGS.format == "saved_model":
         return
     if served.weight_bytes >= _LARGEST_FILE:
@@ -171,7 +163,7 @@ def _check_model(served: ServedModel) -> None:
 
 
 def _open_set() -> Source:
-    """Returns the set to compare on: of --eval_set, or the first that the training evaluates."""
+    """Returns the set to compare on: that of --eval_set, or the training's first."""
     config = read_configuration(FLAGS.workdir)[0] if FLAGS.workdir else base_config()
     class_names = read_class_names(FLAGS.workdir) if FLAGS.workdir else None
     sets = parse_sets([FLAGS.eval_set], config.data) if FLAGS.eval_set else None

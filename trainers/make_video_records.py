@@ -1,4 +1,4 @@
-"""Makes TFRecords of videos, one split a run:
+"""Makes TFRecords of videos, one split per run:
 
     python -m trainers.make_video_records --csv=FILE --output=DIR [--shards=N] [--split=train]
 
@@ -9,22 +9,22 @@ The CSV file names parts of video files with their labels, see
     videos/a.mp4,0,9.5,archery
     videos/b.mp4,,,running;throwing
 
-Paths start at the folder of the CSV file, times are in seconds; an end beyond the video's is the
-video's. The first run makes the label map of the output folder, `labels.txt`, out of all labels of
-its list, or out of --labels. Every further split (--split=validation, --split=test) must
-do with it: so a number means the same class in all of them. `dataset.json` says how many
-classes there are and whether a video may have several: set --multi_label if the first list
-happens to have one label in each row. It also says --frames_per_second and --min_side, which
-all splits share. Both files are made anew while the folder holds no shard and no other split
-is being converted. Two splits may be converted at the same time, where file locks exist; on
-gs:// wait for the first one to write its label map.
+Paths start at the folder of the CSV file, and times are in seconds. An end beyond the end of the
+video means the end of the video. The first run makes the label map of the output folder,
+`labels.txt`, from all labels of its list, or from --labels. Every further split
+(--split=validation, --split=test) must use this map, so that a number means the same class in
+all of them. `dataset.json` says how many classes there are and whether a video may have several:
+set --multi_label if the first list happens to have one label in each row. It also says
+--frames_per_second and --min_side, which all splits share. Both files are written again while
+the folder holds no shard and no other split is being converted. Two splits may be converted at
+the same time, where file locks exist; on gs:// wait for the first one to write its label map.
 
-Train on the result by --config.data.source=records --config.data.data_dir=DIR. Without
---shards there is one file for each 256 rows. The same command run again goes on where it was
-killed. Files whose rows have been corrected in the list are made anew, if it has as many rows
-as before and one finished file at least stays as it is; so are those that are cut off or
-removed, and those that lack a row, left out by --skip_bad, which can be read now. The exit
-status is 0 when the split is complete, rows left out by --skip_bad notwithstanding.
+Train on the result by --config.data.source=records --config.data.data_dir=DIR. Without --shards
+there is one file for each 256 rows. The same command run again resumes where it was killed. It
+writes files again whose rows have been corrected in the list, if the list has as many rows as
+before and at least one finished file stays as it is. It also writes files again that are cut off
+or removed, and those that lack a row, left out by --skip_bad, which can be read now. The exit
+status is 0 when the split is complete, even if --skip_bad left out rows.
 """
 
 import dataclasses
@@ -117,7 +117,7 @@ def main() -> None:
 
 
 def _convert(conversion: Conversion) -> None:
-    """Writes the videos and says how many there are."""
+    """Writes the videos and prints how many there are."""
     try:
         total = len(conversion.rows)
         with progress_bar(FLAGS.split, total, conversion.rows_done) as advance:
@@ -139,10 +139,10 @@ def _convert(conversion: Conversion) -> None:
 
 
 def sorted_labels(rows: list[VideoRow]) -> tuple[str, ...]:
-    """Returns all labels of a list: numbers as they are counted, then names by the alphabet.
+    """Returns all labels of a list: numbers in numerical order, then names in alphabetical order.
 
     Raises:
-        ConfigurationError: no row has a label.
+        ConfigurationError: If no row has a label.
     """
     names = {label for row in rows for label in row.labels}
     if not names:
@@ -174,7 +174,7 @@ def _options(num_rows: int) -> ConversionOptions:
 
 
 def _plan(rows: list[VideoRow], options: ConversionOptions) -> tuple[Conversion, Description]:
-    """Returns what is to do, and what holds for all splits; all is checked, nothing written."""
+    """Returns the conversion, and what all splits share; checks all of it and writes nothing."""
     begun = label_map_is_used(FLAGS.output, FLAGS.split)
     labels = _label_map(rows, read_labels(FLAGS.output) if begun else None)
     description = _description(rows, labels, options, begun)
@@ -214,7 +214,7 @@ def _given_labels() -> tuple[str, ...] | None:
 def _description(
     rows: list[VideoRow], labels: tuple[str, ...], options: ConversionOptions, begun: bool
 ) -> Description:
-    """Returns what holds for all splits: as it is written in the folder, or of this one."""
+    """Returns what all splits share: as the folder has it, or as this split has it."""
     written = read_description(FLAGS.output) if begun else None
     if written is None:
         several = any(len(row.labels) > 1 for row in rows)
@@ -237,7 +237,7 @@ def _description(
 def _check_labels(
     rows: list[VideoRow], labels: tuple[str, ...], multi_label: bool, begun: bool
 ) -> None:
-    """Checks what --skip_bad does not pass over: it would be a mistake in the whole list."""
+    """Checks the labels for mistakes of the whole list, which --skip_bad does not skip."""
     known = set(labels)
     place = "of the label map" if begun else f"of --labels={FLAGS.labels}"
     hint = (

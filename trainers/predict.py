@@ -1,12 +1,12 @@
 """Predicts the classes of files: `python -m trainers.predict --workdir=DIR --inputs=FILES`.
 
 Prints the likeliest classes of each image (JPEG, PNG, BMP, WebP) or video, as CSV or JSON; with
---output a file takes them. The CSV has --top_k rows a file, so one with --top_k=1. An input is a
-file or a folder with all that is below it, and each file is predicted once.
+--output a file takes them. The CSV has --top_k rows per file, so one with --top_k=1. An input is a
+file or a folder with everything below it, and each file is predicted once.
 
 With --workdir the model answers as `trainers.evaluate` judges it: the moving averages of the
 weights if there are any, the preprocessing and the class names of the training, all views of
-a video. A .keras file (--model) holds nothing of that: --image_size, --crop_fraction,
+a video. A .keras file (--model) holds none of that: --image_size, --crop_fraction,
 --normalization, --stride, --activation and --exif_orientation say how it is used, --class_names
 what its classes are called. Videos are read at 25 frames a second; where the training saw
 records made at another rate or size, give the same --frames_per_second and --min_side.
@@ -135,11 +135,7 @@ def main() -> None:
 
 
 def _check_flags() -> None:
-    """Checks that the flags agree.
-
-    Raises:
-        ConfigurationError: If they do not.
-    """
+    """Checks that the flags agree."""
     check_model_flags(FLAGS)
     if not 0 < FLAGS.frames_per_second < math.inf:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Checks made before training starts, the dry run, and the run's summary lines."""
+"""Makes the checks before a training and the dry run, and describes the run in a few lines."""
 
 import math
 import re
@@ -48,11 +48,7 @@ from trainers.utils.reporting import log_to_stderr
 
 
 def check_configuration(config: ConfigDict, workdir: str | None) -> None:
-    """Checks what no stage checks before heavy work begins.
-
-    Args:
-        config: The whole configuration.
-        workdir: The work directory; it is only read.
+    """Makes the checks that must come before heavy work; reads the work directory only.
 
     Raises:
         ConfigurationError: If anything is wrong.
@@ -60,12 +56,12 @@ def check_configuration(config: ConfigDict, workdir: str | None) -> None:
     model_config = check_steps(config)
     check_best_metric(config.keep_best_metric, config.data.multi_label)
     if not (workdir and checkpoint_steps(files.join(workdir, "checkpoints"))):
-        # A run that goes on does not start from it again; it may be gone by then.
+        # A run that resumes does not start from it again; it may be gone by then.
         check_init_from(config.init_from)
     for split in ("train_split", "final_split"):
         if config.data[split]:
             check_source(config.data.source, config.data[split], f"data.{split}")
-    # What the name tells is known before the data are rendered or read.
+    # Some facts follow from the name, before the data are rendered or read.
     _check_labels(
         config.data.source, name_is_multi_label(config.data.source), config.data.multi_label
     )
@@ -74,13 +70,10 @@ def check_configuration(config: ConfigDict, workdir: str | None) -> None:
 
 
 def check_steps(config: ConfigDict) -> ModelConfig:
-    """Checks what the steps are made of, for which it takes neither data nor devices.
-
-    Args:
-        config: The whole configuration.
+    """Checks the parts of the steps, for which it needs neither data nor devices.
 
     Returns:
-        The model's configuration, for any number of classes: only the data knows theirs.
+        The model's configuration, for any number of classes: only the data determine it.
 
     Raises:
         ConfigurationError: If anything is wrong.
@@ -107,7 +100,7 @@ def check_sources(
 
     Args:
         config: The whole configuration.
-        preprocessing: What the model's inputs are made by.
+        preprocessing: Makes the model's inputs.
         train: What is trained on.
         evaluation: What is evaluated, by name; the best checkpoint is best by the first.
 
@@ -163,13 +156,8 @@ def _names_a_side(name: str, class_names: tuple[str, ...]) -> bool:
 def check_labels(source: Source, multi_label: bool, is_trained_on: bool = False) -> None:
     """Checks that the labels of a source are what `data.multi_label` says.
 
-    Without it, a set that is only evaluated may have several labels all the same: any of
-    them is right then.
-
-    Args:
-        source: To train on or to evaluate.
-        multi_label: `data.multi_label`.
-        is_trained_on: Whether it is trained on.
+    Without it, a set that is only evaluated may still have several labels: then any of them is
+    right.
 
     Raises:
         ConfigurationError: If they are not.
@@ -189,11 +177,7 @@ def _check_labels(name: str, several: bool | None, multi_label: bool) -> None:
 
 
 def log_notes(*sources: Source | None) -> None:
-    """Says on stderr what class folders leave out, each line once.
-
-    Args:
-        sources: What is trained and evaluated on; None is passed over.
-    """
+    """Prints to stderr what class folders leave out, each line once; skips None."""
     for note in dict.fromkeys(each for source in sources for each in getattr(source, "notes", ())):
         log_to_stderr(note)
 
@@ -221,10 +205,9 @@ _FINDINGS = (DataError, TrainingError, OSError, tf.errors.OpError)
 
 @contextmanager
 def failures_are_findings() -> Iterator[None]:
-    """Turns what a training would fail with later into wrong configuration, status 2.
+    """Turns any failure that a training would have later into a ConfigurationError, status 2.
 
-    Raises:
-        ConfigurationError: For any failure of the data, the steps or the files.
+    It covers failures of the data, the steps and the files.
     """
     try:
         yield
@@ -240,7 +223,7 @@ def run_one_step_each(
     sources: Mapping[str, Source],
     final_split: str | None = None,
 ) -> None:
-    """Runs one training step and one evaluation step a source, and prints what they give.
+    """Runs one training step and one evaluation step per source, and prints the results.
 
     Args:
         train_step: Of the training.

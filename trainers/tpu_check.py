@@ -12,7 +12,7 @@ On TensorFlow it is the step that one replica runs on its share of the batch, wi
 all-reduce of the gradients between the chips. On JAX it is the whole step of all chips of all
 hosts, and what goes between the chips is counted: how many operations of each kind, and the
 bytes of their results on a chip. `--model_axis` shares each copy of weights and optimizer
-between so many chips.
+between that many chips.
 
 Not included: time. docs/tpu.md says more.
 
@@ -73,7 +73,7 @@ def main() -> None:
     # ------------------------------------------------------------------- compile
     train = _compile("train", lowering.train, compiler, topology)
     evaluations = {} if FLAGS.train_only else lowering.evaluations
-    # What the optimizer keeps stays on the chip while the model is evaluated.
+    # The optimizer's state stays on the chip while the model is evaluated.
     kept = lowering.optimizer_bytes
     needed = [train]
     for name, lower in evaluations.items():
@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def _check(config: ConfigDict) -> None:
-    """Checks what no stage checks before heavy work begins."""
+    """Makes the checks that must come before heavy work."""
     check_backend(FLAGS.engine)
     check_steps(config)
     if FLAGS.num_classes is not None and FLAGS.num_classes < 1:
@@ -109,11 +109,7 @@ def _check(config: ConfigDict) -> None:
 
 
 def _num_classes(config: ConfigDict) -> int:
-    """Returns the classes that the flag or `records.num_classes` names, else of the data.
-
-    Raises:
-        ConfigurationError: If the data are not there, and nothing else knows.
-    """
+    """Returns the classes that the flag or `records.num_classes` names, else of the data."""
     if FLAGS.num_classes is not None:
         return int(FLAGS.num_classes)
     data, records = config.data, make_records(config)
@@ -137,17 +133,9 @@ def _compile(
     topology: Topology,
     kept: int = 0,
 ) -> int:
-    """Lowers and compiles a step and prints a line about it.
+    """Lowers and compiles a step, prints a line about it, and returns its bytes on a chip.
 
-    Args:
-        name: "train", "eval", or "test" of all views of a video.
-        lower: Returns the program.
-        compiler: Compiles it.
-        topology: The slice.
-        kept: Bytes on the chip that are no part of the program.
-
-    Returns:
-        The bytes that it needs on a chip.
+    `kept` bytes on the chip are not part of the program.
     """
     log_to_stderr(f"compiling the {name} step; a large model takes many minutes")
     start = time.monotonic()
@@ -178,7 +166,7 @@ def _describe(config: ConfigDict, topology: Topology, lowering: StepLowering) ->
 
 
 def _scope(config: ConfigDict, lowering: StepLowering) -> str:
-    """Says what the figures are of, and what they leave out."""
+    """Returns what the figures cover, and what they leave out."""
     count = config.gradient_accumulation_steps
     once = f", the body of the loop over {count} micro-batches counted once" if count > 1 else ""
     return f"{lowering.scope}{once}"
@@ -187,11 +175,7 @@ def _scope(config: ConfigDict, lowering: StepLowering) -> str:
 def described_classes(source: str) -> int | None:
     """Returns the classes of a TFDS set by its description; None if there is none.
 
-    Args:
-        source: As `data.source`.
-
-    Raises:
-        ConfigurationError: If it is a TFDS set and the package does not load.
+    Raises ConfigurationError if it is a TFDS set and the package does not load.
     """
     family, _, dataset = source.partition(":")
     if family != "tfds":

@@ -6,11 +6,11 @@ The same command run again resumes. The rule of resuming:
    the sums of the training row that was being filled. Without one, `init_from` gives the
    weights if it is set.
 2. Rows of metrics.jsonl and points of TensorBoard after that step are dropped.
-3. The data goes on at that step: its order is a function of the seed and the step.
+3. The data resumes at that step: its order is a function of the seed and the step.
 4. Dropout masks are a function of the seed and the step, so nothing else is needed.
 
-So a run that was killed ends with the arrays and the rows of one that was not, times
-apart. A run made longer evaluates its final split again, at its end.
+So a run that was killed ends with the arrays and the rows of one that was not, apart from
+times. A run made longer evaluates its final split again, at its end.
 """
 
 import zlib
@@ -90,7 +90,7 @@ flags.DEFINE_string("profile_steps", None, "A:B writes a TensorBoard profile of 
 
 
 def main() -> None:
-    """Trains; or, in a dry run, finds what a training would fail with."""
+    """Trains or, in a dry run, finds what would make a training fail."""
     with failures_are_findings() if FLAGS.dry_run else nullcontext(), WorkdirLock() as lock:
         train(lock)
 
@@ -295,7 +295,7 @@ def _fresh_model(
 
 def _examples(config: ConfigDict, source: Source, step: int, num_steps: int) -> Iterator[int]:
     """Yields the examples of a block of steps, for naming one that is damaged."""
-    # Batches are prepared ahead, so the damaged one may be a few steps on.
+    # Batches are prepared ahead, so the damaged one may be a few steps later.
     for each in range(step, step + num_steps + 16):
         indices = examples_at_step(
             each,

@@ -105,7 +105,7 @@ class BaseTokenLearner(keras.layers.Layer):
         return tokens, maps
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
-        """Every learned token is real, so no mask goes on to the next layer."""
+        """Every learned token is real, so no mask is passed to the next layer."""
         del inputs, previous_mask
 
     def get_config(self) -> dict[str, Any]:

@@ -13,9 +13,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` whose statistics are those of the global batch.
 
     Keras' layer synchronises replicas by an argument that only TensorFlow takes, so a file
-    saved there could not be opened elsewhere. This one asks for it where it exists: under
+    saved there could not be opened elsewhere. This layer passes it only where it exists: under
     `tf.distribute` mean and variance are summed over the replicas. Under JAX a sharded batch
-    is one batch anyway; under PyTorch's data parallelism every process has its own.
+    is one batch anyway; under PyTorch's data parallelism every process has its own statistics.
 
     The moving mean and variance are weights without gradients that a call in training
     changes; inference normalises by them. All statistics are float32 under mixed precision.

@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 #: Package name written into saved models (``package>ClassName``). It must never
-#: change: files saved by an older release are found again by it.
+#: change: files saved by older releases refer to it.
 SERIALIZATION_PACKAGE = "tokenlearner_keras"
 
 #: LayerNorm epsilon of the reference (Flax's default). Keras' default is 1e-3.
@@ -34,7 +34,7 @@ def accumulation_dtype(compute_dtype: str) -> str:
 
 
 def widened(x: Any, compute_dtype: str) -> Any:
-    """Returns an input in the layer's dtype, but one of a half-precision layer as it is.
+    """Returns an input in the layer's dtype; that of a half-precision layer is unchanged.
 
     A LayerNormalization takes numbers beyond the range of float16: a layer that begins with
     one lets it cast its input (`autocast = False`) and calls this instead.
@@ -95,7 +95,7 @@ Dimension = Any  # An int, None (unknown, symbolic) or a scalar tensor (unknown,
 
 
 class PositionShape(NamedTuple):
-    """An input shape cut into what a tokenizer needs.
+    """An input shape split into what a tokenizer needs.
 
     Attributes:
         leading: Dimensions that are kept: ``(B,)``, or ``(B, T)`` for video.
@@ -114,7 +114,7 @@ class PositionShape(NamedTuple):
 
 
 def split_shape(shape: Sequence[Dimension], owner: str) -> PositionShape:
-    """Cuts a shape of rank 3, 4 or 5 into leading, grid and channel dimensions.
+    """Splits a shape of rank 3, 4 or 5 into leading, grid and channel dimensions.
 
     Args:
         shape: The whole input shape.
@@ -195,15 +195,15 @@ def rematerialize(
     """Returns `function(x)` and keeps only `x` and the weights for the backward pass.
 
     `keras.remat` alone is not enough: its second pass would draw other dropout masks and
-    move the statistics of batch norms again, and under JAX the first would let traced states
-    out. So the function is made a pure one of its input, weights, statistics and seeds, by a
-    `keras.StatelessScope`; the statistics that it returns are kept once, and the generators
-    move on outside of it, by the one draw each that a call makes. Outputs, gradients,
-    statistics and random numbers are then those of `function(x)` called plainly.
+    update the statistics of batch norms again, and under JAX the first pass would leak traced
+    states. So a `keras.StatelessScope` makes the function a pure one of its input, weights,
+    statistics and seeds. The statistics that it returns are kept once, and the generators
+    advance outside the scope, by the one draw each that a call makes. Outputs, gradients,
+    statistics and random numbers are then those of a plain `function(x)`.
 
     Args:
-        layers: Own all weights and seed generators that the function uses; built. Call it
-            in force without autocast, so that each weight has its own dtype here.
+        layers: Built layers that own all weights and seed generators that the function uses.
+            Call this without autocast in force, so that each weight has its own dtype here.
         function: One pass of the layers, which draws once from each generator.
         x: Its input.
     """
@@ -231,7 +231,7 @@ def _is_seed(variable: keras.Variable) -> bool:
 
 
 def _taken(variable: keras.Variable) -> Any:
-    """Returns the state of a generator, and moves it on by one draw."""
+    """Returns the state of a generator, and advances it by one draw."""
     state = variable.value * 1  # a copy, as in keras.random.SeedGenerator
     variable.assign(state + ops.convert_to_tensor([0, 1], dtype=variable.dtype))
     return state

@@ -26,7 +26,7 @@ class EncoderBlock(keras.layers.Layer):
         stochastic_depth: Rate in [0, 1) of dropping each residual branch.
         remat: Whether training computes the block's activations a second time in the
             backward pass: it keeps those of one block at a time, and takes the time of
-            another forward pass. Outputs and gradients stay as they are.
+            another forward pass. Outputs and gradients are unchanged.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Input and output shape: `(batch, tokens, channels)`.

@@ -17,11 +17,11 @@ def kernel_columns(kernel: Any) -> Any:
 
 
 def shifted_sum(products: Any) -> Any:
-    """Sums what the nine places of the window give a position, zero outside of the grid.
+    """Sums the nine products of each position's window; outside the grid they are zero.
 
     With `products = x @ kernel_columns(kernel)` this is the convolution of `x` with stride 1
-    and zero padding: with few filters a product of nine times their number of columns uses a
-    processor better than a convolution does.
+    and zero padding: with few filters, a matmul to nine times as many columns uses a processor
+    better than a convolution does.
 
     Args:
         products: `(batch, height, width, 9 * filters)`.
@@ -44,11 +44,11 @@ def normalized_matmul(x: Any, norm: Any, kernel: Any) -> Any:
 
     Where the kernel has few columns and the input many channels, the normalisation is a large
     part of the work, forward and backward. So its scale goes into the kernel, its
-    offset becomes a row that is added, and what divides a position is applied to the product.
-    Only the centred input is computed: without centring, too, an input far from zero would
-    lose bits.
+    offset becomes a row that is added, and the division of a position is applied to the
+    product. Only the centred input is computed: without centring, an input far from zero
+    would lose bits.
 
-    For full precision: half of it would be too little for mean and deviation.
+    For full precision only: half precision is too coarse for the mean and the deviation.
 
     Args:
         x: `(..., channels)`.

@@ -13,7 +13,7 @@ from tokenlearner_keras.layers.fast_ops import normalized_matmul
 
 
 def gelu(x: Any) -> Any:
-    """Tanh-approximate GELU, the reference's everywhere.
+    """Tanh-approximate GELU, which the reference uses everywhere.
 
     The string ``"gelu"`` in Keras means the exact form, which differs by 4.7e-4.
     """

@@ -17,7 +17,7 @@ from tokenlearner_keras.layers.common import convolve
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
 class PatchEmbedding(keras.layers.Layer):
-    """A convolution whose stride is its kernel: one token a patch (or tubelet).
+    """A convolution whose stride is its kernel: one token per patch (or tubelet).
 
     Edge pixels that do not fill a patch are dropped (grids are floored).
 
@@ -150,7 +150,7 @@ def frame_weights(num_frames: int, method: str) -> np.ndarray:
     embedding of its image.
 
     Raises:
-        ValueError: If the method is unknown or `num_frames` no positive integer.
+        ValueError: If the method is unknown or `num_frames` is not a positive integer.
     """
     check_choice(method, METHODS, "method")
     check_positive_integer(num_frames, "num_frames")

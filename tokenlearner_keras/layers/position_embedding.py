@@ -12,14 +12,14 @@ from tokenlearner_keras.layers.common import check_positive_integer
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
 class PositionEmbedding(keras.layers.Layer):
-    """Adds one learned vector a position: `x + table`.
+    """Adds one learned vector per position: `x + table`.
 
     Args:
         grid: Size of the position grid, `(height, width)` or `(time, height,
             width)`; the table is flat, in that order. It is kept so that the table
             can be resized to another grid.
-        num_prefix_tokens: Tokens in front of the grid (a class token) that have a
-            position of their own.
+        num_prefix_tokens: Tokens in front of the grid (a class token) that have
+            their own positions.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Input and output shape: `(batch, num_prefix_tokens + prod(grid), channels)`.

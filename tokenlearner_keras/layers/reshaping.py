@@ -55,8 +55,8 @@ class FoldGrid(keras.layers.Layer):
 class SequencePart(keras.layers.Layer):
     """`x[:, start:stop]`, of the sequence and of its mask.
 
-    A slice written as `x[:, 1:]` becomes an operation with a name of Keras' choice, which
-    a model loaded from a file may hold already; a layer is named by its owner.
+    A slice written as `x[:, 1:]` becomes an operation with a name that Keras chooses,
+    which a model loaded from a file may already have; a layer is named by its owner.
 
     Args:
         start: First position to take.
@@ -82,7 +82,7 @@ class SequencePart(keras.layers.Layer):
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         batch, positions, channels = input_shape
         if positions is None:
-            # The first positions are that many whatever the length; the rest is not.
+            # The number of first positions is known whatever the length; that of the rest is not.
             return (batch, None if self.stop is None else self.stop - self.start, channels)
         return (batch, len(range(positions)[self.start : self.stop]), channels)
 

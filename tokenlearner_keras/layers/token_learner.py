@@ -44,7 +44,7 @@ class TokenLearner(WeightedSumTokenLearner):
     Call arguments:
         x: `(batch, positions, channels)`, `(batch, height, width, channels)` or
             `(batch, time, height, width, channels)`; for video every frame is
-            tokenized by itself with the same weights.
+            tokenized separately with the same weights.
         mask: Optional boolean `(batch, positions)`, `(batch, height, width)` or
             `(batch, time, height, width)`, True where a position is real. No output
             depends on values at masked positions; a mean divides by the number of

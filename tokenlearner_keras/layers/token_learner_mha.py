@@ -19,7 +19,7 @@ class TokenLearnerMHA(BaseTokenLearner):
 
     S learned queries, the same for every input, attend to all positions by multi-head
     dot-product attention; its output is the tokens. The input is not normalised and
-    nothing is added to the output. Unlike in v1.0 and v1.1 a token is no weighted sum
+    nothing is added to the output. Unlike in v1.0 and v1.1 a token is not a weighted sum
     of the raw input: values and output are projected. Any grid shape works.
 
     Args:
@@ -31,7 +31,7 @@ class TokenLearnerMHA(BaseTokenLearner):
     Call arguments:
         x: `(batch, positions, channels)`, `(batch, height, width, channels)` or
             `(batch, time, height, width, channels)`; for video every frame is
-            tokenized by itself with the same weights.
+            tokenized separately with the same weights.
         mask: Optional boolean `(batch, positions)`, `(batch, height, width)` or
             `(batch, time, height, width)`, True where a position is real. No output
             depends on values at masked positions; if no position is real the tokens
@@ -87,7 +87,7 @@ class TokenLearnerMHA(BaseTokenLearner):
 
     def _tokenize(self, values: Any, mask: Any, training: bool | None) -> tuple[Any, Any]:
         batch, *grid, channels = ops.shape(values)
-        positions = math.prod(grid)  # not -1, which cannot be told of an empty batch
+        positions = math.prod(grid)  # not -1, which is unknown for an empty batch
         values = ops.reshape(values, (batch, positions, channels))  # (B', N, C)
         queries = ops.cast(self.tokens, values.dtype)
         queries = ops.broadcast_to(queries, (batch, *self.tokens.shape[1:]))

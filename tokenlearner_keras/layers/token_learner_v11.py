@@ -21,7 +21,7 @@ class TokenLearnerV11(WeightedSumTokenLearner):
     An MLP gives every position a logit for each token; a softmax over the positions,
     independently for each token, turns them into weights; each token is the weighted
     sum of the raw, un-normalised input. Any grid shape works. Two earlier forms were
-    called v1.1 too (December 2021 and January 2022: grouped convolutions, a value
+    also called v1.1 (December 2021 and January 2022: grouped convolutions, a value
     projection, dropout on the output); they computed something else and their weights
     do not fit.
 
@@ -35,7 +35,7 @@ class TokenLearnerV11(WeightedSumTokenLearner):
     Call arguments:
         x: `(batch, positions, channels)`, `(batch, height, width, channels)` or
             `(batch, time, height, width, channels)`; for video every frame is
-            tokenized by itself with the same weights.
+            tokenized separately with the same weights.
         mask: Optional boolean `(batch, positions)`, `(batch, height, width)` or
             `(batch, time, height, width)`, True where a position is real. No output
             depends on values at masked positions; if no position is real the tokens
@@ -89,7 +89,7 @@ class TokenLearnerV11(WeightedSumTokenLearner):
 
     def _attention_weights(self, values: Any, mask: Any, training: bool | None) -> Any:
         batch, *grid, channels = ops.shape(values)
-        positions = math.prod(grid)  # not -1, which cannot be told of an empty batch
+        positions = math.prod(grid)  # not -1, which is unknown for an empty batch
         x = ops.reshape(values, (batch, positions, channels))  # (B*T, N, C)
         logits = self.token_masking.after_norm(self.norm, x, training)  # (B*T, N, S)
         logits = ops.cast(logits, self._accumulation_dtype)

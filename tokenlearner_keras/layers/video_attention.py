@@ -20,10 +20,9 @@ ATTENTION_AXES = ("space_time", "space", "time")
 class GridAttention(keras.layers.Layer):
     """Multi-head attention on a grid of positions, with narrow queries and keys.
 
-    Queries and keys have `key_width` channels in all heads together, values those of the
-    input; there are no biases and no projection of the output. That is the form whose
-    parameters and cost are those of the paper's ablation of video modules. The softmax is
-    float32 under mixed precision.
+    Queries and keys have `key_width` channels in all heads together, values as many as the
+    input; there are no biases and no output projection. This form has the parameters and the
+    cost of the paper's ablation of video modules. The softmax is float32 under mixed precision.
 
     Args:
         axes: `"space_time"` lets all positions attend to each other, `"space"` those of a
@@ -134,13 +133,13 @@ class GridAttention(keras.layers.Layer):
 class VectorTransformer(keras.layers.Layer):
     """`x + attention(norm(x))` with as many heads as channels, and no MLP.
 
-    With heads of one channel the weight between two tokens is a vector, one number a
-    channel, in place of one number a head: a tensor of tokens x tokens x channels, which is
+    With heads of one channel the weight between two tokens is a vector, one number per
+    channel instead of one number per head: a tensor of tokens x tokens x channels, which is
     what the paper says of its vector attention. That tensor is held in float32, so the
     memory of training grows with the square of the tokens times the channels.
 
     Args:
-        num_heads: Number of heads; must divide the channels. None: one a channel.
+        num_heads: Number of heads; must divide the channels. None: one per channel.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Input and output shape: `(batch, tokens, channels)`.

@@ -109,7 +109,7 @@ class VisionTransformerConfig:
 
     def __post_init__(self) -> None:
         self._normalise_pairs()
-        # Stored as plain Python numbers: NumPy's do not go into JSON.
+        # Stored as plain Python numbers: JSON cannot hold NumPy's.
         for name in (*_POSITIVE, *_OPTIONAL_POSITIVE):
             if name in _POSITIVE or getattr(self, name) is not None:
                 number = check_positive_integer(getattr(self, name), name)
@@ -304,7 +304,7 @@ class VisionTransformerConfig:
 
 
 def check_fields(kind: type, names: Iterable[str]) -> None:
-    """Raises ValueError if a name is no field of a dataclass, with the nearest field."""
+    """Raises ValueError if a name is not a field of a dataclass, with the nearest field."""
     known = [field.name for field in dataclasses.fields(kind)]
     for name in names:
         if name not in known:

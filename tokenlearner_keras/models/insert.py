@@ -41,9 +41,9 @@ def insert_token_learner(
     """Returns a model that learns tokens just before one of a model's layers.
 
     The tensor that feeds the layer `before` becomes tokens for everything that takes it,
-    so that in a block with a shortcut the shortcut carries the tokens, too: name the
-    block, or the first layer of its (pre-norm) branch. All layers are those of the given
-    model. It stays as it is, and training one of the two models trains the other.
+    so in a block with a shortcut the shortcut also carries the tokens: name the block, or
+    the first layer of its (pre-norm) branch. The two models share all layers. The given model
+    is unchanged, and training one of the two models trains the other.
 
     The layers after it must take any number of tokens, as the blocks of a Transformer do. A
     convolutional network gets its TokenLearner in place of its head: build it without one
@@ -51,7 +51,7 @@ def insert_token_learner(
 
     Fine-tune the result. The weights after the TokenLearner were trained on many
     positions and meet tokens that are not trained at all. The authors tried pre-trained
-    layers around a TokenLearner and found that they did not help by themselves.
+    layers around a TokenLearner and found that they did not help on their own.
 
     Args:
         model: A functional model, or a Sequential one whose input is known; images are
@@ -67,7 +67,7 @@ def insert_token_learner(
             every frame, which then follow each other in one sequence. None takes the
             grid of the position embedding that the sequence comes from, if it fits.
         num_prefix_tokens: For sequences: tokens in front (a class token) that bypass the
-            TokenLearner and stay in front. None finds it out as for `grid`, else 0.
+            TokenLearner and stay in front. None finds the number as for `grid`, else 0.
         name: Name of the new model. None: that of the given one.
 
     Returns:
@@ -80,7 +80,7 @@ def insert_token_learner(
     Raises:
         ValueError: If the layer is unknown, called several times or on several tensors, or
             already in use; if the grid does not fit; or if a later layer cannot take the
-            tokens (it is named). The given model is then as before.
+            tokens (it is named). The given model is then unchanged.
 
     Example:
         >>> model = tk.create_model("vit_s16", num_classes=10)
@@ -111,10 +111,7 @@ class _Request(NamedTuple):
 def _insert(
     model: keras.Model, path: Path, request: _Request, outside: TokenLayout | None, name: str
 ) -> keras.Model:
-    """Inserts at a path: into the model itself, or into a model that is one of its layers.
-
-    `outside` is the layout of the tokens that go into the model, as far as it is known.
-    """
+    """Inserts at a path, also in nested models; `outside` is the input's token layout if known."""
     graph = functional_graph(model, "insert_token_learner")
     node = only_call(graph, path[0])
     within = inner_layers(node.operation)
@@ -150,7 +147,7 @@ def _learn(x: keras.KerasTensor, found: TokenLayout | None, request: _Request) -
 def _learn_from_sequence(
     x: keras.KerasTensor, layout: TokenLayout, layer: BaseTokenLearner
 ) -> keras.KerasTensor:
-    # These layers hand on what they get, so they have its dtype, whatever policy is in force.
+    # These layers hand on what they get, so they take its dtype, whatever policy is in force.
     prefix, positions = layout.num_prefix_tokens, x
     if prefix:
         positions = SequencePart(prefix, dtype=x.dtype, name=f"{layer.name}_rest")(x)

@@ -12,8 +12,8 @@ class VisionTransformer(keras.Model):
     """A functional model; `tk.build_model` and `tk.create_model` return one.
 
     It differs from a plain `keras.Model` in one thing: inputs of another size than the
-    model was built for fail with the cure, in calls and in `fit`, `evaluate`, `predict`
-    and their forms for one batch.
+    model was built for fail with a message that says what to do, in calls and in `fit`,
+    `evaluate`, `predict` and their forms for one batch.
 
     Raises:
         ValueError: If the frames, height or width of the inputs are not the model's.
@@ -24,7 +24,7 @@ class VisionTransformer(keras.Model):
         return super().__call__(*args, **kwargs)
 
     # Keras calls the model itself only once in `fit` on some backends, and an error inside
-    # a step on JAX loses the weights: the data is looked at before.
+    # a step on JAX loses the weights: the data is checked first.
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Trains the model, see `keras.Model.fit`."""
@@ -69,7 +69,7 @@ class VisionTransformer(keras.Model):
             return
         received = tuple(shape)
         expected = tuple(self.inputs[0].shape)
-        # Another rank or number of channels is no matter of size: Keras says so itself.
+        # Keras itself reports a wrong rank or number of channels.
         if len(received) != len(expected) or received[-1] != expected[-1]:
             return
         pairs = list(zip(received, expected, strict=True))[1:-1]

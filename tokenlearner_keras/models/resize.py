@@ -27,7 +27,7 @@ def resize_model(
 
     The table of positions is interpolated to the new grid (linearly, the corners kept);
     every other weight is copied. A convolutional video model has no table. The given model
-    stays as it is. A compiled model gives a compiled model with a fresh optimizer.
+    is unchanged. A compiled model gives a compiled model with a fresh optimizer.
 
     Args:
         model: A model of `tk.build_model` or `tk.create_model`, also one loaded from a
@@ -146,11 +146,9 @@ def _new_grid(
 def _grids_to_change(
     graph: keras.Model, old: tuple[int, ...], new: tuple[int, ...]
 ) -> dict[str, tuple[int, ...]]:
-    """Returns the new grid of each layer that holds one, by the layer's name.
-
-    Time keeps its length through the model; height and width do until they are pooled to
-    a grid of their own, which does not depend on the image.
-    """
+    """Returns the new grid of each layer that holds one, by the layer's name."""
+    # Time keeps its length through the model; height and width do until they are pooled to
+    # a fixed grid, which does not depend on the image.
     grids = {}
     for layer in graph.layers:
         if isinstance(layer, GridPooling):
@@ -167,7 +165,7 @@ def _copy_weights(model: keras.Model, resized: keras.Model, table: str | None) -
         if layer.name == table:
             weights = [_resized_table(weights[0], layer, target.grid)]
         target.set_weights(weights)
-        # A layer that was frozen before it had weights would train them.
+        # A layer frozen before it has weights would still train them.
         for old, new in zip(layer._flatten_layers(), target._flatten_layers(), strict=True):
             new.trainable = old.trainable
 

@@ -33,7 +33,7 @@ _END_OF_PART = re.compile(r"stem_relu|stage_\d+_block_\d+_relu")
 class X2Plus1D(VisionTransformer):
     """A functional model of convolutions; `tk.build_model` and `tk.create_model` return one.
 
-    What it has in common with its parent is the check of the inputs' size.
+    It shares with its parent the check of the inputs' size.
     """
 
     @property
@@ -41,7 +41,7 @@ class X2Plus1D(VisionTransformer):
         """Whether training computes the activations inside a block a second time.
 
         Stem and blocks are then computed again in the backward pass, one at a time, and only
-        what is between them is kept. Outputs, gradients and statistics stay as they are.
+        what is between them is kept. Outputs, gradients and statistics are unchanged.
         """
         return bool(getattr(self, "_remat", False))
 
@@ -89,7 +89,7 @@ def _function(nodes: list[Node], entry: keras.KerasTensor) -> Any:
         for node in nodes:
             args, kwargs = (filled(part, values) for part in call_arguments(node))
             if "training" in inspect.signature(node.operation.call).parameters:
-                # The second pass is outside of the model's call, which would have said so.
+                # The second pass runs outside the model's call, which would have set this.
                 kwargs["training"] = True
             outputs = node.operation(*args, **kwargs)
             values[id(node.outputs[0])] = outputs
@@ -102,7 +102,7 @@ POINT, SPACE, TIME = (1, 1, 1), (1, 3, 3), (3, 1, 1)
 
 
 def build_module(config: X2Plus1DConfig) -> keras.Model:
-    """Returns the module of a configuration by itself, as the paper's ablation counts it.
+    """Returns the module of a configuration alone, as the paper's ablation counts it.
 
     Its input and output are the positions of the last stage, `(batch, time, height, width,
     channels)` with the last of `config.inner_widths`.

@@ -40,7 +40,7 @@ _OPTIONAL_POSITIVE = ("fuser_bottleneck_dim", "representation_size")
 
 @dataclasses.dataclass(frozen=True)
 class X2Plus1DConfig:
-    """What `tk.build_model` builds of convolutions; the defaults are the plain X(2+1)D-M.
+    """A convolutional model of `tk.build_model`; the defaults are the plain X(2+1)D-M.
 
     Attributes:
         image_size: `(height, width)` of the input in pixels. The weights do not depend on

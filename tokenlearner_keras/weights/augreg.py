@@ -46,9 +46,9 @@ def load_npz(
     classes is skipped. TokenLearner and TokenFuser keep their weights unless the file
     holds some under the reference's names. Nothing is written unless everything fits.
 
-    A position table of the model's shape is taken as it is. The grid of any other is taken
-    for a square one, as in all public files, unless `grid_size` says which it is. Whether a
-    class token's row is among the positions follows from the names in the file.
+    A position table of the model's shape is copied. Any other is assumed to have a square
+    grid, as in all public files, unless `grid_size` gives it. Whether a class token's row is
+    among the positions follows from the names in the file.
 
     The public checkpoints take inputs in [-1, 1]. Expect a start for the blocks, not
     accuracy: the authors of TokenLearner found that pre-trained layers around a new
@@ -70,8 +70,8 @@ def load_npz(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is no ViT checkpoint or damaged, the model is not of this
-            package, a shape differs, or (strict) the two do not match exactly.
+        ValueError: If the file is not a ViT checkpoint or is damaged, the model is not of
+            this package, a shape differs, or (strict) the two do not match exactly.
 
     Example:
         >>> model = tk.create_model("vit_b16_tl8at6", num_classes=10)
@@ -140,11 +140,7 @@ def _plan(
     inflation: str | None,
     grid_size: tuple[int, int] | None,
 ) -> _Plan:
-    """Decides on every parameter that both sides have.
-
-    Raises:
-        ValueError: If one does not fit; all that do not are listed.
-    """
+    """Decides on every parameter that both sides have; ValueError lists all that do not fit."""
     values = {name: _floats(sources[name]) for name in sources if name in parameters}
     resized, problems = set(), []
     frames = _tubelet_frames(sources, parameters)

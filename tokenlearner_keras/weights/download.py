@@ -110,7 +110,7 @@ def download_weights(
 
     Raises:
         ValueError: If the name is unknown (with the nearest ones), the checksum differs
-            or the file is no ViT checkpoint.
+            or the file is not a ViT checkpoint.
         OSError: If the download fails.
 
     Example:
@@ -192,7 +192,7 @@ def _is_good(target: Path, checksum: str | None) -> bool:
 
 
 def _download(url: str, target: Path, checksum: str | None) -> None:
-    """Downloads into a folder of its own, checks the file there and moves it into place."""
+    """Downloads into a separate folder, checks the file there and moves it into place."""
     folder = Path(tempfile.mkdtemp(prefix=".download-", dir=target.parent))
     try:
         file = _fetch(url, folder, target.name)

@@ -234,7 +234,7 @@ _WEB_PAGE = (
 
 
 def kind_of_file(start: bytes) -> str | None:
-    """Returns what a file that begins with `start` is and the cure; None for a zip."""
+    """Returns what a file that begins with `start` is and what to do; None for a zip."""
     if start.startswith(_ZIP):
         return None
     if not start:
@@ -254,7 +254,7 @@ def kind_of_file(start: bytes) -> str | None:
 
 
 def kind_of_archive(names: Sequence[str]) -> str | None:
-    """Returns what an archive of these members is and the cure; None for an `.npz`."""
+    """Returns what an archive of these members is and what to do; None for an `.npz`."""
     endings = {name.rsplit("/", 1)[-1] for name in names}
     if "data.pkl" in endings:
         return (

@@ -67,7 +67,8 @@ def tile_positions(table: Any, num_frames: int) -> np.ndarray:
         `(num_frames * height * width, channels)`, time outermost.
 
     Raises:
-        ValueError: If the table has no two axes or `num_frames` is no positive integer.
+        ValueError: If the table does not have two axes or `num_frames` is not a positive
+            integer.
 
     Reference:
         Arnab et al. 2021, arXiv 2103.15691, section 3.4.

@@ -121,7 +121,7 @@ def _check_kinds(model: keras.Model, source: keras.Model) -> None:
 
 
 def _is_convolutional(model: keras.Model) -> bool:
-    # Of the models of this package only they normalise over the batch.
+    # Of the models of this package, only the convolutional ones normalise over the batch.
     return any(isinstance(layer, BatchNormalization) for layer in model.layers)
 
 
@@ -229,7 +229,7 @@ def _listed(names: Any) -> str:
 
 
 def _describe(problems: list[str], pairs: Pairs) -> str:
-    """Returns what does not fit and the cure, in one line."""
+    """Returns what does not fit and what to do, in one line."""
     more = len(problems) - _SHOWN_PROBLEMS
     listed = [*problems[:_SHOWN_PROBLEMS], *([f"and {more} more"] if more > 0 else [])]
     cure = (

@@ -201,6 +201,6 @@ def _fit_rows(
 
 
 def _side(length: int) -> int | None:
-    """Returns the side of a square of `length` positions, None if it is no square."""
+    """Returns the side of a square of `length` positions, None if it is not a square."""
     side = math.isqrt(max(length, 0))
     return side if side and side * side == length else None

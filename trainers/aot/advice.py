@@ -1,7 +1,7 @@
 """Suggests what to change when a step does not fit, and the smallest slice that fits.
 
-All of it is an estimate: weights, optimizer state and gradients stay as they are, and what
-is left of the memory grows with the examples that a chip has at a time.
+All of it is an estimate: weights, optimizer state and gradients keep their size, and the rest of
+the memory grows with the examples that a chip has at a time.
 """
 
 import dataclasses
@@ -18,11 +18,11 @@ class MemoryUse:
     Attributes:
         topology: The slice.
         batch_size: Global batch size.
-        micro_batches: Into which each chip cuts its share (`gradient_accumulation_steps`).
+        micro_batches: Parts of each chip's share (`gradient_accumulation_steps`).
         needed: Bytes on a chip.
-        fixed: Bytes of it that no smaller batch saves.
-        gradient: Bytes of one gradient, which adding up over micro-batches takes besides.
-        remat: Whether the blocks compute their activations a second time already.
+        fixed: Bytes of `needed` that a smaller batch does not save.
+        gradient: Bytes of one gradient, which the sum over micro-batches takes in addition.
+        remat: Whether the blocks already compute their activations a second time.
         model_axis: Chips that share one copy of weights and optimizer state.
         largest_model_axis: How many could; 1 if the engine cannot share a copy.
     """
@@ -39,7 +39,7 @@ class MemoryUse:
 
     @property
     def fits(self) -> bool:
-        """Whether a chip has that much."""
+        """Whether a chip has enough memory."""
         return self.needed <= self.topology.generation.available
 
 
@@ -77,7 +77,7 @@ def smallest_model_axis(use: MemoryUse) -> int | None:
 
 
 def advice(use: MemoryUse) -> str:
-    """Returns in one line what may help a configuration that does not fit."""
+    """Returns one line on what may help a configuration that does not fit."""
     hints = []
     larger, count = smallest_slice(use), smallest_micro_batches(use)
     if larger is not None and larger != use.topology:
@@ -98,11 +98,11 @@ def advice(use: MemoryUse) -> str:
 
 
 def gib(size: int) -> str:
-    """Returns a number of bytes in GiB."""
+    """Formats a number of bytes in GiB."""
     return f"{size / GIB:.2f} GiB" if size >= GIB / 10 else f"{size / GIB:.4f} GiB"
 
 
 def _fits(use: MemoryUse, growth: float, more: int = 0) -> bool:
-    """Whether it fits if a chip has `growth` times the examples, and `more` bytes besides."""
+    """Whether it fits if a chip has `growth` times the examples, and `more` bytes in addition."""
     moving = max(use.needed - use.fixed, 0)
     return use.fixed + more + moving * growth <= use.topology.generation.available

@@ -10,8 +10,8 @@ KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective
 # "  %name = (f32[8,3]{1,0:T(8,128)}, bf16[]) all-reduce(%a, %b), channel_id=1, …", or in two
 # parts, "…-start" and "…-done".
 _COLLECTIVE = re.compile(rf"^\s*(?:ROOT )?%?[\w.-]+ = (.+?) ({'|'.join(KINDS)})(-start)?\(")
-# Where the chip works on while data are under way, one operation stands in every part of the
-# program that does a piece of it; the parts name the chain they are of.
+# Where communication overlaps computation, one operation appears in every part of the program
+# that does a piece of it; the parts name the chain that they belong to.
 _CHAIN = re.compile(r'\bchain_id="(\d+)"')
 # "%all-reduce-scatter.5 (input: bf16[3072,768]) -> bf16[768,768] {": the TPU's own form of a
 # reduce-scatter has an all-reduce in it.
@@ -24,25 +24,15 @@ _COMMENT = re.compile(r"/\*.*?\*/")
 
 @dataclasses.dataclass(frozen=True)
 class Collectives:
-    """The collective operations of one kind in a program.
-
-    Attributes:
-        kind: One of `KINDS`.
-        count: How many there are, the body of a loop counted once.
-        size: Bytes of all their results on a chip.
-    """
+    """The collective operations of one kind, of `KINDS`, in a program."""
 
     kind: str
-    count: int
-    size: int
+    count: int  # the body of a loop counts once
+    size: int  # bytes of all their results on a chip
 
 
 def count_collectives(program: str) -> tuple[Collectives, ...]:
-    """Returns the collective operations of a program, by kind; kinds without any are left out.
-
-    Args:
-        program: The text of optimised HLO.
-    """
+    """Returns the collective operations of optimised HLO by kind; absent kinds are left out."""
     sizes = dict(_operations(program))
     by_kind = {kind: [size for key, size in sizes.items() if key[0] == kind] for kind in KINDS}
     return tuple(
@@ -70,7 +60,7 @@ def _operations(program: str) -> Iterator[tuple[tuple[str, str], int]]:
 def _result(shape: str, kind: str) -> str:
     """Returns the part of a started operation's shape that its result has.
 
-    An all-reduce has no other; the others have operands, results and maybe scratch space.
+    An all-reduce has only that part; the others have operands, results and maybe scratch space.
     """
     return shape if kind == "all-reduce" else _parts(shape)[1]
 

@@ -1,7 +1,7 @@
-"""Compiles programs by libtpu, without a TPU.
+"""Compiles programs with libtpu, without a TPU.
 
-jax opens libtpu's compiler (the extra `tpu-check`) for a slice that is only described, and
-gives it programs: JAX's own, or those of TensorFlow.
+jax opens libtpu's compiler (the extra `tpu-check`) for a slice that is only described, and passes
+it programs: JAX's own, or those of TensorFlow.
 """
 
 import dataclasses
@@ -40,25 +40,18 @@ class Program(Protocol):
     """A step that a compiler can take."""
 
     def compile(self, devices: Sequence[Any]) -> Any:
-        """Compiles the step.
-
-        Args:
-            devices: All chips of the slice.
-
-        Returns:
-            The executable, as jaxlib has it.
-        """
+        """Compiles the step for all chips of the slice; returns the executable of jaxlib."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """What the compiler says of a program.
+    """The compiler's figures for a program.
 
     Attributes:
-        memory: Bytes of HBM of a chip while it runs: arguments, results that take no
-            argument's place, temporaries and code. Where it does not fit, what it would need.
-        flops: Floating-point operations of a chip in one run, the body of a loop counted
-            once; None if the program does not fit.
+        memory: Bytes of HBM of a chip while it runs: arguments, results that take no argument's
+            place, temporaries and code. Where it does not fit, what it would need.
+        flops: Floating-point operations of a chip in one run, the body of a loop counted once; None
+            if the program does not fit.
         collectives: What goes between the chips.
     """
 
@@ -70,14 +63,11 @@ class Compiled:
 class TpuCompiler:
     """Compiles programs for the chips of a slice.
 
-    Args:
-        topology: The slice.
-
     Attributes:
-        devices: The chips, described; nothing can be put on them.
+        devices: The chips, only described: they can hold no data.
 
     Raises:
-        ConfigurationError: If jax or libtpu is missing, or knows no such slice.
+        ConfigurationError: If jax or libtpu is missing, or does not know the slice.
     """
 
     def __init__(self, topology: Topology) -> None:
@@ -91,14 +81,10 @@ class TpuCompiler:
         return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
 
     def compile(self, name: str, program: Program) -> Compiled:
-        """Compiles a program.
-
-        Args:
-            name: Of the step, for messages.
-            program: The step, lowered.
+        """Compiles a lowered step; `name` is for messages.
 
         Raises:
-            TrainingError: If the compiler refuses it, other than for its size.
+            TrainingError: If the compiler refuses it for a reason other than its size.
         """
         try:
             executable = program.compile(self.devices)
@@ -133,19 +119,19 @@ def _describe(topology: Topology) -> Sequence[Any]:
 
 
 def _import_jax() -> Any:
-    # No TPU is looked for, on this machine or by the network.
+    # Do not look for a TPU, on this machine or over the network.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_PROCESS_BOUNDS", "1,1,1")
     os.environ.setdefault("TPU_CHIPS_PER_PROCESS_BOUNDS", "1,1,1")
-    # The lock of libtpu is for chips; two of these may compile side by side.
+    # libtpu's lock protects chips; two compilations may run side by side.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     try:
         import_module("libtpu")  # the compiler; jax finds it by this package
         jax = import_module("jax")
     except ImportError as error:
         raise ConfigurationError(_MISSING.format(reason=first_line(error))) from error
-    # On JAX, Keras has imported it already; it has not looked for devices yet.
+    # Keras on JAX has imported it already, but it has not looked for devices yet.
     jax.config.update("jax_platforms", "cpu")
     return jax
 
@@ -166,11 +152,7 @@ def _flops(executable: Any) -> float:
 
 
 def _memory_needed(name: str, error: Exception) -> int:
-    """Returns the bytes that a program which is too large would need.
-
-    Raises:
-        TrainingError: If the error is another.
-    """
+    """Returns the bytes that a program which is too large would need; raises for other errors."""
     for pattern in _TOO_LARGE:
         found = pattern.search(str(error))
         if found:
@@ -181,6 +163,6 @@ def _memory_needed(name: str, error: Exception) -> int:
 
 
 def _shortened(error: Exception) -> str:
-    """Returns an error in one line: the compiler names the operation after the first."""
+    """Returns an error in one line; the compiler names the operation after its first line."""
     text = one_line(error)
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]} ..."

@@ -1,4 +1,4 @@
-"""The train and eval steps of the JAX engine, compiled to measure them or for a TPU slice."""
+"""Compiles the train and eval steps of the JAX engine, to measure them or for a TPU slice."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -26,19 +26,8 @@ from trainers.experiment import make_train_step
 class JaxMeasuredSteps:
     """Builds model, optimizer and both steps, and compiles the steps without running them.
 
-    They are the whole steps on all devices, with what goes between these. The devices may be
-    only described ones, of a TPU that is not there.
-
-    Args:
-        engine: Has the devices.
-        config: The whole configuration.
-        model_config: From `make_model_config`.
-        preprocessing: From `make_preprocessing`.
-
-    Attributes:
-        weight_bytes: Size of the model's variables on a device.
-        optimizer_bytes: Size of the optimizer's state on a device.
-        gradient_bytes: Size of a gradient of all weights on a device.
+    They are the whole steps on all devices, communication included. The devices may be only
+    described, as those of an absent TPU. All sizes are in bytes on one device.
     """
 
     def __init__(
@@ -58,21 +47,13 @@ class JaxMeasuredSteps:
         self.gradient_bytes = layout.device_bytes(self._model.trainable_variables)
 
     def lower_training(self, batch: Specifications) -> jax.stages.Lowered:
-        """Returns the training step, lowered.
-
-        Args:
-            batch: A device's share, as `TrainStep` takes it.
-        """
+        """Returns the training step, lowered for a device's share of a batch."""
         batch = {name: batch[name] for name in ("image", "target")}
         lowered: jax.stages.Lowered = self._train_step.compiled.lower(self._global(batch))
         return lowered
 
     def lower_evaluation(self, batch: Specifications) -> jax.stages.Lowered:
-        """Returns the evaluation step, lowered.
-
-        Args:
-            batch: A device's share, as `Evaluator.replica_step` takes it.
-        """
+        """Returns the evaluation step, lowered for a device's share of a batch."""
         layout = self._engine.layout
         values = [
             jax.ShapeDtypeStruct(
@@ -86,11 +67,9 @@ class JaxMeasuredSteps:
         return lowered
 
     def training_memory(self, batch: Specifications) -> StepMemory | None:
-        """Returns the memory of a device in a training step."""
         return _memory(self.lower_training(batch).compile())
 
     def evaluation_memory(self, batch: Specifications) -> StepMemory | None:
-        """Returns the memory of a device in an evaluation step."""
         return _memory(self.lower_evaluation(batch).compile())
 
     def _global(self, batch: Specifications) -> dict[str, jax.ShapeDtypeStruct]:
@@ -120,33 +99,19 @@ def _memory(compiled: Any) -> StepMemory | None:
 
 @dataclasses.dataclass(frozen=True)
 class JaxProgram:
-    """A step of all chips, which knows its devices.
-
-    Attributes:
-        lowered: From JAX.
-    """
+    """A lowered step of all chips, which knows its devices."""
 
     lowered: jax.stages.Lowered
 
     def compile(self, devices: Sequence[Any]) -> Any:
-        """Returns the executable; see `trainers.aot.compiler.Program`."""
         del devices  # they are in the arguments' shardings
         return self.lowered.compile().runtime_executable()
 
 
 class JaxLowering(StepLowering):
-    """The whole steps on all chips, partitioned, with what goes between these.
+    """The whole, partitioned steps on all chips, with the communication between them.
 
-    Args:
-        config: The whole configuration.
-        num_classes: Classes of the data.
-        devices: The chips, which need not be there.
-        batch_axis: As `--batch_axis`.
-        model_axis: As `--model_axis`.
-
-    Raises:
-        ConfigurationError: If a value is out of range, the batch cannot be shared out, or
-            the axes do not fit the slice.
+    The chips may be absent. `batch_axis` and `model_axis` are as the flags of these names.
     """
 
     def __init__(
@@ -175,5 +140,5 @@ class JaxLowering(StepLowering):
         return JaxProgram(self._measured.lower_training(batch))
 
     def _lower_evaluation(self, name: str, batch: Specifications) -> JaxProgram:
-        del name  # what JAX raises here is a mistake of ours
+        del name  # an error of JAX here is a mistake of ours
         return JaxProgram(self._measured.lower_evaluation(batch))

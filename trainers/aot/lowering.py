@@ -32,7 +32,7 @@ class StepLowering(abc.ABC):
         gradient_bytes: Size of a gradient of all weights.
         model_axis: Chips that share one copy of weights and optimizer state.
         largest_model_axis: How many could; 1 if the engine cannot share a copy.
-        scope: What of the step the programs are, in words.
+        scope: The part of the step that the programs cover, in words.
 
     Raises:
         ConfigurationError: If a value is out of range, or the batch cannot be shared out.
@@ -61,33 +61,21 @@ class StepLowering(abc.ABC):
         self._input_shape = _input_shape(model_config)
 
     def train(self) -> Program:
-        """Returns the train step.
-
-        Raises:
-            TrainingError: If it cannot be lowered.
-        """
+        """Returns the train step, or raises a `TrainingError` if it cannot be lowered."""
         return self._lower_training(self._batch(self.examples))
 
     @property
     def evaluations(self) -> dict[str, Callable[[], Program]]:
-        """The eval step, and where a video has several views that of the test, by name."""
+        """The eval step by name, with that of the test where a video has several views."""
         steps = {"eval": self.evaluate}
         return {**steps, "test": self.evaluate_views} if self._num_views > 1 else steps
 
     def evaluate(self) -> Program:
-        """Returns the eval step.
-
-        Raises:
-            TrainingError: If it cannot be lowered.
-        """
+        """Returns the eval step, or raises a `TrainingError` if it cannot be lowered."""
         return self._lower_evaluation("eval", self._labelled(self.examples))
 
     def evaluate_views(self) -> Program:
-        """Returns the eval step of a test, with all views of its videos.
-
-        Raises:
-            TrainingError: If it cannot be lowered.
-        """
+        """Returns the eval step of a test, with all views of its videos."""
         return self._lower_evaluation("test", self._labelled(self._videos, self._num_views))
 
     @abc.abstractmethod

@@ -1,4 +1,4 @@
-"""Device memory of a compiled step, from XLA's buffer assignment."""
+"""Reads the device memory of a compiled step from XLA's buffer assignment."""
 
 import dataclasses
 from typing import Any
@@ -8,20 +8,12 @@ import tensorflow as tf
 
 @dataclasses.dataclass(frozen=True)
 class StepMemory:
-    """Bytes that XLA has set aside for one run of a step.
+    """Bytes that XLA has set aside for one run of a step."""
 
-    Attributes:
-        arguments: Weights, optimizer state and the batch.
-        results: What does not take the place of an argument.
-        temporaries: Activations, gradients and scratch space; places that are used again
-            count once.
-        constants: Built into the program.
-    """
-
-    arguments: int
-    results: int
-    temporaries: int
-    constants: int
+    arguments: int  # weights, optimizer state and the batch
+    results: int  # what does not take the place of an argument
+    temporaries: int  # activations, gradients and scratch space; reused places count once
+    constants: int  # built into the program
 
     @property
     def total(self) -> int:
@@ -32,21 +24,17 @@ class StepMemory:
 def compiled_memory(step: Any, *specifications: tf.TensorSpec) -> StepMemory | None:
     """Compiles a step for this machine's device and returns the memory that it takes.
 
-    Args:
-        step: A Python function of tensors; variables that it uses count as arguments.
-        specifications: Static shapes and types of its arguments.
-
-    Returns:
-        Sums over XLA's buffer assignment; None if this backend gives none.
+    The specifications are the static shapes and types of the step's arguments; variables that it
+    uses count as arguments. Returns None if the backend gives no buffer assignment.
     """
     function = tf.function(step, jit_compile=True)
-    # XLA's own description of an executable, with the place of every value.
+    # XLA's description of an executable, with the place of every value.
     stage = "optimized_hlo_proto_serialized"
     try:
         from tensorflow.compiler.xla.service.hlo_pb2 import HloProto
 
         program = function.experimental_get_compiler_ir(*specifications)(stage=stage)
-    # A TPU takes no variables here, and TensorFlow does not promise the description.
+    # A TPU accepts no variables here, and TensorFlow does not guarantee the description.
     except (ImportError, TypeError, ValueError, tf.errors.OpError):
         return None
     allocations = HloProto.FromString(program).buffer_assignment.buffer_allocations
@@ -56,7 +44,7 @@ def compiled_memory(step: Any, *specifications: tf.TensorSpec) -> StepMemory | N
 def _sum(allocations: Any) -> StepMemory:
     sizes = {field.name: 0 for field in dataclasses.fields(StepMemory)}
     for allocation in allocations:
-        if not allocation.is_thread_local:  # on the stack of a thread of the CPU
+        if not allocation.is_thread_local:  # on the stack of a CPU thread
             sizes[_kind(allocation)] += allocation.size
     return StepMemory(**sizes)
 

@@ -24,18 +24,9 @@ def print_memory(
 ) -> None:
     """Prints the memory of a replica's training step and evaluation step.
 
-    Where a video has several views there is one more, the evaluation step of all views.
-
-    The steps are compiled by XLA for one replica with its share of the batch, in a model
-    and an optimizer of their own; the all-reduce is left out.
-
-    Args:
-        config: The whole configuration.
-        model_config: From `make_model_config`.
-        preprocessing: From `make_preprocessing`.
-        engine: Of the training.
-        train_source: What is trained on.
-        eval_source: What is evaluated.
+    Where a video has several views there is one more, the evaluation step of all views. The steps
+    are compiled by XLA for one replica with its share of the batch, in a separate model and
+    optimizer; the all-reduce is left out.
     """
     replicas = engine.num_replicas
     measured = measured_steps(engine, config, model_config, preprocessing)

@@ -1,4 +1,4 @@
-"""The steps of a configuration on the engine in use, compiled but not run."""
+"""Compiles the steps of a configuration on the engine in use, without running them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,12 +18,7 @@ from trainers.engines.flags import check_backend
 
 
 class MeasuredSteps(Protocol):
-    """Steps that are compiled to see what they take, in a model of their own.
-
-    Attributes:
-        weight_bytes: Of the model's variables on a device.
-        optimizer_bytes: Of the optimizer's state on a device.
-    """
+    """Steps compiled only to measure them, in a separate model; all sizes are on one device."""
 
     @property
     def weight_bytes(self) -> int: ...
@@ -32,32 +27,17 @@ class MeasuredSteps(Protocol):
     def optimizer_bytes(self) -> int: ...
 
     def training_memory(self, batch: Specifications) -> StepMemory | None:
-        """Returns the memory of a device in a training step; None if nobody knows.
-
-        Args:
-            batch: A replica's share.
-        """
+        """Returns a training step's memory for a replica's share of a batch; None if unknown."""
 
     def evaluation_memory(self, batch: Specifications) -> StepMemory | None:
-        """Returns the memory of a device in an evaluation step; None if nobody knows.
-
-        Args:
-            batch: A replica's share.
-        """
+        """Returns an evaluation step's memory for a replica's share of a batch; None if unknown."""
 
 
 def measured_steps(
     engine: Engine, config: ConfigDict, model_config: ModelConfig, preprocessing: Preprocessing
 ) -> MeasuredSteps:
-    """Returns the steps of a configuration as an engine runs them.
-
-    Args:
-        engine: Of the training.
-        config: The whole configuration.
-        model_config: From `make_model_config`.
-        preprocessing: From `make_preprocessing`.
-    """
-    # Only the engine that is in use can be imported everywhere.
+    """Returns the steps of a configuration as the engine of the training runs them."""
+    # Only the engine in use is sure to be installed.
     if engine.name == "jax":
         from trainers.aot.jax_steps import JaxMeasuredSteps
         from trainers.engines.jax_engine import JaxEngine
@@ -83,16 +63,9 @@ def make_lowering(
 ) -> StepLowering:
     """Returns the steps of a configuration as the engine of Keras' backend runs them.
 
-    Args:
-        config: The whole configuration.
-        num_classes: Classes of the data.
-        devices: The chips of the slice.
-        batch_axis: As `--batch_axis`.
-        model_axis: As `--model_axis`.
-
     Raises:
-        ConfigurationError: If a value is out of range, the batch cannot be shared out, or
-            the axes do not fit the slice.
+        ConfigurationError: If a value is out of range, the batch cannot be shared out, or the axes
+            do not fit the slice.
     """
     if check_backend() == "tensorflow":
         check_axes(batch_axis, model_axis)

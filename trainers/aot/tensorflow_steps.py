@@ -1,4 +1,4 @@
-"""One replica's train and eval steps, compiled to measure them or for a TPU chip."""
+"""Compiles one replica's train and eval steps, to measure them or for a TPU chip."""
 
 import dataclasses
 import math
@@ -25,26 +25,15 @@ from trainers.experiment import make_model
 from trainers.experiment import make_train_step
 from trainers.utils.errors import TrainingError
 
-#: A function of tensors alone, as XLA wants it, and what these are.
+#: A function of tensors alone, as XLA requires, and their shapes and types.
 FlatStep = tuple[Callable[..., Any], tuple[tf.TensorSpec, ...]]
 
 
 class SingleReplicaSteps:
-    """Builds a model, an optimizer and both steps, and hands the steps out.
+    """Builds a model, an optimizer and both steps; `engine` has one device.
 
-    They are what a replica of the trainer runs on its share of the batch, with the loss
-    divided by the whole batch, but without the all-reduce.
-
-    Args:
-        config: The whole configuration.
-        model_config: From `make_model_config`.
-        preprocessing: From `make_preprocessing`.
-        engine: Of one device, where the variables are.
-
-    Attributes:
-        weight_bytes: Size of the model's variables.
-        optimizer_bytes: Size of the optimizer's state.
-        gradient_bytes: Size of a gradient of all weights.
+    The steps are those that a replica of the trainer runs on its share of the batch. The loss is
+    divided by the whole batch, but the all-reduce is left out.
     """
 
     def __init__(
@@ -64,37 +53,20 @@ class SingleReplicaSteps:
         self.gradient_bytes = _bytes(model.trainable_variables)
 
     def training(self, batch: Specifications) -> FlatStep:
-        """Returns the training step.
-
-        Args:
-            batch: The replica's share, as `TensorFlowTraining.replica_step` takes it.
-
-        Returns:
-            A function of the batch's tensors and the step's number, and their shapes and
-            types.
-        """
+        """Returns the step as a function of a replica's batch and the step's number."""
         return self._flat(
             self._train_step.compiled.replica_step, batch, tf.TensorSpec((), tf.int64)
         )
 
     def evaluation(self, batch: Specifications) -> FlatStep:
-        """Returns the evaluation step.
-
-        Args:
-            batch: The replica's share, as `Evaluator.replica_step` takes it.
-
-        Returns:
-            A function of the batch's tensors, and their shapes and types.
-        """
+        """Returns the step as a function of a replica's batch."""
         return self._flat(self._evaluator.replica_step, batch)
 
     def training_memory(self, batch: Specifications) -> StepMemory | None:
-        """Returns the memory of the training step as XLA lays it out."""
         step, specifications = self.training(batch)
         return compiled_memory(step, *specifications)
 
     def evaluation_memory(self, batch: Specifications) -> StepMemory | None:
-        """Returns the memory of the evaluation step as XLA lays it out."""
         step, specifications = self.evaluation(batch)
         return compiled_memory(step, *specifications)
 
@@ -121,17 +93,13 @@ _NO_KERNEL = re.compile(r"(\w+) \(No registered")
 
 @dataclasses.dataclass(frozen=True)
 class ReplicaProgram:
-    """A step of one replica.
-
-    Attributes:
-        code: StableHLO, serialised.
-    """
+    """A step of one replica, as serialised StableHLO."""
 
     code: bytes
 
     def compile(self, devices: Sequence[Any]) -> Any:
-        """Returns the executable for one chip; see `trainers.aot.compiler.Program`."""
-        # Below jax's public interface, hence the exact version in the extra.
+        """Returns the executable for the first chip."""
+        # Not jax's public interface, hence the exact version in the extra.
         compiler = import_module("jax._src.compiler")
         device_list = import_module("jaxlib._jax").DeviceList
         ir = import_module("jax.extend.mlir.ir")
@@ -150,16 +118,7 @@ class ReplicaProgram:
 
 
 class TensorFlowLowering(StepLowering):
-    """The step that a replica of the trainer runs, without the all-reduce.
-
-    Args:
-        config: The whole configuration.
-        num_classes: Classes of the data.
-        chips: Replicas that share the batch.
-
-    Raises:
-        ConfigurationError: If a value is out of range, or the batch cannot be shared out.
-    """
+    """The step that a replica of the trainer runs, without the all-reduce."""
 
     scope = "not included: the all-reduce of the gradients"
 
@@ -179,14 +138,14 @@ class TensorFlowLowering(StepLowering):
 def _lower(name: str, step: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> ReplicaProgram:
     """Returns a function as StableHLO bytecode.
 
-    Variables become arguments and results, aliased where the step updates them. The
-    platform is the CPU's: TensorFlow takes no variables for a TPU that is not there.
+    Variables become arguments and results, aliased where the step updates them. The platform is the
+    CPU's: TensorFlow accepts no variables for an absent TPU.
     """
     compiled = tf.function(step, jit_compile=True)
     lower = compiled.experimental_get_compiler_ir(*specs)
     try:
         program = lower(stage="stablehlo_serialized", platform_name="CPU")
-    # What XLA says arrives as the one or the other.
+    # XLA's errors arrive as the one or the other.
     except (ValueError, tf.errors.OpError) as error:
         raise TrainingError(
             f"The {name} step does not compile: {_reason(str(error))}. Replace the operation, "
@@ -203,10 +162,10 @@ def _reason(message: str) -> str:
 
 
 def _remove_copies(module: Any, ir: Any) -> None:
-    """Takes out the copies that TensorFlow puts before its results.
+    """Removes the copies that TensorFlow puts before its results.
 
-    libtpu does not know the operation (`mhlo.copy`, from TensorFlow 2.20 on), and it does
-    nothing to the numbers.
+    libtpu does not know the operation (`mhlo.copy`, from TensorFlow 2.20 on), which does not change
+    the numbers.
     """
     copies = []
 

@@ -15,21 +15,13 @@ _CUBIC = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8"
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-    """A kind of chip.
-
-    Attributes:
-        name: As in front of the colon.
-        memory: High-bandwidth memory of a chip, in GB, as the maker states it.
-        available: What one program may take of it, in bytes.
-        shapes: Slices that can be had, ascending.
-        chip_config: How the compiler is asked for one replica a chip; None: the default.
-    """
+    """A kind of TPU chip."""
 
     name: str
-    memory: int
-    available: int
-    shapes: tuple[str, ...]
-    chip_config: str | None = None
+    memory: int  # high-bandwidth memory of a chip, in GB, as the maker states it
+    available: int  # bytes of it that one program may take
+    shapes: tuple[str, ...]  # of the available slices, ascending
+    chip_config: str | None = None  # makes the compiler treat a chip as one replica
 
 
 # memory: https://cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e. available: the
@@ -37,7 +29,7 @@ class Generation:
 GENERATIONS = {
     generation.name: generation
     for generation in (
-        # Without this setting the compiler takes the two cores of a v4 chip for two
+        # Without "megacore" the compiler takes the two cores of a v4 chip for two
         # devices of half the memory; a TensorFlow replica has both.
         Generation("v4", 32, int(30.75 * GIB), _CUBIC, "megacore"),
         Generation("v5e", 16, int(15.75 * GIB), _FLAT),
@@ -49,12 +41,7 @@ GENERATIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """A slice: chips of one generation, one replica each.
-
-    Attributes:
-        generation: Of its chips.
-        shape: Chips along each axis, such as "2x2".
-    """
+    """A slice: chips of one generation in a shape such as "2x2", one replica per chip."""
 
     generation: Generation
     shape: str
@@ -66,18 +53,15 @@ class Topology:
 
     @property
     def chips(self) -> int:
-        """How many chips there are."""
+        """The number of chips."""
         return math.prod(map(int, self.shape.split("x")))
 
 
 def parse_topology(name: str) -> Topology:
-    """Reads the name of a slice.
-
-    Args:
-        name: Generation and shape, such as "v5e:2x2" or "v5p:2x2x1".
+    """Parses generation and shape of a slice, such as "v5e:2x2" or "v5p:2x2x1".
 
     Raises:
-        ConfigurationError: If there is no such slice, with those that there are.
+        ConfigurationError: If there is no such slice; the message lists the slices.
     """
     matched = re.fullmatch(r"(\w+):(\d+(?:x\d+)+)", name)
     if not matched or matched[1] not in GENERATIONS:

@@ -1,10 +1,10 @@
 """Reads and writes one checkpoint, all or nothing.
 
-A checkpoint is a directory `step_00001000` with `arrays.npz` and `manifest.json`, which
-holds the size and the sha256 of the arrays' file, and a sha256 of itself: no bit of either
-can change unnoticed. On a local disk it is written under
-another name, forced to disk and renamed. On an object store the manifest, written last and
-removed first, is the commit mark: a directory without one is no checkpoint there.
+A checkpoint is a directory `step_00001000` with `arrays.npz` and `manifest.json`, which holds the
+size and the sha256 of the arrays' file, and a sha256 of itself: no bit of either can change
+unnoticed. On a local disk it is written under another name, forced to disk and renamed. On an
+object store the manifest, written last and removed first, is the commit mark: a directory without
+one is not a checkpoint there.
 """
 
 import errno
@@ -32,17 +32,16 @@ _MANIFEST = "manifest.json"
 _KEYS = {"step", "file", "bytes", "sha256", "metrics"}
 _SEAL = "manifest_sha256"
 _NAME = re.compile(r"step_(\d{8,})")
-# What a kill may leave behind, on a local disk.
+# What a killed run may leave behind, on a local disk.
 _UNFINISHED = ".partial-"
 _REMOVED = ".removed-"
 
 
 class DamagedCheckpointError(DataError):
-    """A checkpoint that is there and is not what was saved."""
+    """A checkpoint that exists but is not what was saved."""
 
 
 def checkpoint_path(directory: AnyPath, step: int) -> str:
-    """Returns where the checkpoint of a step is."""
     return files.join(directory, f"step_{step:08d}")
 
 
@@ -60,11 +59,7 @@ def write_checkpoint(
 ) -> None:
     """Writes a checkpoint; one of the same step, which must be damaged, is replaced.
 
-    Args:
-        directory: Holds the checkpoints; created when needed.
-        step: Steps done.
-        arrays: Everything that the next step reads.
-        metrics: Of an evaluation at that step; they go into the manifest.
+    `metrics`, of an evaluation at that step, go into the manifest.
     """
     final = checkpoint_path(directory, step)
     payload = _to_bytes(arrays)
@@ -92,10 +87,9 @@ def read_checkpoint(directory: AnyPath, step: int) -> Arrays:
     """Returns the arrays of a checkpoint.
 
     Raises:
-        DamagedCheckpointError: If it is not what was saved; the message says why, in one
-            line.
-        OSError: If it cannot be read for another reason, such as a lost connection. It
-            may be whole: going on from an older one would be wrong.
+        DamagedCheckpointError: If it is not what was saved; the message says why, in one line.
+        OSError: If it cannot be read for another reason, such as a lost connection. It may be
+            whole: resuming from an older one would be wrong.
     """
     path = checkpoint_path(directory, step)
     manifest = read_manifest(directory, step)
@@ -111,11 +105,7 @@ def read_checkpoint(directory: AnyPath, step: int) -> Arrays:
 
 
 def read_manifest(directory: AnyPath, step: int) -> dict[str, Any]:
-    """Returns the manifest of a checkpoint: `step`, `bytes`, `sha256` and `metrics`.
-
-    Raises:
-        DamagedCheckpointError: If it is missing or garbled, or belongs to another step.
-    """
+    """Returns a checkpoint's manifest, or raises `DamagedCheckpointError`."""
     text = _read(checkpoint_path(directory, step), _MANIFEST)
     try:
         manifest = _unsealed(text)
@@ -139,7 +129,7 @@ def remove_checkpoint(directory: AnyPath, step: int) -> None:
 
 
 def remove_leftovers(directory: AnyPath) -> None:
-    """Removes what a run that was killed has left while it wrote or removed."""
+    """Removes what a killed run left behind while it wrote or removed a checkpoint."""
     remote = files.is_remote(directory)
     for name in files.list_names(directory):
         match = _NAME.fullmatch(name)
@@ -169,7 +159,7 @@ def _write_all(path: str, payload: bytes, manifest: dict[str, Any]) -> None:
 
 
 def _sealed(manifest: dict[str, Any]) -> bytes:
-    """Returns the file of a manifest, with the sha256 of what it would be without."""
+    """Returns the content of a manifest's file, with the sha256 of the content without it."""
     seal = hashlib.sha256(_to_json(manifest)).hexdigest()
     return _to_json({**manifest, _SEAL: seal})
 
@@ -177,8 +167,7 @@ def _sealed(manifest: dict[str, Any]) -> bytes:
 def _unsealed(text: bytes) -> dict[str, Any]:
     """Returns the manifest in a file.
 
-    Raises:
-        AttributeError, TypeError, ValueError: If it is not, to the byte, what was written.
+    Raises AttributeError, TypeError or ValueError unless each byte is as written.
     """
     manifest = dict(json.loads(text).items())
     written = _to_json(manifest)
@@ -233,14 +222,7 @@ _DAMAGE = (
 
 
 def read_arrays(payload: bytes) -> dict[str, NDArray[Any]]:
-    """Returns the arrays of a file that `numpy.savez` has written, by name.
-
-    Args:
-        payload: The bytes of the file.
-
-    Raises:
-        ValueError: If it is no such file, or is damaged; the message says why.
-    """
+    """Returns the arrays of a file of `numpy.savez`; ValueError says why a file is refused."""
     try:
         with zipfile.ZipFile(io.BytesIO(payload)) as archive:
             members = archive.infolist()

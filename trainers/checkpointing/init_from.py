@@ -38,19 +38,19 @@ def check_init_from(path: str | None) -> None:
         path: A work directory, a `.keras` file or a public ViT's `.npz`; None is fine.
 
     Raises:
-        ConfigurationError: If there is none of these.
+        ConfigurationError: If it is none of these.
     """
     if path is not None:
         _weights_file(path)
 
 
 def initialize(model: keras.Model, path: str) -> LoadReport:
-    """Gives a model the weights of another one, as far as both have them.
+    """Copies the weights of another model, as far as both models have them.
 
-    Positions are resized to the model's grid, and a head for other classes stays fresh. The
-    weights of an image model start a video model: positions repeated over time, the patch
-    kernel inflated to tubelets. Of a work directory it is the finished model, which holds
-    the averaged weights if there are any.
+    Positions are resized to the model's grid, and a head for other classes stays fresh. The weights
+    of an image model start a video model: positions repeated over time, the patch kernel inflated
+    to tubelets. A work directory stands for its finished model, which holds the averaged weights if
+    there are any.
 
     Args:
         model: The model; unchanged if an error is raised.
@@ -60,7 +60,7 @@ def initialize(model: keras.Model, path: str) -> LoadReport:
         What became of each parameter.
 
     Raises:
-        ConfigurationError: If there is no such file, it is damaged, or of another model.
+        ConfigurationError: If the file is missing or damaged, or is of another model.
     """
     file = _weights_file(path)
     load = load_npz if file.endswith(".npz") else _load_keras
@@ -73,7 +73,7 @@ def initialize(model: keras.Model, path: str) -> LoadReport:
             local.write_bytes(files.read(file))
             return load(model, str(local))
     except _UNREADABLE as error:
-        reason = one_line(error)  # it may list parameters, a line each
+        reason = one_line(error)  # it may list parameters, one per line
         raise ConfigurationError(f"init_from={path}: {reason}") from error
 
 

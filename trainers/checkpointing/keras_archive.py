@@ -30,11 +30,12 @@ def load_keras_archive(path: str) -> keras.Model:
     """Returns the model of a local `.keras` file, as `load_model(path, compile=False)` does.
 
     Args:
-        path: The file, of layers of Keras and tokenlearner_keras; however it was compiled.
+        path: The file; its layers are of Keras and tokenlearner_keras. How it was compiled does not
+            matter.
 
     Raises:
-        ValueError: If the file is damaged, holds code or classes of other packages, or asks for
-            far more memory than its own size.
+        ValueError: If the file is damaged, holds code or classes of other packages, or asks for far
+            more memory than its size.
         Exception: Whatever Keras raises for a model that it cannot build.
     """
     try:
@@ -47,7 +48,7 @@ def load_keras_archive(path: str) -> keras.Model:
 
 
 def _check_archive(archive: zipfile.ZipFile, file_bytes: int) -> int:
-    """Returns the size of the weights in bytes; a hostile archive is refused."""
+    """Returns the size of the weights in bytes; refuses a hostile archive."""
     infos = {info.filename: info for info in archive.infolist()}
     for name in (_CONFIG, _WEIGHTS):
         if name not in infos:
@@ -74,7 +75,7 @@ def _check_archive(archive: zipfile.ZipFile, file_bytes: int) -> int:
 
 
 def _check_classes(value: Any) -> None:
-    """Refuses a configuration that asks for more than layers of Keras and of this project."""
+    """Refuses a configuration with anything but layers of Keras and of this project."""
     waiting = [value]
     while waiting:
         value = waiting.pop()
@@ -87,7 +88,7 @@ def _check_classes(value: Any) -> None:
                     f"it asks for {name!r} of the module {module!r}. Expected layers of Keras and "
                     "of tokenlearner_keras"
                 )
-            # How a model was compiled is never read, whatever it names.
+            # The compile configuration is never read, so its names do not matter.
             waiting += [each for key, each in value.items() if key != "compile_config"]
         elif isinstance(value, list):
             waiting += value
@@ -110,7 +111,7 @@ def _bounded_and_uncompiled(limit: int) -> Iterator[None]:
 
     with (
         mock.patch.object(keras.Variable, "__init__", initialize_bounded),
-        # `compile=False` goes for the outermost model only.
+        # `compile=False` applies to the outermost model only.
         mock.patch.object(keras.Model, "compile_from_config", lambda self, config: None),
     ):
         yield

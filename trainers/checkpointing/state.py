@@ -1,4 +1,4 @@
-"""Everything that the next step reads, as named arrays for a checkpoint."""
+"""Collects everything that the next step reads, as named arrays for a checkpoint."""
 
 import keras
 import numpy as np
@@ -19,19 +19,12 @@ def training_arrays(
     seed: int,
     step: int,
 ) -> Arrays:
-    """Returns everything that a run needs to go on as if it had never stopped.
+    """Returns everything that a run needs to resume as if it had never stopped.
 
-    Weights and optimizer, the sums of the training row that is being filled, and the seed
-    and the step, of which the order of the data and all random numbers are a function.
-
-    Args:
-        model: The Keras model.
-        optimizer: Of the training.
-        log_arrays: From `TrainingLog.arrays`.
-        seed: Of the configuration.
-        step: Steps done.
+    It is the weights and the optimizer, the sums of the training row being filled (`log_arrays`),
+    and the seed and the step, which determine the order of the data and all random numbers.
     """
-    # 64 bits each: a seed has up to 32 without a sign.
+    # 64 bits each: a seed is an unsigned number of up to 32 bits.
     random = {"random/seed": np.array(seed, np.int64), "random/step": np.array(step, np.int64)}
     return {**state_arrays(model, optimizer), **log_arrays, **random}
 

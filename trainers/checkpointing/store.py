@@ -1,7 +1,7 @@
-"""The checkpoints of one work directory: saving, keeping, and finding the newest.
+"""Saves, keeps and finds the checkpoints of one work directory.
 
-Writing happens in a thread of its own. The loop waits for a checkpoint that is still being
-written only when the next one is due, and gets its errors then.
+A separate thread writes them. The training loop waits for a checkpoint only when the next one is
+due, and gets its errors then.
 """
 
 import math
@@ -27,15 +27,14 @@ from trainers.utils.files import AnyPath
 class CheckpointStore:
     """Saves and finds the checkpoints of one work directory.
 
-    Leaving it as a context waits for a checkpoint that is still being written.
+    Exiting its context waits for a checkpoint that is still being written.
 
     Args:
-        directory: Holds the checkpoints, on any file system of TensorFlow; created when
-            needed.
+        directory: Holds the checkpoints, on any file system of TensorFlow; created when needed.
         keep: How many of the newest stay.
-        report: Called with a line when a damaged checkpoint is passed over.
-        best_metric: A metric of the evaluation, one of `BEST_METRICS`: the checkpoint
-            that was best by it stays too. None keeps only the newest.
+        report: Called with a line when a damaged checkpoint is skipped.
+        best_metric: A metric of the evaluation, one of `BEST_METRICS`: the checkpoint that was best
+            by it stays as well. None keeps only the newest.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class CheckpointStore:
         except Exception as failure:
             if error is None:
                 raise
-            # The error that ends the run is the one to be seen.
+            # Only report this one: the error that ends the run must be the one raised.
             reason = explain_os_error(failure) if isinstance(failure, OSError) else failure
             self.report(f"the last checkpoint could not be written: {reason}")
 
@@ -74,19 +73,15 @@ class CheckpointStore:
         return checkpoint_steps(self.directory)
 
     def is_best(self, step: int, metrics: dict[str, float]) -> bool:
-        """Whether an evaluation is better by `best_metric` than all checkpoints before it.
-
-        Args:
-            step: Where it was done.
-            metrics: Its metrics.
+        """Whether an evaluation is better by `best_metric` than all checkpoints before `step`.
 
         Raises:
-            ConfigurationError: If `best_metric` is not among them.
+            ConfigurationError: If `best_metric` is not among the metrics.
         """
         return self._best is not None and self._best.is_improved(step, metrics)
 
     def save(self, step: int, arrays: Arrays, metrics: dict[str, float] | None = None) -> None:
-        """Starts writing a checkpoint; those that are too old are removed after it.
+        """Starts writing a checkpoint, after which old ones are removed.
 
         Args:
             step: Steps done.
@@ -94,7 +89,7 @@ class CheckpointStore:
             metrics: Of an evaluation at that step, if there was one.
 
         Raises:
-            OSError: If the checkpoint before could not be written.
+            OSError: If the previous checkpoint could not be written.
         """
         self.wait()
         best = None
@@ -124,15 +119,15 @@ class CheckpointStore:
         try:
             return read_checkpoint(self.directory, step)
         except DamagedCheckpointError as error:
-            self._check_there(step)  # a training may have removed it while it was read
+            self._check_there(step)  # a running training may have removed it meanwhile
             path = checkpoint_path(self.directory, step)
             raise DamagedCheckpointError(f"checkpoint {path} is damaged: {error}") from error
 
     def load_newest(self) -> tuple[int, Arrays] | None:
         """Returns step and arrays of the newest valid checkpoint; None if there is none.
 
-        A damaged one is reported and passed over. One that a training removes meanwhile
-        is not: that training has written a newer one first, so they are listed again.
+        A damaged one is reported and skipped. One that a running training removes meanwhile is not
+        reported: that training has written a newer one first, so the list is read again.
         """
         passed_over: set[int] = set()
         while steps := [step for step in self.steps() if step not in passed_over]:
@@ -158,7 +153,7 @@ class CheckpointStore:
         self, step: int, arrays: Arrays, metrics: dict[str, float] | None, best: int | None
     ) -> None:
         write_checkpoint(self.directory, step, arrays, metrics)
-        # Later ones are damaged, or the run would have gone on from there.
+        # Later ones are damaged, or the run would have resumed from them.
         older = [other for other in checkpoint_steps(self.directory) if other <= step]
         for old in older[: -self.keep]:
             if old != best:
@@ -168,15 +163,8 @@ class CheckpointStore:
 class BestCheckpoint:
     """Remembers the best checkpoint; the manifests keep it for the run after a kill.
 
-    Of two that are equally good the earlier one stays the best. A metric that is not
-    finite is never the best.
-
-    Args:
-        directory: Holds the checkpoints.
-        metric: One of `BEST_METRICS`.
-
-    Raises:
-        ConfigurationError: If the metric is none of them.
+    Of two that are equally good the earlier one stays the best. A metric that is not finite is
+    never the best.
     """
 
     def __init__(self, directory: AnyPath, metric: str) -> None:
@@ -194,21 +182,13 @@ class BestCheckpoint:
         """
         if not self._has_looked:
             self._has_looked = True
-            # Later ones are damaged, or the run would have gone on from there.
+            # Later ones are damaged, or the run would have resumed from them.
             for other in (s for s in checkpoint_steps(self.directory) if s < step):
                 self._note(other, self._recorded(other))
         return self._step
 
     def is_improved(self, step: int, metrics: dict[str, float]) -> bool:
-        """Whether an evaluation is better than those of all checkpoints before it.
-
-        Args:
-            step: Where it was done.
-            metrics: Its metrics.
-
-        Raises:
-            ConfigurationError: If the metric is not among them.
-        """
+        """Whether an evaluation is better than those of all checkpoints before `step`."""
         if self.metric not in metrics:
             raise ConfigurationError(
                 f"keep_best_metric={self.metric!r} is not among the metrics of the "
@@ -218,7 +198,7 @@ class BestCheckpoint:
         return self._rank(metrics) > self._value
 
     def note(self, step: int, metrics: dict[str, float]) -> None:
-        """Takes in the evaluation of a checkpoint that is being saved."""
+        """Records the evaluation of a checkpoint that is being saved."""
         self.step_before(step)
         self._note(step, self._rank(metrics))
 

@@ -1,7 +1,7 @@
-"""The work directory: its configuration file, what a resume may change, the final model.
+"""Reads and writes the configuration, the data split and the final model of a work directory.
 
-Beside them lies `split.json` where the training's folder has no split folders: from
-"CLASS/FILE" to the split, as decided when the training first started.
+`split.json` is there where the training's folder has no split folders. It maps "CLASS/FILE" to the
+split, as decided when the training first started.
 """
 
 import json
@@ -27,7 +27,7 @@ from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 
 _SPLIT_FILE = "split.json"
-# What may differ when a run goes on: how long, how often, what is only printed.
+# What may differ when a run resumes: how long, how often, what is only printed.
 _FREE = {
     *(f"{name}_{unit}" for name in DURATION_NAMES for unit in DURATION_UNITS),
     "steps_per_loop",
@@ -35,7 +35,7 @@ _FREE = {
     "keep_best_metric",
     "data.data_dir",
     "data.eval_sets",
-    # Whatever the limit, the same examples stand in for those that cannot be read.
+    # Whatever the limit, the same examples replace unreadable ones.
     "data.max_bad_examples",
     "demo.expected_accuracy",
     # Changes neither weights nor random numbers.
@@ -52,8 +52,8 @@ def check_workdir(path: str | None, config: ConfigDict, model: ModelConfig) -> N
     """Checks, without writing, that a work directory can take this configuration.
 
     Raises:
-        ConfigurationError: If no path is given, it is a file or on no known file system,
-            or it holds a run of another configuration; the keys that differ are named.
+        ConfigurationError: If no path is given, it is a file or on an unknown file system, or it
+            holds a run of another configuration; the keys that differ are named.
     """
     if not path:
         raise ConfigurationError(
@@ -74,15 +74,13 @@ def check_workdir(path: str | None, config: ConfigDict, model: ModelConfig) -> N
 
 
 def check_same_data(workdir: str, source: Source) -> None:
-    """Checks that a work directory's run was trained on these data so far.
+    """Checks that the run of a work directory, if any, was trained on these data so far.
 
-    Args:
-        workdir: The work directory, with or without a run.
-        source: The data to train on, which are known only when they are open.
+    The number of examples and the classes are known only once the data are open.
 
     Raises:
-        ConfigurationError: If it was trained on another number of examples, whose order
-            would be another, or on other classes.
+        ConfigurationError: If it was trained on another number of examples, whose order would be
+            another, or on other classes.
     """
     path = files.join(workdir, "config.json")
     if not files.exists(path):
@@ -104,18 +102,12 @@ def prepare_workdir(path: str, config: ConfigDict, model: ModelConfig, source: S
 
     A work directory that has a configuration keeps its list of files, or none.
 
-    Args:
-        path: The work directory.
-        config: The whole configuration.
-        model: The model's.
-        source: The data that are trained on.
-
     Raises:
         ConfigurationError: If it cannot be written.
     """
     try:
         splits = getattr(source, "file_splits", {})
-        # Before the configuration, without which a killed start is none.
+        # Before the configuration: without one, a killed start does not count as a run.
         if splits and not files.exists(files.join(path, _SPLIT_FILE)):
             listed = json.dumps(dict(splits), indent=0, sort_keys=True, ensure_ascii=False)
             files.write_atomically(files.join(path, _SPLIT_FILE), f"{listed}\n".encode())
@@ -167,7 +159,7 @@ def read_configuration(path: str | None) -> tuple[ConfigDict, ModelConfig]:
 def read_class_names(path: str) -> tuple[str, ...] | None:
     """Returns the classes that the run in a work directory was trained on, in order.
 
-    None for a run of an earlier release, which did not write them down.
+    None for a run of an earlier release, which did not store them.
     """
     facts = _read_json(files.join(path, "config.json")).get("resolved_data")
     return tuple(facts["class_names"]) if facts else None
@@ -180,8 +172,8 @@ def read_file_splits(path: str) -> Mapping[str, str] | None:
         path: The work directory, with or without a run.
 
     Returns:
-        None if there is no run, so that the first start decides; empty if the run has no
-        such list: folders say the split, or the names of the files alone.
+        None if there is no run, so that the first start decides; empty if the run has no such list,
+        because folders or the file names alone determine the split.
 
     Raises:
         ConfigurationError: If the list is damaged.
@@ -202,17 +194,17 @@ def read_file_splits(path: str) -> Mapping[str, str] | None:
 
 
 def save_model(model: keras.Model, workdir: str) -> None:
-    """Saves `model.keras` for users; one that is there stays until the new one is whole."""
+    """Saves `model.keras` for users; an existing one stays until the new one is complete."""
     make_whole(model.variables)
     with tempfile.TemporaryDirectory() as folder:
-        # Keras writes by itself only to a local disk.
+        # Keras writes only to a local disk.
         path = Path(folder) / "model.keras"
         model.save(path)
         files.write_atomically(files.join(workdir, path.name), path.read_bytes())
 
 
 def _to_json(config: ConfigDict, model: ModelConfig, data: dict[str, Any] | None = None) -> str:
-    """Returns the configuration with all fields of the model that it stands for."""
+    """Returns the configuration as JSON, with all fields of the model that it describes."""
     values = {**config.to_dict(), "resolved_model": model.to_dict()}
     if data is not None:
         values["resolved_data"] = data
@@ -229,11 +221,7 @@ def _shortened(value: Any) -> str:
 
 
 def _read_json(path: str) -> dict[str, Any]:
-    """Returns the values in a configuration file.
-
-    Raises:
-        ConfigurationError: If it is damaged.
-    """
+    """Returns the values in a configuration file."""
     try:
         values = json.loads(files.read(path))
         if not isinstance(values, dict):
@@ -247,7 +235,7 @@ def _read_json(path: str) -> dict[str, Any]:
 
 
 def _check_writable(path: str) -> None:
-    """Checks that a local directory is, or can be made, one to write into."""
+    """Checks that a local directory is writable, or can be created."""
     place = Path(path).absolute()
     nearest = next(each for each in (place, *place.parents) if each.exists())
     checkpoints = place / "checkpoints"
@@ -291,7 +279,7 @@ def _check_same_run(workdir: str, config: ConfigDict, model: ModelConfig) -> Non
 
 
 def _defaults(values: dict[str, Any], kind: type[ModelConfig]) -> dict[str, Any]:
-    """Returns what the keys stand for that a file of an earlier release does not have."""
+    """Returns the values of keys that the file of an earlier release lacks."""
     defaults = json.loads(json.dumps(base_config().to_dict()))
     try:
         model = kind.from_dict(values["resolved_model"]).to_dict()

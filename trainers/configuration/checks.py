@@ -1,4 +1,4 @@
-"""Checks of keys that need neither data nor devices."""
+"""Checks keys of the configuration that need neither data nor devices."""
 
 import math
 
@@ -51,8 +51,8 @@ def check_training(config: ConfigDict) -> None:
         raise ConfigurationError(
             f"data.mixup_alpha must be a number of at least 0. Received: {config.data.mixup_alpha}."
         )
-    # The number of examples does not matter for what can be wrong with the units; with many,
-    # epochs might seem to be too many.
+    # Mistakes in units do not depend on the number of examples; with a large number, the
+    # epochs might seem too many.
     make_training_schedule(config, num_examples=1)
 
 
@@ -71,12 +71,12 @@ def check_best_metric(name: str | None, multi_label: bool | None = None) -> None
 
     Args:
         name: The metric; None keeps no best checkpoint.
-        multi_label: Whether evaluations are those of examples with any number of labels.
-            None allows the metrics of both kinds.
+        multi_label: Whether the evaluated examples have any number of labels. None allows the
+            metrics of both kinds.
 
     Raises:
-        ConfigurationError: If it is neither None nor one of `BEST_METRICS`, or no evaluation
-            has it.
+        ConfigurationError: If it is neither None nor one of `BEST_METRICS`, or if evaluations
+            do not have it.
     """
     if name is not None and name not in BEST_METRICS:
         raise ConfigurationError(
@@ -94,11 +94,7 @@ def check_best_metric(name: str | None, multi_label: bool | None = None) -> None
 
 
 def check_limit(limit: int) -> None:
-    """Checks `data.max_bad_examples`.
-
-    Raises:
-        ConfigurationError: it is below 0.
-    """
+    """Checks `data.max_bad_examples`; raises ConfigurationError if it is below 0."""
     if limit < 0:
         raise ConfigurationError(
             f"data.max_bad_examples: expected 0 or more, received {limit}; 0 stops at the "
@@ -117,7 +113,7 @@ CHANNEL_STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 
 
-#: Each clip by its own statistics.
+#: The kind that normalizes each clip by its own statistics.
 CLIP = "clip"
 
 
@@ -125,15 +121,14 @@ NORMALIZATIONS = tuple(sorted((*CHANNEL_STATISTICS, CLIP)))
 
 
 def check_normalization(kind: str, *, clips: bool | None = None) -> None:
-    """Refuse an unknown kind of normalisation before any work starts.
+    """Checks a kind of normalization, before any work starts.
 
     Args:
-        kind: see `normalize`.
-        clips: whether clips are normalised, or images; None if it is not known yet.
+        kind: See `normalize`.
+        clips: Whether clips are normalized, or images; None if it is not known yet.
 
     Raises:
-        ConfigurationError: if `kind` is not one of `NORMALIZATIONS`, or is "clip" for
-            images.
+        ConfigurationError: If `kind` is not one of `NORMALIZATIONS`, or is "clip" for images.
     """
     if kind == CLIP and clips is False:
         others = ", ".join(sorted(CHANNEL_STATISTICS))

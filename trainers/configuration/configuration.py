@@ -1,4 +1,4 @@
-"""The configuration of an experiment: all keys, a file, and overrides by flag."""
+"""Defines every key of a configuration, and reads configuration files and overrides."""
 
 import dataclasses
 import glob
@@ -29,9 +29,9 @@ from trainers.utils.cli import parse_known_flags
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import did_you_mean
 
-# Fields with None or several types among their values cannot be typed placeholders.
+# Fields that may be None or of several types cannot be typed placeholders.
 _UNTYPED = object
-# Where it lies depends on how the package was installed.
+# Its location depends on how the package was installed.
 _EXAMPLE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "configs", "demo.py")
 _OVERRIDE = re.compile(r"--(?:no)?config\.([^=]*)")
 
@@ -131,7 +131,7 @@ def base_config() -> ConfigDict:
             "num_classes": config_dict.placeholder(int),
         }
     )
-    # Of images; and of clips, for a model that takes videos.
+    # For images, and for the clips of a video model.
     config.augmentation = _fields_of(PreprocessingConfig, "image_size", "exif_orientation")
     config.video = _fields_of(VideoPreprocessingConfig, "image_size", "num_frames")
     config.optimizer = ConfigDict(
@@ -160,7 +160,7 @@ def _model_keys() -> ConfigDict:
     """Returns the model's name and a placeholder for each of its fields."""
     keys = ConfigDict({"name": "vit_ti16"})
     fields = {
-        # Where both kinds of model have a field, the later one says its type.
+        # Where both kinds of model have a field, the later kind decides its type.
         field.name: field.default
         for kind in (X2Plus1DConfig, VisionTransformerConfig)
         for field in dataclasses.fields(kind)
@@ -177,13 +177,13 @@ def _placeholder_type(default: Any) -> type:
 
 
 def _fields_of(settings: Any, *apart: str) -> ConfigDict:
-    """Returns the defaults of a class of settings, apart from what the model decides."""
+    """Returns the defaults of a settings class, except what the model decides."""
     fields = dataclasses.fields(settings)
     return ConfigDict({field.name: field.default for field in fields if field.name not in apart})
 
 
 def parse_config_flag(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    """Reads --config=FILE, fills it up with all keys and parses the other flags.
+    """Reads --config=FILE, adds all missing keys and parses the other flags.
 
     Afterwards `flag_values.config` is the whole configuration with its overrides.
 
@@ -224,11 +224,7 @@ def parse_config_flag(argv: list[str], flag_values: flags.FlagValues = flags.FLA
 
 
 def model_fields(config: ConfigDict) -> dict[str, Any]:
-    """Returns the overrides of the model's fields: those with a value, and explicit None.
-
-    Args:
-        config: The whole configuration.
-    """
+    """Returns the overrides of the model's fields: those with a value, and explicit None."""
     return {
         name: value.to_dict() if isinstance(value, ConfigDict) else value
         for name, value in config.model.items()
@@ -237,11 +233,7 @@ def model_fields(config: ConfigDict) -> dict[str, Any]:
 
 
 def load_config_file(path: str) -> ConfigDict:
-    """Runs the get_config() of a Python file.
-
-    Raises:
-        ConfigurationError: If the file is missing, has no such function, or fails.
-    """
+    """Runs the get_config() of a Python file; raises ConfigurationError if that is not possible."""
     if not os.path.isfile(path):
         hint = did_you_mean(path, glob.glob(os.path.join(os.path.dirname(path), "*.py")))
         raise ConfigurationError(
@@ -253,7 +245,7 @@ def load_config_file(path: str) -> ConfigDict:
         raise ConfigurationError(f"Expected a Python file (.py) for --config. Got {path!r}.")
     module = importlib.util.module_from_spec(specification)
     before = sys.dont_write_bytecode
-    sys.dont_write_bytecode = True  # a folder of the user's; a dry run writes nothing
+    sys.dont_write_bytecode = True  # it is the user's folder; a dry run writes nothing
     try:
         specification.loader.exec_module(module)
         config = module.get_config()
@@ -286,7 +278,7 @@ def complete_config(config: ConfigDict) -> ConfigDict:
         _check_key(key, complete)
         section, _, name = key.rpartition(".")
         target = complete[section] if section else complete
-        if value is None:  # which has no type; an override has to be read by one
+        if value is None:  # None has no type, and parsing an override needs one
             value = config_dict.placeholder(target.get_type(name))
         try:
             target[name] = value
@@ -306,7 +298,7 @@ def _leaves(config: ConfigDict, prefix: str = "") -> list[tuple[str, Any]]:
     leaves = []
     for name, value in config.items():
         key = f"{prefix}{name}"
-        # In a section an empty dict is a value, and a wrong one; a section may be empty.
+        # A section may be empty, but within a section an empty dict is a (wrong) value.
         if isinstance(value, ConfigDict) and (len(value) or not prefix):
             leaves += _leaves(value, f"{key}.")
         else:
@@ -324,7 +316,7 @@ def _check_key(key: str, config: ConfigDict) -> None:
 
 
 def _note_none(config: ConfigDict, given: dict[str, Any]) -> None:
-    """Remembers which fields of the model were set to None, not left out."""
+    """Records which fields of the model were set to None, rather than left out."""
     unknown = set(map(str, config.fields_set_to_none)) - set(config.model)
     if unknown:
         raise ConfigurationError(

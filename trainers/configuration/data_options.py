@@ -1,4 +1,4 @@
-"""The sections `augmentation`, `video` and `records`: how examples are read and augmented."""
+"""Checks the sections `augmentation`, `video` and `records`: reading and augmenting examples."""
 
 from dataclasses import dataclass
 
@@ -57,7 +57,6 @@ class PreprocessingConfig:
     exif_orientation: bool = False
 
     def __post_init__(self) -> None:
-        """Check every value."""
         for name in ("image_size", "crop_area", "crop_aspect_ratio"):
             # Configuration files give lists.
             object.__setattr__(self, name, _pair(f"augmentation.{name}", getattr(self, name)))
@@ -138,11 +137,10 @@ class VideoPreprocessingConfig:
 
     @property
     def num_views(self) -> int:
-        """The number of views of a video in a test."""
+        """Returns the number of views of a video in a test."""
         return self.temporal_views * self.spatial_views
 
     def __post_init__(self) -> None:
-        """Check every value."""
         # Configuration files give lists.
         object.__setattr__(self, "image_size", _pair("video.image_size", self.image_size))
         if any(side != int(side) or side < 3 for side in self.image_size):
@@ -198,7 +196,6 @@ class RecordsConfig:
     recover: bool = False
 
     def __post_init__(self) -> None:
-        """Check every value."""
         for name in ("image_key", "label_key"):
             if not getattr(self, name):
                 raise ConfigurationError(
@@ -212,21 +209,12 @@ class RecordsConfig:
             )
 
 
-#: The magnitude at which every operation has its full strength.
+#: The magnitude at which every operation has full strength.
 FULL_MAGNITUDE = 30.0
 
 
 def check_randaugment(layers: int, magnitude: float, section: str = "augmentation") -> None:
-    """Refuse settings that are out of range.
-
-    Args:
-        layers: number of operations.
-        magnitude: their strength.
-        section: of the configuration, which holds both.
-
-    Raises:
-        ConfigurationError: if `layers` or `magnitude` is out of range.
-    """
+    """Checks the keys of RandAugment in `section`; raises ConfigurationError if out of range."""
     if layers < 0:
         raise ConfigurationError(
             f"{section}.randaugment_layers: expected 0 (off) or more, received {layers}"

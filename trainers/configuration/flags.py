@@ -16,7 +16,7 @@ _NEXT_SET = re.compile(
 
 
 class _OrNone(flags.ArgumentParser):
-    """Reads None as None, and everything else as another parser does."""
+    """Reads "None" as None, and everything else with another parser."""
 
     def __init__(self, parser: flags.ArgumentParser) -> None:
         self.parser = parser
@@ -28,7 +28,7 @@ class _OrNone(flags.ArgumentParser):
         return str(self.parser.flag_type())
 
 
-# --config.model.fuser_bottleneck_dim=None has a meaning; ml_collections has none for it.
+# ml_collections does not read None, which --config.model.fuser_bottleneck_dim=None needs.
 for _type, _parser in (
     (int, flags.IntegerParser()),
     (float, flags.FloatParser()),
@@ -41,7 +41,7 @@ for _type, _parser in (
 def split_config_argument(argv: list[str]) -> tuple[str | None, list[str]]:
     """Takes --config=FILE (or --config FILE) out of a command line.
 
-    One dash does as well as two; in the rest the overrides begin with two.
+    A single dash is accepted; in the rest, overrides get two.
     """
     path, rest = None, []
     arguments = iter(argv)
@@ -58,7 +58,7 @@ def split_config_argument(argv: list[str]) -> tuple[str | None, list[str]]:
 
 
 def quote_sets(argument: str) -> str:
-    """Writes evaluation sets as the tuple of strings that ml_collections wants."""
+    """Rewrites evaluation sets as the tuple of strings that ml_collections expects."""
     value = argument.removeprefix(_EVAL_SETS)
     if not argument.startswith(_EVAL_SETS) or value.startswith("("):
         return argument
@@ -67,7 +67,7 @@ def quote_sets(argument: str) -> str:
 
 
 def split_sets(text: str) -> list[str]:
-    """Splits evaluation sets at the commas between them, not at those in the name of a folder."""
+    """Splits evaluation sets at the commas between them, but not at commas in a folder's name."""
     before, at, rest = text.partition("@")
     *sets, last = before.split(",")
     if not at:
@@ -89,5 +89,5 @@ def describe_type(kind: type) -> str:
 
 
 def asks_for_help(argv: list[str]) -> bool:
-    """Tells whether a command line asks for a list of flags."""
+    """Returns whether a command line asks for a list of flags."""
     return any(re.match(r"--?(help(short|full)?|\?)$", argument) for argument in argv)

@@ -1,4 +1,4 @@
-"""The keys of a configuration with type, default and one line each, for --help."""
+"""Lists the keys of a configuration with type, default and one line each, for --help."""
 
 import inspect
 import re
@@ -17,7 +17,7 @@ from trainers.configuration.flags import describe_type
 from trainers.configuration.schedule import NAMES as DURATION_NAMES
 from trainers.configuration.schedule import UNITS as DURATION_UNITS
 
-#: Whose docstrings describe the keys of a section, the first one that does.
+#: The classes whose docstrings describe the keys of a section; the first that does counts.
 SECTIONS: dict[str, tuple[type, ...]] = {
     "model": (VisionTransformerConfig, X2Plus1DConfig),
     "augmentation": (PreprocessingConfig,),
@@ -27,11 +27,10 @@ SECTIONS: dict[str, tuple[type, ...]] = {
 
 
 def describe_keys(base_config: Callable[[], ConfigDict]) -> str:
-    """Returns what --help says of the configuration.
+    """Returns the --help text of the configuration.
 
-    Args:
-        base_config: Returns every key with its default; its docstring describes those that
-            no other class does.
+    `base_config` returns every key with its default; its docstring describes the keys that the
+    classes of `SECTIONS` do not.
     """
     config = base_config()
     lines = key_lines(base_config)
@@ -52,7 +51,7 @@ def describe_keys(base_config: Callable[[], ConfigDict]) -> str:
 
 
 def key_lines(base_config: Callable[[], ConfigDict]) -> dict[str, str]:
-    """Returns a line for each key that has one, from the docstrings."""
+    """Returns the description of each key that has one, taken from the docstrings."""
     lines = _entries(base_config)
     for section, classes in SECTIONS.items():
         for each in reversed(classes):
@@ -73,7 +72,7 @@ def _entries(documented: Any) -> dict[str, str]:
 
 
 def _type(section: str, name: str, kind: type) -> str:
-    """Returns the words for a key's type; of a field that may be None, those of its other one."""
+    """Returns the words for a key's type; for a field that may be None, those of its other type."""
     if kind is object:
         hints: dict[str, Any] = {}
         for each in reversed(SECTIONS[section]):

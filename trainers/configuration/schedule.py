@@ -1,4 +1,4 @@
-"""Durations in steps, given as steps, epochs, examples or percent."""
+"""Converts durations, given as steps, epochs, examples or percent, to steps."""
 
 import dataclasses
 import math
@@ -21,22 +21,10 @@ def duration_steps(
     total_steps: int | None = None,
     default: int | None = None,
 ) -> int:
-    """Returns a duration of the configuration in steps.
+    """Returns a duration of the configuration in whole steps, at least 1 unless it is 0.
 
-    Args:
-        config: Holds at most one of `{name}_steps`, `{name}_epochs`,
-            `{name}_examples` and `{name}_percent` (of the total), and `batch_size`.
-        name: `total`, `warmup`, `log`, `eval` or `checkpoint`.
-        num_examples: Examples of one epoch.
-        total_steps: Length of the training, for percentages.
-        default: Steps if the configuration holds none. None: that is an error.
-
-    Returns:
-        Whole steps, rounded; at least 1 unless the duration is 0.
-
-    Raises:
-        ConfigurationError: If the duration is missing, given twice, negative, or in
-            percent of itself.
+    `num_examples` counts one epoch; percentages refer to `total_steps`. A ConfigurationError says
+    that a duration is missing without a default, given twice, negative, or in percent of itself.
     """
     keys = {unit: f"{name}_{unit}" for unit in UNITS}
     given = {unit: config[key] for unit, key in keys.items() if config[key] is not None}
@@ -105,12 +93,12 @@ class TrainingSchedule:
         return max(1, min(limit, self.total - step, *gaps))
 
     def due(self, step: int, interval: int) -> bool:
-        """Whether an interval ends at this step; all end at the last one."""
+        """Returns whether an interval ends at this step; every interval ends at the last step."""
         return step == self.total or (interval > 0 and step % interval == 0)
 
 
-#: For a model that takes no step. Nothing but the learning rate depends on durations, and
-#: in a compiled step they are numbers, which change nothing else of it.
+#: For a model that is not trained. Durations affect only the learning rate: in a compiled step
+#: they are mere numbers.
 NO_TRAINING = TrainingSchedule(total=1, warmup=0, log=1, evaluate=0, checkpoint=0)
 
 

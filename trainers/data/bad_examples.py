@@ -1,18 +1,18 @@
 """Skips unreadable examples, up to `data.max_bad_examples`.
 
 Without a limit the first bad example stops the run; `trainers.data.decode_errors` names it.
-With one, in training the next good example in the order of the indices stands in for a
-bad one, under the seed of the place it takes; in evaluation a bad one is left out, and
-`num_examples` says so. Which example is bad is found while reading it, from the bytes
-alone. So a batch is still a function of (seed, step) and of the files: a run that was
-killed and goes on sees what one that was not killed sees, with nothing to save.
+With a limit, training replaces a bad example by the next good one in the order of the indices,
+under the seed of the place that it takes. Evaluation leaves a bad example out, and
+`num_examples` says so. Whether an example is bad is found while reading it, from the bytes
+alone. So a batch remains a function of (seed, step) and of the files: a run resumed after a
+kill sees what an uninterrupted one sees, with nothing to save.
 
 A decoder fails only on the frames it decodes, so an example may be bad in one epoch, and
 good in another that shows other frames of it.
 
-Bad examples are counted once each, in a file if there is one: what an earlier run of the
-same training has met counts for the limit, too. Batches are prepared ahead, so the count
-may include examples of steps that are still to come. Each host counts its own.
+Each bad example is counted once. With a file, what an earlier run of the same training met
+counts for the limit as well. Batches are prepared ahead, so the count may include examples of
+steps that are still to come. Each host counts its own.
 """
 
 import json
@@ -33,10 +33,10 @@ from trainers.utils.errors import DataError
 
 
 class BadExamplesFile:
-    """A JSON object a line, `source`, `index` and `reason` of an example, each once.
+    """A file with one JSON object per bad example: `source` (name/split), `index` and `reason`.
 
     Args:
-        path: of the file; it is made with the first example.
+        path: The path of the file, which is created with the first example.
     """
 
     def __init__(self, path: str) -> None:
@@ -49,21 +49,11 @@ class BadExamplesFile:
             files.write_atomically(path, whole)
 
     def reasons(self, source: str) -> dict[int, str]:
-        """Returns what is wrong with the examples of a source that are listed, by index.
-
-        Args:
-            source: name/split.
-        """
+        """Returns the reasons of a source's (name/split) listed examples, by index."""
         return {row["index"]: row["reason"] for row in self._rows if row["source"] == source}
 
     def add(self, source: str, index: int, reason: str) -> None:
-        """Lists an example, unless it is listed.
-
-        Args:
-            source: name/split.
-            index: of the example.
-            reason: what is wrong with it.
-        """
+        """Lists an example, unless it is listed already."""
         row = {"source": source, "index": index, "reason": reason}
         with self._lock:
             if row not in self._rows:
@@ -81,25 +71,25 @@ def _complete_rows(content: bytes) -> list[dict[str, Any]]:
         try:
             rows.append(json.loads(line))
         except ValueError:
-            continue  # a kill has cut the last line; the example will be met again
+            continue  # a line cut off by a kill; the example will be met again
     return rows
 
 
 Element = dict[str, Any]
-#: From the index of an example, () int64, and whatever goes with it, to an element.
+#: A function of an example's index, () int64, and any further arguments that returns an element.
 Load = Callable[..., Element]
 
 _OFFSET = "offset to the example that stands in"
 
 
 class BadExamples:
-    """Counts the bad examples of a source, and lets others stand in for them.
+    """Counts the bad examples of a source, and replaces them or leaves them out.
 
     Args:
-        source: what is read.
-        limit: how many different bad examples to go on without; 0 stops at the first,
-            and changes nothing in the pipeline.
-        say: told of each bad example once.
+        source: The source that is read.
+        limit: How many different bad examples to skip; 0 stops at the first, and changes nothing
+            in the pipeline.
+        say: Called with a message for each bad example once.
 
     Raises:
         ConfigurationError: `limit` is below 0.
@@ -122,22 +112,22 @@ class BadExamples:
 
     @property
     def count(self) -> int:
-        """How many different bad examples have been met."""
+        """Returns how many different bad examples have been met."""
         return len(self._reasons)
 
     @property
     def reasons(self) -> dict[int, str]:
-        """What is wrong with each, by index."""
+        """Returns what is wrong with each, by index."""
         return dict(sorted(self._reasons.items()))
 
     def remember_in(self, file: BadExamplesFile) -> None:
-        """Lists what is found in a file, and counts what an earlier run has listed there."""
+        """Lists bad examples in a file, and counts those that an earlier run listed there."""
         with self._lock:
             self._reasons = {**file.reasons(_name(self.source)), **self._reasons}
         self.list_in(file)
 
     def list_in(self, file: BadExamplesFile) -> None:
-        """Lists what is found in a file, and counts nothing that is listed there.
+        """Lists bad examples in a file, without counting those listed there already.
 
         An evaluation reads all its examples, so it meets the bad ones again each time.
         """
@@ -147,15 +137,11 @@ class BadExamples:
                 file.add(_name(self.source), index, reason)
 
     def replacing(self, load: Load) -> Load:
-        """Returns a `load` for training: a good example stands in for a bad one.
+        """Wraps `load` for training: a good example stands in for a bad one.
 
-        Args:
-            load: from the index of an example, and its seed or anything else, to an
-                element; every tensor of it depends on its arguments alone.
-
-        Returns:
-            A function of the same arguments for `tf.data.Dataset.map`. It fails if more
-            than `limit` examples are bad; see `explain`.
+        Every tensor that `load` returns must depend on its arguments alone. The result takes the
+        same arguments, for `tf.data.Dataset.map`. It fails if more than `limit` examples are bad;
+        see `explain`.
         """
         if not self.limit:
             return load
@@ -165,21 +151,17 @@ class BadExamples:
                 place = (index + offset) % self.source.num_examples
                 return {**load(place, *rest), _OFFSET: offset}
 
-            # A dataset of its own, because no other operation survives an error.
+            # A separate dataset, because no other operation survives an error.
             attempts = tf.data.Dataset.range(self._max_attempts).map(attempt).ignore_errors()
             return self._noted(_first(attempts), index, self._note_replaced)
 
         return load_good
 
     def leaving_out(self, load: Load) -> Load:
-        """Returns a `load` for evaluation: a bad example becomes padding.
+        """Wraps `load` for evaluation: a bad example becomes padding.
 
-        Args:
-            load: from the index of an example to an element with its "mask", () float32.
-
-        Returns:
-            A function of the same arguments for `tf.data.Dataset.map`. The element of a
-            bad example is zero, its mask too, and its "index", if it has one, is -1.
+        The elements of `load` need a "mask", () float32. A bad example becomes zeros, the mask
+        included, and its "index", if it has one, becomes -1.
         """
         if not self.limit:
             return load
@@ -198,13 +180,10 @@ class BadExamples:
 
     @contextmanager
     def explain(self) -> Iterator[None]:
-        """Replaces the input pipeline's error by the one that stopped it here.
+        """Replaces an error of the input pipeline by the DataError that caused it, if there is one.
 
-        It goes around the steps, inside of `explain_data_failures`, which would name any
-        bad example of the step.
-
-        Raises:
-            DataError: if there are more bad examples than allowed.
+        Wrap the steps in it, inside `explain_data_failures`, which would name any bad example of
+        the step.
         """
         try:
             yield
@@ -214,7 +193,7 @@ class BadExamples:
             raise self._failure from error
 
     def report(self) -> str:
-        """Returns one line for the end of a run, or "" if all was well."""
+        """Returns one line for the end of a run, or "" without bad examples."""
         if not self._reasons:
             return ""
         listed = "; ".join(list(self.reasons.values())[:3])
@@ -271,7 +250,7 @@ class BadExamples:
         error = tf.errors.InvalidArgumentError(None, None, "")
         found = describe_data_failure(error, self.source, [index])
         if found is None:
-            # A fault of the program, or of a network for a moment: not one to pass over.
+            # A fault of the program, or a passing one of the network: not to be skipped.
             raise self._stop(
                 f"example {index} of {_name(self.source)} failed, but can be read. Start the same "
                 "command again; with data.max_bad_examples=0 the error itself is shown"

@@ -1,9 +1,9 @@
 """Finds the damaged example behind an input-pipeline error, and names its file.
 
-An operation that fails inside `tf.data` cannot say which file it was reading. The
-order of the examples is a function of the step, though, so whoever iterates knows
-which examples a failing step was made of: they are decoded again here, and the first
-in that order that fails is named. Nothing is paid for this while all goes well.
+An operation that fails inside `tf.data` cannot say which file it was reading. But the order of
+the examples is a function of the step, so the caller knows which examples a failing step
+read. They are decoded again here, and the first that fails is named. This costs nothing
+until an error occurs.
 """
 
 import os
@@ -24,7 +24,7 @@ from trainers.data.sources import Source
 from trainers.utils.errors import DataError
 
 #: What a damaged or missing file can raise. Interruptions, the end of the data and
-#: a lack of memory are no failures of the data.
+#: a lack of memory are not failures of the data.
 _DATA_ERRORS = (
     tf.errors.InvalidArgumentError,
     tf.errors.NotFoundError,
@@ -39,7 +39,7 @@ _RECORD_CURE = "remove its file and convert again, or go on without it by data.m
 
 @contextmanager
 def explain_data_failures(source: Source, indices: Callable[[], Iterable[int]]) -> Iterator[None]:
-    """Replace an error of the input pipeline by a `DataError` that names the file.
+    """Replaces an error of the input pipeline by a `DataError` that names the file.
 
     ```python
     with explain_data_failures(source, lambda: examples_at_step(step, ...)):
@@ -47,13 +47,12 @@ def explain_data_failures(source: Source, indices: Callable[[], Iterable[int]]) 
     ```
 
     Args:
-        source: the source that the pipeline reads.
-        indices: called after a failure only; returns the indices of the examples
-            that the failing block may have read, each any number of times. Too many
-            cost time, nothing else.
+        source: The source that the pipeline reads.
+        indices: Called only after a failure; returns the indices of the examples that the
+            block may have read. Duplicates and extra ones only cost time.
 
     Raises:
-        DataError: if one of these examples cannot be read. Any other error passes.
+        DataError: One of these examples cannot be read. Any other error passes.
     """
     try:
         yield
@@ -67,33 +66,27 @@ def explain_data_failures(source: Source, indices: Callable[[], Iterable[int]]) 
 def describe_data_failure(
     error: Exception, source: Source, indices: Iterable[int]
 ) -> DataError | None:
-    """Find the example behind an error of the input pipeline.
+    """Returns the DataError to raise instead of an input-pipeline error.
 
-    Args:
-        error: what was caught.
-        source: the source that the pipeline reads.
-        indices: indices of the examples that may be at fault, in reading order.
-
-    Returns:
-        The error to raise instead, or None if the data is not at fault: the error is
-        of another kind, or every example can be read.
+    `indices` are the examples that may be at fault, in reading order. None if the data is not at
+    fault: the error is of another kind, or every example can be read.
     """
     if not isinstance(error, _DATA_ERRORS):
         return None
     candidates = list(dict.fromkeys(map(int, indices)))
     if len(candidates) > 1:
-        # Of long videos it may take a while.
+        # With long videos it may take a while.
         message = f"looking for the damaged example of {_source_name(source)} ..."
         print(message, file=sys.stderr, flush=True)
     return _first_damaged(source, candidates)
 
 
 def _first_damaged(source: Source, candidates: list[int]) -> DataError | None:
-    """Examine examples side by side, and return the error of the first that fails."""
+    """Examines examples in parallel, and returns the error of the first that fails."""
     threads = os.cpu_count() or 1
     remaining = iter(candidates)
     with ThreadPoolExecutor(threads) as pool:
-        # A few at a time: nothing is read far beyond the one that is looked for.
+        # A few at a time, so that little is read beyond the first damaged one.
         while chunk := list(islice(remaining, 4 * threads)):
             for found in pool.map(partial(_examine, source), chunk):
                 if found is not None:
@@ -136,11 +129,11 @@ def _examine_video(source: Source, index: int, example: dict[str, tf.Tensor]) ->
 
 
 def _frames_problem(frames: tf.Tensor, decoded: bool) -> tuple[str, str] | None:
-    """Return what is wrong with a video: the words before its name and those after it."""
+    """Returns what is wrong with a video: the words before its name and those after it."""
     if len(frames) == 0:
         return "video", " holds no frames: expected at least one"
     if decoded:
-        return None  # by `load`
+        return None  # `load` has decoded it
     sizes = []
     for number, encoded in enumerate(frames):
         frame = f"frame {number}, counted from 0, of video"
@@ -156,19 +149,19 @@ def _frames_problem(frames: tf.Tensor, decoded: bool) -> tuple[str, str] | None:
 
 
 def _is_converted(source: Source) -> bool:
-    """Whether the examples are records made of other files, which cannot be taken out."""
+    """Returns whether examples are records made of other files, which cannot be removed singly."""
     return hasattr(source, "original")
 
 
 def _named_record(source: Source, index: int) -> str:
-    """Return a record that `load` cannot read, with its file if the source names it."""
+    """Returns a record that `load` cannot read, with its file if the source names it."""
     identity = getattr(source, "identity", None)
     record = _record(source, index)
     return f"{identity(index)} ({record})" if identity else record
 
 
 def _record(source: Source, index: int) -> str:
-    """Return the number of a record, and the file it was made of if the source knows it."""
+    """Returns the number of a record, and the file it was made of if the source knows it."""
     original = getattr(source, "original", None)
     name = original(index) if original else None
     made_of = f", made of {name}" if name else ""
@@ -183,17 +176,17 @@ def _identity(example: dict[str, tf.Tensor]) -> str:
 
 
 def _source_name(source: Source) -> str:
-    """Return name/split, as far as the source has them."""
+    """Returns name/split, as far as the source has them."""
     name = str(getattr(source, "name", type(source).__name__))
     return "/".join([name, *([source.split] if hasattr(source, "split") else [])])
 
 
 def plain_reason(error: Exception) -> str:
-    """Return TensorFlow's words without its node names."""
+    """Returns TensorFlow's message without its node names."""
     text = str(getattr(error, "message", error))
     text = re.sub(r"\{\{.*?\}\}", "", text)
     text = re.sub(r"\[Op:\w+\].*", "", text, flags=re.DOTALL)
-    # The words of a function in Python, such as the decoder of WebP.
+    # A Python function, such as the decoder of WebP, puts the type in front.
     text = re.sub(r"^\s*ValueError: ", "", text)
-    # An assertion adds the compared values below its own message.
+    # An assertion appends the compared values to its message.
     return text.strip().splitlines()[0].strip(" .") if text.strip() else "unknown"

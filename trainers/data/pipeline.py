@@ -1,4 +1,4 @@
-"""Batches for training and evaluation, addressed by step."""
+"""Builds the batches for training and evaluation, addressed by step."""
 
 import math
 import os
@@ -42,12 +42,12 @@ def training_dataset(
     replicas_per_host: int = 1,
     private_threads: int | None = None,
 ) -> tf.data.Dataset:
-    """Return the endless training batches of one host, from one step on.
+    """Returns the endless training batches of one host, from one step on.
 
-    Starting at step k gives the very bytes that a run from step 0 gives from k on.
+    Starting at step k gives exactly the bytes that a run from step 0 gives from k on.
     Neither the number of hosts nor that of replicas changes what a step sees: the
     batch of a host is formed and mixed first and then cut into those of its replicas,
-    and the pairs of mixup never have their halves on two hosts.
+    and the pairs of mixup are never split between two hosts.
 
     Args:
         source: the examples.
@@ -56,15 +56,14 @@ def training_dataset(
         seed: seed of the order, of the augmentation and of mixup.
         start_step: the first step to yield.
         mixup_alpha: parameter of mixup; 0 is off.
-        bad_examples: lets others stand in for examples that cannot be read; None fails
-            at the first.
+        bad_examples: replaces examples that cannot be read; None fails at the first.
         num_hosts: hosts that share each global batch.
         host_index: which of them this is.
-        replicas_per_host: each step yields this many elements, one for a replica.
+        replicas_per_host: each step yields this many elements, one per replica.
         private_threads: threads of this pipeline alone; None shares TensorFlow's.
 
     Returns:
-        Dataset of `image`, uint8 (replica batch, height, width, 3) or, of videos,
+        Dataset of `image`, uint8 (replica batch, height, width, 3) or, for videos,
         (replica batch, frames, height, width, 3), and `target`,
         float32 (replica batch, num_classes): one-hot, several ones where an example
         has several labels, or a blend of these under mixup.
@@ -124,26 +123,26 @@ def evaluation_dataset(
     replicas_per_host: int = 1,
     private_threads: int | None = None,
 ) -> tf.data.Dataset:
-    """Return the evaluation batches of one host: each example exactly once.
+    """Returns the evaluation batches of one host: each example exactly once.
 
-    All batches are full: what is missing at the end is padding with `mask` 0, and no
-    example is loaded for it. Every host yields the same number of elements, a
-    multiple of its replicas, so that none waits for another at the end.
+    All batches are full: the rest of the last one is padding with `mask` 0, for which no example
+    is loaded. Every host yields the same number of elements, a multiple of its replicas, so that
+    none waits for another at the end.
 
     Args:
         source: the examples.
         preprocessing: crop and size.
         batch_size: global batch size, over all hosts and replicas.
-        views: whether all views of a video are wanted, or one clip of it.
+        views: whether to return all views of a video, or one clip of it.
         bad_examples: makes padding of examples that cannot be read; None fails at the
             first.
         num_hosts: hosts that share the examples.
         host_index: which of them this is.
-        replicas_per_host: each step yields this many elements, one for a replica.
+        replicas_per_host: each step yields this many elements, one per replica.
         private_threads: threads of this pipeline alone; None shares TensorFlow's.
 
     Returns:
-        Dataset of known length, of `image` (uint8 (replica batch, height, width, 3); of
+        Dataset of known length, of `image` (uint8 (replica batch, height, width, 3); for
         videos (replica batch, [views,] frames, height, width, 3)),
         `target` (float32 (replica batch, num_classes)), `label` (as in the source,
         batched), `mask` (float32 (replica batch,), 1 for an example and 0 for
@@ -178,7 +177,7 @@ def evaluation_dataset(
 
     examples = tf.data.Dataset.range(num_examples).map(index_at)
     load_any = bad_examples.leaving_out(load) if bad_examples else load
-    # All views of a video are large: not more of them at a time than a batch holds.
+    # All views of a video are large, so no more are made at a time than a batch holds.
     parallel = min(host_batch, os.cpu_count() or 1) if views else tf.data.AUTOTUNE
     examples = examples.map(load_any, num_parallel_calls=parallel)
     padding = _padding_like(examples).repeat(num_steps * host_batch - num_examples)
@@ -190,7 +189,7 @@ def evaluation_dataset(
 
 
 def _targets(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
-    """Return float32 (batch, num_classes) from numbers or from 0/1 vectors."""
+    """Returns float32 (batch, num_classes) from class numbers or from 0/1 vectors."""
     if labels.shape.rank == 2:
         return tf.ensure_shape(tf.cast(labels, tf.float32), (None, num_classes))
     return tf.one_hot(labels, num_classes, dtype=tf.float32)
@@ -201,7 +200,7 @@ def _mask_target(batch: Element) -> Element:
 
 
 def _padding_like(examples: tf.data.Dataset) -> tf.data.Dataset:
-    """Return a dataset of one element of zeros, with index -1."""
+    """Returns a dataset of one element of zeros, with index -1."""
     spec = examples.element_spec
     element = {name: tf.zeros(part.shape, part.dtype) for name, part in spec.items()}
     return tf.data.Dataset.from_tensors({**element, "index": tf.constant(-1, tf.int64)})
@@ -213,15 +212,15 @@ def _for_replicas(
     replicas_per_host: int,
     private_threads: int | None,
 ) -> tf.data.Dataset:
-    """Cut the batches of a host into those of its replicas, and prefetch."""
+    """Cuts the batches of a host into those of its replicas, and prefetches."""
     if replicas_per_host > 1:
         replica_batch = host_batch // replicas_per_host
         batches = batches.rebatch(replica_batch, drop_remainder=True)
     options = tf.data.Options()
     options.deterministic = True
-    # The hosts are told apart above; nothing is left to shard.
+    # Each host already reads only its share; nothing is left to shard.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    # Examples run in parallel; threads inside of one operation would only compete.
+    # Examples run in parallel; threads inside an operation would only compete.
     options.threading.max_intra_op_parallelism = 1
     if private_threads is not None:
         _check_at_least("private_threads", private_threads, 1)
@@ -261,11 +260,10 @@ def check_batch_size(batch_size: int, sharers: Mapping[str, int]) -> None:
 
     Args:
         batch_size: Global batch size.
-        sharers: Whatever cuts it, one after the other, with how many parts each makes;
-            the names stand in the message.
+        sharers: What cuts it, in order, with the number of parts; the names are for the message.
 
     Raises:
-        ConfigurationError: If it cannot, with batch sizes near by that can.
+        ConfigurationError: If it cannot, with nearby batch sizes that can.
     """
     parts = math.prod(sharers.values())
     if batch_size % parts:
@@ -287,10 +285,10 @@ def evaluation_batch_size(
     that a replica takes at least one video.
 
     Args:
-        batch_size: Of the configuration.
-        preprocessing: What the inputs are made by.
-        replicas: Those of all hosts; where there are several views, the result is a multiple.
-        views: Whether videos are judged by all their views.
+        batch_size: That of the configuration.
+        preprocessing: What makes the inputs.
+        replicas: Those of all hosts; with several views, the result is a multiple.
+        views: Whether all views of a video are evaluated.
     """
     count = num_views(preprocessing) if views else 1
     return batch_size if count == 1 else max(1, batch_size // (count * replicas)) * replicas

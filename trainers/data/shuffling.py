@@ -1,18 +1,18 @@
-"""The examples of a training step, a function of the seed and the step alone.
+"""Computes the examples of a training step from the seed and the step alone.
 
 Position p = step * batch_size + i of the stream of examples belongs to epoch
 p // num_examples; each epoch is a permutation of all examples keyed by (seed, epoch).
-Nothing has to be saved in order to resume: step k is computed, not reached.
+Resuming needs no saved state: step k is computed, not reached.
 """
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-# An even number; 4 is the default of TensorFlow and visibly uneven for few examples.
+# Must be even. TensorFlow's default, 4, is visibly uneven for few examples.
 _SHUFFLE_ROUNDS = 8
 
-# Numbers that keep the streams apart which are derived from one seed.
+# These numbers separate the random streams that are derived from one seed.
 _ORDER_STREAM = 1
 _AUGMENTATION_STREAM = 2
 _BATCH_STREAM = 3
@@ -21,16 +21,9 @@ _BATCH_STREAM = 3
 def step_positions(
     step: tf.Tensor, batch_size: int, num_hosts: int = 1, host_index: int = 0
 ) -> tf.Tensor:
-    """Return the positions of one host in one step.
+    """Returns the positions of one host in one step, int64 (batch_size / num_hosts,).
 
-    Args:
-        step: int64 scalar.
-        batch_size: global batch size.
-        num_hosts: hosts that share the global batch.
-        host_index: which of them asks.
-
-    Returns:
-        int64 (batch_size / num_hosts,).
+    `step` is an int64 scalar, `batch_size` the global one.
     """
     host_batch = batch_size // num_hosts
     begin = step * batch_size + host_index * host_batch
@@ -40,20 +33,11 @@ def step_positions(
 def shuffled_examples(
     positions: tf.Tensor, num_examples: int, seed: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return which example stands at each position, and in which epoch.
-
-    Args:
-        positions: int64 (n,).
-        num_examples: examples of the source.
-        seed: seed of the run.
-
-    Returns:
-        Example indices and epochs, int64 (n,) each.
-    """
+    """Returns the example at each position and its epoch, int64 (n,) each."""
     epochs = positions // num_examples
     keys = mixed_words(seed, _ORDER_STREAM, epochs)
-    # The raw operation: the public one rejects one seed for each index (TF 2.21),
-    # and keys that merely count up repeat after 256 epochs; hence the mixed words.
+    # The raw operation, because the public one rejects one seed per index (TF 2.21). Mixed
+    # words, because keys that merely count up repeat after 256 epochs.
     indices = tf.raw_ops.RandomIndexShuffle(
         index=positions % num_examples,
         seed=tf.reshape(
@@ -67,21 +51,12 @@ def shuffled_examples(
 
 
 def augmentation_seeds(indices: tf.Tensor, epochs: tf.Tensor, seed: int) -> tf.Tensor:
-    """Return the stateless seed of each example, a function of seed, epoch and index.
-
-    Args:
-        indices: int64 (n,).
-        epochs: int64 (n,).
-        seed: seed of the run.
-
-    Returns:
-        int64 (n, 2).
-    """
+    """Returns the stateless seed of each example, int64 (n, 2), from seed, epoch and index."""
     return tf.stack([mixed_words(seed, _AUGMENTATION_STREAM, epochs), indices], axis=1)
 
 
 def batch_seed(step: tf.Tensor, seed: int) -> tf.Tensor:
-    """Return the stateless seed, int64 (2,), of what is drawn for a whole global batch."""
+    """Returns the stateless seed, int64 (2,), of what is drawn for a whole global batch."""
     return tf.stack([mixed_words(seed, _BATCH_STREAM), step])
 
 
@@ -94,7 +69,7 @@ def examples_at_step(
     num_hosts: int = 1,
     host_index: int = 0,
 ) -> npt.NDArray[np.int64]:
-    """Return the indices of the examples of one training step.
+    """Returns the indices of the examples of one training step, in the order of the batch.
 
     Args:
         step: training step, from 0.
@@ -105,7 +80,7 @@ def examples_at_step(
         host_index: which of them asks.
 
     Returns:
-        int64 (batch_size / num_hosts,), in the order of the batch.
+        int64 (batch_size / num_hosts,).
     """
     with tf.device("CPU:0"):
         positions = step_positions(tf.constant(step, tf.int64), batch_size, num_hosts, host_index)
@@ -115,14 +90,7 @@ def examples_at_step(
 
 
 def mixed_words(*words: int | tf.Tensor) -> tf.Tensor:
-    """Mix integers into one that depends on every bit of each (SplitMix64).
-
-    Args:
-        *words: integers or int64 tensors of shapes that broadcast.
-
-    Returns:
-        int64 tensor.
-    """
+    """Mixes integers or int64 tensors into one that depends on every bit of each (SplitMix64)."""
     state = tf.constant(0, tf.uint64)
     for word in words:
         word = tf.bitcast(tf.convert_to_tensor(word, tf.int64), tf.uint64)

@@ -1,4 +1,4 @@
-"""The interface of a data source, and the sources by name."""
+"""Defines the interface of a data source, and opens sources by name."""
 
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import did_you_mean
 
 SPLITS = ("train", "validation", "test")
-# Of TFDS sources: also what `trainers/data/datasets/tfds_splits.py` sets aside for validation.
+# For TFDS; includes what `trainers/data/datasets/tfds_splits.py` sets aside for validation.
 TFDS_SPLITS = (*SPLITS, "whole_train")
 _IN_A_FOLDER = ("folder", "video_folder", "records")
 
@@ -19,16 +19,16 @@ _IN_A_FOLDER = ("folder", "video_folder", "records")
 class Source(Protocol):
     """Labelled images or videos, addressed by number.
 
-    A source decides neither order nor shuffling: whoever reads it names the index. It may
-    have a method `identity(index)`, which names file and record in messages, for what
-    `load` itself cannot read, and, where records are made of other files, `original(index)`,
-    which names that file, or None if the record does not. One of class folders has
-    `file_splits` and `notes`, see `ClassFolders`.
+    A source decides neither order nor shuffling: the caller gives the index. Optional methods
+    are `identity(index)`, which names file and record in messages when `load` fails, and, where
+    records are made of other files, `original(index)`, which names that file, or None if the
+    record does not say. A source of class folders has `file_splits` and `notes`, see
+    `ClassFolders`.
 
     Attributes:
         name: as in `data.source`.
         split: "train", "validation" or "test".
-        num_examples: valid indexes are 0 to `num_examples - 1`.
+        num_examples: valid indices are 0 to `num_examples - 1`.
         class_names: `class_names[label]` names a label.
     """
 
@@ -39,7 +39,7 @@ class Source(Protocol):
 
     @property
     def num_classes(self) -> int:
-        """The number of classes, the same for every split."""
+        """Returns the number of classes, the same for every split."""
         ...
 
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -49,14 +49,17 @@ class Source(Protocol):
             index: () int64.
 
         Returns:
-            "label": () int64, and either "image": (height, width, 3) uint8, or
-            "encoded": () string, the bytes of a JPEG, PNG, BMP or WebP file, together
-            with "identity": () string, which names the file or record in messages. A label may
-            also be a (num_classes,) vector of zeros and ones, for several labels at once.
-            Of videos, in place of the image: "video": (frames, height, width, 3) uint8, or
-            "frames": (frames,) string, an encoded image each, together with "identity".
-            The number of frames may differ from video to video. Where directions are
-            classes, also "mirrored_label", the label of the video seen in a mirror.
+            "label": () int64, or for several labels at once a (num_classes,) vector of zeros and
+            ones; "mirrored_label", where directions are classes: the label of the mirrored video;
+            and one of
+
+            - "image": (height, width, 3) uint8
+            - "encoded": () string, the bytes of a JPEG, PNG, BMP or WebP file, with "identity"
+            - "video": (frames, height, width, 3) uint8
+            - "frames": (frames,) string, an encoded image each, with "identity"
+
+            "identity": () string, names the file or record in messages. The number of frames may
+            differ from video to video.
         """
         ...
 
@@ -74,17 +77,12 @@ def make_source(
     Args:
         name: `freedoom_objects`, `freedoom_motion`, `freedoom_multilabel`, `digits`, `elpv`,
             `folder`, `video_folder`, `records` or `tfds:NAME[/CONFIG][:VERSION]`.
-        split: "train", "validation" or "test", of `tfds` also "whole_train".
-        data_dir: where `folder`, `video_folder`, `records` and `tfds` look; the others
-            ignore it.
-        class_names: by which folders number their labels, so that they need not hold every
-            class; None: by their own train split. The others ignore it.
-        records: how `records` is read; `tfds` takes `recover` from it, the others ignore it.
-        file_splits: of folders without split folders, see `find_class_folders`; the others
-            ignore it.
-
-    Returns:
-        The source.
+        split: "train", "validation" or "test", for `tfds` also "whole_train".
+        data_dir: where `folder`, `video_folder`, `records` and `tfds` look.
+        class_names: for folders, the classes in the order of their labels, of which a folder may
+            lack some; None: those of its own train split.
+        records: how to read `records`; `tfds` uses only its `recover`.
+        file_splits: for folders without split folders, see `find_class_folders`.
 
     Raises:
         ConfigurationError: unknown name or split, missing package or data.
@@ -111,15 +109,15 @@ def make_source(
 
 
 def is_multi_label(source: Source) -> bool:
-    """Whether an example of a source may have several labels, or none."""
+    """Returns whether an example of a source may have several labels, or none."""
     example = tf.data.Dataset.range(1).map(source.load).element_spec
     return bool(example["label"].shape.rank == 1)
 
 
 def name_is_multi_label(name: str) -> bool | None:
-    """Whether an example of a source may have several labels, or none.
+    """Returns whether an example of a source of this name may have several labels, or none.
 
-    None where the name does not tell: it depends on the data, or on `data.multi_label`.
+    None where it depends on the data, or on `data.multi_label`.
     """
     if name == "records" or name.startswith("tfds:"):
         return None
@@ -127,7 +125,7 @@ def name_is_multi_label(name: str) -> bool | None:
 
 
 def reads_directory(name: str) -> bool:
-    """Whether a source of this name reads files from `data_dir`."""
+    """Returns whether a source of this name reads files from `data_dir`."""
     return name in _IN_A_FOLDER or name.startswith("tfds:")
 
 

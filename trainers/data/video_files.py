@@ -1,4 +1,4 @@
-"""Reads frames of video files by PyAV."""
+"""Decodes frames of video files with PyAV."""
 
 import math
 from collections import deque
@@ -18,17 +18,13 @@ from trainers.utils.errors import one_line
 FRAMES_PER_SECOND = 25.0
 MIN_SIDE = 256
 VIDEO_EXTENSIONS = (".mp4", ".avi", ".mkv", ".mov", ".webm")
-# A seek lands on a frame that can be decoded alone; it is asked for a little earlier,
-# because a container may count in the order of decoding, not of showing.
+# A seek lands on a frame that can be decoded alone. It aims a little earlier, because a
+# container may give times in the order of decoding, not of showing.
 _SEEK_AHEAD_SECONDS = 1
 
 
 def import_av() -> Any:
-    """Returns the module `av`.
-
-    Raises:
-        ConfigurationError: it is not installed.
-    """
+    """Returns the module `av`; raises ConfigurationError if it is not installed."""
     try:
         import av
     except ImportError as error:
@@ -47,23 +43,23 @@ def read_frames(
     frames_per_second: float = FRAMES_PER_SECOND,
     min_side: int = MIN_SIDE,
 ) -> Iterator[NDArray[np.uint8]]:
-    """Decodes a part of a video file, frame by frame, at a frame rate of one's own.
+    """Decodes a part of a video file, frame by frame, at a given frame rate.
 
     The frames are those of ffmpeg's `fps` filter: the time of each, from `start`, is rounded
     to the nearest multiple of 1 / frames_per_second and the frame stays until the next one;
     where several fall on one multiple, the last is taken. A faster video loses frames, a
     slower one repeats some, and a part shorter than a step still gives one.
 
-    Frames are shown as by a player: those of a turned video (of a phone) are turned upright,
-    those with pixels that are not square are resized in width until they are.
+    Frames look as in a player: a rotated video (from a phone) is turned upright, and frames whose
+    pixels are not square are resized in width until they are.
 
     Args:
         path: the file.
         start: seconds from the first frame; None is 0.
-        end: seconds from the first frame, not included; None, or more than there is, is
-            the end of the file.
+        end: seconds from the first frame, not included; None, or a time after the end, is the end
+            of the file.
         frames_per_second: frames to take from each second.
-        min_side: pixels of the shorter side; a frame is made smaller, never larger.
+        min_side: pixels of the shorter side; frames are only made smaller, never larger.
 
     Yields:
         (height, width, 3) uint8.
@@ -71,7 +67,7 @@ def read_frames(
     Raises:
         ConfigurationError: PyAV is missing.
         DataError: the file cannot be read, is truncated (found when the part reaches the end
-            of what is there), holds no video, or no frame of that part.
+            of what is there), or holds no video or no frame of that part.
     """
     av = import_av()
     first = _exact(start or 0.0)
@@ -80,7 +76,7 @@ def read_frames(
     count = 0
     only = None  # the frame of a part that is shorter than half a step
     try:
-        # By its protocol: FFmpeg takes what stands before a colon in a name for one.
+        # With "file:", because FFmpeg takes whatever precedes a colon in a name for a protocol.
         with av.open(f"file:{path}") as container:
             stream = _video_stream(container, path)
             aspect_ratio = stream.sample_aspect_ratio or 1
@@ -110,7 +106,7 @@ def read_frames(
 
 
 def resized_size(height: int, width: int, min_side: int) -> tuple[int, int]:
-    """Returns height and width after the shorter side was cut to `min_side` pixels.
+    """Returns height and width with the shorter side reduced to `min_side` pixels.
 
     A smaller image keeps its size; the longer side is rounded to the nearest pixel.
     """
@@ -121,15 +117,7 @@ def resized_size(height: int, width: int, min_side: int) -> tuple[int, int]:
 
 
 def upright(pixels: NDArray[np.uint8], degrees: int) -> NDArray[np.uint8]:
-    """Turns an image counterclockwise by the multiple of 90 degrees that is nearest.
-
-    Args:
-        pixels: (height, width, 3).
-        degrees: as the file says how it is to be shown.
-
-    Returns:
-        The turned image, of which height and width may be swapped.
-    """
+    """Turns an image counterclockwise by `degrees`, rounded to a multiple of 90."""
     return np.ascontiguousarray(np.rot90(pixels, round(degrees / 90) % 4))
 
 
@@ -144,7 +132,7 @@ def _video_stream(container: Any, path: str) -> Any:
 def _timed_frames(
     container: Any, stream: Any, path: str, start: Fraction
 ) -> Iterator[tuple[Fraction, Any]]:
-    """Yields frames in the order of showing, each with the second at which it ends."""
+    """Yields frames in display order, each with the second at which it ends."""
     step = 1 / (stream.average_rate or stream.guessed_rate or Fraction(25))
     packets = _Packets(container, stream, path)
     if packets.is_avi and stream.codec_context.has_b_frames:
@@ -158,7 +146,7 @@ def _timed_frames(
             raise DataError(f"{path} has a frame without a time")
         time = ticks * stream.time_base
         if previous is not None:
-            # Frames come in the order of showing, whatever the container says of them.
+            # Frames come in display order, whatever times the container gives them.
             time = time if time > begin else begin + step
             longest = max(longest, time - begin)
             yield time, previous
@@ -167,7 +155,7 @@ def _timed_frames(
         duration = (previous.duration or 0) * stream.time_base
         longest = max(longest, duration)
         yield begin + (duration or step), previous
-    # The last frame may be shown for longer than the file tells, yet hardly than any other.
+    # The last frame may be shown for longer than the file says, but hardly longer than others.
     if longest or previous is None:
         packets.check_end(tolerance=longest * 3 / 2)
 
@@ -185,11 +173,11 @@ class _Packets:
         self._streams = {stream.index}
         self._declared: Fraction | None = None  # seconds
         if self.is_avi:
-            # What FFmpeg calls the duration of a truncated AVI file is cut down with the file.
+            # FFmpeg reduces the duration of a truncated AVI file to what is left of it.
             self._declared = stream.frames * stream.time_base
         elif "matroska" in formats:
-            # It has one duration for all streams, and the sound may be the longest. Where a
-            # stream has one, there is none, and FFmpeg has guessed from bytes a second.
+            # Matroska has one duration for all streams, and the sound may be the longest. If a
+            # stream has a duration, the file has none: FFmpeg has guessed it from the bit rate.
             if container.duration and not stream.duration:
                 self._declared = Fraction(container.duration, 1_000_000)
                 self._streams = {each.index for each in container.streams}
@@ -208,7 +196,7 @@ class _Packets:
                 yield packet
 
     def check_end(self, tolerance: Fraction) -> None:
-        """Raises an error if the file declares to be longer than what was read, all of it."""
+        """Raises an error if, once all is read, the file declares to be longer than that."""
         if self._declared and self._declared - self._read_until >= tolerance:
             raise DataError(
                 f"{self.path} is truncated: expected {float(self._declared):.2f} s as it declares, "
@@ -217,12 +205,12 @@ class _Packets:
 
 
 def _frames_by_time(packets: _Packets, start: Fraction) -> Iterator[tuple[int | None, Any]]:
-    """Yields frames from a little before `start`, with the time that the file gives each."""
+    """Yields frames from a little before `start`, with the times that the file gives."""
     stream = packets.stream
     zero = stream.start_time or 0
     if start > _SEEK_AHEAD_SECONDS:
         offset = int((start - _SEEK_AHEAD_SECONDS) / stream.time_base) + zero
-        # A Matroska file that lacks its end lacks the index, without which it is read from 0.
+        # A truncated Matroska file lacks its index; then it is read from the beginning.
         with suppress(PermissionError):
             packets.container.seek(offset, stream=stream, backward=True)
     for packet in packets:
@@ -231,17 +219,17 @@ def _frames_by_time(packets: _Packets, start: Fraction) -> Iterator[tuple[int | 
 
 
 def _frames_by_place(packets: _Packets) -> Iterator[tuple[int | None, Any]]:
-    """Yields all frames of a container that counts them in the order of decoding.
+    """Yields all frames of a container that counts them in decoding order.
 
-    The n-th frame that is shown takes the time of the n-th that is stored. So it must be
-    read from its beginning: behind a jump nobody knows how many are shown before.
+    The n-th frame shown takes the time of the n-th frame stored. So the file must be read from
+    its beginning: after a seek, the number of frames before is unknown.
     """
     times: deque[int] = deque()
     for packet in packets:
         if packet.size:
             times.append(packet.dts)
         elif packet.dts is not None:
-            continue  # in place of a frame that was left out; only the last one ends the decoding
+            continue  # stands for a dropped frame; only the last empty packet ends the decoding
         for frame in packet.decode():
             yield times.popleft() if times else None, frame
 
@@ -257,7 +245,7 @@ def _pixels(frame: Any, min_side: int, aspect_ratio: Fraction | int) -> NDArray[
 
 
 def _exact(number: float) -> Fraction:
-    """Returns what the digits say: 0.2 as a binary number is a little more than a fifth."""
+    """Returns what the digits say: the float 0.2 is a little more than a fifth."""
     return Fraction(str(number))
 
 

@@ -1,4 +1,4 @@
-"""Copies arrays of Keras' backend to NumPy, also those spread over devices."""
+"""Copies arrays of Keras' backend to NumPy, even those sharded over devices."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 
 def to_numpy(value: Any) -> NDArray[Any]:
-    """Returns a copy of a whole array, also of one cut up over the devices of this host.
+    """Returns a copy of a whole array, even of one sharded over the devices of this host.
 
     Args:
-        value: A Keras variable or a tensor of the backend. Of an array over several hosts,
-            this one must hold every part.
+        value: A Keras variable or a tensor of the backend. If the array spans several hosts, this
+            one must hold every part.
     """
     if keras.backend.backend() != "jax":
         return np.array(value.numpy())
@@ -30,7 +30,7 @@ def to_numpy(value: Any) -> NDArray[Any]:
 
 
 def make_whole(variables: Iterable[keras.Variable]) -> None:
-    """Lets this host hold all of each variable, where Keras would miss the other hosts' parts."""
+    """Makes each variable whole on this host: Keras would miss the parts on other hosts."""
     for variable in variables:
         if not getattr(variable.value, "is_fully_addressable", True):
             variable.assign(to_numpy(variable))

@@ -40,8 +40,8 @@ def training_batches(
             bad_examples=bad_examples,
             **layout,
         )
-        # Several hosts would ask one another at each step whether there is a batch left,
-        # and lose its static shape, if this were not said.
+        # Without this, several hosts would ask one another at each step whether a batch is
+        # left, and the batch would lose its static shape.
         endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
         return dataset.apply(endless)
 

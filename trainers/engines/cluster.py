@@ -17,15 +17,10 @@ _EXAMPLE = (
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """Who trains together.
+    """The worker processes that train together."""
 
-    Attributes:
-        addresses: `host:port` of every worker, the chief first.
-        index: Which of them this process is; 0 is the chief.
-    """
-
-    addresses: tuple[str, ...]
-    index: int
+    addresses: tuple[str, ...]  # `host:port` of every worker, the chief first
+    index: int  # of this process; 0 is the chief
 
 
 def cluster_from_environment() -> Cluster | None:
@@ -50,7 +45,6 @@ def cluster_from_environment() -> Cluster | None:
 
 
 def _jobs(cluster: Any) -> dict[str, tuple[str, ...]]:
-    """Returns the addresses of each job, the chief first."""
     if not isinstance(cluster, dict) or not set(cluster) <= set(_JOBS):
         raise _wrong(f"'cluster' may name the jobs {' and '.join(_JOBS)}, received {cluster!r}")
     for addresses in cluster.values():
@@ -66,7 +60,7 @@ def _jobs(cluster: Any) -> dict[str, tuple[str, ...]]:
 
 
 def _index(task: Any, jobs: dict[str, tuple[str, ...]]) -> int:
-    """Returns the place of a task among all workers."""
+    """Returns the index of a task among all workers."""
     fields = task if isinstance(task, dict) else {}
     kind = fields.get("type")
     try:

@@ -22,13 +22,13 @@ Specifications = dict[str, tf.TensorSpec]
 
 
 class StepFunctions(Protocol):
-    """The maths of a training step, in operations of Keras; `trainers.steps.TrainStep` has them.
+    """The maths of a training step in Keras operations, see `trainers.steps.train_step`.
 
     Attributes:
         model: The Keras model.
         optimizer: Built for the model's variables.
         gradient_accumulation_steps: Micro-batches that a replica cuts its share into.
-        jit_compile: Whether TensorFlow has loss and gradients compiled by XLA.
+        jit_compile: Whether XLA compiles loss and gradients on TensorFlow.
     """
 
     model: "keras.Model"
@@ -37,23 +37,23 @@ class StepFunctions(Protocol):
     jit_compile: bool
 
     def loss_and_sums(self, images: Any, targets: Any) -> tuple[Any, dict[str, Any]]:
-        """Returns what is differentiated, and sums over these examples."""
+        """Returns the loss to differentiate, and sums over these examples."""
 
     def update(self, gradients: list[Any]) -> Any:
-        """Clips and applies the gradients of the global batch; returns their norm before."""
+        """Clips and applies the global batch's gradients; returns their norm before clipping."""
 
     def seeds(self, stream: Any, dtype: str) -> list[tuple["keras.Variable", Any]]:
         """Returns the states that the model's random generators start a pass with."""
 
 
 class Training(Protocol):
-    """Steps of a training, compiled."""
+    """The compiled steps of a training."""
 
     def run(self, batches: Iterator[Any], first_step: int, num_steps: int) -> dict[str, float]:
-        """Runs steps and returns their sums, as `TrainStep.run` says."""
+        """Runs steps and returns their sums; see `TrainStep.run`."""
 
     def whole(self, batch: Any) -> tuple[Any, Any]:
-        """Returns images and targets of all replicas of this host, to be looked at."""
+        """Returns images and targets of all replicas of this host, for inspection."""
 
     def gradients(self, images: Any, targets: Any, step: int) -> list[Any]:
         """Returns the gradients of one pass, operation by operation.
@@ -68,8 +68,8 @@ class Training(Protocol):
 class Engine(abc.ABC):
     """Runs the trainer's steps on the devices of one backend of Keras.
 
-    The maths of a step is `TrainStep`'s and `Evaluator`'s, in `keras.ops`; an engine compiles
-    it, sums over the devices and hands batches out.
+    `TrainStep` and `Evaluator` define the maths of a step in `keras.ops`. An engine compiles it,
+    sums over the devices and distributes the batches.
 
     Attributes:
         name: As `--engine`.
@@ -117,12 +117,12 @@ class Engine(abc.ABC):
         """Compiles a function of a batch.
 
         Args:
-            model: Whose variables, as they are at each call, the function reads.
+            model: The function reads its variables, with their values at each call.
             function: Returns sums over the examples of its share of a batch.
-            per_example: Whether it returns a row an example instead of sums.
+            per_example: Whether it returns one row per example instead of sums.
 
         Returns:
-            From a batch of `batches` to the sums over all its examples, or to all rows.
+            A function from a batch of `batches` to the sums over all its examples, or to all rows.
         """
 
     @abc.abstractmethod

@@ -9,12 +9,12 @@ from trainers.engines.tensorflow_strategy import STRATEGIES
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.process import ENGINES
 
-# They belong to the module that calls `define_flags`, and so to its --help.
+# The flags belong to the module that calls `define_flags`, and so to its --help.
 flags.disclaim_key_flags()
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    """Defines the flags by which `make_engine` is told where to run."""
+    """Defines the flags that `make_engine` reads."""
     values = {"flag_values": flag_values}
     define_engine_flag(flag_values)
     flags.DEFINE_enum("strategy", "auto", STRATEGIES, "How to distribute the work.", **values)
@@ -53,16 +53,13 @@ def define_axis_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
 
 
 def check_backend(engine: str | None = None) -> str:
-    """Checks that Keras runs on an engine's backend.
+    """Checks that Keras runs on an engine's backend; returns the engine's name.
 
     Args:
-        engine: As `--engine`; None: whatever Keras runs on.
-
-    Returns:
-        The engine's name.
+        engine: As `--engine`; None accepts the backend that Keras runs on.
 
     Raises:
-        ConfigurationError: If it does not, or on none that the trainer knows.
+        ConfigurationError: If Keras runs on another backend, or on one without an engine.
     """
     backend = str(keras.backend.backend())
     if backend not in ENGINES:
@@ -80,14 +77,10 @@ def check_backend(engine: str | None = None) -> str:
 
 
 def check_axes(batch_axis: int | None, model_axis: int) -> None:
-    """Checks that no axes are given where every replica has all weights.
-
-    Args:
-        batch_axis: As `--batch_axis`.
-        model_axis: As `--model_axis`.
+    """Refuses `--batch_axis` and `--model_axis`, for an engine whose replicas have all weights.
 
     Raises:
-        ConfigurationError: If one is.
+        ConfigurationError: If one of them is given.
     """
     if batch_axis is not None or model_axis != 1:
         raise ConfigurationError(
@@ -97,10 +90,7 @@ def check_axes(batch_axis: int | None, model_axis: int) -> None:
 
 
 def check_tensorflow(command: str) -> None:
-    """Checks that Keras runs on TensorFlow, for what needs its graphs.
-
-    Args:
-        command: The name of the command, for the message.
+    """Checks that Keras runs on TensorFlow, whose graphs the command needs.
 
     Raises:
         ConfigurationError: If it does not.
@@ -114,14 +104,13 @@ def check_tensorflow(command: str) -> None:
 
 
 def make_engine(values: flags.FlagValues) -> Engine:
-    """Returns the engine of a command's flags. Call it before anything touches a device.
+    """Returns the engine that the flags of `define_flags` choose.
 
-    Args:
-        values: Those of `define_flags`.
+    Call it before anything touches a device.
 
     Raises:
-        ConfigurationError: If the flags do not agree, or the devices are not there.
-        TrainingError: If the processes that should train together do not come together.
+        ConfigurationError: If the flags do not agree, or the devices are missing.
+        TrainingError: If the processes that should train together do not connect.
     """
     if check_backend(values.engine) == "tensorflow":
         check_axes(values.batch_axis, values.model_axis)

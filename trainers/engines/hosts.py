@@ -15,27 +15,24 @@ from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import LostHostError
 from trainers.utils.errors import TrainingError
 
-# How a block that all hosts pass has ended on one of them.
+# Outcome of an `all_succeed()` block on one host.
 _WENT_WELL, _REFUSED, _FAILED = range(3)
 
 
 class Hosts:
     """The hosts of an engine.
 
-    Methods that talk to the other hosts must be called by all of them, in the same
-    order; with one host they return at once.
+    Methods that talk to the other hosts must be called by all of them, in the same order. With one
+    host they return at once. They raise `LostHostError` if another host is gone.
 
     Args:
         count: How many processes train together.
         index: Which of them this is; 0 is the chief.
-        gather: Returns the integer of every host, of 64 bits, host by host; None if there is
-            one host only.
+        gather: Returns the 64-bit integers of all hosts, in host order; None for a single host.
         lost: What a step raises when another process is gone.
 
     Attributes:
-        count: How many processes train together.
-        index: Which of them this is.
-        is_chief: Whether this one writes files.
+        is_chief: Whether this host writes files.
     """
 
     def __init__(
@@ -52,31 +49,20 @@ class Hosts:
         self._lost = lost
 
     def output_directory(self, workdir: str) -> str:
-        """Returns where this host writes: the work directory, if it is the chief.
-
-        Args:
-            workdir: The work directory.
-
-        Returns:
-            `workdir` on the chief; elsewhere a directory that is gone when the process is.
-        """
+        """Returns `workdir` on the chief, elsewhere a directory removed when the process ends."""
         if self.is_chief:
             return workdir
         self._scratch = tempfile.TemporaryDirectory(prefix="tokenlearner-host-")
         return self._scratch.name
 
     def all_values(self, value: int) -> list[int]:
-        """Returns the value that each host has called this with, host by host.
-
-        Raises:
-            LostHostError: If another host is gone.
-        """
+        """Returns the values that the hosts called this with, in host order."""
         if self._gather is None:
             return [value]
         try:
             return self._gather(value)
-        # Asking the others is all that it does, and an engine's error for a host that is gone
-        # can be of many types.
+        # This only asks the other hosts, and an engine's error for a host that is gone can be
+        # of many types.
         except Exception as error:
             raise self._lost_host(error) from error
 
@@ -87,31 +73,27 @@ class Hosts:
     def barrier(self) -> None:
         """Returns when all hosts have called it.
 
-        A process that leaves takes the others with it, so all wait for the chief's
+        A process that exits takes the others with it, so all wait until the chief has written its
         last file.
-
-        Raises:
-            LostHostError: If another host is gone.
         """
         self.all_values(0)
         self._let_others_hear()
 
     def _let_others_hear(self) -> None:
-        """Returns when all hosts have what was gathered last, or are gone: this one may leave."""
-        # A gathering ends here before it ends elsewhere; but who begins the next has the last.
+        """Waits until all hosts have the last gathered values or are gone, so this one may exit."""
+        # A gathering may end here before it ends elsewhere. A host in the next one has the last.
         with suppress(LostHostError):
             self.all_values(0)
 
     @contextmanager
     def all_succeed(self) -> Iterator[None]:
-        """Lets all hosts go on after the block only if none of them has failed in it.
+        """Barrier: continues only if the block succeeded on every host.
 
-        For what depends on the files of each machine; nothing in the block may wait for
-        the other hosts.
+        It is for what depends on the files of each machine. Nothing in the block may wait for the
+        other hosts.
 
         Raises:
-            ConfigurationError: If another host has raised one; this one's own error comes
-                first.
+            ConfigurationError: If another host has raised one; this host's own error comes first.
             TrainingError: If another host has raised something else, or is gone.
         """
         try:
@@ -133,11 +115,7 @@ class Hosts:
 
     @contextmanager
     def explain_lost_hosts(self) -> Iterator[None]:
-        """Replaces an engine's error about a host that is gone by one line.
-
-        Raises:
-            LostHostError: If another host was lost inside of the block.
-        """
+        """Replaces an engine's error about a lost host by a `LostHostError` of one line."""
         try:
             yield
         except self._lost as error:
@@ -161,7 +139,6 @@ class Hosts:
 
         Raises:
             ConfigurationError: On every host, if one has another value.
-            LostHostError: If another host is gone.
         """
         values = self.all_values(value)
         if len(set(values)) > 1:
@@ -174,7 +151,7 @@ class Hosts:
 
 
 def _first_line(error: Exception) -> str:
-    # TensorFlow says where in its graph, and then what.
+    # TensorFlow names the place in its graph first, then the error.
     lines = [line for line in str(error).splitlines() if line.strip()]
     lines = lines[1:] if lines and lines[0].startswith("Graph execution error") else lines
     return f"{type(error).__name__}: {lines[0].strip()[:200]}" if lines else type(error).__name__

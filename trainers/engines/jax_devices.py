@@ -1,4 +1,4 @@
-"""The JAX devices and processes that the flags ask for."""
+"""Finds the JAX devices and processes that the flags ask for."""
 
 import contextlib
 import os
@@ -31,21 +31,12 @@ _SECONDS_TO_WAIT = 24 * 60 * 60  # for the other processes
 def find_devices(
     strategy: str, tpu: str | None = None, virtual_devices: int | None = None
 ) -> tuple[Sequence[Any], Hosts]:
-    """Returns the devices by the name of a strategy, and who trains together.
+    """Returns the devices of a strategy, and the processes that train together.
 
-    Call it before JAX touches a device.
-
-    Args:
-        strategy: As for `make_strategy`: `auto` and `mirrored` take all devices, `tpu` all
-            cores of the TPU, `one_device` the first; `multi_worker` joins the processes of
-            TF_CONFIG, or without one those that JAX finds by itself (a TPU pod, Slurm).
-        tpu: `local`, or None; JAX runs on the TPU of the machine.
-        virtual_devices: Cuts the CPU into that many devices, to rehearse.
-
-    Raises:
-        ConfigurationError: If the name is unknown, the devices are not there, or TF_CONFIG
-            is wrong.
-        TrainingError: If the processes do not come together.
+    Call it before JAX touches a device. `auto` and `mirrored` take all devices, `tpu` all cores of
+    the TPU, `one_device` the first. `multi_worker` joins the processes of TF_CONFIG, or without it
+    those that JAX detects (a TPU pod, Slurm). `virtual_devices` cuts the CPU into that many
+    devices, to rehearse.
     """
     if strategy == "multi_worker" and not os.environ.get("TF_CONFIG", "").strip():
         _check_virtual(virtual_devices)
@@ -103,9 +94,9 @@ def _check_virtual(virtual_devices: int | None) -> None:
 
 
 def _join(cluster: Cluster | None) -> None:
-    """Joins the other processes; returns when all of them are there."""
+    """Joins the other processes; returns when all of them have connected."""
     with contextlib.suppress(AttributeError):
-        # It would take SIGTERM for itself, on which a training saves and stops.
+        # JAX would catch SIGTERM, on which a training saves and stops.
         jax.config.update("jax_enable_preemption_service", False)
     arguments: dict[str, Any] = {}
     if cluster is not None:
@@ -115,10 +106,10 @@ def _join(cluster: Cluster | None) -> None:
             "coordinator_address": addresses[0],
             "num_processes": len(addresses),
             "process_id": cluster.index,
-            # When it is over JAX aborts the process: who waits can end it by Ctrl-C.
+            # JAX aborts the process after it. Ctrl-C ends the wait earlier.
             "initialization_timeout": _SECONDS_TO_WAIT,
         }
-        # The next call returns when all are there; a word, lest it seem to hang.
+        # The next call waits for all processes: say so, or it seems to hang.
         print(
             f"host {cluster.index} of {len(addresses)}, waiting for the others: "
             f"{', '.join(addresses)}",
@@ -142,7 +133,7 @@ def _join(cluster: Cluster | None) -> None:
 
 
 def _check_resolves(address: str) -> None:
-    """Refuses the name of a first host that there is not; JAX would try it until it aborts."""
+    """Refuses a coordinator whose host name does not resolve; JAX would retry until it aborts."""
     host = address.rpartition(":")[0]
     try:
         socket.getaddrinfo(host.strip("[]"), None)
@@ -162,7 +153,7 @@ def _hosts() -> Hosts:
 
 
 def _gather(value: int) -> list[int]:
-    # JAX has no 64-bit integers by default: two halves without a sign.
+    # JAX has no 64-bit integers by default: send two unsigned halves.
     halves = np.array([value // _HALVES % _HALVES, value % _HALVES], np.uint32)
     found = np.asarray(multihost_utils.process_allgather(halves)).astype(np.uint64)
     return [int(np.uint64(high * _HALVES + low).astype(np.int64)) for high, low in found]

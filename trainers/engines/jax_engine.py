@@ -1,4 +1,4 @@
-"""JAX: `jax.sharding` over all devices of all hosts, compiled for TPUs, GPUs and CPUs."""
+"""The JAX engine: `jax.sharding` over all devices of all hosts, on TPUs, GPUs and CPUs."""
 
 import contextlib
 from collections.abc import Callable
@@ -19,17 +19,12 @@ from trainers.engines.hosts import Hosts
 from trainers.engines.jax_sharding import JaxLayout
 from trainers.engines.jax_training import JaxTraining
 
-# What a step needs of a batch; 64-bit numbers of examples stay on the host.
+# What a step reads of a batch; the 64-bit example numbers stay on the host.
 _ON_THE_DEVICE = ("image", "target", "label", "mask")
 
 
 class JaxEngine(Engine):
-    """Runs steps on a mesh of devices; a replica is a device.
-
-    Args:
-        layout: The mesh.
-        hosts: The processes that train together.
-    """
+    """Runs steps on a mesh of devices; a replica is a device."""
 
     name = "jax"
 
@@ -96,7 +91,7 @@ class JaxEngine(Engine):
 
 
 class _Batches:
-    """Global batches on the devices, from each host's own dataset."""
+    """Iterates over global batches on the devices, made of each host's own dataset."""
 
     def __init__(self, dataset: tf.data.Dataset, layout: JaxLayout) -> None:
         self._dataset = dataset

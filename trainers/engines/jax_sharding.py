@@ -15,24 +15,24 @@ from trainers.engines.arrays import to_numpy
 from trainers.utils.errors import ConfigurationError
 
 BATCH_AXIS, MODEL_AXIS = "batch", "model"
-#: A batch is cut along both axes: devices that share a copy of the weights work on
-#: different examples all the same.
+#: A batch is cut along both axes: devices that share a copy of the weights still work on
+#: different examples.
 BOTH_AXES = (BATCH_AXIS, MODEL_AXIS)
 # Smaller arrays are whole on each device: cutting them up saves nothing.
 _SMALLEST_CUT = 2**14  # elements
 
 
 class JaxLayout:
-    """A mesh of devices, and the place of every kind of array on it.
+    """A mesh of devices, and the sharding of every kind of array on it.
 
     Args:
         devices: All of them, over all hosts.
-        batch_axis: Copies of the weights; None: as many as the devices give.
+        batch_axis: Copies of the weights; None: as many as the devices allow.
         model_axis: Devices that share a copy of weights and optimizer state.
 
     Raises:
-        ConfigurationError: If the axes do not make up the number of devices, or devices
-            that share a copy are on several hosts.
+        ConfigurationError: If the product of the axes is not the number of devices, or devices that
+            share a copy are on several hosts.
     """
 
     def __init__(
@@ -47,9 +47,10 @@ class JaxLayout:
         _check_hosts(self.mesh)
 
     def sharding_of(self, shape: Sequence[int]) -> NamedSharding:
-        """Returns where a variable lies: whole, or its longest even dimension cut up.
+        """Returns a variable's sharding: whole, or cut along its longest even dimension.
 
-        The moments of an optimizer have the shapes of their weights, and so their place.
+        An even dimension is a multiple of `model_axis`. The moments of an optimizer have the shapes
+        of their weights, and so the same sharding.
         """
         even = [size if size % self.model_axis == 0 else 0 for size in shape]
         if self.model_axis == 1 or math.prod(shape) < _SMALLEST_CUT or not any(even):
@@ -58,7 +59,7 @@ class JaxLayout:
         return NamedSharding(self.mesh, PartitionSpec(*[None] * axis, MODEL_AXIS))
 
     def device_bytes(self, variables: Sequence[Any]) -> int:
-        """Returns what variables take on a device."""
+        """Returns the bytes that variables take on a device."""
         return sum(
             math.prod(self.sharding_of(variable.shape).shard_shape(tuple(variable.shape)))
             * np.dtype(variable.dtype).itemsize
@@ -66,7 +67,7 @@ class JaxLayout:
         )
 
     def place(self, variable: Any) -> jax.Array:
-        """Returns the value of a Keras variable at its place; it is moved only once."""
+        """Returns a Keras variable's value with its sharding; it is moved only once."""
         value, sharding = variable.value, self.sharding_of(variable.shape)
         if value.sharding == sharding:
             return value
@@ -77,7 +78,7 @@ class JaxLayout:
         return variable.value
 
     def share(self, local: NDArray[Any]) -> jax.Array:
-        """Returns a global batch of the rows that each host has, hosts in order."""
+        """Returns the global batch made of each host's rows, in host order."""
         return jax.make_array_from_process_local_data(self.batch, local)
 
 
@@ -104,7 +105,7 @@ def _divisors(number: int) -> str:
 
 
 def _arrange(devices: Sequence[Any], shape: tuple[int, int]) -> NDArray[Any]:
-    """Returns the devices as a grid; devices that share a copy are of one host."""
+    """Returns the devices as a grid, each row on one host where that is possible."""
     ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
     return np.array(ordered, dtype=object).reshape(shape)
 

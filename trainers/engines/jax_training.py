@@ -15,8 +15,8 @@ from trainers.engines.engine import StepFunctions
 from trainers.engines.jax_sharding import BOTH_AXES
 from trainers.engines.jax_sharding import JaxLayout
 
-# Steps that are under way at a time: the device never waits for the host, and no more
-# than so many batches lie on it.
+# Steps in flight: enough that the device never waits for the host, and few enough to bound
+# the batches that lie on it.
 _STEPS_AHEAD = 2
 
 Values = list[Any]
@@ -26,13 +26,9 @@ Sums = dict[str, Any]
 class JaxTraining:
     """Runs the steps of a `StepFunctions` on all devices of a layout.
 
-    The batch is cut up over the devices and the program is partitioned by the compiler:
-    means and norms are those of the global batch without a word about devices, and so are
-    dropout masks. The state is donated: a step takes no second copy of it.
-
-    Args:
-        step: The maths.
-        layout: Where to run.
+    The batch is sharded over the devices and the compiler partitions the program. Means, norms and
+    dropout masks are therefore those of the global batch, without explicit collectives. The state
+    is donated: a step takes no second copy of it.
     """
 
     def __init__(self, step: StepFunctions, layout: JaxLayout) -> None:
@@ -41,7 +37,7 @@ class JaxTraining:
         seeds = {id(state) for state, _ in step.seeds(0, "uint32")}
         self._trainable = list(step.model.trainable_variables)
         self._optimizer = list(step.optimizer.variables)
-        # All that a pass moves: statistics of batch norms, not the generators' states.
+        # What a pass updates: statistics of batch norms, not the generators' states.
         others = step.model.non_trainable_variables
         self._statistics = [variable for variable in others if id(variable) not in seeds]
         self._variables = [self._trainable, self._statistics, self._optimizer]
@@ -54,7 +50,6 @@ class JaxTraining:
         )
 
     def run(self, batches: Iterator[Any], first_step: int, num_steps: int) -> dict[str, float]:
-        """Runs steps and returns their sums, as `TrainStep.run` says."""
         state = [[self.layout.place(each) for each in group] for group in self._variables]
         under_way: list[Sums] = []
         # float64: an epoch's sum of losses keeps its digits.
@@ -64,7 +59,7 @@ class JaxTraining:
             for number in range(first_step, first_step + num_steps):
                 start = time.monotonic()
                 batch = next(batches)
-                # While the device has work the host waits for nothing that matters.
+                # While the device is busy, waiting for data costs nothing.
                 if not under_way or under_way[-1]["loss"].is_ready():
                     totals["data_wait"] += time.monotonic() - start
                 inputs = {name: batch[name] for name in ("image", "target")}
@@ -73,29 +68,23 @@ class JaxTraining:
                 if len(under_way) > _STEPS_AHEAD:
                     _add(totals, under_way.pop(0))
         finally:
-            # The arrays before are gone; a batch that could not be read must not lose these.
+            # The old arrays were donated; an unreadable batch must not lose the new ones.
             self._assign(state)
         for sums in under_way:
             _add(totals, sums)
         return totals
 
     def whole(self, batch: Any) -> tuple[Any, Any]:
-        """Returns images and targets of all devices."""
         return batch["image"], batch["target"]
 
     def gradients(self, images: Any, targets: Any, step: int) -> Values:
-        """Returns the gradients of one pass, operation by operation."""
         trainable, statistics = (
             [variable.value for variable in group] for group in (self._trainable, self._statistics)
         )
         return self._part(trainable, statistics, images, targets, np.uint32(step))[0]
 
     def lower(self, batch: dict[str, jax.ShapeDtypeStruct]) -> jax.stages.Lowered:
-        """Returns the lowered step, for arrays that need not be there.
-
-        Args:
-            batch: `image` and `target`, global, with their shardings.
-        """
+        """Returns the step lowered for abstract arrays; `batch` is global, with its shardings."""
         state = [
             [
                 jax.ShapeDtypeStruct(

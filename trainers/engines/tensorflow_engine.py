@@ -1,4 +1,4 @@
-"""TensorFlow: `tf.distribute` with a strategy for every kind of device."""
+"""The TensorFlow engine: `tf.distribute` with a strategy for every kind of device."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 
 
 class TensorFlowEngine(Engine):
-    """Runs steps under a strategy; every replica has the whole model.
-
-    Args:
-        strategy: From `make_strategy`.
-    """
+    """Runs steps under a strategy of `make_strategy`; every replica has the whole model."""
 
     name = "tensorflow"
 
@@ -69,7 +65,7 @@ class TensorFlowEngine(Engine):
         *,
         per_example: bool = False,
     ) -> Callable[[Any], dict[str, NDArray[Any]]]:
-        del model  # a graph reads variables by itself
+        del model  # a graph reads the variables' current values
 
         def distributed(batch: Any) -> dict[str, tf.Tensor]:
             parts = self.strategy.run(function, args=(batch,))

@@ -1,4 +1,4 @@
-"""The tf.distribute strategy that a flag asks for."""
+"""Makes the tf.distribute strategy that a flag asks for."""
 
 import math
 import sys
@@ -15,7 +15,7 @@ from trainers.utils.errors import did_you_mean
 from trainers.utils.errors import first_line
 from trainers.utils.signals import own_signal_handlers
 
-# What a step raises here when another process is gone; the last two of a stream that breaks.
+# What a step raises when another process is gone; the last two are from a broken stream.
 _LOST = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -42,18 +42,11 @@ def make_strategy(
 ) -> tf.distribute.Strategy:
     """Returns the strategy by name. Call it before TensorFlow touches a device.
 
-    Args:
-        name: `auto` (a TPU if one is named, the workers of TF_CONFIG if there are
-            several, all GPUs if there are several, else one device), `tpu`,
-            `mirrored` (all GPUs, or all virtual devices), `multi_worker` (the workers
-            of TF_CONFIG with all their GPUs) or `one_device`.
-        tpu: `local` on a TPU VM, or the name or address of a TPU; a pod is one TPU.
-        virtual_devices: Cuts the CPU into that many devices, to rehearse replicas.
-
-    Raises:
-        ConfigurationError: If the name is unknown, the devices are not there, or
-            TF_CONFIG is missing or wrong.
-        TrainingError: If the workers do not come together.
+    `auto` takes a TPU if one is named, the workers of TF_CONFIG if there are several, all GPUs if
+    there are several, else one device. `mirrored` takes all GPUs, or all virtual devices.
+    `multi_worker` takes the workers of TF_CONFIG with all their GPUs. `tpu` is `local` on a TPU VM,
+    or the name or address of a TPU; a pod is one TPU. `virtual_devices` cuts the CPU into that many
+    devices, to rehearse replicas.
     """
     cluster = check_flags(name, tpu, virtual_devices)
     if virtual_devices is not None:
@@ -104,9 +97,7 @@ def hosts_of(strategy: tf.distribute.Strategy) -> Hosts:
 def describe_topology(topology: Any) -> str:
     """Returns one line about a TPU: chips, cores and hosts.
 
-    Args:
-        topology: `tf.tpu.experimental.Topology`; its mesh is x, y, z and the cores of
-            a chip.
+    The mesh of a `tf.tpu.experimental.Topology` is x, y, z and the cores of a chip.
     """
     mesh = [int(size) for size in topology.mesh_shape]
     # A slice of a larger mesh lacks some of its chips: count devices, not the mesh.
@@ -118,7 +109,7 @@ def describe_topology(topology: Any) -> str:
 
 
 def _public_name(strategy: tf.distribute.Strategy) -> str:
-    """Returns the name that TensorFlow's users know; some classes are called otherwise."""
+    """Returns the public name of a strategy, from which the names of some classes differ."""
     for name in ("MultiWorkerMirroredStrategy", "TPUStrategy"):
         if isinstance(strategy, getattr(tf.distribute, name)):
             return name
@@ -126,16 +117,7 @@ def _public_name(strategy: tf.distribute.Strategy) -> str:
 
 
 def check_flags(name: str, tpu: str | None, virtual_devices: int | None) -> Cluster | None:
-    """Checks that the flags agree; returns the workers to train with, if there are any.
-
-    Args:
-        name: As for `make_strategy`.
-        tpu: As for `make_strategy`.
-        virtual_devices: As for `make_strategy`.
-
-    Raises:
-        ConfigurationError: If they do not, or TF_CONFIG is missing or wrong.
-    """
+    """Checks that the flags of `make_strategy` agree; returns the workers to train with, if any."""
     if name not in STRATEGIES:
         raise ConfigurationError(
             f"--strategy must be one of {', '.join(STRATEGIES)}. Received: {name!r}."
@@ -190,7 +172,7 @@ def _make_virtual_devices(count: int) -> None:
 
 
 def _tpu_strategy(tpu: str | None) -> tf.distribute.Strategy:
-    # Errors of many types come up from the resolver and the runtime when no TPU is
+    # The resolver and the runtime raise errors of many types when no TPU is
     # there; all of them mean the same to the user.
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu or "")
@@ -203,7 +185,7 @@ def _tpu_strategy(tpu: str | None) -> tf.distribute.Strategy:
 
 
 def _multi_worker_strategy(cluster: Cluster) -> tf.distribute.Strategy:
-    # The next call returns when all workers are there; a word, lest it seem to hang.
+    # The next call waits for all workers: say so, or it seems to hang.
     print(
         f"host {cluster.index} of {len(cluster.addresses)}, waiting for the others: "
         f"{', '.join(cluster.addresses)}",

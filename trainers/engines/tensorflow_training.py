@@ -14,19 +14,15 @@ _SUMS = ("loss", "correct", "num_examples", "gradient_norm", "data_wait")
 class TensorFlowTraining:
     """Runs the steps of a `StepFunctions` on every replica of a strategy.
 
-    Args:
-        step: The maths.
-        strategy: Where to run.
-
     Raises:
-        ConfigurationError: If XLA is asked for on several replicas, or micro-batches with
-            batch norms are.
+        ConfigurationError: If XLA, or micro-batches with batch norms, are asked for on several
+            replicas.
     """
 
     def __init__(self, step: StepFunctions, strategy: tf.distribute.Strategy) -> None:
         replicas = strategy.num_replicas_in_sync
         if step.jit_compile and replicas > 1:
-            # Variables of several replicas do not go into a function compiled by XLA.
+            # A function compiled by XLA cannot take the variables of several replicas.
             raise ConfigurationError(
                 "jit_compile is for one replica. Received jit_compile=True on "
                 f"{replicas} replicas. Set jit_compile=False."
@@ -35,15 +31,14 @@ class TensorFlowTraining:
             _check_micro_batches(step.model, strategy, step.gradient_accumulation_steps)
         self.step = step
         self.strategy = strategy
-        # A function of its own only where XLA compiles it: inside of one, replicas could
-        # not exchange the statistics of batch norms.
+        # A separate function only where XLA compiles it: inside one, replicas could not
+        # exchange the statistics of batch norms.
         self._gradients: Any = self._replica_gradients
         if step.jit_compile:
             self._gradients = tf.function(self._replica_gradients, jit_compile=True)
         self._run = tf.function(self._loop)
 
     def run(self, batches: Any, first_step: int, num_steps: int) -> dict[str, float]:
-        """Runs steps and returns their sums, as `TrainStep.run` says."""
         sums = self._run(
             batches,
             tf.constant(first_step, tf.int64),
@@ -52,7 +47,6 @@ class TensorFlowTraining:
         return {name: float(value) for name, value in sums.items()}
 
     def whole(self, batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns images and targets of all replicas of this host."""
         images, targets = (
             tf.concat(self.strategy.experimental_local_results(batch[name]), axis=0)
             for name in ("image", "target")
@@ -60,7 +54,6 @@ class TensorFlowTraining:
         return images, targets
 
     def gradients(self, images: tf.Tensor, targets: tf.Tensor, step: int) -> list[tf.Tensor]:
-        """Returns the gradients of one pass, operation by operation."""
         self._seed_generators(tf.constant(step, tf.int64))
         return self._replica_gradients(images, targets)[0]
 
@@ -81,7 +74,7 @@ class TensorFlowTraining:
         replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
         gradients, sums = self._accumulated_gradients(batch, step * replicas + replica)
         if replicas > 1:
-            # In one call, which packs what is small into few messages.
+            # One call packs small tensors into few messages.
             gradients, sums = context.all_reduce(tf.distribute.ReduceOp.SUM, (gradients, sums))
         return {**sums, "gradient_norm": self.step.update(gradients)}
 
@@ -94,7 +87,7 @@ class TensorFlowTraining:
             batch, wait = self._next(batches)
             step = first_step + offset
             parts = self.strategy.run(self.replica_step, args=(batch, step))
-            # Summed in the replicas already: all of them hold the same.
+            # Already summed over the replicas: all of them hold the same values.
             parts = {
                 name: self.strategy.experimental_local_results(part)[0]
                 for name, part in parts.items()
@@ -104,7 +97,7 @@ class TensorFlowTraining:
         return sums
 
     def _next(self, batches: Any) -> tuple[Any, tf.Tensor]:
-        """Returns the next batch and the seconds that it was waited for."""
+        """Returns the next batch and the seconds spent waiting for it."""
         start = tf.timestamp()
         with tf.control_dependencies([start]):
             batch = next(batches)
@@ -117,9 +110,7 @@ class TensorFlowTraining:
     ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
         """Returns gradients and sums of a replica's share of the batch.
 
-        Args:
-            batch: `image` and `target`.
-            stream: A number that no other replica or step has, for the random masks.
+        `stream` is a number that no other replica or step has, for the random masks.
         """
         count = self.step.gradient_accumulation_steps
         if count == 1:
@@ -155,9 +146,9 @@ def _check_micro_batches(
 ) -> None:
     """Refuses micro-batches where batch norms could not exchange their statistics.
 
-    Mirrored replicas meet in the outermost graph of a step only, and micro-batches are a
-    loop inside of it. On TPUs, where we could not try, an exchange is an operation of the
-    replica's own graph, XLA's sum over replicas, which a loop may hold.
+    Mirrored replicas exchange values only in the outermost graph of a step, and micro-batches are a
+    loop inside that graph. On TPUs, where we could not try it, the exchange is an operation in the
+    replica's graph (XLA's sum over replicas), which a loop may hold.
     """
     replicas = strategy.num_replicas_in_sync
     if replicas == 1 or isinstance(strategy, tf.distribute.TPUStrategy):

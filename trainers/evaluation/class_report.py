@@ -1,4 +1,4 @@
-"""Results by class, written as JSON."""
+"""Makes the report of results by class, and writes it as JSON."""
 
 import json
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from trainers.utils.errors import ConfigurationError
 
 
 def check_report(path: str | None) -> None:
-    """Checks before the evaluation that a report can be made; without a path nothing.
+    """Checks, before the evaluation, that a report can be made; without a path does nothing.
 
     Raises:
-        ConfigurationError: If scikit-learn is missing, or the path is no good.
+        ConfigurationError: If scikit-learn is missing, or the path cannot be written.
     """
     if not path:
         return
@@ -82,19 +82,14 @@ def class_report(confusion: NDArray[np.int64], class_names: Sequence[str]) -> di
 def multi_label_report(
     precisions: NDArray[np.float64], class_names: Sequence[str]
 ) -> dict[str, Any]:
-    """Returns the average precision of each class; None where it has no examples.
-
-    Args:
-        precisions: `(K,)`, from `trainers.steps.metrics.average_precisions`.
-        class_names: K names.
-    """
+    """Returns the report of `(K,)` average precisions; None where a class has no examples."""
     numbered = [f"{label} {name}" for label, name in enumerate(class_names)]
     values = [None if np.isnan(each) else float(each) for each in precisions]
     return {"average_precision": dict(zip(numbered, values, strict=True))}
 
 
 def write_report(path: str, report: dict[str, Any]) -> None:
-    """Writes a report; a file that is there stays until the new one is whole.
+    """Writes a report; an existing file stays until the new one is complete.
 
     Raises:
         OSError: If it cannot be written.

@@ -1,4 +1,4 @@
-"""Exact evaluation: every example once, for any batch size and replica count."""
+"""Evaluates exactly: every example once, for any batch size and replica count."""
 
 import contextlib
 from collections.abc import Iterator
@@ -37,8 +37,8 @@ _CONFUSION = "confusion"
 class Evaluator:
     """Sums masked metrics over padded batches and divides once.
 
-    If the optimizer keeps moving averages of the weights, those are evaluated; the
-    weights are what they were afterwards.
+    If the optimizer keeps moving averages of the weights, they are evaluated, and the weights are
+    restored afterwards.
 
     Args:
         model: The Keras model, built in the engine's scope.
@@ -49,13 +49,13 @@ class Evaluator:
         batch_size: Global batch size; with views, that of the clips of a batch, see
             `evaluation_batch_size`.
         normalization: Name of the input normalisation, done on the device.
-        averages: Whether moving averages are evaluated, where there are any; else the
-            weights themselves.
-        multi_label: Whether an example has any number of labels: mean average precision
-            takes the place of the accuracies.
-        view_reduction: One answer from the views of a video; None averages their logits.
-        max_bad_examples: How many examples of a source are left out if they cannot be read;
-            `num_examples` is smaller then.
+        averages: Whether moving averages are evaluated, where there are any; else the weights
+            themselves.
+        multi_label: Whether an example has any number of labels: mean average precision replaces
+            the accuracies.
+        view_reduction: Reduces the logits of a video's views to one answer; None averages them.
+        max_bad_examples: How many unreadable examples of a source may be left out; `num_examples`
+            is smaller then.
     """
 
     def __init__(
@@ -92,11 +92,11 @@ class Evaluator:
 
     @property
     def bad_examples(self) -> list[BadExamples]:
-        """What could not be read so far, of each source that was evaluated."""
+        """The unreadable examples so far, of each source that was evaluated."""
         return list(self._bad_examples.values())
 
     def list_bad_examples_in(self, file: BadExamplesFile) -> None:
-        """Lists in a file what cannot be read, of every source that is evaluated from now on."""
+        """Lists in a file the unreadable examples of every source evaluated from now on."""
         self._bad_examples_file = file
 
     def evaluate(
@@ -104,19 +104,18 @@ class Evaluator:
     ) -> dict[str, float]:
         """Returns `accuracy`, `top5_accuracy`, `loss` and `num_examples` of a split.
 
-        `top5_accuracy` is left out where there are no more than five classes. Where each
-        example has one class, `mean_class_accuracy` is the mean over the classes that have
-        examples. With several labels it is `mean_average_precision`, `loss` and
-        `num_examples`.
+        `top5_accuracy` is left out where there are no more than five classes. Where each example
+        has one class, `mean_class_accuracy` is the mean over the classes that have examples. With
+        several labels the result is `mean_average_precision`, `loss` and `num_examples`.
 
         Args:
             source: The examples.
-            num_batches: To rehearse, stops after so many batches, or the first after them by
+            num_batches: For a rehearsal, stops after so many batches, or the first after them by
                 which an example has counted. None reads all examples.
             views: Whether a video is judged by all its views, or by the clip in its middle.
 
         Raises:
-            DataError: If an example cannot be read; it is named. Or if none counts.
+            DataError: If an example cannot be read, which it names, or if none counts.
         """
         if self.multi_label:
             return self.evaluate_ranking(source, num_batches, views)[0]
@@ -127,17 +126,11 @@ class Evaluator:
     ) -> tuple[dict[str, float], NDArray[np.float64]]:
         """Returns the metrics of a split with several labels, and each class's precision.
 
-        Args:
-            source: The examples, with any number of labels each.
-            num_batches: As in `evaluate`.
-            views: As in `evaluate`.
+        Arguments and errors are those of `evaluate`.
 
         Returns:
-            `mean_average_precision` over the classes that have examples, `loss`,
-            `num_examples`; and the average precisions `(K,)`, NaN for a class without any.
-
-        Raises:
-            DataError: As in `evaluate`.
+            `mean_average_precision` over the classes that have examples, `loss`, `num_examples`;
+            and the average precisions `(K,)`, NaN for a class without any.
         """
         sums = {"loss": 0.0, "num_examples": 0.0}
         scores, targets = [], []
@@ -163,17 +156,12 @@ class Evaluator:
     def evaluate_by_class(
         self, source: Source, views: bool = False
     ) -> tuple[dict[str, float], NDArray[np.int64]]:
-        """Returns the metrics of a split, and how often each class was taken for each.
+        """Returns the metrics of a split, and how often each class was predicted for each.
 
-        Args:
-            source: The examples, with one class each.
-            views: As in `evaluate`.
+        Each example has one class. Arguments and errors are those of `evaluate`.
 
         Returns:
-            As `evaluate`; and counts `(K, K)`, the right class first, then the predicted.
-
-        Raises:
-            DataError: As in `evaluate`.
+            As `evaluate`; and counts `(K, K)`, the right class first, then the predicted one.
         """
         totals = self._totals(source, None, views, by_class=True)
         confusion = totals.pop(_CONFUSION)

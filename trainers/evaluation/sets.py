@@ -1,4 +1,4 @@
-"""The sets that a model is evaluated on, by name.
+"""Parses the names of evaluation sets, and opens the sets.
 
 An entry of `data.eval_sets` is one of
 
@@ -58,8 +58,8 @@ class EvaluationSet:
 
         Args:
             num_classes: Outputs of the model.
-            class_names: The classes that the model was trained on, in order; None if
-                nobody knows. A folder's classes are numbered by them.
+            class_names: The classes that the model was trained on, in order; None if unknown. A
+                folder's classes are numbered by them.
             records: How `records` is read.
             file_splits: The split of each file of the training's folder, see `make_source`.
 
@@ -79,7 +79,7 @@ class EvaluationSet:
         return source
 
     def _check_classes(self, found: tuple[str, ...], expected: tuple[str, ...]) -> None:
-        numbers = tuple(map(str, range(len(found))))  # what classes without names are called
+        numbers = tuple(map(str, range(len(found))))  # the names of unnamed classes
         if found == expected or numbers in (found, expected):
             return
         number = next(i for i, name in enumerate(found) if name != expected[i])
@@ -97,7 +97,7 @@ def configured_sets(data: ConfigDict) -> list[EvaluationSet]:
         data: The section `data` of a configuration.
 
     Raises:
-        ConfigurationError: If an entry is wrong, or a name stands for two things.
+        ConfigurationError: If an entry is wrong, or a name stands for two sets.
     """
     try:
         sets = parse_sets((data.eval_split, *data.eval_sets), data)
@@ -115,14 +115,14 @@ def configured_sets(data: ConfigDict) -> list[EvaluationSet]:
 
 
 def parse_sets(entries: Iterable[str], data: ConfigDict) -> list[EvaluationSet]:
-    """Returns the sets that entries stand for; a comma separates two in one string.
+    """Returns the sets that entries stand for; one string may hold several, with commas between.
 
     Args:
-        entries: As above.
+        entries: As described at the top of this module.
         data: The section `data` of a configuration.
 
     Raises:
-        ConfigurationError: If an entry is wrong, or there are two of a name.
+        ConfigurationError: If an entry is wrong, or two have the same name.
     """
     single = [part.strip() for entry in entries for part in split_sets(str(entry))]
     sets = [_parse(entry, data) for entry in single]
@@ -153,7 +153,7 @@ def _parse(entry: str, data: ConfigDict) -> EvaluationSet:
     match = _NAMED.fullmatch(entry)
     place = match[2] if match else entry
     where, _, data_dir = place.partition("@")
-    # A source may have colons of its own: tfds:NAME:VERSION.
+    # A source may contain colons: tfds:NAME:VERSION.
     source, _, split = where.rpartition(":")
     if not split:
         raise ConfigurationError(f"Evaluation sets: expected {_FORMS}. Received {entry!r}.")

@@ -1,4 +1,4 @@
-"""The inputs that an export is checked on: evaluation examples in batches of 1 and 7."""
+"""Prepares the inputs that an export is checked on: evaluation examples in batches of 1 and 7."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -29,16 +29,11 @@ Pixels = NDArray[np.uint8]
 
 
 def read_examples(source: Source, served: ServedModel) -> list[Pixels]:
-    """Returns images or videos as they are, spread evenly over a set.
-
-    Args:
-        source: The set.
-        served: The model, which decides whether they are images or videos.
+    """Returns images or videos, unprocessed and spread evenly over a set.
 
     Returns:
-        `NUM_IMAGES` of (height, width, 3), or `NUM_VIDEOS` of (frames, height, width, 3), each
-        of its own size; a smaller set is repeated. Of a long video, twice what a clip reaches
-        over.
+        `NUM_IMAGES` of (height, width, 3), or `NUM_VIDEOS` of (frames, height, width, 3), each of
+        its own size; a smaller set is repeated. A long video is cut to twice the length of a clip.
 
     Raises:
         DataError: If one cannot be read.
@@ -71,12 +66,8 @@ def single_cases(examples: Sequence[Pixels], served: ServedModel, of_bytes: bool
 def saved_model_cases(examples: Sequence[Pixels], served: ServedModel) -> list[Case]:
     """Returns the cases of a SavedModel, for both signatures.
 
-    A batch of the one on images of any size has images of one size: alone each image is as it
-    is, together they are cut to the size of the smallest.
-
-    Args:
-        examples: From `read_examples`.
-        served: The model.
+    The signature on images of any size needs images of one size in a batch. Alone, each image keeps
+    its size; together, they are cut to the size of the smallest.
     """
     pixels = _resized(examples, served)
     expected = _answers(pixels, served)
@@ -103,7 +94,7 @@ def _cases(
 
 
 def _cut(inputs: Sequence[Any] | NDArray[Any], size: int) -> list[NDArray[Any]]:
-    """Returns batches; the last one has what is left."""
+    """Returns batches; the last one holds the remainder."""
     return [np.stack(list(inputs[begin : begin + size])) for begin in range(0, len(inputs), size)]
 
 
@@ -112,7 +103,7 @@ def _resized(examples: Sequence[Pixels] | Pixels, served: ServedModel) -> Pixels
 
 
 def _answers(pixels: Pixels, served: ServedModel) -> NDArray[np.float32]:
-    """Returns what the Keras model answers, (N, K)."""
+    """Returns the logits of the Keras model, (N, K)."""
     inputs = normalize(pixels, served.normalization)
     batches = [served.logits(inputs[begin : begin + 8]) for begin in range(0, len(pixels), 8)]
     return np.concatenate([batch.numpy() for batch in batches])

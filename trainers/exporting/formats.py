@@ -1,4 +1,4 @@
-"""ONNX and LiteRT files, and the packages that each format needs."""
+"""Writes ONNX and LiteRT files, and knows the packages that each format needs."""
 
 import importlib.util
 import tempfile
@@ -21,21 +21,16 @@ from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import ExportError
 from trainers.utils.errors import one_line
 
-# The oldest that has all operations of these models, for the sake of old runtimes.
+# The oldest with all operations of these models, for the sake of old runtimes.
 _OPSET = 17
 
 
 def write_onnx(
     served: ServedModel, function: Function, spec: tf.TensorSpec, path: str, metadata: Metadata
 ) -> None:
-    """Writes one function of a model.
+    """Writes one function of a model as an ONNX file, with the metadata as `metadata_props`.
 
-    Args:
-        served: The model.
-        function: One of its functions.
-        spec: What it takes; the batch may be unknown.
-        path: The file.
-        metadata: What the file says of the model, as `metadata_props`.
+    The batch of `spec`, the function's input, may be unknown.
 
     Raises:
         ExportError: If an operation has no counterpart.
@@ -49,7 +44,7 @@ def write_onnx(
             input_signature=[named_spec(spec)],
             opset=_OPSET,
         )
-    # The converter's own errors are of several kinds, all with long texts.
+    # The converter raises errors of several kinds, all with long texts.
     except Exception as error:
         reason = one_line(error)[:300]
         raise ExportError(f"{served.model.name} cannot be converted to ONNX: {reason}") from error
@@ -62,14 +57,10 @@ def write_onnx(
 def write_litert(
     served: ServedModel, function: Function, spec: tf.TensorSpec, path: str, metadata: Metadata
 ) -> None:
-    """Writes one function of a model as the signature `serving_default` of a file.
+    """Writes one function of a model as the signature `serving_default` of a LiteRT file.
 
-    Args:
-        served: The model.
-        function: One of its functions.
-        spec: What it takes; the batch may be unknown.
-        path: The file.
-        metadata: What the file says of the model, as JSON under the name `LITERT_NAME`.
+    The batch of `spec`, the function's input, may be unknown. The metadata is JSON under the name
+    `LITERT_NAME`.
 
     Raises:
         ExportError: If an operation has no counterpart.
@@ -82,7 +73,7 @@ def write_litert(
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         try:
             content = converter.convert()
-        # The converter's own errors are of several kinds, all with long texts.
+        # The converter raises errors of several kinds, all with long texts.
         except Exception as error:
             reason = one_line(error)[:300]
             raise ExportError(
@@ -121,13 +112,10 @@ def missing_modules(format: str) -> list[str]:
 
 
 def check_requirements(format: str) -> None:
-    """Checks that a format can be written and read here.
-
-    Args:
-        format: One of `FORMATS`.
+    """Checks that the packages of a format are installed.
 
     Raises:
-        ConfigurationError: If a package is missing.
+        ConfigurationError: If one is missing.
     """
     missing = missing_modules(format)
     if missing:

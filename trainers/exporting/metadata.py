@@ -1,4 +1,4 @@
-"""Metadata of an export: class names, preprocessing and normalization."""
+"""Describes an export: class names, preprocessing and normalization."""
 
 import json
 from typing import Any
@@ -14,15 +14,15 @@ Metadata = dict[str, Any]
 
 
 def describe_export(trained: TrainedModel, takes: str) -> Metadata:
-    """Returns what stands in the metadata of an export and in the JSON file beside it.
+    """Returns the metadata of an export, which also goes into the JSON file beside it.
 
     Args:
         trained: The model.
         takes: "uint8", "normalized", or "uint8 of any size" for a SavedModel's default signature.
 
     Returns:
-        Values that JSON can hold. `mean` and `std` are those of red, green and blue in units of
-        a byte, `(x - mean) / std`; None where each clip has its own.
+        Values that JSON can hold. `mean` and `std` are those of red, green and blue in units of a
+        byte, `(x - mean) / std`; None where each clip has its own.
     """
     preprocessing = trained.preprocessing
     statistics = channel_statistics(trained.normalization)
@@ -51,7 +51,7 @@ def describe_export(trained: TrainedModel, takes: str) -> Metadata:
 
 
 def to_json(metadata: Metadata) -> bytes:
-    """Returns the content of the file, which is also the metadata of a LiteRT file."""
+    """Returns the content of the JSON file, which is also the metadata of a LiteRT file."""
     return (json.dumps(metadata, indent=2, ensure_ascii=False) + "\n").encode()
 
 

@@ -13,10 +13,10 @@ from trainers.utils.files import folder_of
 
 
 def check_output(path: str | None) -> None:
-    """Checks that something can be written to a path where nothing is yet; makes its folder.
+    """Checks that a path is free and can be written; makes its folder.
 
     Raises:
-        ConfigurationError: If no path is given, it is not local, or something is there.
+        ConfigurationError: If no path is given, it is not local, or it exists.
     """
     if not path:
         raise ConfigurationError("Expected --output=PATH. Received none.")
@@ -34,16 +34,16 @@ def check_output(path: str | None) -> None:
 
 
 def json_path(path: str) -> str:
-    """Returns the file beside an output that describes it."""
+    """Returns the path of the JSON file that describes an output."""
     return f"{path.rstrip('/')}.json"
 
 
 @contextlib.contextmanager
 def partial_output(path: str) -> Iterator[str]:
-    """Yields a path beside `path`; what is there at the end of the block is renamed to it.
+    """Yields a temporary path beside `path`; what the block writes there is renamed to `path`.
 
-    So is the JSON file beside it, which the block writes. After an error, or without anything
-    there, nothing is left.
+    The block writes a JSON file beside it, which is renamed as well. After an error nothing is
+    left.
     """
     folder = Path(path).absolute().parent
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as temporary:

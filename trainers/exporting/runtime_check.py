@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from trainers.utils.errors import ExportError
 
-#: Largest difference of an answer, relative to the largest of its logits.
+#: Largest difference of an output, relative to the largest of its logits.
 TOLERANCE = 1e-4
 
 _PROGRAM = Path(__file__).with_name("runtime_process.py")
@@ -23,17 +23,10 @@ _PROGRAM = Path(__file__).with_name("runtime_process.py")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """Inputs of one kind, and what Keras answers to them.
+    """Inputs of one kind, and Keras' outputs for them."""
 
-    Attributes:
-        name: What they are, in words.
-        signature: Which function answers; only a SavedModel has several.
-        batches: What the runtime gets, one after the other.
-        expected: The answers of Keras to all of them, float32 (N, K).
-    """
-
-    name: str
-    signature: str
+    name: str  # describes the inputs
+    signature: str  # which function to call; only a SavedModel has several
     batches: Sequence[NDArray[Any]]
     expected: NDArray[np.float32]
 
@@ -74,7 +67,7 @@ def check_in_runtime(format: str, path: str, cases: Sequence[Case]) -> dict[str,
 
 
 def check_differences(differences: dict[str, float]) -> None:
-    """Refuses an export that answers otherwise.
+    """Refuses an export whose outputs differ from Keras'.
 
     Args:
         differences: From `check_in_runtime`.
@@ -93,30 +86,25 @@ def check_differences(differences: dict[str, float]) -> None:
 def relative_difference(answers: NDArray[Any], expected: NDArray[Any]) -> float:
     """Returns the largest difference of an example, relative to its largest logit.
 
-    Args:
-        answers: `(N, K)`.
-        expected: `(N, K)`.
-
-    Returns:
-        At least 0; infinite for other shapes, NaN if a number is none.
+    It is infinite for different shapes, and NaN if a number is NaN.
     """
     if answers.shape != expected.shape:
         return float("inf")
     differences = np.abs(answers.astype(np.float64) - expected).max(axis=-1)
     scales = np.abs(expected.astype(np.float64)).max(axis=-1)
-    # An answer of zeros has no scale; neither may then differ.
+    # Where all logits are zero there is no scale: then no difference is allowed.
     smallest = np.finfo(np.float32).tiny
     return float((differences / np.maximum(scales, smallest)).max())
 
 
 def _run(format: str, path: str, inputs: str, outputs: str) -> None:
-    # -P: the folder of the program is no place to import from.
+    # -P: nothing may be imported from the folder of the program.
     folder, name = os.path.split(path)
     command = [sys.executable, "-P", str(_PROGRAM), format, name, inputs, outputs]
-    # Float32 means other things on accelerators.
+    # Float32 results differ on accelerators.
     only_cpu = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "2"}
     environment = {**os.environ, **only_cpu}
-    # TensorFlow takes brackets and asterisks in the name of a folder for a pattern.
+    # In `folder`, since TensorFlow takes brackets and asterisks in a path for a pattern.
     done = subprocess.run(
         command, cwd=folder or None, env=environment, capture_output=True, text=True
     )

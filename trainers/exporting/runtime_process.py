@@ -3,8 +3,8 @@
 python -P runtime_process.py FORMAT PATH CASES.npz ANSWERS.npz
 
 CASES holds `plan`, JSON of [signature, number of batches] of each case, and the batches as
-`CASE/BATCH`; ANSWERS gets an array `CASE/BATCH` for each. Nothing of the project, nor Keras, can
-be imported here. `runtime_check` runs this.
+`CASE/BATCH`; ANSWERS gets an array `CASE/BATCH` for each. Neither the project nor Keras can be
+imported here. `runtime_check` runs this.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-#: From the name of a signature and a batch to the answers.
+#: From the name of a signature and a batch to the outputs.
 Runtime = Callable[[str, Any], Any]
 
 _FORBIDDEN = ("keras", "tokenlearner_keras", "trainers")
@@ -62,7 +62,7 @@ _RUNTIMES = {
 
 
 def main(format: str, path: str, cases: str, answers: str) -> None:
-    """Writes the answers to all batches."""
+    """Writes the outputs for all batches."""
     for name in _FORBIDDEN:
         sys.modules[name] = None  # type: ignore[assignment]  # as if it were not installed
     runtime = _RUNTIMES[format](path)

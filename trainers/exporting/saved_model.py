@@ -1,4 +1,4 @@
-"""SavedModels: a folder for TensorFlow, TensorFlow Serving and their converters."""
+"""Writes SavedModels: a folder for TensorFlow, TensorFlow Serving and their converters."""
 
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from trainers.exporting.served_model import ServedModel
 
-#: Takes uint8 images of any size; what a server calls unless it is told otherwise.
+#: Takes uint8 images of any size; a server calls it by default.
 SERVING = "serving_default"
 #: Takes normalised float32 images of the model's size.
 NORMALIZED = "normalized"
@@ -19,12 +19,7 @@ Function = Callable[[tf.Tensor], tf.Tensor]
 
 
 def write_saved_model(served: ServedModel, path: str) -> None:
-    """Writes a SavedModel with both signatures.
-
-    Args:
-        served: The model.
-        path: The folder, which is made.
-    """
+    """Writes a SavedModel with both signatures into a new folder."""
     functions = {
         SERVING: (served.logits_of_any_size, tf.TensorSpec((None, *served.any_shape), tf.uint8)),
         NORMALIZED: (served.logits, tf.TensorSpec((None, *served.input_shape), tf.float32)),
@@ -35,15 +30,12 @@ def write_saved_model(served: ServedModel, path: str) -> None:
 def save_functions(
     served: ServedModel, functions: Mapping[str, tuple[Function, tf.TensorSpec]], path: str
 ) -> None:
-    """Writes functions of a model as the signatures of a SavedModel.
+    """Writes functions of a model as the signatures of a SavedModel, with what they take.
 
-    Args:
-        served: The model, of which only the weights are stored.
-        functions: By the name of the signature, with what they take.
-        path: The folder, which is made.
+    Only the weights of the model are stored.
     """
     module = tf.Module()
-    # Not the model itself: TensorFlow would store what its Python objects are made of.
+    # Not the model itself: TensorFlow would store the structure of its Python objects.
     module.weights = [variable.value for variable in served.model.variables]
     signatures = {
         name: named_function(*function).get_concrete_function()
@@ -53,12 +45,7 @@ def save_functions(
 
 
 def named_function(function: Function, spec: tf.TensorSpec) -> Any:
-    """Returns a `tf.function` from `images` to `{"logits": ...}`.
-
-    Args:
-        function: One of a model's functions.
-        spec: What it takes.
-    """
+    """Returns a `tf.function` from `images`, of the given specification, to `{"logits": ...}`."""
 
     def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
         return {OUTPUT: function(images)}

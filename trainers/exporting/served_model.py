@@ -1,4 +1,4 @@
-"""The functions that an export may hold: a model with its normalization and resizing."""
+"""Defines the functions that an export may hold: a model with its normalization and resizing."""
 
 from typing import Any
 
@@ -49,15 +49,15 @@ class ServedModel:
         return 4 * int(self.model.count_params())
 
     def logits(self, normalized: tf.Tensor) -> tf.Tensor:
-        """Answers to normalised inputs, float32 (B, *input_shape)."""
+        """Returns the logits of normalised inputs, float32 (B, *input_shape)."""
         return self.model(normalized, training=False)
 
     def logits_of_pixels(self, pixels: tf.Tensor) -> tf.Tensor:
-        """Answers to inputs of the model's size, uint8 (B, *input_shape)."""
+        """Returns the logits of inputs of the model's size, uint8 (B, *input_shape)."""
         return self.logits(normalize(pixels, self.normalization))
 
     def logits_of_any_size(self, images: tf.Tensor) -> tf.Tensor:
-        """Answers to images of any one size, uint8 (B, *any_shape)."""
+        """Returns the logits of images of any one size, uint8 (B, *any_shape)."""
         pixels = tf.map_fn(
             self.resized, images, fn_output_signature=tf.TensorSpec(self.input_shape, tf.uint8)
         )
@@ -66,11 +66,7 @@ class ServedModel:
     def resized(self, image: tf.Tensor) -> tf.Tensor:
         """Cuts and resizes one image as an evaluation does; of a video, the middle clip.
 
-        Args:
-            image: uint8 of `any_shape`.
-
-        Returns:
-            uint8 of `input_shape`.
+        The image is uint8 of `any_shape`, the result uint8 of `input_shape`.
         """
         kind = "video" if self.takes_videos else "image"
         return evaluation_input({kind: image}, self.preprocessing, views=False)
@@ -79,18 +75,15 @@ class ServedModel:
 def in_float32(model: keras.Model) -> keras.Model:
     """Returns the model with every layer's policy float32, and the same weights.
 
-    Args:
-        model: Of layers that Keras can serialise, as in a `.keras` file.
-
-    Returns:
-        The model itself if it is that already.
+    It is the same object if the model has these policies already. Keras must be able to serialise
+    the layers, as in a `.keras` file.
     """
     description = keras.saving.serialize_keras_object(model)
     wanted = _with_policy(description, "float32")
     if wanted == description:
         return model
     policy = keras.config.dtype_policy()
-    # For layers that take the policy of the process, such as the model itself.
+    # For layers that take the global policy, such as the model itself.
     keras.config.set_dtype_policy("float32")
     try:
         copy = keras.saving.deserialize_keras_object(wanted)
@@ -101,7 +94,7 @@ def in_float32(model: keras.Model) -> keras.Model:
 
 
 def _with_policy(value: Any, name: str) -> Any:
-    """Returns a serialised object with all dtype policies in it replaced."""
+    """Returns a serialised object with all its dtype policies replaced."""
     if isinstance(value, dict):
         if value.get("class_name") == "DTypePolicy":
             return {**value, "config": {"name": name}}

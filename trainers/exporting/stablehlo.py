@@ -1,4 +1,4 @@
-"""StableHLO programs, as `jax.export` serialises them."""
+"""Writes StableHLO programs, as `jax.export` serialises them."""
 
 import json
 import os
@@ -18,7 +18,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 def check_stablehlo_normalization(kind: str) -> None:
-    """Checks that a StableHLO program can normalise its inputs by itself.
+    """Checks that a StableHLO program can include a normalisation.
 
     Raises:
         ConfigurationError: If it cannot.
@@ -31,10 +31,10 @@ def check_stablehlo_normalization(kind: str) -> None:
 
 
 def write_stablehlo(served: ServedModel, spec: tf.TensorSpec, path: str) -> None:
-    """Writes the model as a program of all platforms that JAX knows.
+    """Writes the model as a program for all platforms that JAX knows.
 
-    TensorFlow cannot leave the batch open in StableHLO, and Keras runs on one backend in a
-    process: another process loads the model on JAX.
+    TensorFlow cannot leave the batch open in StableHLO, and Keras runs on one backend in a process,
+    so another process loads the model on JAX.
 
     Args:
         served: The model.

@@ -3,7 +3,7 @@
 python -m trainers.exporting.stablehlo_process MODEL.keras OUTPUT SHAPE STATISTICS
 
 SHAPE is that of one input, STATISTICS null for normalised floats, or for bytes the means
-and deviations of their channels; both are JSON. `stablehlo_file` runs this.
+and deviations of their channels; both are JSON. `stablehlo` runs this.
 """
 
 import json
@@ -17,7 +17,7 @@ from jax import export
 
 import tokenlearner_keras  # noqa: F401  (registers the layers of saved models)
 
-# Where a platform needs another operation, the program holds it beside the others.
+# Where platforms need different operations, the program holds all of them.
 _PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 

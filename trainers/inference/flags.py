@@ -1,4 +1,4 @@
-"""The flags of `predict` and `export` that choose a trained model."""
+"""Defines the flags of `predict` and `export` that choose a trained model."""
 
 from absl import flags
 
@@ -7,7 +7,7 @@ from trainers.inference.keras_file import InputSettings
 from trainers.utils import cli
 from trainers.utils.errors import ConfigurationError
 
-# They belong to the module that calls `define_model_flags`, and so to its --help.
+# The flags belong to the module that calls `define_model_flags`, and so to its --help.
 flags.disclaim_key_flags()
 
 _OF_A_WORKDIR = ("checkpoint",)
@@ -54,7 +54,7 @@ def define_model_flags(flag_values: flags.FlagValues) -> None:
 
 
 def check_model_flags(values: flags.FlagValues) -> None:
-    """Checks that there is one model, and no flag of the other kind.
+    """Checks that one model is given, and no flag of the other kind of model.
 
     Raises:
         ConfigurationError: If not.

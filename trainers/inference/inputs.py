@@ -15,8 +15,8 @@ def named_inputs(values: Sequence[str]) -> list[str]:
     """Returns the files and folders of --inputs.
 
     Args:
-        values: Each a path, or several with commas between. A path that has a comma in its
-            name is taken as it is if it is there.
+        values: Each a path, or several with commas between. An existing path with a comma in its
+            name is taken as it is.
 
     Raises:
         ConfigurationError: If there are none, or one does not exist.
@@ -35,8 +35,8 @@ def named_inputs(values: Sequence[str]) -> list[str]:
 def find_inputs(paths: Sequence[str], takes_videos: bool) -> list[str]:
     """Returns the files to predict, each once, however it is reached.
 
-    A file that is named is taken whatever its name; of a folder and those in it, in sorted
-    order, those whose names end as images or videos do.
+    A named file is taken whatever its name. Of a folder and its subfolders, in sorted order, the
+    files are taken whose names end as images or videos do.
 
     Args:
         paths: Files and folders, from `named_inputs`.
@@ -71,16 +71,11 @@ def find_inputs(paths: Sequence[str], takes_videos: bool) -> list[str]:
 
 
 def check_outside(path: str, inputs: Sequence[str], flag: str) -> None:
-    """Checks that what is written does not lie among what is read.
-
-    Args:
-        path: A folder to write into.
-        inputs: Files and folders, from `named_inputs`.
-        flag: For the message.
+    """Checks that the folder to write into, `path`, does not lie among the inputs.
 
     Raises:
-        ConfigurationError: If it is, or lies in, a folder of inputs: the next run would
-            take its files for inputs.
+        ConfigurationError: If it is, or lies in, a folder of inputs: the next run would take its
+            files for inputs.
     """
     for each in inputs:
         above = files.identity(each).rstrip("/")

@@ -29,16 +29,16 @@ _RANK_OF_VIDEOS = 5  # (batch, frames, height, width, channels)
 
 @dataclasses.dataclass(frozen=True)
 class InputSettings:
-    """How the inputs of a `.keras` file are made, and its answers read.
+    """How to make the inputs of a `.keras` file, and how to read its outputs.
 
     Args:
         image_size: Pixels of a side; None is what the model takes.
-        crop_fraction: Share of the largest window that fits an image, in the middle; of a
-            video the side of the model's window over the shorter side it is resized to.
+        crop_fraction: Share of the largest window that fits an image, in the middle; of a video the
+            side of the model's window over the shorter side it is resized to.
         normalization: See `trainers.data.preprocessing.normalization.normalize`.
         stride: Distance of two frames of a clip in the video, in frames.
-        activation: What makes probabilities of the answers: "softmax", "sigmoid" or "none".
-            None is softmax, or nothing where the model ends in one of them itself.
+        activation: Makes probabilities of the outputs: "softmax", "sigmoid" or "none". None is
+            softmax, or nothing where the model itself ends in one of them.
         exif_orientation: Whether images are turned as the EXIF tag of a camera says.
     """
 
@@ -55,16 +55,16 @@ def load_keras_file(
 ) -> TrainedModel:
     """Returns the model of a file, local or on a file system of TensorFlow.
 
-    A work directory's own `model.keras` has the class names of the `config.json` beside it.
+    A work directory's `model.keras` has the class names of the `config.json` beside it.
 
     Args:
-        path: The file, of a model with one input of images or clips and one answer a class.
+        path: The file, of a model with one input of images or clips and one output per class.
         settings: How its inputs are made.
         class_names_file: As for `choose_class_names`.
 
     Raises:
-        ConfigurationError: If there is no such file, it cannot be loaded, or the model or
-            the settings are of another kind.
+        ConfigurationError: If the file is missing or cannot be loaded, or the model or the settings
+            do not fit.
     """
     model = _load(path)
     shape, num_classes = _checked_shapes(path, model)
@@ -98,7 +98,7 @@ def _load(path: str) -> keras.Model:
             Path(local).write_bytes(files.read(path))
         try:
             return load_keras_archive(local)
-        # Whatever a layer of somebody else's raises when it is built.
+        # A layer of another package may raise anything when it is built.
         except Exception as error:
             reason = one_line(error)
             raise ConfigurationError(
@@ -124,7 +124,7 @@ def _checked_shapes(path: str, model: keras.Model) -> tuple[tuple[int | None, ..
 
 
 def _missing_activation(model: keras.Model) -> str:
-    """Returns what makes probabilities of the answers: "none" if the model has done it."""
+    """Returns the activation that gives probabilities: "none" if the model ends in one."""
     last: Any = model
     while isinstance(last, keras.Model):
         last = last.outputs[0]._keras_history.operation
@@ -178,7 +178,7 @@ def _image_size(path: str, own: tuple[int | None, ...], wanted: int | None) -> t
 
 
 def _class_names_beside(path: str) -> tuple[str, ...] | None:
-    """Returns the class names of the work directory whose own model a file is, if it is one."""
+    """Returns the class names of the work directory that a `model.keras` lies in, if any."""
     folder = folder_of(path)
     if path.rpartition("/")[2] != "model.keras":
         return None

@@ -22,7 +22,7 @@ _FILES_OF_A_TRAINING = ("config.json", "metrics.jsonl", "bad_examples.jsonl")
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What a model says of a file.
+    """A model's prediction for a file.
 
     Attributes:
         path: The file.
@@ -49,22 +49,16 @@ def likeliest_classes(
 
 
 def to_text(predictions: Sequence[Prediction], format: str) -> str:
-    """Returns a table or a list of objects.
+    """Returns predictions, in their order, as text.
 
-    Args:
-        predictions: In the order to write them.
-        format: "csv", a row for each rank of each file, with a header; or "json", an object
-            for each file.
+    `format` is "csv", one row for each rank of each file, with a header; or "json", one object per
+    file.
     """
     return _to_csv(predictions) if format == "csv" else _to_json(predictions)
 
 
 def write_text(text: str, path: str | None) -> None:
-    """Writes to a file, which is replaced when the new one is whole, or to stdout.
-
-    Args:
-        text: What to write.
-        path: The file; None is stdout.
+    """Writes to a file, which is replaced when the new one is complete, or to stdout.
 
     Raises:
         OSError: If it cannot be written.
@@ -79,13 +73,10 @@ def write_text(text: str, path: str | None) -> None:
 def check_output(path: str | None, inputs: Sequence[str], model: str | None) -> None:
     """Checks that a file may take the predictions; None is fine.
 
-    Args:
-        path: The file.
-        inputs: The files to predict, which it must not replace.
-        model: The file of the model, which it must not replace.
+    It must replace neither one of the inputs nor the model's file.
 
     Raises:
-        ConfigurationError: If it cannot, or must not.
+        ConfigurationError: If it would, or cannot be written.
     """
     if path is None:
         return

@@ -28,17 +28,17 @@ _UNSAFE = re.compile(r"[^\w.-]+")
 class AttentionOverlays:
     """Draws a picture for each file into a folder, and one for each TokenLearner if several.
 
-    A picture is named `NUMBER_FOLDER_NAME.png` after the place of its file among the inputs, so
-    no two have the same name, the folder that the file lies in, such as its class, and the file.
+    A picture is named `NUMBER_FOLDER_NAME.png`: the number of its file among the inputs, which
+    makes the name unique, the folder of the file, such as its class, and the file's name.
 
     Args:
-        folder: Made if necessary, on any file system of TensorFlow; empty, so that no picture
-            takes the place of a file.
-        predictor: Gives the maps.
+        folder: Made if necessary, on any file system of TensorFlow. It must be empty, so that no
+            picture replaces a file.
+        predictor: Computes the maps.
 
     Raises:
-        ConfigurationError: If the model has no learned tokens, or none on a grid, Matplotlib
-            is missing, or the folder is not empty or cannot be written into.
+        ConfigurationError: If the model has no learned tokens, or none on a grid, Matplotlib is
+            missing, or the folder is not empty or cannot be written into.
     """
 
     def __init__(self, folder: str, predictor: Predictor) -> None:
@@ -54,11 +54,11 @@ class AttentionOverlays:
             )
 
     def draw(self, read: Sequence[ReadFile], predictions: Sequence[Prediction]) -> None:
-        """Draws what is looked at in some files; of a video, in the clip in its middle.
+        """Draws the attention over some files; of a video, over the clip in its middle.
 
         Args:
             read: The files.
-            predictions: What the model says of each; its likeliest class is the title.
+            predictions: Of the same files; the likeliest class is the title.
 
         Raises:
             OSError: If a picture cannot be written.
@@ -106,13 +106,7 @@ class AttentionOverlays:
 
 
 def picture_name(number: int, path: str, layer: str = "") -> str:
-    """Returns the name of a picture, with the file's own folder in it; no two are the same.
-
-    Args:
-        number: The place of the file among all inputs.
-        path: The file.
-        layer: Number and name of the TokenLearner, where a model has several.
-    """
+    """Returns the unique name of a file's picture; `layer` tells several TokenLearners apart."""
     folder, name = os.path.split(path)
     names = (os.path.basename(folder), os.path.splitext(name)[0], layer)
     parts = [

@@ -1,4 +1,4 @@
-"""Class probabilities and attention maps of a batch."""
+"""Computes class probabilities and attention maps of a batch."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +14,12 @@ from trainers.utils.errors import TrainingError
 
 
 class Predictor:
-    """Runs a trained model on bytes, normalised on the device.
-
-    Args:
-        trained: The model with its preprocessing.
-    """
+    """Runs a trained model on bytes, normalised on the device."""
 
     def __init__(self, trained: TrainedModel) -> None:
         self.trained = trained
         kind = LOSSES.get(trained.activation)
-        # "none": the model's answers are probabilities already.
+        # "none": the model's outputs are probabilities already.
         self._activation = kind.activation if kind else lambda answers: answers
         engine = make_local_engine()
         self._step = engine.evaluation(trained.model, self._probabilities, per_example=True)
@@ -32,8 +28,8 @@ class Predictor:
         """Returns the probability of each class, (count, K).
 
         Args:
-            inputs: (B, H, W, 3), (B, T, H, W, 3) or with views (B, V, T, H, W, 3); always of
-                the same shape, for which the model is compiled once.
+            inputs: (B, H, W, 3), (B, T, H, W, 3) or with views (B, V, T, H, W, 3); always of the
+                same shape, for which the model is compiled once.
             count: How many of them are wanted; the others are padding.
 
         Raises:
@@ -50,11 +46,8 @@ class Predictor:
     def attention_maps(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Returns the maps of every TokenLearner by the name of its layer.
 
-        Args:
-            images: (B, H, W, 3) or clips (B, T, H, W, 3).
-
-        Raises:
-            ValueError: If the model has none.
+        The images are (B, H, W, 3) or clips (B, T, H, W, 3). Raises ValueError if the model has no
+        TokenLearner.
         """
         inputs = np.asarray(normalize(images, self.trained.normalization))
         return tk.attention_maps(self.trained.model, inputs, batch_size=len(inputs))

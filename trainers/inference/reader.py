@@ -26,7 +26,7 @@ from trainers.utils import files
 from trainers.utils.errors import DataError
 from trainers.utils.subprocesses import default_workers
 
-_VIDEO_THREADS = 2  # each holds a whole video, and the decoder has threads of its own
+_VIDEO_THREADS = 2  # each holds a whole video, and the decoder has its own threads
 MAX_VIDEO_BYTES = 2_000_000_000
 
 Pixels = NDArray[np.uint8]
@@ -34,32 +34,20 @@ Pixels = NDArray[np.uint8]
 
 @dataclasses.dataclass(frozen=True)
 class ReadFile:
-    """What a model sees of a file.
+    """A file as the model sees it."""
 
-    Attributes:
-        number: Its place among all inputs, from 1.
-        path: The file.
-        inputs: (H, W, 3), (T, H, W, 3) or with views (V, T, H, W, 3).
-        picture: The image, or the clip in the middle of the video, to draw on.
-    """
-
-    number: int
+    number: int  # its place among all inputs, from 1
     path: str
-    inputs: Pixels
-    picture: Pixels
+    inputs: Pixels  # (H, W, 3), (T, H, W, 3) or with views (V, T, H, W, 3)
+    picture: Pixels  # the image, or the clip in the middle of the video, to draw on
 
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Files of a batch, with padding to its size.
+    """Files of a batch, with padding to its size."""
 
-    Attributes:
-        files: Those that are real.
-        inputs: The inputs of all, (B, ...); those of the padding are zero.
-    """
-
-    files: tuple[ReadFile, ...]
-    inputs: Pixels
+    files: tuple[ReadFile, ...]  # without the padding
+    inputs: Pixels  # of all, (B, ...); those of the padding are zero
 
 
 class PredictionReader:
@@ -67,7 +55,7 @@ class PredictionReader:
 
     Args:
         preprocessing: That of the model.
-        views: Whether all views of a video are read, or the clip in its middle.
+        views: Whether all views of a video are read, or only the clip in its middle.
         frames_per_second: Frames taken from each second of a video.
         min_side: Pixels of the shorter side of a video's frames; never enlarged.
     """
@@ -92,7 +80,7 @@ class PredictionReader:
         self._compiled = tf.function(self._inputs, input_signature=[spec])
 
     def read(self, path: str) -> tuple[Pixels, Pixels]:
-        """Returns the inputs of a file, and the picture to draw on, see `ReadFile`.
+        """Returns the inputs of a file, and the picture to draw on; see `ReadFile`.
 
         Raises:
             DataError: If the file cannot be read, or is of the other kind.
@@ -117,12 +105,12 @@ class PredictionReader:
     def batches(
         self, paths: Sequence[str], batch_size: int, left_out: Callable[[DataError], None]
     ) -> Iterator[Batch]:
-        """Yields all files that can be read, in order, in batches of one size.
+        """Yields all readable files, in order, in batches of one size.
 
         Args:
             paths: The files.
             batch_size: Of every batch; the last one is padded.
-            left_out: Called for each file that cannot be read, which is left out.
+            left_out: Called for each unreadable file, which is left out.
         """
         batch: list[ReadFile] = []
         for number, path, reading in self._read_ahead(paths, batch_size):
@@ -141,7 +129,7 @@ class PredictionReader:
     def _read_ahead(
         self, paths: Sequence[str], count: int
     ) -> Iterator[tuple[int, str, "Future[tuple[Pixels, Pixels]]"]]:
-        """Yields the files with what will be read, so many of them in the making."""
+        """Yields files with the futures of their contents; reads over `count` files ahead."""
         threads = _VIDEO_THREADS if self.takes_videos else default_workers()
         pool = ThreadPoolExecutor(threads)
         try:
@@ -159,7 +147,7 @@ class PredictionReader:
         try:
             return self._compiled(content)
         except tf.errors.OpError:
-            # Without a graph the error says what is wrong, and not where in the graph.
+            # Outside a graph the error says what is wrong, and not where in the graph.
             return self._inputs(content)
 
     def _frames(self, path: str) -> Pixels:

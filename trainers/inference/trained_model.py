@@ -24,7 +24,7 @@ def load_workdir(
 ) -> TrainedModel:
     """Returns the model of a work directory as an evaluation sees it.
 
-    That is with the moving averages of the weights, if there are any.
+    It has the moving averages of the weights, if there are any.
 
     Args:
         workdir: The work directory of a training, which may be running.
@@ -32,12 +32,11 @@ def load_workdir(
         class_names_file: As for `choose_class_names`.
 
     Raises:
-        ConfigurationError: If there is no run, no such checkpoint, or the class names do
-            not fit.
+        ConfigurationError: If there is no run, no such checkpoint, or the class names do not fit.
         DataError: If the checkpoint asked for is damaged.
     """
     config, model_config = read_configuration(workdir)
-    assert workdir is not None  # or it was refused
+    assert workdir is not None  # read_configuration has refused None
     preprocessing = make_preprocessing(config, model_config)
     names = choose_class_names(
         model_config.num_classes, class_names_file, read_class_names(workdir)
@@ -51,7 +50,7 @@ def load_workdir(
         model=model,
         preprocessing=preprocessing,
         normalization=config.data.normalization,
-        # The loss says what the model was trained to call a probability.
+        # The loss of the training determines how logits become probabilities.
         activation=config.loss,
         view_reduction=make_view_reduction(config.video.view_reduction, config.loss),
         class_names=names,
@@ -60,14 +59,10 @@ def load_workdir(
 
 
 def load_checkpoint(workdir: str, step: int | None) -> tuple[int, Arrays]:
-    """Returns step and arrays of a checkpoint.
-
-    Args:
-        workdir: The work directory.
-        step: Which; None is the newest valid one.
+    """Returns step and arrays of a checkpoint; a `step` of None is the newest valid one.
 
     Raises:
-        ConfigurationError: If there is none; the message says which there are.
+        ConfigurationError: If there is none; the message lists those that exist.
         DataError: If the one asked for is damaged.
     """
     with CheckpointStore(files.join(workdir, "checkpoints"), 1, log_to_stderr) as store:
@@ -85,17 +80,10 @@ def load_checkpoint(workdir: str, step: int | None) -> tuple[int, Arrays]:
 def choose_class_names(
     num_classes: int, path: str | None, known: tuple[str, ...] | None = None
 ) -> tuple[str, ...]:
-    """Returns the names of the classes: of a file, of the training, or their numbers.
+    """Returns the names of the classes: of a file, of the training (`known`), or their numbers.
 
-    Where two classes share a name (ImageNet has such), their numbers tell them apart.
-
-    Args:
-        num_classes: How many the model has.
-        path: A text file with a class a line; None if there is none.
-        known: What the training calls them; None if it is not known.
-
-    Raises:
-        ConfigurationError: If the file is missing, or has another number of classes.
+    Where two classes share a name (ImageNet has such), their numbers tell them apart. The text file
+    at `path`, if any, has one class per line.
     """
     if path is not None and not files.exists(path):
         raise ConfigurationError(f"--class_names={path}: there is no such file.")

@@ -21,10 +21,10 @@ def make_view_reduction(kind: str, loss: str) -> ViewReduction:
     """Returns a function from the logits of all views to logits of the videos.
 
     Args:
-        kind: `"logits"` averages them (as the reference's ViViT), `"probabilities"` averages
-            the probabilities, and returns the logits that stand for the average; `"max"`
-            takes the largest logit of each class (usual for Charades).
-        loss: The name of the loss, which says what the probabilities are.
+        kind: `"logits"` averages them, as the reference's ViViT does; `"probabilities"` averages
+            the probabilities, and returns the logits of the average; `"max"` takes the largest
+            logit of each class (usual for Charades).
+        loss: The name of the loss, which defines the probabilities.
 
     Raises:
         ConfigurationError: If the kind is none of these.
@@ -48,13 +48,13 @@ _RANK_OF_VIEWS = 6  # (batch, views, frames, height, width, channels)
 def class_logits(
     model: keras.Model, inputs: Any, normalization: str, view_reduction: ViewReduction
 ) -> Any:
-    """Returns what a model answers, float32 (B, K).
+    """Returns a model's logits, float32 (B, K).
 
     Args:
         model: The Keras model.
         inputs: uint8 (B, H, W, 3), (B, T, H, W, 3) or with views (B, V, T, H, W, 3).
         normalization: Name of the input normalisation, done on the device.
-        view_reduction: One answer from the views of a video.
+        view_reduction: Reduces the logits of a video's views to one answer.
     """
 
     def answer(images: Any) -> Any:
@@ -62,19 +62,14 @@ def class_logits(
 
     if len(inputs.shape) < _RANK_OF_VIEWS:
         return answer(inputs)
-    # One view after the other: the memory of a single clip each.
+    # One view at a time needs the memory of a single clip.
     views = ops.transpose(inputs, (1, 0, 2, 3, 4, 5))
     return view_reduction(sequential_map(answer, views))
 
 
 def sequential_map(function: Callable[[Any], Any], values: Any) -> Any:
-    """Maps a function over the first axis with the memory of one slice; float32, stacked.
-
-    Args:
-        function: From a slice to a float32 tensor; traced in graph code.
-        values: A tensor of Keras' backend.
-    """
+    """Maps a function over the first axis with the memory of one slice; float32, stacked."""
     if keras.backend.backend() == "tensorflow":
-        # `keras.ops.map` would run ten of them at a time, and needs the memory of ten.
+        # `keras.ops.map` would run ten of them at a time, with the memory of ten.
         return tf.map_fn(function, values, fn_output_signature=tf.float32, parallel_iterations=1)
     return keras.ops.map(function, values)

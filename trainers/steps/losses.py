@@ -1,4 +1,4 @@
-"""Losses of one example, in float32, and the probabilities that a model learns by each."""
+"""Computes the loss of each example in float32, and the probabilities that its logits mean."""
 
 import math
 from collections.abc import Callable
@@ -15,17 +15,11 @@ Loss = Callable[[Any, Any], Any]
 
 
 class LossKind(NamedTuple):
-    """A loss, and what the logits mean that a model learns by it.
+    """A loss, and the meaning of the logits that a model learns by it."""
 
-    Attributes:
-        function: From targets and logits (B, K) to the losses (B,).
-        activation: From logits to probabilities, of the same shape.
-        average: From the logits of views (V, B, K) to the logits (B, K) whose probabilities are
-            the mean over the views.
-    """
-
-    function: Loss
-    activation: Callable[[Any], Any]
+    function: Loss  # from targets and logits (B, K) to the losses (B,)
+    activation: Callable[[Any], Any]  # from logits to probabilities, of the same shape
+    # From the logits of views (V, B, K) to the logits (B, K) of the mean probabilities.
     average: Callable[[Any], Any]
 
 
@@ -66,7 +60,7 @@ def softmax_cross_entropy(targets: Any, logits: Any) -> Any:
 
 def sigmoid_cross_entropy(targets: Any, logits: Any) -> Any:
     """Returns the binary cross-entropies summed over the classes, (B,)."""
-    # Neither term loses its digits for large logits, and the gradient at zero is exact.
+    # Neither term loses precision for large logits, and the gradient at zero is exact.
     losses = targets * ops.softplus(-logits) + (1.0 - targets) * ops.softplus(logits)
     return ops.sum(losses, axis=-1)
 
@@ -83,13 +77,13 @@ def _mean_softmax(logits: Any) -> Any:
 
 
 def _mean_sigmoid(logits: Any) -> Any:
-    # log p - log (1 - p), each without the loss of digits near 0 and 1.
+    # log p - log (1 - p), each without a loss of precision near 0 and 1.
     positive = _mean_of_exponentials(ops.log_sigmoid(logits))
     return positive - _mean_of_exponentials(ops.log_sigmoid(-logits))
 
 
 def _mean_of_exponentials(logarithms: Any) -> Any:
-    """Returns the logarithm of the mean over the first axis."""
+    """Returns the log of the mean of exp(logarithms) over the first axis."""
     return ops.logsumexp(logarithms, axis=0) - math.log(logarithms.shape[0])
 
 

@@ -1,4 +1,4 @@
-"""Sums from which exact evaluation metrics are divided, once."""
+"""Computes exact evaluation metrics: sums over all batches, divided once."""
 
 from typing import Any
 
@@ -44,16 +44,10 @@ def evaluation_sums(logits: Any, labels: Any, losses: Any, mask: Any) -> Sums:
 
 
 def class_sums(logits: Any, labels: Any, mask: Any) -> Sums:
-    """Returns masked sums over one batch, of each class; those of batches and replicas add up.
+    """Returns masked sums of each class over one batch; sums over batches and replicas add up.
 
-    Args:
-        logits: `(B, K)`.
-        labels: `(B,)` integers.
-        mask: `(B,)`, 1 for a real example, 0 for padding.
-
-    Returns:
-        `class_correct` and `class_examples`, `(K,)`. Over the classes they add up to
-        `correct` and `num_examples` of `evaluation_sums`.
+    `labels` are integers `(B,)`. The results, `class_correct` and `class_examples`, `(K,)`, add up
+    over the classes to `correct` and `num_examples` of `evaluation_sums`.
     """
     mask = ops.cast(mask, "float32")
     is_right = ops.cast(_classes_ahead(logits, labels) < 1, "float32")
@@ -65,15 +59,10 @@ def class_sums(logits: Any, labels: Any, mask: Any) -> Sums:
 
 
 def confusion_counts(logits: Any, labels: Any, mask: Any) -> Any:
-    """Returns how often each class was taken for each, `(K, K)`: right class, predicted class.
+    """Returns how often each class was predicted for each, `(K, K)`: right class, predicted class.
 
-    The diagonal agrees with `correct` of `evaluation_sums`: the right class is predicted
-    only if it is ahead of all others, alone.
-
-    Args:
-        logits: `(B, K)`.
-        labels: `(B,)` integers.
-        mask: `(B,)`, 1 for a real example, 0 for padding.
+    `labels` are integers `(B,)`. The diagonal agrees with `correct` of `evaluation_sums`: the right
+    class is predicted only if it is ahead of all others, alone.
     """
     logits = ops.cast(logits, "float32")
     labels = ops.cast(labels, "int32")
@@ -93,9 +82,7 @@ def confusion_counts(logits: Any, labels: Any, mask: Any) -> Any:
 def metrics_of(sums: dict[str, Any]) -> dict[str, float]:
     """Divides the sums of all batches, once.
 
-    Args:
-        sums: From `evaluation_sums`; those of `class_sums` among them add
-            `mean_class_accuracy`, the mean over the classes that have examples.
+    Those of `class_sums` add `mean_class_accuracy`, over the classes that have examples.
     """
     count = sums["num_examples"]
     metrics = {"accuracy": float(sums["correct"] / count)}
@@ -154,8 +141,8 @@ def average_precisions(
 ) -> NDArray[np.float64]:
     """Returns the average precision of each class; NaN for a class without positives.
 
-    It is scikit-learn's `average_precision_score`: the area under the steps of precision
-    over recall, without interpolation. A score that is not a number is the lowest.
+    It is scikit-learn's `average_precision_score`: the area under the steps of precision over
+    recall, without interpolation. A NaN score ranks lowest.
 
     Args:
         scores: `(N, K)`, such as logits; only their order in a class matters.
@@ -178,10 +165,6 @@ def average_precisions(
 
 
 def mean_average_precision(precisions: NDArray[np.float64]) -> float:
-    """Returns the mean over the classes that have positives; 0 if none has any.
-
-    Args:
-        precisions: From `average_precisions`.
-    """
+    """Returns the mean of `average_precisions` over classes with positives; 0 if none has any."""
     known = precisions[~np.isnan(precisions)]
     return float(known.mean()) if known.size else 0.0

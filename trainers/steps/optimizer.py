@@ -1,4 +1,4 @@
-"""Optimizer and learning-rate schedule of a configuration."""
+"""Builds the optimizer and the learning-rate schedule of a configuration."""
 
 import math
 from collections.abc import Callable
@@ -18,15 +18,8 @@ SCHEDULES = ("cosine", "linear", "constant")
 class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
     """Linear warm-up from 0, then cosine, linear or no decay to an end value.
 
-    The first update has step 0 and so rate 0 if there is a warm-up, as in the
-    reference: `base * step / warmup_steps`.
-
-    Args:
-        base: Rate after the warm-up.
-        end: Rate at the last step.
-        warmup_steps: Steps of the warm-up.
-        total_steps: Steps of the whole training.
-        decay: `cosine`, `linear` or `constant`.
+    The first update has step 0, and so rate 0 if there is a warm-up, as in the reference: `base *
+    step / warmup_steps`. `end` is the rate at the last of all `total_steps`.
     """
 
     def __init__(
@@ -65,8 +58,8 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
 class _ReducedGradients:
     """Makes a Keras optimizer take gradients that are already summed over replicas.
 
-    Keras sums them itself, after its clipping. Ours are summed first, because a clip
-    by global norm is only right on the gradient of the global batch.
+    Keras sums them after its clipping. Ours are summed first, because a clip by global norm is only
+    right on the gradient of the global batch.
     """
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
@@ -74,7 +67,7 @@ class _ReducedGradients:
 
 
 class AdamW(_ReducedGradients, keras.optimizers.AdamW):
-    """keras.optimizers.AdamW on reduced gradients; decay is times the learning rate."""
+    """keras.optimizers.AdamW on reduced gradients; the learning rate multiplies the decay."""
 
 
 class Lamb(_ReducedGradients, keras.optimizers.Lamb):
@@ -88,12 +81,9 @@ class SGD(_ReducedGradients, keras.optimizers.SGD):
 def make_learning_rate(
     config: ConfigDict, *, warmup_steps: int, total_steps: int
 ) -> WarmupSchedule:
-    """Returns the learning rate as a function of the step.
+    """Returns the learning rate by step, from the section `optimizer` of the configuration.
 
-    Args:
-        config: The section `optimizer` of the configuration.
-        warmup_steps: Steps of the warm-up.
-        total_steps: Steps of the whole training.
+    `total_steps` includes the warm-up.
 
     Raises:
         ConfigurationError: If a value is out of range.
@@ -119,11 +109,9 @@ def make_learning_rate(
 
 
 def make_optimizer(config: ConfigDict, schedule: WarmupSchedule) -> keras.optimizers.Optimizer:
-    """Returns the optimizer; gradients are expected summed over replicas and clipped.
+    """Returns the optimizer of the section `optimizer` of the configuration.
 
-    Args:
-        config: The section `optimizer` of the configuration.
-        schedule: Its learning rate.
+    Its gradients must be summed over replicas and clipped.
 
     Raises:
         ConfigurationError: If the name is unknown or a value is out of range.
@@ -180,11 +168,9 @@ def exclude_from_decay(
 
 
 def clip_by_global_norm(gradients: list[Any], clipnorm: float | None) -> tuple[list[Any], Any]:
-    """Returns gradients scaled to a global norm of at most `clipnorm`, and the norm.
+    """Returns the gradients of the global batch clipped by their global norm, and the norm.
 
-    Args:
-        gradients: Gradients of the global batch.
-        clipnorm: The largest norm; None or 0 leaves the gradients alone.
+    It is the norm before clipping. A `clipnorm` of None or 0 leaves the gradients alone.
     """
     norm = ops.sqrt(sum(ops.sum(ops.square(gradient)) for gradient in gradients))
     if not clipnorm:

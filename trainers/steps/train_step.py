@@ -1,4 +1,4 @@
-"""One training step on the global batch, the same maths on any engine and number of devices."""
+"""Defines one training step on the global batch, the same maths on any engine and device count."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,22 +16,22 @@ from trainers.steps.optimizer import clip_by_global_norm
 from trainers.utils.errors import TrainingError
 from trainers.utils.errors import first_line
 
-# A generator is drawn from a few times a step at most; its counter goes up by one a
-# draw, so this many counts keep the streams of two steps, replicas or parts apart.
+# A step draws from a generator a few times at most, and each draw adds one to its counter.
+# So this many counts keep the streams of two steps, replicas or parts apart.
 _DRAWS_PER_STEP = 64
 
 
 class TrainStep:
     """The maths of a step, compiled and run by an engine.
 
-    Each replica computes the sum of its losses over the **global** batch size, the
-    gradients are summed over the replicas, clipped by their global norm and applied
-    once. With gradient accumulation a replica computes that sum over one micro-batch
-    after the other, which takes the memory of one; all else stays as it is. Dropout
-    masks are a function of (seed, step, micro-batch), on TensorFlow also of the replica.
+    Each replica computes the sum of its losses over the **global** batch size. The gradients are
+    summed over the replicas, clipped by their global norm and applied once. With gradient
+    accumulation a replica computes that sum over one micro-batch after the other, which takes the
+    memory of one; nothing else changes. Dropout masks are a function of (seed, step, micro-batch),
+    on TensorFlow also of the replica.
 
-    Batch norms see the statistics of the global batch and move theirs once a step. With
-    gradient accumulation they see each micro-batch by itself, and move with each.
+    Batch norms use the statistics of the global batch and update their moving averages once per
+    step. With gradient accumulation they use and update them for each micro-batch separately.
 
     Args:
         model: The Keras model, built in the engine's scope.
@@ -42,19 +42,19 @@ class TrainStep:
         normalization: Name of the input normalisation, done on the device.
         global_clipnorm: Largest gradient norm; None or 0 does not clip.
         seed: Seed of the dropout masks.
-        gradient_accumulation_steps: Micro-batches that each replica cuts its share of
-            the batch into.
-        jit_compile: Whether TensorFlow has loss and gradients compiled by XLA, on one
-            replica. TPUs and JAX always compile.
-        multi_label: Whether an example has any number of labels; then `correct` counts
-            where the class of the largest logit is one of them.
+        gradient_accumulation_steps: Micro-batches that each replica cuts its share of the batch
+            into.
+        jit_compile: Whether XLA compiles loss and gradients on TensorFlow, on one replica. TPUs and
+            JAX always compile.
+        multi_label: Whether an example has any number of labels; then `correct` counts where the
+            class of the largest logit is one of them.
 
     Attributes:
         is_on_one_host: Whether no other process takes part in a step.
 
     Raises:
-        ConfigurationError: If the batch cannot be cut into micro-batches of equal size, or
-            the engine cannot run the step.
+        ConfigurationError: If the batch cannot be cut into micro-batches of equal size, or the
+            engine cannot run the step.
     """
 
     def __init__(
@@ -91,23 +91,23 @@ class TrainStep:
         self.multi_label = multi_label
         self.is_on_one_host = engine.hosts.count == 1
         self._seed_states = seed_states(model)
-        #: The engine's own kind of `Training`.
+        #: The engine's `Training`.
         self.compiled: Any = engine.training(self)
 
     def run(self, batches: Iterator[Any], first_step: int, num_steps: int) -> dict[str, float]:
         """Runs steps and returns their sums.
 
         Args:
-            batches: Distributed ones, `{"image", "target"}`.
+            batches: Distributed batches, `{"image", "target"}`.
             first_step: Number of the first step, from 0.
             num_steps: How many.
 
         Returns:
-            Sums over the steps: `loss` and `correct` over examples, `num_examples`,
-            `gradient_norm` over steps (before clipping), `data_wait` in seconds.
+            Sums over the steps: `loss` and `correct` over examples, `num_examples`, `gradient_norm`
+            over steps (before clipping), `data_wait` in seconds.
 
         Raises:
-            TrainingError: If a device has not enough memory.
+            TrainingError: If a device does not have enough memory.
         """
         try:
             sums: dict[str, float] = self.compiled.run(batches, first_step, num_steps)
@@ -123,7 +123,7 @@ class TrainStep:
         return sums
 
     def loss_and_sums(self, images: Any, targets: Any) -> tuple[Any, dict[str, Any]]:
-        """Returns what is differentiated, and the sums over these examples.
+        """Returns the loss to differentiate, and sums over these examples.
 
         Args:
             images: uint8 (B, H, W, 3), or of clips (B, T, H, W, 3).
@@ -137,7 +137,7 @@ class TrainStep:
         losses = self.losses(targets, logits)
         labels = targets if self.multi_label else ops.argmax(targets, axis=-1)
         sums = evaluation_sums(logits, labels, losses, ops.ones_like(losses))
-        # All of them: an example without a label has a loss all the same.
+        # Over all examples: one without a label has a loss as well.
         sums["loss"] = ops.sum(losses)
         sums["num_examples"] = ops.sum(ops.ones_like(losses))
         sums.pop("top5_correct", None)
@@ -152,10 +152,9 @@ class TrainStep:
         return self.loss(targets, logits)
 
     def update(self, gradients: list[Any]) -> Any:
-        """Clips and applies the gradients of the global batch; returns their norm before.
+        """Clips and applies the gradients, which are summed over all replicas.
 
-        Args:
-            gradients: Of the model's trainable variables, summed over all replicas.
+        Returns their norm before clipping.
         """
         gradients, norm = clip_by_global_norm(gradients, self.global_clipnorm)
         self.optimizer.apply(gradients, self.model.trainable_variables)
@@ -183,7 +182,7 @@ class TrainStep:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # TensorFlow has a class of its own for it, JAX a status in the message.
+    # TensorFlow has an error class for it, JAX a status in the message.
     is_tensorflow = type(error).__name__ == "ResourceExhaustedError"
     return is_tensorflow or str(error).startswith("RESOURCE_EXHAUSTED")
 

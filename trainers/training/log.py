@@ -1,4 +1,4 @@
-"""Averages of the training metrics over a logging interval, and the speed."""
+"""Averages the training metrics over a logging interval, and measures the speed."""
 
 import math
 import time
@@ -12,7 +12,7 @@ from trainers.data.bad_examples import BadExamples
 from trainers.utils.errors import DivergedError
 from trainers.utils.reporting import MetricsWriter
 
-# Sums that a training row is divided from; the other one is of a time.
+# Sums that a training row is computed from; the other one, a time, is not saved.
 _SAVED_SUMS = ("loss", "correct", "num_examples", "gradient_norm")
 _PREFIX = "log/"
 
@@ -21,15 +21,15 @@ class TrainingLog:
     """Averages the steps' sums over a logging interval and measures the speed.
 
     Args:
-        writer: Takes a row an interval.
+        writer: Gets one row per interval.
         learning_rate: The rate of each step, counted from 0.
         batch_size: Global batch size.
-        bad_examples: How many examples could not be read; None, or a limit of 0: a row
-            says nothing about it.
+        bad_examples: Counts the unreadable examples; with None, or a limit of 0, rows do not
+            mention them.
 
     Attributes:
-        steps_per_second: Speed since the interval began, without evaluations and without
-            the first block of steps, which are compiled in it. None if there is no other.
+        steps_per_second: Speed since the interval began, without evaluations and without the first
+            block of steps, which includes the compilation. None if there is no other block.
         data_wait: Share of that time spent waiting for data, in [0, 1], or None.
     """
 
@@ -56,7 +56,7 @@ class TrainingLog:
         Raises:
             DivergedError: If the loss or the gradient is not finite.
         """
-        # Before anything is saved: a checkpoint of NaNs could never go on.
+        # Before anything is saved: no run could resume from a checkpoint of NaNs.
         for name in ("loss", "gradient_norm"):
             if not math.isfinite(sums[name]):
                 raise DivergedError(
@@ -78,13 +78,13 @@ class TrainingLog:
     def write(self, step: int) -> None:
         """Writes a row and starts the next interval.
 
-        It says nothing of the speed if nothing but the compilation has been timed.
+        The row has no speed if only the compilation has been timed.
         """
         metrics = {
             "loss": self._sums["loss"] / self._sums["num_examples"],
             "accuracy": self._sums["correct"] / self._sums["num_examples"],
             "gradient_norm": self._sums["gradient_norm"] / self._steps,
-            # Of the last step of the interval; the first one of a training has number 0.
+            # Of the last step of the interval; the first step of a training has number 0.
             "learning_rate": float(self.learning_rate(step - 1)),
         }
         if self.steps_per_second is not None and self.data_wait is not None:
@@ -103,9 +103,9 @@ class TrainingLog:
         return {f"{_PREFIX}{name}": value for name, value in named.items()}
 
     def load(self, arrays: Arrays) -> None:
-        """Goes on with the sums of a checkpoint, and leaves its other arrays alone.
+        """Restores the sums from a checkpoint's arrays, of which it ignores the others.
 
-        The speed is measured anew.
+        The speed is measured from the start again.
         """
         self._reset()
         for name in _SAVED_SUMS:
@@ -113,7 +113,7 @@ class TrainingLog:
         self._steps = int(arrays.get(f"{_PREFIX}steps", 0))
 
     def restart_clock(self) -> None:
-        """Leaves out the time of an evaluation or a checkpoint."""
+        """Excludes the time of an evaluation or a checkpoint from the speed."""
         self._clock = time.monotonic()
 
     def _reset(self) -> None:

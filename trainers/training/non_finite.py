@@ -1,9 +1,9 @@
 """Finds the step and the tensor at which a training became NaN or infinite.
 
-Steps run in blocks, and only a block's sums come back. When one of them is not finite, the
-training goes back to its newest checkpoint, or to its beginning, and takes the same steps again
-— their data and random numbers are functions of the seed and the step — until the first bad
-step, which is then looked at tensor by tensor. Nothing is paid for this while all goes well.
+Steps run in blocks, and only a block's sums come back. When one of them is not finite, the training
+goes back to its newest checkpoint, or to its beginning, and takes the same steps again: their data
+and random numbers are functions of the seed and the step. It stops at the first bad step, whose
+tensors are then checked one by one. While all goes well this costs nothing.
 """
 
 import math
@@ -35,15 +35,15 @@ _CURE = (
 
 
 class Replay:
-    """Takes the steps of a training again.
+    """Repeats the steps of a training, to find where it diverged.
 
     Args:
-        train_step: Takes them.
+        train_step: Runs the steps.
         batches: Called with `start_step`, the steps done; returns the batches after them.
-        restore: Puts model and optimizer back to the newest checkpoint, or to the beginning,
-            and returns the steps done until there.
+        restore: Puts model and optimizer back to the newest checkpoint, or to the beginning, and
+            returns the steps done until there.
         steps_per_loop: Steps of a block, at most.
-        is_stopped: Whether somebody does not want to wait for the end of it.
+        is_stopped: Whether the user has asked to stop.
     """
 
     def __init__(
@@ -62,14 +62,14 @@ class Replay:
 
     @contextmanager
     def explain(self, step: int, num_steps: int) -> Iterator[None]:
-        """Says at which step and tensor the block inside has diverged.
+        """Reports at which step and tensor the block inside has diverged.
 
         Args:
             step: Steps done before the block.
-            num_steps: Of the block.
+            num_steps: Steps of the block.
 
         Raises:
-            TrainingError: Instead of a `DivergedError`.
+            TrainingError: In place of a `DivergedError`.
         """
         try:
             yield
@@ -106,14 +106,10 @@ class Replay:
 
 
 def check_finite(arrays: Arrays, step: int) -> None:
-    """Checks that what is to be saved is finite: nothing could go on from it otherwise.
-
-    Args:
-        arrays: Of a checkpoint.
-        step: Steps done.
+    """Checks that a checkpoint's arrays are finite: no run could resume from it otherwise.
 
     Raises:
-        TrainingError: If an array is not; it names the first.
+        TrainingError: If an array is not finite after `step` steps; it names the first.
     """
     for name, value in arrays.items():
         if not np.isfinite(value).all():
@@ -124,12 +120,9 @@ def check_finite(arrays: Arrays, step: int) -> None:
 
 
 def first_bad_tensor(train_step: TrainStep, batch: Any, step: int) -> str:
-    """Returns the name of the first tensor of a step that is not finite.
+    """Returns the name of the first non-finite tensor of a step.
 
-    Args:
-        train_step: Whose model and optimizer are as before the step.
-        batch: Of the step.
-        step: Steps done before it.
+    The model and the optimizer are as before the step, when `step` steps were done.
     """
     for name, value in _tensors(train_step, batch, step):
         if not np.isfinite(value).all():
@@ -170,7 +163,7 @@ def _layer_outputs(model: keras.Model, inputs: Any) -> Iterator[tuple[str, Any]]
 
 
 def _numpy(value: Any) -> Any:
-    # NumPy has no bfloat16 of its own.
+    # NumPy has no bfloat16.
     return ops.convert_to_numpy(ops.cast(value, "float32"))
 
 

@@ -1,4 +1,4 @@
-"""A TensorBoard profile of some steps of a training: `--profile_steps=A:B`."""
+"""Takes a TensorBoard profile of some steps of a training: `--profile_steps=A:B`."""
 
 import re
 
@@ -29,7 +29,7 @@ def parse_profile_steps(text: str | None) -> tuple[int, int] | None:
 class StepProfiler:
     """Profiles a range of steps into `tensorboard/` of the work directory.
 
-    Leaving it as a context ends a profile that is still being taken.
+    Exiting its context ends a profile that is still being taken.
 
     Args:
         engine: Takes the profile.
@@ -66,21 +66,13 @@ class StepProfiler:
         self._stop()
 
     def limit(self, step: int, num_steps: int) -> int:
-        """Returns how many steps to run, at most `num_steps`, up to the next border.
-
-        Args:
-            step: Steps done.
-            num_steps: Steps that are due.
-        """
+        """Returns how many of the `num_steps` after `step` to run, up to the next border."""
         return min([num_steps, *(border - step for border in self._borders if border > step)])
 
     def update(self, step: int) -> None:
         """Starts or ends the profile if it is time; call it between blocks of steps.
 
-        A run that resumes inside of the range profiles the rest of it.
-
-        Args:
-            step: Steps done.
+        A run that resumes inside the range profiles the rest of it.
         """
         if not self._borders:
             return

@@ -19,12 +19,6 @@ def resume(
 ) -> tuple[int, Arrays]:
     """Loads the newest valid checkpoint; returns its step and arrays, 0 and {} without one.
 
-    Args:
-        store: The checkpoints.
-        model: Takes the weights.
-        optimizer: Takes its state.
-        total_steps: Length of the training.
-
     Raises:
         ConfigurationError: If it is of another model or beyond the end of the training.
     """
@@ -48,16 +42,9 @@ def restore(
     optimizer: keras.optimizers.Optimizer,
     make_fresh: Callable[[], tuple[keras.Model, keras.optimizers.Optimizer]],
 ) -> int:
-    """Puts a training back to its newest checkpoint, or to its beginning.
+    """Puts a training back to its newest checkpoint, or to its beginning; returns the steps done.
 
-    Args:
-        store: Its checkpoints.
-        model: Takes the weights.
-        optimizer: Takes its state.
-        make_fresh: Returns model and optimizer as they are at the beginning.
-
-    Returns:
-        The steps done until there.
+    `make_fresh` returns model and optimizer as they are at the beginning.
     """
     found = store.load_newest()
     if found is not None:

@@ -1,4 +1,4 @@
-"""The cache directory, and files in it that are complete or absent."""
+"""Locates the cache directory, and writes files in it whole or not at all."""
 
 import contextlib
 import hashlib
@@ -13,10 +13,9 @@ ENVIRONMENT_VARIABLE = "TOKENLEARNER_CACHE"
 
 
 def cache_directory() -> Path:
-    """Names the directory for generated data and indexes (not created here).
+    """Returns the directory for generated data and indexes, without creating it.
 
-    Returns:
-        `$TOKENLEARNER_CACHE` if set, else the platform's place for user caches.
+    It is `$TOKENLEARNER_CACHE` if set, else the platform's place for user caches.
     """
     chosen = os.environ.get(ENVIRONMENT_VARIABLE)
     if chosen:
@@ -33,30 +32,16 @@ def cache_directory() -> Path:
 
 
 def file_sha256(path: Path) -> str:
-    """Hashes a file.
-
-    Args:
-        path: an existing file.
-
-    Returns:
-        The SHA-256 digest, 64 hexadecimal digits.
-    """
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
 def replaced_file(path: Path) -> Iterator[Path]:
-    """Lets the caller write a temporary file, then moves it to `path` at once.
+    """Yields a temporary path beside `path` to write to, then renames it to `path`.
 
-    A crash leaves the old file or none, never half a file; of two writers the last
-    one wins and both end well.
-
-    Args:
-        path: the final name; its directory is made if necessary.
-
-    Yields:
-        The path of the temporary file, in the same directory.
+    A crash leaves the old file or none, never half a file. Of two writers the last one wins, and
+    neither fails. The directory is created if necessary.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
@@ -70,37 +55,19 @@ def replaced_file(path: Path) -> Iterator[Path]:
 
 
 def checksum_path(path: Path) -> Path:
-    """Names the file that keeps the digest of `path`.
-
-    Args:
-        path: a cached file.
-
-    Returns:
-        `path` with `.sha256` appended.
-    """
+    """Returns the path of the file that keeps the digest of `path`."""
     return path.with_name(path.name + ".sha256")
 
 
 def write_checksum(path: Path) -> None:
-    """Keeps the digest of `path` beside it.
-
-    Args:
-        path: a complete file.
-    """
+    """Writes the digest of `path` beside it."""
     digest = file_sha256(path)
     with replaced_file(checksum_path(path)) as temporary:
         temporary.write_text(digest + "\n", encoding="ascii")
 
 
 def is_intact(path: Path) -> bool:
-    """Compares a file with the digest kept beside it.
-
-    Args:
-        path: a file written together with `write_checksum`.
-
-    Returns:
-        True if both files are there and agree.
-    """
+    """Returns whether a file agrees with the digest that `write_checksum` wrote beside it."""
     try:
         expected = checksum_path(path).read_text(encoding="ascii").strip()
         return file_sha256(path) == expected
@@ -110,13 +77,10 @@ def is_intact(path: Path) -> bool:
 
 @contextlib.contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Holds a lock so that only one process does some long work.
+    """Holds a lock file, created if necessary and left in place, so that one process works.
 
-    The lock dies with its process. Where file locks do not exist (Windows, some
-    network file systems) both processes work, which costs time and nothing else.
-
-    Args:
-        path: the lock file; made if necessary and left in place.
+    The lock dies with its process. Where file locks do not exist (Windows, some network file
+    systems) both processes do the work, which only costs time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as stream:

@@ -1,4 +1,4 @@
-"""Command lines: flags with a configuration file, exit statuses, one-line errors."""
+"""Parses command lines, and ends commands with an exit status and one-line errors."""
 
 import logging
 import os
@@ -48,7 +48,7 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], None]) -> NoRetur
         try:
             _check_utf8(argv[1:])
             parse(["--help" if argument == "-h" else argument for argument in argv])
-        except SystemExit:  # of a flag that asks for help, to which absl gives the status 1
+        except SystemExit:  # raised by a help flag; absl's status for it is 1
             process.end_with(0)
             raise SystemExit(0) from None
         except (flags.Error, ConfigurationError) as error:
@@ -57,7 +57,7 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], None]) -> NoRetur
 
     def guarded(argv: list[str]) -> None:
         del argv
-        process.end_with(STATUS_FAILED)  # of an error that is not known below
+        process.end_with(STATUS_FAILED)  # for an error not caught below
         try:
             main()
             process.end_with(0)
@@ -78,8 +78,7 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], None]) -> NoRetur
         except KeyboardInterrupt:
             _fail("interrupted", STATUS_SIGNAL + signal.SIGINT)
 
-    # At INFO, tf.distribute writes a line for each variable, and JAX one for each kind of
-    # device that is not there.
+    # At INFO, tf.distribute logs a line per variable, and JAX one per missing kind of device.
     for name in ("tensorflow", "jax"):
         logging.getLogger(name).setLevel(logging.WARNING)
     app.run(guarded, flags_parser=parse_flags)
@@ -87,20 +86,14 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], None]) -> NoRetur
 
 
 class _PathParser(flags.ArgumentParser):
-    """Reads "~" as the home directory, which a shell does not do behind a "="."""
+    """Expands "~" to the home directory, which a shell does not do after a "="."""
 
     def parse(self, argument: str) -> str:
         return os.path.expanduser(argument)
 
 
 def define_path(name: str, help: str, flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    """Defines a flag that names a file or a directory.
-
-    Args:
-        name: Of the flag.
-        help: One sentence.
-        flag_values: Where it belongs.
-    """
+    """Defines a flag that names a file or a directory; "~" is expanded."""
     flags.DEFINE(_PathParser(), name, None, help, flag_values)
 
 
@@ -109,15 +102,15 @@ def parse_known_flags(
     flag_values: flags.FlagValues = flags.FLAGS,
     keys: Iterable[str] = (),
 ) -> None:
-    """Parses absl flags and refuses arguments that are no flags.
+    """Parses absl flags and refuses arguments that are not flags.
 
     Args:
         argv: The command line, with the program's name in front.
         flag_values: The flags to fill.
-        keys: Those of the configuration, which may have been meant.
+        keys: Keys of the configuration, one of which may have been meant.
 
     Raises:
-        ConfigurationError: If an argument is not a flag, or not one that there is.
+        ConfigurationError: If an argument is not a known flag.
         flags.Error: If a value is wrong.
     """
     try:
@@ -146,7 +139,7 @@ def _check_utf8(arguments: list[str]) -> None:
 
 
 def _plain(message: str) -> str:
-    """Returns what absl says of a wrong value, with what is expected in place of Python's words."""
+    """Rewrites absl's message about a wrong value to say which kind of value is expected."""
     for words, expected in (
         ("invalid literal for int()", "a whole number"),
         ("could not convert string to float", "a number"),

@@ -16,7 +16,7 @@ class DataError(Exception):
 
 
 class TrainingError(Exception):
-    """The training cannot go on; ends the program with status 1."""
+    """The training cannot continue; ends the program with status 1."""
 
 
 class DivergedError(TrainingError):
@@ -28,7 +28,7 @@ class LostHostError(TrainingError):
 
 
 class ExportError(Exception):
-    """A model cannot be exported, or its export answers otherwise; status 1."""
+    """A model cannot be exported, or its export's outputs differ; status 1."""
 
 
 class Interrupted(BaseException):
@@ -67,10 +67,9 @@ _HINTS = {
 
 
 def explain_os_error(error: OSError) -> str:
-    """Returns one line: what failed, with which file if that is known, and what may help.
+    """Returns one line: what failed, on which file if that is known, and what may help.
 
-    Args:
-        error: Of the operating system, or of a file system of TensorFlow, which names its path.
+    An error of a TensorFlow file system has no `errno`; its text names the path already.
     """
     if error.errno is None or error.strerror is None:
         return str(error)
@@ -81,39 +80,28 @@ def explain_os_error(error: OSError) -> str:
 
 
 def one_line(error: object) -> str:
-    """Returns the text of an error as one line; the name of its type if it has none."""
+    """Returns an error's text on one line, or the name of its type if it has no text."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def first_line(error: Exception) -> str:
-    """Returns the first line of an error's text without its full stop, as `one_line`."""
+    """Returns the first line of an error's text without its full stop; see `one_line`."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def did_you_mean(received: object, names: Iterable[str]) -> str:
-    """Guesses what a misspelt name was meant to be, for the end of a message.
-
-    Args:
-        received: What was given.
-        names: What would have been right.
-
-    Returns:
-        " Did you mean …?", or "" if nothing is near.
-    """
+    """Returns " Did you mean …?" with the closest of `names`, or "" if none is close."""
     near = near_names(str(received), names)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def near_names(received: str, names: Iterable[str]) -> list[str]:
-    """Returns the names that a misspelt one may have meant; several if each is as likely.
+    """Returns the names that a misspelt one may have meant, several if equally likely.
 
-    Args:
-        received: What was given.
-        names: What would have been right; keys of the configuration may have their section
-            and a dot in front, which need not be given.
+    Each of `names` may have a section and a dot in front, which `received` may lack.
     """
-    # With and without the section, in small letters.
+    # With and without the section, in lower case.
     forms: dict[str, list[str]] = {}
     for name in names:
         forms.setdefault(name.lower(), []).append(name)

@@ -1,12 +1,12 @@
-"""The files of a work directory, on a local disk or on any file system of TensorFlow.
+"""Reads, writes and lists files on a local disk or on any file system of TensorFlow.
 
 A path with a scheme, such as `gs://bucket/run`, goes through `tf.io.gfile`; every other one
 through Python itself. TensorFlow is imported only for a path that needs it. Join such
 paths with `join`: a `pathlib.Path` would merge their slashes.
 
-A file that must be whole is written under another name, forced to disk and renamed; an
-object store copies it then, and shows the copy when it is whole. Only a local directory can
-be renamed like that. Whatever fails is an `OSError`.
+A file that must be whole is written under another name, forced to disk and renamed. On an
+object store the rename is a copy, which appears only when it is whole. Only a local directory
+can be renamed. Every failure is an `OSError`.
 """
 
 import contextlib
@@ -22,17 +22,17 @@ from trainers.utils.errors import one_line
 
 AnyPath = str | Path
 
-#: How the name of a file begins that is being written, or was when its writer was killed.
+#: Prefix of a file that is being written, or was when its writer was killed.
 PARTIAL = ".partial-"
 
 
 def is_remote(path: AnyPath) -> bool:
-    """Whether a path belongs to a file system of TensorFlow: it has a scheme."""
+    """Returns whether a path has a scheme, so that it belongs to a file system of TensorFlow."""
     return "://" in str(path)
 
 
 def is_utf8(path: AnyPath) -> bool:
-    """Whether a name can be handed to TensorFlow, which takes no bytes that are not UTF-8."""
+    """Returns whether a name is valid UTF-8, as TensorFlow requires."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -41,14 +41,14 @@ def is_utf8(path: AnyPath) -> bool:
 
 
 def join(path: AnyPath, *names: str) -> str:
-    """Returns the path of something inside of a directory."""
+    """Returns the path of something inside a directory."""
     if is_remote(path):
         return "/".join([str(path).rstrip("/"), *names])
     return os.path.join(path, *names)
 
 
 def exists(path: AnyPath) -> bool:
-    """Whether there is a file or a directory."""
+    """Returns whether there is a file or a directory."""
     if is_remote(path):
         with as_os_error(path):
             return bool(_gfile().exists(str(path)))
@@ -56,7 +56,7 @@ def exists(path: AnyPath) -> bool:
 
 
 def is_directory(path: AnyPath) -> bool:
-    """Whether there is a directory; on an object store, anything below the path."""
+    """Returns whether there is a directory; on an object store, anything below the path."""
     if is_remote(path):
         with as_os_error(path):
             return bool(_gfile().isdir(str(path)))
@@ -77,10 +77,8 @@ def list_names(path: AnyPath) -> list[str]:
 def list_entries(path: AnyPath, extensions: tuple[str, ...] = ()) -> list[tuple[str, bool]]:
     """Returns the visible names in a directory, sorted, and whether each is a directory.
 
-    Args:
-        path: The directory.
-        extensions: In lower case. What ends like that is taken for a file on a file system
-            of TensorFlow, which would have to be asked for each one.
+    On a file system of TensorFlow, a name that ends in one of `extensions` (lower case) is taken
+    for a file, because finding out takes a request per name.
     """
     if not is_remote(path):
         with os.scandir(path) as entries:
@@ -96,13 +94,10 @@ def list_entries(path: AnyPath, extensions: tuple[str, ...] = ()) -> list[tuple[
 def files_below(
     folder: str, extensions: tuple[str, ...] = (), visited: set[str] | None = None
 ) -> Iterator[str]:
-    """Yields all files of a directory and those in it, in sorted order; no hidden ones.
+    """Yields all files in a directory and its subdirectories, sorted, without hidden ones.
 
-    Args:
-        folder: The directory.
-        extensions: See `list_entries`.
-        visited: Identities of directories to pass over, which grows; so a link to a
-            directory above has an end.
+    `visited` collects the identities of directories, so that a link to a parent directory ends.
+    For `extensions` see `list_entries`.
     """
     visited = set() if visited is None else visited
     if identity(folder) in visited:
@@ -117,12 +112,12 @@ def files_below(
 
 
 def identity(path: str) -> str:
-    """Returns a name that all names of a file have in common."""
+    """Returns an identifier that all paths to a file share."""
     return path if is_remote(path) else os.path.realpath(path)
 
 
 def make_directories(path: AnyPath) -> None:
-    """Creates a directory and those above it; one that is there stays."""
+    """Creates a directory and its parents, where they do not exist."""
     if is_remote(path):
         with as_os_error(path):
             _gfile().makedirs(str(path))
@@ -131,11 +126,7 @@ def make_directories(path: AnyPath) -> None:
 
 
 def read(path: AnyPath) -> bytes:
-    """Returns the content of a file.
-
-    Raises:
-        FileNotFoundError: If there is none.
-    """
+    """Returns the content of a file; raises FileNotFoundError if there is none."""
     if is_remote(path):
         with as_os_error(path), _gfile().GFile(str(path), "rb") as file:
             return bytes(file.read())
@@ -151,9 +142,9 @@ def size(path: AnyPath) -> int:
 
 
 def write(path: AnyPath, payload: bytes) -> None:
-    """Writes a file and forces it to disk; a kill may leave a part of it."""
+    """Writes a file and forces it to disk; a kill may leave part of it."""
     if is_remote(path):
-        remove(path)  # ram:// would write behind the old content
+        remove(path)  # ram:// would append to the old content
         with as_os_error(path), _gfile().GFile(str(path), "wb") as file:
             file.write(payload)
         return
@@ -166,7 +157,7 @@ def write(path: AnyPath, payload: bytes) -> None:
 def write_atomically(path: AnyPath, payload: bytes) -> None:
     """Replaces a file as a whole: after a kill it is the old one or the new one.
 
-    What stops it otherwise, as Ctrl-C or a full disk, leaves no part of the new one.
+    Any other interruption, such as Ctrl-C or a full disk, leaves no partial file.
     """
     folder, name = os.path.split(path)
     partial = os.path.join(folder, f"{PARTIAL}{name}")
@@ -182,13 +173,13 @@ def write_atomically(path: AnyPath, payload: bytes) -> None:
 
 
 def append(path: AnyPath, payload: bytes) -> None:
-    """Adds to the end of a file, and creates it when there is none.
+    """Appends to a file, and creates it when there is none.
 
-    The payload has left this process afterwards, so that a kill cannot take it back; `force`
-    protects it from a machine that stops.
+    Afterwards the payload has left this process, so a kill cannot lose it. A crash of the machine
+    can, until `fsync`.
     """
     if is_remote(path):
-        # An object cannot grow: it is written anew.
+        # An object cannot grow: it is written again.
         write_atomically(path, (read(path) if exists(path) else b"") + payload)
         return
     with _naming(path), open(path, "ab") as file:
@@ -196,7 +187,7 @@ def append(path: AnyPath, payload: bytes) -> None:
 
 
 def rename(path: AnyPath, new: AnyPath) -> None:
-    """Renames a file, and replaces another one; or a directory, on a local disk."""
+    """Renames a file, replacing an existing one; or a directory, on a local disk."""
     if is_remote(path):
         with as_os_error(path):
             _gfile().rename(str(path), str(new), overwrite=True)
@@ -205,8 +196,8 @@ def rename(path: AnyPath, new: AnyPath) -> None:
 
 
 def fsync(path: AnyPath) -> None:
-    """Forces a local file, or the names in a local directory, to disk."""
-    # Windows cannot, and an object store keeps what it has taken.
+    """Forces a local file, or the entries of a local directory, to disk."""
+    # Windows cannot, and an object store keeps what it has accepted.
     if is_remote(path) or os.name != "posix":
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -218,7 +209,7 @@ def fsync(path: AnyPath) -> None:
 
 
 def remove(path: AnyPath) -> None:
-    """Removes a file, or a directory with all that is in it; nothing there is no error.
+    """Removes a file, or a directory with its contents, if it exists.
 
     Of a symbolic link only the link is removed.
     """
@@ -239,7 +230,7 @@ def remove(path: AnyPath) -> None:
 
 @contextlib.contextmanager
 def as_os_error(path: AnyPath) -> Iterator[None]:
-    """Turns TensorFlow's errors into Python's, which then name the path."""
+    """Turns TensorFlow's errors into OSErrors that name the path."""
     import tensorflow as tf
 
     try:
@@ -254,7 +245,7 @@ def as_os_error(path: AnyPath) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _naming(path: AnyPath) -> Iterator[None]:
-    """Adds the path to an error of a file that is open already, which does not say it."""
+    """Adds the path to an error of an open file, which lacks it."""
     try:
         yield
     except OSError as error:
@@ -270,19 +261,19 @@ def _gfile() -> Any:
 
 
 def check_writable(folder: str, flag: str) -> None:
-    """Makes a folder if there is none, and checks that files can be written into it.
+    """Creates a folder if there is none, and checks that files can be written into it.
 
     Args:
-        folder: On a local disk; elsewhere it is only made.
+        folder: A local folder; a remote one is only created.
         flag: What the user gave, for the message, such as `--output=a/b.csv`.
 
     Raises:
-        ConfigurationError: If it cannot be made or written into.
+        ConfigurationError: If it cannot be created or written into.
     """
     try:
         make_directories(folder)
         if not is_remote(folder):
-            # Permissions do not tell all: some file systems take no files.
+            # Permissions are not enough: some file systems accept no files.
             with tempfile.TemporaryFile(dir=folder):
                 pass
     except OSError as error:
@@ -292,6 +283,6 @@ def check_writable(folder: str, flag: str) -> None:
 
 
 def folder_of(path: str) -> str:
-    """Returns the folder that a file lies in."""
+    """Returns the folder of a file."""
     folder = path.rpartition("/")[0]
     return folder or ("/" if path.startswith("/") else os.curdir)

@@ -21,8 +21,8 @@ class WorkdirLock:
     (gs://, Windows, some network file systems) nothing is locked.
 
     Args:
-        name: of the lock file.
-        refusal: what a second process is told, with the places {owner} and {folder}.
+        name: The name of the lock file.
+        refusal: The message to a second process, with the placeholders {owner} and {folder}.
     """
 
     def __init__(self, name: str = LOCK_FILE, refusal: str = _TRAINING) -> None:
@@ -39,14 +39,11 @@ class WorkdirLock:
 
     @property
     def is_held(self) -> bool:
-        """Whether this process has the lock, which also needs file locks to exist."""
+        """Returns whether this process holds the lock; never where file locks do not exist."""
         return self._file is not None
 
     def acquire(self, workdir: str) -> None:
-        """Locks a work directory that is there.
-
-        Args:
-            workdir: A local directory, or a remote one, which is not locked.
+        """Locks an existing work directory; a remote one is not locked.
 
         Raises:
             ConfigurationError: If another training has locked it.
@@ -58,7 +55,7 @@ class WorkdirLock:
             import fcntl
         except ImportError:
             return
-        # "a": the number in it belongs to the owner until the lock is ours.
+        # "a": until the lock is ours, the number in the file is the owner's.
         file = Path(workdir, self._name).open("a+", encoding="ascii")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 ENGINES = ("tensorflow", "jax")
 
-_STATUS_WRONG_USAGE = 2  # of trainers.utils.cli, which imports more than may be there
+_STATUS_WRONG_USAGE = 2  # as in trainers.utils.cli, whose imports may be missing
 
 _MISSING = {
     "jax": (
@@ -25,13 +25,14 @@ _MISSING = {
 
 
 def choose_backend(argv: Sequence[str]) -> None:
-    """Sets KERAS_BACKEND by `--engine`, if one of our modules is what this process runs.
+    """Sets KERAS_BACKEND from `--engine` if this process runs one of our modules.
 
-    Without either it is TensorFlow. Packages that are missing end the process with status 2.
+    Without the flag the environment decides; the default is TensorFlow. A missing package ends the
+    process with status 2.
 
     Args:
-        argv: `sys.argv` while this package is imported: "-m" stands first for as long as
-            Python looks for the module that it is told to run.
+        argv: `sys.argv` while this package is imported: its first entry is "-m" for as long as
+            Python is looking for the module to run.
     """
     is_command = bool(argv) and argv[0] == "-m"
     engine = engine_flag(argv[1:]) if is_command else None
@@ -43,11 +44,7 @@ def choose_backend(argv: Sequence[str]) -> None:
 
 
 def engine_flag(arguments: Sequence[str]) -> str | None:
-    """Returns the value of --engine, of several the last one; None if there is none.
-
-    Args:
-        arguments: A command line without the program.
-    """
+    """Returns the last value of --engine in a command line without the program, or None."""
     found = None
     for argument, following in pairwise([*arguments, ""]):
         name, given, value = argument.lstrip("-").partition("=")
@@ -88,7 +85,7 @@ def end_with(status: int) -> None:
 def _end() -> None:
     if _statuses:
         for stream in (sys.stdout, sys.stderr):
-            # A pipe may be closed by whoever read it.
+            # The reader of a pipe may have closed it.
             try:
                 stream.flush()
             except (OSError, ValueError):

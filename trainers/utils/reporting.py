@@ -27,8 +27,7 @@ class MetricsWriter:
 
     Args:
         workdir: The work directory, on any file system of TensorFlow.
-        first_step: Rows and points of later steps, left by a run that was killed, are
-            dropped.
+        first_step: Rows and points of later steps, left by a killed run, are dropped.
     """
 
     def __init__(self, workdir: AnyPath, first_step: int) -> None:
@@ -49,7 +48,7 @@ class MetricsWriter:
             self._tensorboard.flush()
 
     def fsync(self) -> None:
-        """Forces the rows to disk: a checkpoint after them stands for them."""
+        """Forces the rows to disk; a checkpoint saved later assumes that they are there."""
         if files.exists(self.path):
             files.fsync(self.path)
 
@@ -69,7 +68,7 @@ class MetricsWriter:
         for name in files.list_names(self._folder):
             path = files.join(self._folder, name)
             if name.startswith(files.PARTIAL):
-                files.remove(path)  # of a kill just here; TensorBoard would read it
+                files.remove(path)  # left by a kill at this point; TensorBoard would read it
             elif name.startswith("events."):
                 before = files.read(path)
                 records = _event_records(before)
@@ -79,11 +78,11 @@ class MetricsWriter:
 
 
 def _event_records(content: bytes) -> Iterator[tuple[bytes, int]]:
-    """Yields each whole record of an event file, as it stands there, and its step."""
+    """Yields each whole record of an event file, as stored, and its step."""
     start = 0
     while start + 12 <= len(content):
-        (length,) = struct.unpack_from("<Q", content, start)  # then 4 bytes: its checksum
-        end = start + 12 + length + 4  # behind the event there are 4 bytes: its checksum
+        (length,) = struct.unpack_from("<Q", content, start)  # its checksum follows: 4 bytes
+        end = start + 12 + length + 4  # 4: the checksum of the event
         if end > len(content):
             return  # cut off by a kill
         event = tf.compat.v1.Event.FromString(content[start + 12 : end - 4])
@@ -92,7 +91,7 @@ def _event_records(content: bytes) -> Iterator[tuple[bytes, int]]:
 
 
 def read_metrics(path: AnyPath) -> list[dict[str, Any]]:
-    """Returns the rows of a metrics.jsonl; a line cut off by a kill is left out."""
+    """Returns the rows of a metrics.jsonl, without a line cut off by a kill."""
     if not files.exists(path):
         return []
     rows = []
@@ -105,7 +104,7 @@ def read_metrics(path: AnyPath) -> list[dict[str, Any]]:
 
 
 class ProgressLine:
-    """A live line with speed, time left and waiting; plain lines off a terminal.
+    """Shows a live line with speed, time left and waiting; off a terminal, plain lines.
 
     Args:
         total_steps: Length of the training.
@@ -141,13 +140,12 @@ class ProgressLine:
             print(text, flush=True)
 
     def update(self, step: int, steps_per_second: float | None, data_wait: float | None) -> None:
-        """Shows the state of the training.
+        """Shows the progress; recent values are None while they are not known.
 
         Args:
             step: Steps done.
-            steps_per_second: Recent speed; None while it is not known.
-            data_wait: Recent share of the time spent waiting for data, in [0, 1]; None
-                while it is not known.
+            steps_per_second: Recent speed.
+            data_wait: Recent share of the time spent waiting for data, in [0, 1].
         """
         text, left = "compiled", ""
         if steps_per_second is not None and data_wait is not None:
@@ -183,7 +181,7 @@ class ProgressLine:
 
 
 def format_metrics(metrics: dict[str, float]) -> str:
-    """Returns metrics for people: `accuracy 0.871, loss 0.482`."""
+    """Formats metrics for people: `accuracy 0.871, loss 0.482`."""
     parts = []
     for name, value in metrics.items():
         number = str(value) if isinstance(value, int) else f"{value:.4g}"
@@ -201,12 +199,12 @@ def progress_bar(description: str, total: int, done: int = 0) -> Iterator[Callab
     """Shows a bar on a terminal, a line about every ten seconds elsewhere.
 
     Args:
-        description: the words before the numbers.
-        total: how many there are to do.
-        done: how many of them are done already.
+        description: The words before the numbers.
+        total: The number of items.
+        done: How many of them are finished already.
 
     Yields:
-        A function to call after each; any thread may.
+        A function to call after each item, from any thread.
     """
     try:
         from rich.console import Console
@@ -255,7 +253,7 @@ class _PlainLines:
 
 
 def show_warnings_plainly() -> None:
-    """Prints Python warnings in one line, without file and source line."""
+    """Prints Python warnings on one line, without file and source line."""
 
     def show(message: Any, *details: Any, **options: Any) -> str:
         del details, options

@@ -1,4 +1,4 @@
-"""Handles SIGTERM and SIGINT: finish the steps under way, save, exit with 128 + signal."""
+"""Handles SIGTERM and SIGINT: finishes the running steps, saves, exits with 128 + signal."""
 
 import os
 import signal
@@ -11,18 +11,18 @@ from types import FrameType
 from trainers.utils.errors import Interrupted
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-#: Seconds after which a signal whose exception was dropped comes once more.
+#: Seconds after which a signal whose exception was dropped is sent again.
 _AGAIN = 0.05
 
 
 class StopRequest:
-    """Stops at once, but remembers the first signal where there is something to save.
+    """Stops at once, except in `deferred` blocks, where there is something to save.
 
-    What is running then is a block of `steps_per_loop` steps in one compiled loop, which
-    ends first. A second signal ends the process as usual.
+    Such a block runs `steps_per_loop` steps in one compiled loop, which ends first. A second signal
+    ends the process as usual.
 
     Attributes:
-        signal_number: The signal that was remembered; None before it.
+        signal_number: The first signal received; None before it.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class StopRequest:
         self._timer: threading.Timer | None = None
 
     def install(self) -> "StopRequest":
-        """Starts listening. Only the main thread may do this."""
+        """Starts listening; only the main thread may do this."""
         self._listen()
         otherwise = sys.unraisablehook
 
@@ -49,14 +49,14 @@ class StopRequest:
             signal.signal(number, self._receive)
 
     def _again(self, number: int) -> None:
-        """Brings a signal once more, which came where Python drops exceptions.
+        """Sends a signal again whose exception Python dropped.
 
-        That is in a finalizer or a callback of the garbage collector; JAX has such a callback.
+        That happens in finalizers and in callbacks of the garbage collector, such as JAX has.
         """
-        # As if it had not come yet: nothing may end for it and then be interrupted by it.
+        # As if it had not come yet: nothing may stop because of it and then be interrupted by it.
         self.signal_number = None
         self._listen()
-        # Two that are dropped in a row come back as one: a second one would end the process.
+        # Two dropped in a row are sent again as one: a second one would end the process.
         if self._timer is not None:
             self._timer.cancel()
         self._timer = threading.Timer(_AGAIN, os.kill, (os.getpid(), number))
@@ -65,10 +65,10 @@ class StopRequest:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Only remembers a signal inside of the block, which looks at `signal_number`.
+        """Remembers a signal inside the block, which reads `signal_number`, instead of raising.
 
         Raises:
-            Interrupted: At the end of the block if it has not done so.
+            Interrupted: At the end of the block, if a signal came.
         """
         self._deferred = True
         try:
@@ -100,9 +100,8 @@ class StopRequest:
 def own_signal_handlers() -> Iterator[None]:
     """Lets Ctrl-C end a wait for other workers, and keeps SIGTERM for us.
 
-    Python's handlers do not run while TensorFlow or JAX waits. And a preemption notice of
-    theirs takes SIGTERM for itself (which then does nothing during the wait), for good if it
-    is let.
+    Python's handlers do not run while TensorFlow or JAX waits. Their preemption notice takes over
+    SIGTERM, which then does nothing during the wait, nor afterwards unless it is restored.
     """
     on_terminate = signal.getsignal(signal.SIGTERM)
     on_interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,8 +1,8 @@
 """Runs commands in worker processes, with a progress bar.
 
 Plain subprocesses rather than `multiprocessing`: a spawned worker would import the
-caller's main program (and TensorFlow with it), and the game engine needs a working
-directory and an output stream of its own.
+caller's main program (and TensorFlow with it), and the game engine needs its own working
+directory and output stream.
 """
 
 import contextlib
@@ -26,13 +26,7 @@ POLL_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a module.
-
-    Attributes:
-        name: shown in progress lines and error messages.
-        module: started as `python -m module`.
-        arguments: its command line.
-    """
+    """One run of `python -m module` with arguments; `name` is for progress lines and messages."""
 
     name: str
     module: str
@@ -47,11 +41,7 @@ class _RunningJob:
 
 
 def default_workers() -> int:
-    """Counts the cores this process may use.
-
-    Returns:
-        The number of worker processes, 1 to 8.
-    """
+    """Returns the number of cores this process may use, at most 8."""
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
@@ -60,15 +50,10 @@ def default_workers() -> int:
 
 
 def run_jobs(jobs: Sequence[Job], description: str, workers: int) -> None:
-    """Runs every job to its end, at most `workers` at a time.
-
-    Args:
-        jobs: started in this order.
-        description: the words before the progress bar.
-        workers: number of processes alive at once, at least 1.
+    """Runs every job to its end, in the given order, at most `workers` at a time.
 
     Raises:
-        DataError: a job failed; the message holds the end of its output.
+        DataError: A job failed; the message holds the end of its output.
     """
     waiting = list(reversed(jobs))
     running: list[_RunningJob] = []
@@ -107,7 +92,7 @@ def _start(job: Job, scratch: Path) -> _RunningJob:
 
 
 def _stop(worker: _RunningJob) -> None:
-    # The engine is a child of the worker and would outlive it: end the whole group.
+    # The engine is a child of the worker and would outlive it, so the whole group is ended.
     if hasattr(os, "killpg"):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(worker.process.pid, signal.SIGKILL)

@@ -1,7 +1,7 @@
 """Lets conversions of several splits share a folder, at the same time or in turn.
 
-Each conversion holds the lock of its split, from its start to its end. Whoever makes or
-reads the label map, or takes the lock of a split, holds the lock of the label map. Where
+Each conversion holds the lock of its split from start to end. The lock of the label map is
+held while making or reading the label map, and while taking the lock of a split. Where
 file locks do not exist (gs://, Windows, some network file systems) nothing is locked.
 """
 
@@ -24,13 +24,13 @@ _REFUSAL = (
 
 
 def conversion_lock(split: str) -> WorkdirLock:
-    """Returns the lock of a split, for a `with`; `acquire` takes it."""
+    """Returns the lock of a split, for a `with`; call its `acquire` to take it."""
     return WorkdirLock(_lock_name(split), _REFUSAL)
 
 
 @contextlib.contextmanager
 def label_map_lock(output: str) -> Iterator[None]:
-    """Waits until no other conversion makes the label map of a folder that is there."""
+    """Waits until no other conversion makes the label map of an existing folder."""
     if files.is_remote(output):
         yield
         return
@@ -39,12 +39,10 @@ def label_map_lock(output: str) -> Iterator[None]:
 
 
 def label_map_is_used(output: str, split: str) -> bool:
-    """Whether records hold numbers of the folder's label map, or soon will.
+    """Returns whether records hold numbers of the folder's label map, or soon will.
 
-    Args:
-        output: the folder.
-        split: the split that asks; the others may be on their way to a first shard. Where
-            that cannot be known, for want of locks, it is taken for granted.
+    `split` asks; the others may be about to write a first shard. Where that cannot be known,
+    because locks are missing, the answer is True.
     """
     if not files.exists(output):
         return False

@@ -1,4 +1,4 @@
-"""Options of a conversion: frame rate, size, quality and shards."""
+"""Checks the options of a conversion: frame rate, size, quality and shards."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,6 @@ class ConversionOptions:
     jpeg_quality: int = 95
 
     def __post_init__(self) -> None:
-        """Check every value."""
         for name, flag, smallest, largest in (
             ("num_shards", "shards", 1, 99_999),
             ("frames_per_second", "frames_per_second", 0.01, 1000),

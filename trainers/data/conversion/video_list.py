@@ -26,7 +26,7 @@ _COLUMNS = {
     "start": ("start",),
     "end": ("end",),
     "labels": ("label", "labels"),
-    "caption": ("caption",),  # of DMVR's lists; it is ignored
+    "caption": ("caption",),  # in DMVR's lists; ignored
 }
 _HEADER = "Expected a first line path,start,end,label; start and end may be left out."
 _SEPARATOR = re.compile("[;\t]")
@@ -40,7 +40,7 @@ class VideoRow:
     Attributes:
         number: of the line in the CSV file, whose header is line 1.
         name: the path as it is written there.
-        path: the file, from the root.
+        path: the absolute path of the file.
         start: seconds, None for the beginning.
         end: seconds, None for the end.
         labels: names of the classes, each once.
@@ -60,7 +60,7 @@ def read_video_list(path: str) -> list[VideoRow]:
     """Reads a CSV file; rows with mistakes are returned with their `problem`.
 
     Raises:
-        ConfigurationError: there is no such file, it is no such list, or a video lies on a
+        ConfigurationError: the file does not exist or is not such a list, or a video lies on a
             remote file system.
     """
     try:
@@ -73,7 +73,7 @@ def read_video_list(path: str) -> list[VideoRow]:
         raise ConfigurationError(
             f"--csv={path} is no text file in UTF-8: {error}. Save it as one."
         ) from error
-    reader = csv.reader(io.StringIO(text, newline=None))  # also reads "\r" as an end of line
+    reader = csv.reader(io.StringIO(text, newline=None))  # "\r" also ends a line
     try:
         columns = _columns(path, next(reader, []))
         folder = os.path.dirname(path)
@@ -91,11 +91,9 @@ def read_video_list(path: str) -> list[VideoRow]:
 
 
 def mark_missing_files(rows: list[VideoRow], needed: set[int]) -> list[VideoRow]:
-    """Returns the rows, and says in their `problem` where a file is not there.
+    """Returns the rows, with a `problem` where a file is missing.
 
-    Args:
-        rows: of the list.
-        needed: numbers of the rows whose files to look for.
+    It looks only for the files of rows whose number is in `needed`.
     """
     paths = {row.path for row in rows if row.number in needed and not row.problem}
     missing = {path for path in paths if not os.path.isfile(path)}
@@ -117,7 +115,7 @@ def _check_local(path: str, rows: list[VideoRow]) -> None:
 
 
 def _columns(path: str, header: list[str]) -> dict[str, int]:
-    """Finds the place of each column."""
+    """Returns the position of each column."""
     names = [name.strip().lower() for name in header]
     places: dict[str, int] = {}
     for place, name in enumerate(names):
@@ -160,7 +158,7 @@ def _row(number: int, cells: list[str], columns: dict[str, int], folder: str) ->
 
 
 def _full_path(folder: str, name: str) -> str:
-    """Returns a path from the root; ".." stays, for a link may lie before it."""
+    """Returns the absolute path; ".." stays, because a link may precede it."""
     path = name if files.is_remote(name) else os.path.join(folder, os.path.expanduser(name))
     return path if files.is_remote(path) else os.path.join(os.getcwd(), path)
 

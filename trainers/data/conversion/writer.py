@@ -1,13 +1,14 @@
 """Writes video files into TFRecord shards, each complete or absent.
 
 Shard k of n holds the rows k * N / n to (k + 1) * N / n of the list, in its order. It is
-written under another name, forced to disk, renamed, and then noted in
+written under another name, forced to disk, renamed, and then recorded in
 `SPLIT.conversion.json`, together with the rows that were left out. A conversion that was
-killed and starts again skips the shards that are noted; the bytes of a shard depend on
-the rows, the videos and the options alone, so the files end up the same. What was left out
-is tried again: if it can be read now, its shard is written anew, as are those whose rows
-have been corrected in the list and those that are cut off. A file of the right size is taken as it
-is: the training checks what it reads, and names a damaged file to remove.
+killed and starts again skips the recorded shards. The bytes of a shard depend only on
+the rows, the videos and the options, so the files end up the same.
+
+Rows that were left out are tried again. A shard is rewritten if one of them can be read now,
+if its rows have been corrected in the list, or if its file is truncated. A file of the right
+size is accepted: the training checks what it reads, and names a damaged file to remove.
 """
 
 import hashlib
@@ -42,32 +43,21 @@ from trainers.utils.errors import DataError
 
 @dataclass
 class ShardResult:
-    """What a finished shard holds.
+    """What a finished shard holds; `skipped` has number and reason of each row left out."""
 
-    Attributes:
-        fingerprint: of its rows.
-        num_examples: its records.
-        num_bytes: the size of its file.
-        skipped: number and reason of each row that was left out.
-    """
-
-    fingerprint: str
+    fingerprint: str  # of its rows
     num_examples: int = 0
     num_bytes: int = 0
     skipped: list[tuple[int, str]] = field(default_factory=list)
 
 
 def fingerprint(content: Any) -> str:
-    """Returns a text that differs where the content, which JSON can hold, differs."""
+    """Returns a hash of content that JSON can hold."""
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def read_state(path: str) -> tuple[str, dict[int, ShardResult]]:
-    """Reads the fingerprint of a conversion, and its finished shards by their numbers.
-
-    Raises:
-        ConfigurationError: the file is damaged.
-    """
+    """Reads the fingerprint of a conversion, and its finished shards by number."""
     try:
         state = json.loads(files.read(path))
         results = {int(key): _result(value) for key, value in state["shards"].items()}
@@ -97,12 +87,12 @@ class Conversion:
 
     Args:
         csv_name: the list, for messages.
-        rows: of the list, all of them.
+        rows: all rows of the list.
         label_numbers: from the name of a class to its number.
         output: the folder, which exists.
         split: "train", "validation" or "test".
         options: how videos become records.
-        skip_bad: whether a row that cannot be read is left out; else it is an error.
+        skip_bad: whether to leave out a row that cannot be read, instead of raising an error.
 
     Raises:
         ConfigurationError: more shards than rows, or the folder holds shards of the split
@@ -132,44 +122,44 @@ class Conversion:
         self.options = options
         self.skip_bad = skip_bad
         self._state_path = files.join(output, f"{split}.conversion.json")
-        # Neither where the files lie nor whether bad rows are left out changes a good record.
+        # Neither the files' location nor `skip_bad` changes a good record.
         self._fingerprint = fingerprint([len(rows), sorted(label_numbers.items()), asdict(options)])
         self.results, self._changed = self._load_results()
         self._stopped = threading.Event()
 
     def look_for_files(self) -> None:
-        """Gives rows a `problem` whose file is not there, apart from finished shards."""
+        """Gives rows a `problem` whose file is missing, except in finished shards."""
         needed = {row.number for shard in self._to_do() for row in self._rows_of(shard)}
         self.rows = mark_missing_files(self.rows, needed)
 
     @property
     def rows_done(self) -> int:
-        """How many rows lie in shards that `run` has nothing to do for."""
+        """Returns the number of rows in shards that `run` need not touch."""
         return len(self.rows) - sum(len(self._rows_of(number)) for number in self._to_do())
 
     @property
     def skipped(self) -> list[tuple[int, str]]:
-        """Number and reason of each row that was left out, in order."""
+        """Returns number and reason of each row that was left out, in order."""
         return sorted(row for result in self.results.values() for row in result.skipped)
 
     @property
     def num_examples(self) -> int:
-        """Records in finished shards."""
+        """Returns the number of records in finished shards."""
         return sum(result.num_examples for result in self.results.values())
 
     def run(self, workers: int, advance: Callable[[], None]) -> None:
-        """Writes the shards that are missing, and tries again what others left out.
+        """Writes the missing shards, and tries again the rows that others left out.
 
         Args:
-            workers: shards that are written at the same time, by a thread each.
+            workers: shards to write at the same time, one thread each.
             advance: called after each row.
 
         Raises:
-            DataError: a row cannot be read, and none may be left out.
+            DataError: a row cannot be read, and `skip_bad` is off.
             OSError: a shard cannot be written.
         """
         for number in self._changed:
-            files.remove(self._path_of(number))  # nobody may take old and new shards for a set
+            files.remove(self._path_of(number))  # old and new shards must not look like one set
         with ThreadPoolExecutor(workers) as pool:
             futures = {pool.submit(self._finish_shard, n, advance): n for n in self._to_do()}
             try:
@@ -177,12 +167,12 @@ class Conversion:
                     self.results[futures[future]] = future.result()
                     self._save_results()
             except BaseException:
-                self._stopped.set()  # the other shards end at their next row
+                self._stopped.set()  # the other shards stop at their next row
                 pool.shutdown(cancel_futures=True)
                 raise
 
     def _to_do(self) -> list[int]:
-        """Returns the shards that are not there, or lack rows."""
+        """Returns the shards that do not exist, or lack rows."""
         results = ((n, self.results.get(n)) for n in range(self.options.num_shards))
         return [number for number, result in results if result is None or result.skipped]
 
@@ -192,11 +182,11 @@ class Conversion:
                 for _ in self._rows_of(number):
                     advance()
                 return self.results[number]
-            files.remove(self._path_of(number))  # what is noted of it is true no more
+            files.remove(self._path_of(number))  # its noted result is no longer true
         return self._write_shard(number, advance)
 
     def _lacks_the_same(self, number: int) -> bool:
-        """Whether no row that a shard lacks can be read now; renews the reasons."""
+        """Returns whether all rows that a shard lacks are still unreadable; renews the reasons."""
         result = self.results[number]
         lacking = {number for number, _ in result.skipped}
         rows = [row for row in self._rows_of(number) if row.number in lacking]
@@ -236,7 +226,7 @@ class Conversion:
             raise DataError("stopped, because another shard failed")
 
     def _left_out(self, row: VideoRow, error: DataError) -> tuple[int, str]:
-        """Returns number and reason of a row to leave out; it is an error if none may be."""
+        """Returns number and reason of a row to leave out; raises an error without `skip_bad`."""
         if not self.skip_bad:
             raise DataError(
                 f"{self.csv_name}, row {row.number}: {error}. Mend the file or correct the row, or "
@@ -285,7 +275,7 @@ class Conversion:
         )
 
     def _is_whole(self, number: int, result: ShardResult) -> bool:
-        """Whether a shard is there, in the size that it was written."""
+        """Returns whether a shard exists with the size that was written."""
         path = self._path_of(number)
         return files.exists(path) and result.num_bytes == files.size(path)
 
@@ -295,7 +285,7 @@ class Conversion:
 
 @contextmanager
 def _replaced(path: str) -> Iterator[str]:
-    """Yields another name to write to, and renames it after a block that ends well."""
+    """Yields another name to write to, and renames it when the block succeeds."""
     folder, name = os.path.split(path)
     partial = files.join(folder, f".partial-{name}")
     try:
@@ -307,8 +297,8 @@ def _replaced(path: str) -> Iterator[str]:
         files.remove(partial)
 
 
-MAX_BYTES = 2_000_000_000  # a protocol buffer ends at 2 GiB; the rest is for names and labels
-_BYTES_AROUND_A_FRAME = 32  # lengths and types of the messages it lies in
+MAX_BYTES = 2_000_000_000  # of the 2 GiB of a protocol buffer; the rest is for names and labels
+_BYTES_AROUND_A_FRAME = 32  # lengths and types of the enclosing messages
 
 
 def make_record(
@@ -317,19 +307,10 @@ def make_record(
     label_numbers: dict[str, int],
     options: ConversionOptions,
 ) -> bytes:
-    """Returns a `tf.train.SequenceExample` as DMVR reads it.
+    """Returns a `tf.train.SequenceExample` as DMVR reads it; equal arguments give equal bytes.
 
-    Args:
-        row: where the frames are from.
-        frames: (height, width, 3) each, at least one.
-        label_numbers: from the name of a class to its number.
-        options: quality and frame rate.
-
-    Returns:
-        The record; the same arguments give the same bytes.
-
-    Raises:
-        DataError: the frames differ in size, or are too many for one record.
+    `frames` are (height, width, 3) each, at least one. Raises DataError if they differ in size, or
+    are too many for one record.
     """
     keys = RecordsConfig()
     example = tf.train.SequenceExample()
@@ -353,7 +334,7 @@ def make_record(
 
 
 def _add_frames(images: Any, frames: Iterable[NDArray[np.uint8]], quality: int) -> tuple[int, int]:
-    """Adds a JPEG a frame; returns height and width of all of them."""
+    """Adds one JPEG per frame; returns the height and width of all of them."""
     size: tuple[int, ...] = ()
     num_bytes = 0
     for pixels in frames:

@@ -1,4 +1,4 @@
-"""Handwritten digits: 1,797 real 8x8 images that come with scikit-learn."""
+"""Opens the handwritten digits: 1,797 real 8x8 images that come with scikit-learn."""
 
 import numpy as np
 
@@ -12,18 +12,10 @@ LARGEST_VALUE = 16  # the file counts ink from 0 to 16
 
 
 def digits_source(split: str) -> InMemorySource:
-    """Opens the digits.
+    """Opens the digits: (8, 8, 3), white ink on black.
 
-    One fixed random order is cut into 70 % train, 15 % validation and 15 % test.
-
-    Args:
-        split: "train", "validation" or "test".
-
-    Returns:
-        Images of shape (8, 8, 3), white ink on black.
-
-    Raises:
-        ConfigurationError: scikit-learn is not installed.
+    One fixed random order is cut into 70 % train, 15 % validation and 15 % test. Raises
+    ConfigurationError if scikit-learn is not installed.
     """
     try:
         from sklearn.datasets import load_digits

@@ -1,4 +1,4 @@
-"""Solar cells: 2,624 real photographs from the package `elpv-dataset`.
+"""Opens the solar cells: 2,624 real photographs from the package `elpv-dataset`.
 
 Electroluminescence images of monocrystalline and polycrystalline cells, functional
 or defective. The data are licensed CC BY-NC-SA 4.0 (not for commercial use): they are
@@ -22,26 +22,17 @@ CLASS_NAMES = (
 )
 DEFECT_THRESHOLD = 0.5
 # Cells of one module lie side by side in the file and resemble each other, so a
-# random split would leak. Modules have 60 or 72 cells, where each begins is not
-# recorded: blocks of 60 go as a whole to one split.
+# random split would leak. Modules have 60 or 72 cells, and where each begins is not
+# recorded, so whole blocks of 60 go to one split.
 BLOCK_LENGTH = 60
 SPLIT_OF_BLOCK = ("train", "train", "train", "validation", "test")
 
 
 def elpv_source(split: str) -> InMemorySource:
-    """Opens the solar cells.
+    """Opens the solar cells: (300, 300, 3), three equal channels.
 
-    Of every five blocks of 60 images in the order of the file, three are train, one
-    is validation and one is test.
-
-    Args:
-        split: "train", "validation" or "test".
-
-    Returns:
-        Images of shape (300, 300, 3), three equal channels.
-
-    Raises:
-        ConfigurationError: the package `elpv-dataset` is not installed.
+    Of every five blocks of 60 images in the order of the file, three are train, one is validation
+    and one is test. Raises ConfigurationError if `elpv-dataset` is not installed.
     """
     try:
         from elpv_dataset.utils import load_dataset
@@ -60,14 +51,9 @@ def elpv_source(split: str) -> InMemorySource:
 def class_labels(
     probability: NDArray[np.float64], cell_type: NDArray[np.str_]
 ) -> NDArray[np.int64]:
-    """Makes the four classes.
+    """Returns positions in `CLASS_NAMES`, (count,) int64.
 
-    Args:
-        probability: (count,) of a defect, 0 to 1.
-        cell_type: (count,) "mono" or "poly".
-
-    Returns:
-        (count,) int64, positions in `CLASS_NAMES`.
+    `probability` is that of a defect, 0 to 1; `cell_type` is "mono" or "poly"; (count,) each.
     """
     is_poly = (cell_type == "poly").astype(np.int64)
     is_defective = (probability > DEFECT_THRESHOLD).astype(np.int64)
@@ -76,15 +62,7 @@ def class_labels(
 
 
 def split_indexes(count: int, split: str) -> NDArray[np.int64]:
-    """Lists the images of one split.
-
-    Args:
-        count: number of images in the file.
-        split: "train", "validation" or "test".
-
-    Returns:
-        Ascending positions in the file.
-    """
+    """Returns the ascending positions in the file of one split's images."""
     indexes = np.arange(count)
     blocks = (indexes // BLOCK_LENGTH) % len(SPLIT_OF_BLOCK)
     chosen: NDArray[np.int64] = indexes[np.array(SPLIT_OF_BLOCK)[blocks] == split]

@@ -1,20 +1,20 @@
-"""Image or video files in folders, one folder per class.
+"""Reads image or video files in folders, one folder per class.
 
     data_dir/train/CLASS/FILE
     data_dir/validation/CLASS/FILE
     data_dir/test/CLASS/FILE
 
-FILE may lie in folders below that of its class. "val" and "valid" are read as "validation",
-and these names in any case.
+FILE may lie in subfolders of its class. "val" and "valid" are read as "validation". Upper and
+lower case do not matter in these names.
 
 Without split folders, data_dir/CLASS/FILE, each class is split 80/10/10 when a training
 starts, in the order of a hash of "CLASS/FILE". The work directory keeps that list, so a
-file keeps its split when others come or go, or the folder moves. A file that is not on the
-list goes where its hash alone puts it.
+file keeps its split when others are added or removed, or the folder moves. The split of a file
+that is not on the list depends on its hash alone.
 
-A video file is decoded whole for every example. That suits trying things out and
-evaluation. To train for long, convert the files once by `python -m trainers.make_video_records`,
-and only the wanted frames are decoded.
+A video file is decoded whole for every example, which suits experiments and evaluation. For
+long trainings, convert the files once with `python -m trainers.make_video_records`;
+then only the wanted frames are decoded.
 """
 
 import hashlib
@@ -52,9 +52,9 @@ class ClassFolders:
         class_names: the folders of the train split, sorted.
         paths: the files, sorted by class, then by name.
         labels: the position of each file's class in `class_names`.
-        file_splits: from "CLASS/FILE" to the split, as it was given or decided; empty where
+        file_splits: from "CLASS/FILE" to the split, as given or decided; empty where
             folders say it.
-        notes: a line each on what was left out.
+        notes: one line for each kind of thing left out.
     """
 
     class_names: tuple[str, ...]
@@ -82,11 +82,11 @@ def find_class_folders(
         split: "train", "validation" or "test".
         source: as in `data.source`, for messages.
         kind: what the files hold, such as "image", for messages.
-        extensions: how the names of the files end, in lower case.
+        extensions: the endings of the files' names, in lower case.
         class_names: the classes in the order of their labels; None: the folders of the
             train split, or of the only one, sorted, without those that hold no such file.
-        file_splits: from "CLASS/FILE" to the split, where no folders say it; of a file
-            that is missing there `split_of_file` decides. None: `split_exactly` decides.
+        file_splits: from "CLASS/FILE" to the split, where folders do not say it;
+            `split_of_file` decides for a file that it lacks. None: `split_exactly` decides.
 
     Raises:
         ConfigurationError: a folder is missing, empty or of another layout, or holds a
@@ -96,16 +96,10 @@ def find_class_folders(
 
 
 def split_exactly(class_files: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Splits the files of each class 80/10/10, up to rounding.
+    """Splits the files of each class 80/10/10, up to rounding; returns "CLASS/FILE" -> split.
 
-    A class of three files or more has one in each split; all files of a smaller one are for
-    training.
-
-    Args:
-        class_files: the files of each class, without its folder.
-
-    Returns:
-        From "CLASS/FILE" to "train", "validation" or "test".
+    A class of three files or more has one in each split; all files of a smaller class are for
+    training. The names in `class_files` lack the class folder.
     """
     splits = {}
     for class_name, names in class_files.items():
@@ -121,15 +115,7 @@ def split_exactly(class_files: Mapping[str, Sequence[str]]) -> dict[str, str]:
 
 
 def split_of_file(class_name: str, file_name: str) -> str:
-    """Decides the split of a file by its name alone, in a folder without split folders.
-
-    Args:
-        class_name: the folder.
-        file_name: without the folder.
-
-    Returns:
-        "train", "validation" or "test".
-    """
+    """Returns the split of a file by its name alone, in a folder without split folders."""
     percent, _ = _percent_and_hash(class_name, file_name)
     if percent < TRAIN_PERCENT:
         return "train"
@@ -139,7 +125,7 @@ def split_of_file(class_name: str, file_name: str) -> str:
 
 
 def count_by_suffix(paths: Iterable[str]) -> str:
-    """Returns how many files there are of each suffix, such as "3 .gif, 12 .tif"."""
+    """Returns the number of files of each suffix, such as "3 .gif, 12 .tif"."""
     counts = Counter(os.path.splitext(path)[1].lower() for path in paths)
     return ", ".join(f"{counts[each]} {each or 'without a suffix'}" for each in sorted(counts))
 
@@ -213,7 +199,7 @@ class _Search:
         return [name for name, is_folder in entries if is_folder]
 
     def _has_split_folders(self, data_dir: str, folders: list[str]) -> bool:
-        """Whether a name is that of a split, and no class ("train") with its files."""
+        """Returns whether there is a split folder, rather than a class ("train") with its files."""
         return any(
             bool(self._folders(files.join(data_dir, name)))
             for name in folders
@@ -276,7 +262,7 @@ class _Search:
     def _of_split(
         self, folder: str, split: str, found: dict[str, list[str]], splits: Mapping[str, str]
     ) -> dict[str, list[str]]:
-        """Returns the files that are in a split by the list, or else by their names."""
+        """Returns the files of a split, by the list or else by their names."""
         chosen = {
             name: [
                 file
@@ -316,22 +302,9 @@ IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # what `decode_im
 
 
 class ImageFolderSource:
-    """Labelled image files, local or on a file system that TensorFlow reads.
+    """A `Source` of labelled image files, local or on a file system that TensorFlow reads.
 
-    Args:
-        data_dir: the folder.
-        split: "train", "validation" or "test".
-        class_names: the classes in the order of their labels; None: the folders of the
-            train split, or of the only one, sorted.
-        file_splits: see `find_class_folders`.
-
-    Attributes:
-        file_splits: where no folders say it, the split of each file.
-        notes: a line each on what was left out.
-
-    Raises:
-        ConfigurationError: a folder is missing, empty or of another layout, or holds a
-            class that is not among `class_names`.
+    For arguments, `file_splits`, `notes` and errors see `find_class_folders` and `ClassFolders`.
     """
 
     def __init__(
@@ -362,11 +335,9 @@ class ImageFolderSource:
 
     @property
     def num_classes(self) -> int:
-        """The number of classes."""
         return len(self.class_names)
 
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Reads one example; see `trainers.data.sources.Source`."""
         path = tf.gather(self._paths, index)
         return {
             "encoded": tf.io.read_file(path),
@@ -376,22 +347,10 @@ class ImageFolderSource:
 
 
 class VideoFolderSource:
-    """Labelled video files on a local file system, at 25 frames a second.
+    """A `Source` of labelled video files on a local file system, at 25 frames per second.
 
-    Args:
-        data_dir: the folder.
-        split: "train", "validation" or "test".
-        class_names: the classes in the order of their labels; None: the folders of the
-            train split, or of the only one, sorted.
-        file_splits: see `find_class_folders`.
-
-    Attributes:
-        file_splits: where no folders say it, the split of each file.
-        notes: a line each on what was left out.
-
-    Raises:
-        ConfigurationError: a folder is missing, empty, of another layout or not on a local
-            disk, or PyAV is not installed.
+    As `ImageFolderSource`; raises ConfigurationError also for a folder that is not on a local
+    disk, and without PyAV.
     """
 
     def __init__(
@@ -430,15 +389,12 @@ class VideoFolderSource:
 
     @property
     def num_classes(self) -> int:
-        """The number of classes."""
         return len(self.class_names)
 
     def identity(self, index: int) -> str:
-        """Names a video for messages: its file."""
         return self._found.paths[index]
 
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Reads one example; see `trainers.data.sources.Source`."""
         video, identity = tf.numpy_function(
             self._read, [index], [tf.uint8, tf.string], stateful=False
         )

@@ -1,4 +1,4 @@
-"""Sources whose images or videos all lie in memory."""
+"""Serves images or videos that lie in memory as data sources."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 
 class InMemorySource:
-    """Labelled images from arrays.
+    """A `Source` of labelled images in arrays; raises ValueError for wrong arrays.
 
     Args:
         name: of the source, for messages.
@@ -16,10 +16,7 @@ class InMemorySource:
         images: (count, height, width, 3) uint8, or grey: (count, height, width, 1)
             or (count, height, width), which `load` turns into three equal channels.
         labels: (count,) whole numbers, positions in `class_names`.
-        class_names: of all classes, also of those that this split lacks.
-
-    Raises:
-        ValueError: wrong shapes, dtypes or labels.
+        class_names: all classes, including those that this split lacks.
     """
 
     def __init__(
@@ -37,19 +34,17 @@ class InMemorySource:
         self.split = split
         self.num_examples = len(labels)
         self.class_names = tuple(class_names)
-        # Eager tensors are captured by reference by the function that calls `load`;
-        # as constants they would be copied into its graph, which ends at 2 GB.
+        # The function that calls `load` captures eager tensors by reference; constants
+        # would be copied into its graph, which is limited to 2 GB.
         with tf.device("CPU"):
             self._images = tf.convert_to_tensor(images)
             self._labels = tf.convert_to_tensor(labels.astype(np.int64))
 
     @property
     def num_classes(self) -> int:
-        """The number of classes."""
         return len(self.class_names)
 
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Reads one example; see `trainers.data.sources.Source`."""
         image = tf.gather(self._images, index)
         if image.shape[-1] == 1:
             image = tf.repeat(image, 3, axis=-1)  # (H, W, 3)
@@ -77,7 +72,7 @@ def _check(images: NDArray[np.uint8], labels: NDArray[np.int64], num_classes: in
 
 
 class InMemoryVideoSource:
-    """Labelled videos of one size from arrays.
+    """A `Source` of labelled videos of one size in arrays; raises ValueError for wrong ones.
 
     Args:
         name: of the source, for messages.
@@ -85,12 +80,9 @@ class InMemoryVideoSource:
         videos: (count, frames, height, width, 3) uint8.
         labels: (count,) whole numbers, positions in `class_names`, or, for several labels
             at once, (count, classes) floating-point zeros and ones.
-        class_names: of all classes, also of those that this split lacks.
+        class_names: all classes, including those that this split lacks.
         mirrored_classes: for each class the one that a mirrored video of it shows, a
             permutation; None where mirroring changes no label.
-
-    Raises:
-        ValueError: wrong shapes, dtypes, labels or classes.
     """
 
     def __init__(
@@ -110,8 +102,7 @@ class InMemoryVideoSource:
         self.num_examples = len(labels)
         self.class_names = tuple(class_names)
         self.mirrored_classes = mirrored_classes
-        # Eager tensors are captured by reference by the function that calls `load`;
-        # as constants they would be copied into its graph, which ends at 2 GB.
+        # See `InMemorySource` for why these are eager tensors.
         dtype = np.int64 if labels.ndim == 1 else np.float32
         with tf.device("CPU"):
             self._videos = tf.convert_to_tensor(videos)
@@ -119,16 +110,14 @@ class InMemoryVideoSource:
 
     @property
     def num_classes(self) -> int:
-        """The number of classes."""
         return len(self.class_names)
 
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Reads one example; see `trainers.data.sources.Source`."""
         label = tf.gather(self._labels, index)
         example = {"video": tf.gather(self._videos, index), "label": label}
         if self.mirrored_classes is not None:
             mirrored = tf.constant(self.mirrored_classes, tf.int64)
-            # Its own inverse: a vector of labels is reordered as a number is looked up.
+            # The permutation is its own inverse, so it also reorders a vector of labels.
             either = (label, mirrored) if label.shape.rank else (mirrored, label)
             example["mirrored_label"] = tf.gather(*either)
         return example

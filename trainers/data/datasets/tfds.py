@@ -1,6 +1,6 @@
-"""Data sets prepared by TensorFlow Datasets, read record by record.
+"""Reads data sets prepared by TensorFlow Datasets, record by record.
 
-The label is the feature `label`, one class; or, of ImageNet-ReaL, `real_label`, any number
+The label is the feature `label`, one class, or for ImageNet-ReaL `real_label`, any number
 of classes that are right. A video is a feature `video`, whose records hold an encoded image
 per frame. `trainers/data/datasets/tfds_splits.py` says which records make up a split.
 """
@@ -35,16 +35,16 @@ class _Records(Protocol):
 
 
 class TfdsSource:
-    """Labelled images or videos of a prepared TFDS data set; nothing is downloaded.
+    """A `Source` of the images or videos of a prepared TFDS data set; nothing is downloaded.
 
     Args:
         dataset: "NAME[/CONFIG][:VERSION]", as for `tfds.builder`.
         split: one of `trainers.data.sources.TFDS_SPLITS`.
-        data_dir: the folder of all prepared sets; None for TFDS's own default.
-        recover: as for `RecordFiles`, of which the others are TFRecords.
+        data_dir: the folder of all prepared sets; None for TFDS's default.
+        recover: as for `RecordFiles`; TFRecords only.
 
     Raises:
-        ConfigurationError: the set is not prepared there, or it is no set of images
+        ConfigurationError: the set is not prepared there, or it is not a set of images
             or videos with one label each.
         DataError: its files are damaged.
     """
@@ -81,15 +81,12 @@ class TfdsSource:
 
     @property
     def num_classes(self) -> int:
-        """The number of classes."""
         return len(self.class_names)
 
     def identity(self, index: int) -> str:
-        """Names a record for messages: its file and its number there."""
         return self._records.identity(self._start + index)
 
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Reads one example; see `trainers.data.sources.Source`."""
         serialized, identity = tf.numpy_function(
             self._read, [index], [tf.string, tf.string], stateful=False
         )
@@ -107,7 +104,7 @@ class TfdsSource:
             True,
             f"a label is outside of 0 to {self.num_classes - 1}, for {self.num_classes} classes",
         )
-        # In a graph an assertion is an operation to wait for; eagerly it is None.
+        # An assertion is an operation to wait for in a graph, and None eagerly.
         with tf.control_dependencies([] if check is None else [check]):
             label = tf.identity(label)
         if self._label == "label":
@@ -132,7 +129,7 @@ class TfdsSource:
         try:
             example = tf.train.SequenceExample.FromString(records.read(0))
         except (DataError, DecodeError):
-            return  # damaged, which is told where it is read
+            return  # damaged, which is reported where it is read
         if example.feature_lists.feature_list:
             lists = ", ".join(sorted(example.feature_lists.feature_list))
             raise ConfigurationError(
@@ -226,8 +223,8 @@ def import_tfds() -> Any:
     """Returns the module `tensorflow_datasets`.
 
     Raises:
-        ConfigurationError: If it is not installed, or does not load: it only logs why, and
-            is left without its contents.
+        ConfigurationError: If it is not installed or does not load. In the latter case it only
+            logs why, and is left without its contents.
     """
     try:
         import tensorflow_datasets as tfds
@@ -249,6 +246,6 @@ def import_tfds() -> Any:
 def _reason() -> str:
     try:
         importlib.import_module("tensorflow_datasets.public_api")
-    except Exception as error:  # whatever a package raises while it loads
+    except Exception as error:  # loading a package may raise anything
         return str(error).partition(". ")[0].rstrip(".")
     return "see the log above"

@@ -10,13 +10,7 @@ LARGE = 100_000  # from here on 1 % is enough for choosing a model
 
 @dataclass(frozen=True)
 class RecordRange:
-    """A run of records of one TFDS split.
-
-    Attributes:
-        split: TFDS's name of the split.
-        start: first record.
-        stop: the record after the last one.
-    """
+    """Records `start` to `stop` - 1 of a TFDS split."""
 
     split: str
     start: int
@@ -24,7 +18,7 @@ class RecordRange:
 
 
 def plan_splits(sizes: Mapping[str, int], test_has_labels: bool) -> dict[str, RecordRange]:
-    """Maps our splits to TFDS's.
+    """Maps our splits to TFDS's, given the number of records of each TFDS split.
 
     | TFDS has                | train       | validation  | test       |
     |-------------------------|-------------|-------------|------------|
@@ -34,20 +28,16 @@ def plan_splits(sizes: Mapping[str, int], test_has_labels: bool) -> dict[str, Re
     | train                   | first 80 %  | next 10 %   | last 10 %  |
     | validation or test only |             |             | that one   |
 
-    "whole_train" is all of TFDS's train split, whatever of it is "validation" above: for
-    recipes that were published so. A test split without labels (ImageNet's) counts as
+    "whole_train" is all of TFDS's train split, including what is "validation" above: for
+    recipes that were published with it. A test split without labels (ImageNet's) counts as
     missing. The "last part" is 1 % of a train split of 100,000 examples or more, else
-    10 %: what is reported as the test result must not be what the model was chosen on.
-
-    Args:
-        sizes: number of records of each TFDS split.
-        test_has_labels: whether the records of "test" can be scored.
+    10 %: the test result must not be reported on what the model was chosen on.
 
     Returns:
         The ranges of "train", "validation", "test" and "whole_train", or of "test" alone.
 
     Raises:
-        ConfigurationError: there is none of the splits train, validation and test.
+        ConfigurationError: the splits train, validation and test are all missing.
     """
     whole = {name: RecordRange(name, 0, size) for name, size in sizes.items()}
     if not sizes.get("train"):
@@ -58,7 +48,7 @@ def plan_splits(sizes: Mapping[str, int], test_has_labels: bool) -> dict[str, Re
 def _plan_without_train(
     whole: Mapping[str, RecordRange], test_has_labels: bool
 ) -> dict[str, RecordRange]:
-    # Sets made to test with, such as ImageNet-V2.
+    # Sets made for testing, such as ImageNet-V2.
     for name in ("test", "validation"):
         if name in whole and (name != "test" or test_has_labels):
             return {"test": whole[name]}

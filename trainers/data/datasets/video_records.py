@@ -1,7 +1,7 @@
-"""Videos in TFRecord files: an example is a list of encoded frames with its labels.
+"""Reads videos in TFRecord files: an example is a list of encoded frames with its labels.
 
 The records are `tf.train.SequenceExample`s as DMVR writes them: a feature list with one
-encoded image a frame, a context feature with the number of the class, or of several.
+encoded image per frame, and a context feature with the number of the class, or of several.
 `trainers.make_video_records` makes them. The files are described in
 `trainers/data/records/manifest.py`.
 """
@@ -31,18 +31,13 @@ _CURE = (
 
 
 class VideoRecordsSource:
-    """Labelled videos in TFRecord files, local or on a file system that TensorFlow reads.
+    """A `Source` of labelled videos in TFRecord files, local or on TensorFlow's file systems.
 
-    The place of each record is found once, by reading the headers of all files, and
-    cached. Frames stay encoded: whoever reads decides which of them to decode.
-
-    Args:
-        data_dir: the folder of the files.
-        split: "train", "validation" or "test".
-        config: names of the features, and what the labels are.
+    The position of each record is found once, by reading the headers of all files, and
+    cached. Frames stay encoded: the reader decides which of them to decode.
 
     Raises:
-        ConfigurationError: files are missing, are no such records, or contradict the
+        ConfigurationError: files are missing, hold other records, or contradict the
             configuration.
         DataError: a file is damaged.
     """
@@ -71,26 +66,22 @@ class VideoRecordsSource:
 
     @property
     def num_classes(self) -> int:
-        """The number of classes."""
         return len(self.class_names)
 
     def identity(self, index: int) -> str:
-        """Names a record for messages: its file and its number there."""
         return self._records.identity(index)
 
     def original(self, index: int) -> str | None:
-        """Names the video that a record was made of, for messages; None if it does not say."""
         example = tf.train.SequenceExample()
         try:
             example.ParseFromString(self._records.read(index))
         except (DecodeError, DataError, OSError, tf.errors.OpError):
-            return None  # it is asked for after a failure, which may be one of the file
+            return None  # called after a failure, which may be a damaged file
         context = example.context.feature
         names = context[_FILENAME_KEY].bytes_list.value if _FILENAME_KEY in context else ()
         return names[0].decode("utf-8", errors="replace") if names else None
 
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Reads one example; see `trainers.data.sources.Source`."""
         serialized, identity = tf.numpy_function(
             self._read, [index], [tf.string, tf.string], stateful=False
         )
@@ -112,7 +103,7 @@ class VideoRecordsSource:
         if not self.config.multi_label:
             return tf.reshape(labels, [])
         chosen = tf.one_hot(labels, self.num_classes, on_value=True, off_value=False)
-        # A label that is given twice is one label.
+        # A label that is given twice counts once.
         return tf.cast(tf.reduce_any(chosen, axis=0), tf.float32)
 
     def _checks(self, frames: tf.Tensor, labels: tf.Tensor) -> list[tf.Operation]:
@@ -128,7 +119,7 @@ class VideoRecordsSource:
         if not self.config.multi_label:
             message = "one label was expected, for several set data.multi_label=True"
             checks.append(tf.debugging.assert_equal(tf.size(labels), 1, message))
-        # In a graph an assertion is an operation to wait for; eagerly it is None.
+        # An assertion is an operation to wait for in a graph, and None eagerly.
         return [check for check in checks if check is not None]
 
     def _read(self, index: np.int64) -> tuple[bytes, bytes]:
@@ -136,7 +127,7 @@ class VideoRecordsSource:
         return self._records.read(number), self._records.identity(number).encode()
 
     def _check_first_record(self) -> None:
-        """Compares the keys with those of the first record, whose others the message lists."""
+        """Compares the keys with those of the first record; the message lists the record's keys."""
         number = self._first_readable()
         name = self.identity(number)
         example = tf.train.SequenceExample()
@@ -148,7 +139,7 @@ class VideoRecordsSource:
                 "python -m trainers.make_video_records."
             ) from error
         if not example.feature_lists.feature_list:
-            # The context of a SequenceExample is stored as the features of an Example are.
+            # An Example's features are stored like the context of a SequenceExample.
             features = ", ".join(sorted(example.context.feature)) or "none"
             raise ConfigurationError(
                 f"{name} is a tf.train.Example, with the features {features}. Expected a "
@@ -169,7 +160,7 @@ class VideoRecordsSource:
                 )
 
     def _first_readable(self) -> int:
-        """Returns the number of the first record that is whole; 0 where all must be."""
+        """Returns the number of the first undamaged record; 0 where all must be undamaged."""
         for number in range(self.num_examples if self.config.recover else 0):
             with contextlib.suppress(DataError):
                 self._records.read(number)
@@ -178,11 +169,7 @@ class VideoRecordsSource:
 
 
 def _num_classes(data_dir: str, config: RecordsConfig, labels: tuple[str, ...] | None) -> int:
-    """Puts together what the files and the configuration say.
-
-    Raises:
-        ConfigurationError: they contradict one another, or none says how many classes.
-    """
+    """Returns the number of classes, on which files and configuration must agree."""
     written = read_description(data_dir)
     if written and written.multi_label and not config.multi_label:
         raise ConfigurationError(

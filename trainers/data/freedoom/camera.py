@@ -1,4 +1,4 @@
-"""A camera in a Freedoom map that takes pictures of objects."""
+"""Takes pictures of the objects in a Freedoom map."""
 
 import math
 from dataclasses import dataclass
@@ -21,36 +21,20 @@ CHEATS = ("god", "notarget", "freeze", "noclip")
 
 @dataclass(frozen=True)
 class MapObject:
-    """An object somewhere in the map.
-
-    Attributes:
-        identity: the engine's number for it, the same as in labels.
-        name: the engine's class name.
-        x: east, in map units.
-        y: north, in map units.
-    """
+    """An object in the map; `identity` is the engine's number for it, the same as in labels."""
 
     identity: int
     name: str
-    x: float
-    y: float
+    x: float  # east, in map units
+    y: float  # north, in map units
 
 
 @dataclass(frozen=True)
 class View:
-    """What the camera sees of one object.
+    """What the camera sees of one object, and the object's bounding box in pixels."""
 
-    Attributes:
-        frame: (240, 320, 3) uint8, the whole picture.
-        mask: (240, 320) bool, where the object is visible.
-        left: first column of the object's bounding box, in pixels.
-        top: first row of the bounding box, in pixels.
-        width: of the bounding box, in pixels.
-        height: of the bounding box, in pixels.
-    """
-
-    frame: NDArray[np.uint8]
-    mask: NDArray[np.bool_]
+    frame: NDArray[np.uint8]  # (240, 320, 3), the whole picture
+    mask: NDArray[np.bool_]  # (240, 320), where the object is visible
     left: int
     top: int
     width: int
@@ -60,14 +44,8 @@ class View:
 class FreedoomScene:
     """One map of `freedoom2.wad` with a camera that passes through walls.
 
-    The working directory must belong to this process: the engine writes into it.
-
-    Args:
-        map_name: "MAP01" to "MAP32".
-        seed: of the engine's own random numbers, 0 to 2**31 - 1.
-
-    Raises:
-        ConfigurationError: the package `vizdoom` is not installed.
+    The working directory must belong to this process, because the engine writes into it. `seed`
+    is that of the engine's random numbers, 0 to 2**31 - 1.
     """
 
     def __init__(self, map_name: str, seed: int) -> None:
@@ -92,16 +70,9 @@ class FreedoomScene:
         self._power_ups = [thing for thing in self.objects if thing.name in POWER_UPS]
 
     def view(self, target: MapObject, x: float, y: float, turn: float) -> View | None:
-        """Looks at an object from a place.
+        """Looks at an object from a place, `turn` degrees to the left of the object's centre.
 
-        Args:
-            target: one of `objects`.
-            x: where to stand, in map units.
-            y: where to stand, in map units.
-            turn: how far to the left of the object's centre to look, in degrees.
-
-        Returns:
-            The view, or None if the object cannot be seen whole from there.
+        Returns None if the object cannot be seen whole from there.
         """
         if any(
             math.hypot(thing.x - x, thing.y - y) < POWER_UP_DISTANCE for thing in self._power_ups

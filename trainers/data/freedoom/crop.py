@@ -1,4 +1,4 @@
-"""Square crops of a picture, resized with exact arithmetic."""
+"""Cuts square crops out of a picture and resizes them with exact arithmetic."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,18 +10,10 @@ WEIGHT_UNITS = 2.0**18
 
 
 def resize_weights(start: float, length: float, size: int, limit: int) -> NDArray[np.float64]:
-    """Makes the matrix that resizes one axis with a triangle filter.
+    """Returns the matrix that resizes one axis with a triangle filter, float64 (size, limit).
 
-    The filter widens with the scale when shrinking, so nothing aliases.
-
-    Args:
-        start: first coordinate of the crop, in pixels.
-        length: of the crop, in pixels.
-        size: number of pixels wanted.
-        limit: number of pixels there are.
-
-    Returns:
-        (size, limit) float64; rows sum to 1 up to rounding to 2**-18.
+    The filter widens with the scale when shrinking, so nothing aliases. `start` and `length` give
+    the crop, in pixels; rows sum to 1 up to rounding to 2**-18.
     """
     scale = length / size
     centres = start + (np.arange(size) + 0.5) * scale
@@ -35,17 +27,9 @@ def resize_weights(start: float, length: float, size: int, limit: int) -> NDArra
 def square_crop(
     image: NDArray[np.uint8], left: float, top: float, side: float, size: int
 ) -> NDArray[np.uint8]:
-    """Cuts a square out of a picture and resizes it.
+    """Cuts a square out of a picture and resizes it to (size, size, channels) uint8.
 
-    Args:
-        image: (height, width, channels) uint8.
-        left: first column, in pixels, a fraction allowed.
-        top: first row, in pixels, a fraction allowed.
-        side: of the square, in pixels; it lies within the picture.
-        size: side of the result, in pixels.
-
-    Returns:
-        (size, size, channels) uint8.
+    The square lies within the picture; its place and side, in pixels, may be fractions.
     """
     height, width, channels = image.shape
     rows = resize_weights(top, side, size, height)

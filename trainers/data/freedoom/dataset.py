@@ -1,4 +1,4 @@
-"""The built-in image set and clip sets, rendered from the Freedoom maps.
+"""Loads the built-in image set and clip sets, rendered from the Freedoom maps.
 
 `freedoom_objects`: twenty kinds of things (monsters and items) cut out of rendered frames,
 64x64 RGB. Every example also has the mask of the object itself, so attention maps can be
@@ -45,11 +45,8 @@ def load_freedoom_objects(
     Args:
         split: "train", "validation" or "test".
         options: what to render; None for the standard set.
-        workers: number of processes that render; None for one a core, at most 8.
+        workers: number of processes that render; None for one per core, at most 8.
             The result does not depend on it.
-
-    Returns:
-        Images, labels and masks.
 
     Raises:
         ConfigurationError: unknown split, or `vizdoom` is not installed.
@@ -70,38 +67,14 @@ def load_freedoom_objects(
 
 
 def image_cache_path(split: str, options: FreedoomOptions) -> Path:
-    """Names the cache file of one split.
-
-    Args:
-        split: a key of `options.splits`.
-        options: what to render.
-
-    Returns:
-        A path under the cache directory, whether or not the file is there.
-
-    Raises:
-        ConfigurationError: `vizdoom` is not installed.
-    """
+    """Returns the path of a split's cache file, whether or not the file exists."""
     return rendered_path(NAME, split, options.fingerprint(split, engine_version()))
 
 
 def render_images(
     split: str, options: FreedoomOptions, workers: int | None = None
 ) -> RenderedImages:
-    """Renders one split, one process a map.
-
-    Args:
-        split: a key of `options.splits`.
-        options: what to render.
-        workers: number of processes alive at once; None for one a core, at most 8.
-
-    Returns:
-        Images ordered by map, then by class.
-
-    Raises:
-        ConfigurationError: `vizdoom` is not installed.
-        DataError: a worker failed.
-    """
+    """Renders one split, with one process per map; the images are ordered by map, then by class."""
     import_vizdoom()
     jobs = {job.map_name: job.to_json() for job in split_jobs(options, split)}
     description = f"Rendering {NAME}, {split} maps"
@@ -117,20 +90,7 @@ CLIP_KEYS = ("videos", "labels")
 def freedoom_motion_source(
     split: str, options: MotionOptions | None = None, workers: int | None = None
 ) -> InMemoryVideoSource:
-    """Opens one split of the clips as a data source.
-
-    Args:
-        split: "train", "validation" or "test".
-        options: what to render; None for the standard set `freedoom_motion`.
-        workers: as for `load_freedoom_motion`.
-
-    Returns:
-        The source, named after the set.
-
-    Raises:
-        ConfigurationError: unknown split, or `vizdoom` is not installed.
-        DataError: rendering failed.
-    """
+    """Opens one split of the clips as a data source; see `load_freedoom_motion`."""
     options = options or MotionOptions()
     clips = load_freedoom_motion(split, options, workers)
     return InMemoryVideoSource(
@@ -148,18 +108,7 @@ def load_freedoom_motion(
 ) -> RenderedClips:
     """Loads one split from the cache; renders it first if it is not there.
 
-    Args:
-        split: "train", "validation" or "test".
-        options: what to render; None for the standard set `freedoom_motion`.
-        workers: number of processes that render; None for one a core, at most 8.
-            The result does not depend on it.
-
-    Returns:
-        Videos and labels.
-
-    Raises:
-        ConfigurationError: unknown split, or `vizdoom` is not installed.
-        DataError: rendering failed.
+    See `load_freedoom_objects`; the standard set is `freedoom_motion`.
     """
     options = options or MotionOptions()
     if split not in options.splits:
@@ -176,48 +125,17 @@ def load_freedoom_motion(
 
 
 def set_name(options: MotionOptions) -> str:
-    """Names the set as in `data.source`.
-
-    Args:
-        options: what to render.
-
-    Returns:
-        `freedoom_motion` or `freedoom_multilabel`.
-    """
+    """Returns the name of the set in `data.source`."""
     return MULTI_LABEL if options.multi_label else SINGLE_LABEL
 
 
 def clip_cache_path(split: str, options: MotionOptions) -> Path:
-    """Names the cache file of one split.
-
-    Args:
-        split: a key of `options.splits`.
-        options: what to render.
-
-    Returns:
-        A path under the cache directory, whether or not the file is there.
-
-    Raises:
-        ConfigurationError: `vizdoom` is not installed.
-    """
+    """Returns the path of a split's cache file, whether or not the file exists."""
     return rendered_path(set_name(options), split, options.fingerprint(split, engine_version()))
 
 
 def render_clips(split: str, options: MotionOptions, workers: int | None = None) -> RenderedClips:
-    """Renders one split, one process a map.
-
-    Args:
-        split: a key of `options.splits`.
-        options: what to render.
-        workers: number of processes alive at once; None for one a core, at most 8.
-
-    Returns:
-        Clips ordered by map.
-
-    Raises:
-        ConfigurationError: `vizdoom` is not installed.
-        DataError: a worker failed.
-    """
+    """Renders one split, with one process per map; the clips are ordered by map."""
     import_vizdoom()
     jobs = {job.map_name: job.to_json() for job in motion_jobs(options, split)}
     description = f"Rendering {set_name(options)}, {split} maps"

@@ -17,14 +17,7 @@ IDLE_TICS = 20  # after a new episode, until doors, lifts and the camera rest
 
 
 def import_vizdoom() -> Any:
-    """Imports the engine.
-
-    Returns:
-        The module `vizdoom`.
-
-    Raises:
-        ConfigurationError: it is not installed.
-    """
+    """Returns the module `vizdoom`; raises ConfigurationError if it is not installed."""
     try:
         import vizdoom
     except ImportError as error:
@@ -37,14 +30,7 @@ def import_vizdoom() -> Any:
 
 
 def engine_version() -> str:
-    """Reads the version of the engine, without importing it where that is possible.
-
-    Returns:
-        The version of the package `vizdoom`.
-
-    Raises:
-        ConfigurationError: it is not installed.
-    """
+    """Returns the version of the package `vizdoom`, without importing it where possible."""
     try:
         return importlib.metadata.version("vizdoom")
     except importlib.metadata.PackageNotFoundError:
@@ -52,15 +38,7 @@ def engine_version() -> str:
 
 
 def engine_seed(seed: int, map_number: int) -> int:
-    """Makes the engine's seed for one map of a set.
-
-    Args:
-        seed: of the set.
-        map_number: 1 to 32.
-
-    Returns:
-        0 to 2**31 - 1.
-    """
+    """Returns the engine's seed, 0 to 2**31 - 1, for one map of a set."""
     return (seed * 100 + map_number) % 2**31
 
 
@@ -69,20 +47,17 @@ def new_game(
 ) -> Any:
     """Sets the engine up for one map of `freedoom2.wad`, with a bare picture.
 
-    The working directory must belong to this process: the engine writes into it.
+    The working directory must belong to this process, because the engine writes into it.
 
     Args:
         map_name: "MAP01" to "MAP32".
-        seed: of the engine's own random numbers, 0 to 2**31 - 1.
+        seed: of the engine's random numbers, 0 to 2**31 - 1.
         resolution: of the picture; a name in `vizdoom.ScreenResolution`.
         buttons: the entries of an action; names in `vizdoom.Button`.
-        variables: what a state tells; names in `vizdoom.GameVariable`.
+        variables: what a state contains; names in `vizdoom.GameVariable`.
 
     Returns:
         A `vizdoom.DoomGame`; the caller starts it with `init`.
-
-    Raises:
-        ConfigurationError: the package `vizdoom` is not installed.
     """
     vizdoom = import_vizdoom()
     game = vizdoom.DoomGame()
@@ -111,15 +86,8 @@ def new_game(
 
 
 def is_inverted(frame: NDArray[np.uint8]) -> bool:
-    """Tells the negative in pure grey that the engine draws under invulnerability.
-
-    Args:
-        frame: (height, width, 3) uint8.
-
-    Returns:
-        True if the frame is one.
-    """
-    # Every eighth pixel is enough: a picture of the game without any colour does not occur.
+    """Detects the negative in pure grey that the engine draws under invulnerability."""
+    # Every eighth pixel is enough: an ordinary picture of the game always has some colour.
     sample = frame[::8, ::8].astype(np.int16)
     is_grey = (sample.max(axis=2) == sample.min(axis=2)).all()
     return bool(is_grey and sample.mean() > 12)

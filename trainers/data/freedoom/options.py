@@ -1,4 +1,4 @@
-"""Classes, maps and rendering options of the Freedoom image set and clip sets."""
+"""Defines classes, maps and rendering options of the Freedoom image set and clip sets."""
 
 import dataclasses
 import functools
@@ -40,42 +40,22 @@ SPLIT_NAMES = ("train", "validation", "test")
 
 
 def map_names(first: int, last: int) -> tuple[str, ...]:
-    """Lists maps of `freedoom2.wad`.
-
-    Args:
-        first: number of the first map, at least 1.
-        last: number of the last map, at most 32.
-
-    Returns:
-        Names such as "MAP01".
-    """
+    """Returns names of maps of `freedoom2.wad`, such as "MAP01"; they end with "MAP32"."""
     return tuple(f"MAP{number:02d}" for number in range(first, last + 1))
 
 
 def fingerprint(facts: dict[str, Any]) -> str:
-    """Hashes the facts that decide the bytes of a rendered file.
-
-    Args:
-        facts: all that JSON can write.
-
-    Returns:
-        16 hexadecimal digits.
-    """
+    """Hashes the facts that decide the bytes of a rendered file, to 16 hexadecimal digits."""
     text = json.dumps(facts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """The maps of one split.
-
-    Attributes:
-        maps: of `freedoom2.wad`; no map belongs to two splits.
-        images_per_class: tried for each map and class the map contains.
-    """
+    """The maps of one split; no map belongs to two splits."""
 
     maps: tuple[str, ...]
-    images_per_class: int
+    images_per_class: int  # tried for each map and class the map contains
 
 
 @dataclass(frozen=True)
@@ -109,15 +89,7 @@ class FreedoomOptions:
     )
 
     def fingerprint(self, split: str, engine_version: str) -> str:
-        """Hashes everything that decides the bytes of one split.
-
-        Args:
-            split: a key of `splits`.
-            engine_version: of the package `vizdoom`.
-
-        Returns:
-            16 hexadecimal digits.
-        """
+        """Hashes everything that decides the bytes of one split."""
         facts = dataclasses.asdict(self)
         facts["splits"] = facts["splits"][split]
         facts["engine_version"] = engine_version
@@ -129,7 +101,7 @@ class FreedoomOptions:
 # Part of the cache key: raise it with every change that alters a rendered byte.
 MOTION_RENDERER_VERSION = 1
 
-# Four axes, and of each the motion that the engine counts as negative and the other one.
+# Each axis has the motion that the engine counts as negative, and the positive one.
 AXES = (
     ("backward", "forward"),
     ("strafe_left", "strafe_right"),
@@ -154,12 +126,7 @@ _MIRRORED_AXES = (AXES[1], AXES[2])
 
 @dataclass(frozen=True)
 class MotionSplit:
-    """The maps of one split.
-
-    Attributes:
-        maps: of `freedoom2.wad`; no map belongs to two splits.
-        clips_per_map: of every map the same number.
-    """
+    """The maps of one split; no map belongs to two splits."""
 
     maps: tuple[str, ...]
     clips_per_map: int
@@ -174,15 +141,15 @@ class MotionOptions:
             motion or none, labelled by a number.
         seed: of places, directions, speeds and the engine.
         num_frames: of a clip.
-        tics_per_frame: engine steps from frame to frame, 35 a second.
+        tics_per_frame: engine steps from frame to frame, 35 per second.
         tics_before: steps of the motion before the first frame, so that it is already
             under way there.
         image_size: side of the frames, in pixels.
-        walk_speed: least and greatest push forward, back or aside; a whole number that the
-            engine takes for a thirty-second of a map unit a tic, a tic.
-        turn_speed: least and greatest, in degrees a tic.
-        look_speed: least and greatest, in degrees a tic.
-        pitch: in the middle of a clip the camera looks up or down at most so far, in degrees.
+        walk_speed: least and greatest push forward, back or aside, whole numbers: acceleration
+            in units of 1/32 map unit per tic, per tic.
+        turn_speed: least and greatest, in degrees per tic.
+        look_speed: least and greatest, in degrees per tic.
+        pitch: the camera's greatest angle up or down in the middle of a clip, in degrees.
         attempts_per_clip: places tried before the map is given up, which is an error.
         splits: the three splits by name.
 
@@ -220,28 +187,20 @@ class MotionOptions:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes, in the order of the labels."""
+        """Returns the classes, in the order of the labels."""
         return MOTION_NAMES if self.multi_label else MOTION_CLASS_NAMES
 
     @property
     def mirrored_classes(self) -> tuple[int, ...]:
-        """For each class the one that a mirrored clip of it shows."""
+        """Returns for each class the one that a mirrored clip of it shows."""
         swapped = {a: b for pair in _MIRRORED_AXES for a, b in (pair, pair[::-1])}
         names = self.class_names
         return tuple(names.index(swapped.get(name, name)) for name in names)
 
     def fingerprint(self, split: str, engine_version: str) -> str:
-        """Hashes everything that decides the bytes of one split.
-
-        Args:
-            split: a key of `splits`.
-            engine_version: of the package `vizdoom`.
-
-        Returns:
-            16 hexadecimal digits.
-        """
+        """Hashes everything that decides the bytes of one split."""
         facts = dataclasses.asdict(self)
-        # Its name when the first sets were rendered, which are in caches.
+        # The key's name when the first sets were rendered, which users have in their caches.
         facts["several_labels"] = facts.pop("multi_label")
         facts["splits"] = facts["splits"][split]
         facts["engine_version"] = engine_version
@@ -252,13 +211,6 @@ class MotionOptions:
 
 @functools.cache
 def direction_of(motion: str) -> tuple[int, int]:
-    """Finds the axis of a motion and its sign there.
-
-    Args:
-        motion: one of `MOTION_NAMES`.
-
-    Returns:
-        Axis, 0 to 3, and -1 or 1.
-    """
+    """Returns the axis of a motion, 0 to 3, and its sign there, -1 or 1."""
     axis = next(number for number, pair in enumerate(AXES) if motion in pair)
     return axis, 1 if motion == AXES[axis][1] else -1

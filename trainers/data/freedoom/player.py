@@ -37,7 +37,7 @@ HEIGHT = 4  # the first four variables are the pose
 REST = slice(5, 8)  # the velocities
 CHEATS = ("god", "notarget")
 # How the engine moves a player on plain ground.
-PUSH = 1.0 / 32.0  # map units a tic, a tic, for one unit of a walking button
+PUSH = 1.0 / 32.0  # map units per tic, per tic, for one unit of a walking button
 FRICTION = 0.90625  # what remains of the velocity after a tic
 # How far the engine may be from the computed path; it rounds angles to 1/65536 turn.
 POSITION_TOLERANCE = 1.0  # map units
@@ -49,7 +49,7 @@ LONGEST_REST = 10  # looks
 def expected_path(
     start: NDArray[np.float64], action: NDArray[np.float64], tics: int
 ) -> NDArray[np.float64]:
-    """Computes where an action leads a player who stood still, with nothing in the way.
+    """Computes the pose after each tic, (tics, 4), of a player who starts at rest and unobstructed.
 
     Args:
         start: (4,) east and north in map units, angle and pitch in degrees; the angle
@@ -57,9 +57,6 @@ def expected_path(
         action: (4,) push forward and to the right, turn to the right and upwards in
             degrees, all for one tic.
         tics: number of steps.
-
-    Returns:
-        (tics, 4) the pose after each tic.
     """
     poses = np.empty((tics, 4))
     position, velocity = start[:2].astype(np.float64), np.zeros(2)
@@ -79,17 +76,11 @@ def expected_path(
 class FreedoomWalk:
     """One map of `freedoom2.wad` with a player for whom walls are walls.
 
-    The working directory must belong to this process: the engine writes into it.
-
-    Args:
-        map_name: "MAP01" to "MAP32".
-        seed: of the engine's own random numbers, 0 to 2**31 - 1.
+    The working directory must belong to this process, because the engine writes into it. `seed`
+    is that of the engine's random numbers, 0 to 2**31 - 1.
 
     Attributes:
         places: (count, 2) float64, where the player can stand, in map units.
-
-    Raises:
-        ConfigurationError: the package `vizdoom` is not installed.
     """
 
     def __init__(self, map_name: str, seed: int) -> None:
@@ -109,15 +100,9 @@ class FreedoomWalk:
         self._advance((0.0, 0.0, 0.0, 0.0), FIELD_OF_VIEW_TICS)
 
     def stand(self, place: NDArray[np.float64], angle: float, pitch: float) -> bool:
-        """Puts the player somewhere and waits until nothing moves the player any more.
+        """Puts the player at one of `places`, looking at `angle` and `pitch` (down) in degrees.
 
-        Args:
-            place: (2,) one of `places`.
-            angle: where to look, in degrees.
-            pitch: how far down to look, in degrees.
-
-        Returns:
-            False if the player cannot stand there.
+        Waits until nothing moves the player any more; False if the player cannot stand there.
         """
         self._game.send_game_command(f"warp {place[0]:.0f} {place[1]:.0f}")
         state = self._settled()
@@ -133,15 +118,14 @@ class FreedoomWalk:
         """Moves the player and films what the player sees.
 
         Args:
-            action: (4,) push forward and to the right, turn to the right and upwards in
-                degrees, all for one tic; the pushes are whole numbers.
+            action: as for `expected_path`; the pushes are whole numbers.
             num_frames: of the film.
             tics_per_frame: steps from frame to frame.
             tics_before: steps before the first frame.
 
         Returns:
-            (num_frames, 120, 160, 3) uint8, or None unless the engine's own position,
-            angle and pitch followed the computed path from the first step to the last.
+            (num_frames, 120, 160, 3) uint8, or None unless the engine's position, angle and pitch
+            followed the computed path from the first step to the last.
         """
         start = self._variables()
         if start is None:
@@ -165,11 +149,7 @@ class FreedoomWalk:
         return np.stack(frames)
 
     def pose(self) -> NDArray[np.float64]:
-        """Reads where the player is and looks.
-
-        Returns:
-            (4,) as for `expected_path`.
-        """
+        """Returns where the player is and looks, (4,) as for `expected_path`."""
         return self._read()[:4]
 
     def close(self) -> None:
@@ -201,7 +181,7 @@ class FreedoomWalk:
         return None
 
     def _variables(self) -> NDArray[np.float64] | None:
-        """Reads the engine's variables; begins again after the end of the map."""
+        """Reads the engine's variables; after the end of the map, begins again and returns None."""
         if self._game.is_episode_finished():
             self.restart()
             return None
@@ -213,7 +193,7 @@ class FreedoomWalk:
 
     def _advance(self, action: tuple[float, ...], tics: int) -> None:
         self._game.set_action([float(value) for value in action])
-        # Without a new picture the variables stay old too; only the last tic makes one.
+        # Variables are updated with the picture, and only the last tic makes one.
         self._game.advance_action(tics, True)
 
 
@@ -224,7 +204,7 @@ def _agree(
     action: NDArray[np.float64],
 ) -> bool:
     if not action.any():
-        # A clip of nothing is a clip of nothing: not even a lift moves the player.
+        # In a clip without a motion, nothing may move the player, not even a lift.
         return bool((state[: HEIGHT + 1] == start[: HEIGHT + 1]).all())
     difference = state[:4] - expected
     turned = (difference[2:] + 180.0) % 360.0 - 180.0

@@ -1,4 +1,4 @@
-"""Renders the ego-motion clips of one Freedoom map; runs in a process of its own.
+"""Renders the ego-motion clips of one Freedoom map; runs in a separate process.
 
     python -m trainers.data.freedoom.render_clips JOB OUTPUT.npz
 
@@ -30,17 +30,12 @@ from trainers.data.freedoom.rendering import save_arrays
 DARKEST_MEAN = 12.0  # of 255
 LEAST_CONTRAST = 6.0  # standard deviation of the pixels of the first and the last frame
 LEAST_CHANGE = 2.0  # mean difference of the first and the last frame of a motion
-STILL_AXIS = 0.5  # of several labels: probability that an axis has no motion
+STILL_AXIS = 0.5  # with several labels: probability that an axis has no motion
 
 
 @dataclass(frozen=True)
 class MotionJob:
-    """One map's share of the clips; the other attributes are those of `MotionOptions`.
-
-    Attributes:
-        map_name: "MAP01" to "MAP32".
-        num_clips: of this map.
-    """
+    """One map's share of the clips; the other attributes are those of `MotionOptions`."""
 
     map_name: str
     num_clips: int
@@ -57,23 +52,10 @@ class MotionJob:
     attempts_per_clip: int
 
     def to_json(self) -> str:
-        """Writes the job as one line.
-
-        Returns:
-            JSON text for `from_json`.
-        """
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> "MotionJob":
-        """Reads what `to_json` wrote.
-
-        Args:
-            text: JSON.
-
-        Returns:
-            The job.
-        """
         values = json.loads(text)
         pairs = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
         return cls(**{**values, **pairs})
@@ -85,7 +67,7 @@ class RenderedClips:
 
     Attributes:
         videos: (count, num_frames, size, size, 3) uint8.
-        labels: (count,) int64, positions in `CLASS_NAMES`; of several labels
+        labels: (count,) int64, positions in `CLASS_NAMES`; with several labels
             (count, 8) float32, zeros and ones in the order of `MOTION_NAMES`.
     """
 
@@ -94,15 +76,7 @@ class RenderedClips:
 
 
 def motion_jobs(options: MotionOptions, split: str) -> list[MotionJob]:
-    """Cuts a split into one job for each map.
-
-    Args:
-        options: of the whole set.
-        split: a key of `options.splits`.
-
-    Returns:
-        Jobs in the order of the maps.
-    """
+    """Cuts a split into one job per map, in the order of the maps."""
     shared = {
         field.name: getattr(options, field.name)
         for field in dataclasses.fields(options)
@@ -118,14 +92,8 @@ def motion_jobs(options: MotionOptions, split: str) -> list[MotionJob]:
 def render_map(job: MotionJob) -> RenderedClips:
     """Renders one map, in the current working directory.
 
-    Args:
-        job: what to render.
-
-    Returns:
-        The clips; of single labels the classes follow each other in turn.
-
-    Raises:
-        RuntimeError: a motion fits nowhere in the map.
+    With single labels the classes follow each other in turn. Raises RuntimeError if a motion fits
+    nowhere in the map.
     """
     map_number = int(job.map_name.removeprefix("MAP"))
     rng = np.random.default_rng([job.seed, map_number])
@@ -133,7 +101,7 @@ def render_map(job: MotionJob) -> RenderedClips:
     videos: list[NDArray[np.uint8]] = []
     labels: list[int | list[float]] = []
     for number in range(job.num_clips):
-        # Drawn once and then kept until it succeeds: what is easily blocked is no rarer.
+        # Drawn once and kept until it succeeds, so that easily blocked motions are not rarer.
         directions = _directions(job, number, rng)
         videos.append(_clip(walk, directions, job, rng))
         labels.append(label_of(directions, job.multi_label))
@@ -145,14 +113,9 @@ def render_map(job: MotionJob) -> RenderedClips:
 
 
 def label_of(directions: NDArray[np.int64], multi_label: bool) -> int | list[float]:
-    """Labels a motion.
+    """Returns a position in `CLASS_NAMES`, or with `multi_label` a 0 or 1 per `MOTION_NAMES`.
 
-    Args:
-        directions: (4,) -1, 0 or 1 for each of `freedoom_motion_options.AXES`.
-        multi_label: whether the label is a vector.
-
-    Returns:
-        A position in `CLASS_NAMES`, or for each of `MOTION_NAMES` one if it takes place.
+    `directions` are (4,) -1, 0 or 1 for each of `options.AXES`.
     """
     takes_place = [_takes_place(motion, directions) for motion in MOTION_NAMES]
     if multi_label:
@@ -207,8 +170,8 @@ def _attempt(
         rng.uniform(*job.look_speed),
     )
     action = directions * np.array(speeds)
-    # The drawn pitch is that of the middle of the clip, or the first frames of a look up
-    # would be like the others and the last ones would give it away.
+    # The drawn pitch is that of the middle of the clip. If it were that of the start, the last
+    # frames alone would give away a look up.
     tics_to_middle = job.tics_before + (job.num_frames - 1) * job.tics_per_frame / 2
     if not walk.stand(place, angle, pitch + action[3] * tics_to_middle):
         return None
@@ -232,11 +195,7 @@ def _is_visible(frames: NDArray[np.uint8], moving: bool) -> bool:
 
 
 def main(arguments: list[str]) -> None:
-    """Renders the job given on the command line.
-
-    Args:
-        arguments: the job as JSON, and the name of the file to write.
-    """
+    """Renders the job in the first argument, JSON, into the file in the second."""
     rendered = render_map(MotionJob.from_json(arguments[0]))
     save_arrays(Path(arguments[1]), vars(rendered))
 

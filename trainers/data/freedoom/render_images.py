@@ -1,4 +1,4 @@
-"""Renders the object crops of one Freedoom map; runs in a process of its own.
+"""Renders the object crops of one Freedoom map; runs in a separate process.
 
     python -m trainers.data.freedoom.render_images JOB OUTPUT.npz
 
@@ -27,7 +27,7 @@ from trainers.data.freedoom.options import CLASS_NAMES
 from trainers.data.freedoom.options import FreedoomOptions
 from trainers.data.freedoom.rendering import save_arrays
 
-SMALLEST_SIDE = 10  # pixels of the frame; below it nobody can tell the object
+SMALLEST_SIDE = 10  # pixels of the frame; smaller objects cannot be recognized
 SMALLEST_AREA = 100  # visible pixels
 SMALLEST_VISIBLE_PART = 0.25  # of the bounding box
 DARKEST_MEAN = 12.0  # of 255
@@ -35,19 +35,7 @@ DARKEST_MEAN = 12.0  # of 255
 
 @dataclass(frozen=True)
 class RenderJob:
-    """One map's share of the set.
-
-    Attributes:
-        map_name: "MAP01" to "MAP32".
-        images_per_class: tried for every class.
-        seed: of the set; combined with the map's number.
-        image_size: side of the images, in pixels.
-        distance: least and greatest distance to the object, in map units.
-        turn: greatest turn past the object, in degrees.
-        crop_scale: least and greatest side of the crop over that of the object.
-        crop_shift: greatest shift, as a part of the crop's side.
-        attempts_per_image: views tried for an image wanted.
-    """
+    """One map's share of the set; the other attributes are those of `FreedoomOptions`."""
 
     map_name: str
     images_per_class: int
@@ -60,23 +48,10 @@ class RenderJob:
     attempts_per_image: int
 
     def to_json(self) -> str:
-        """Writes the job as one line.
-
-        Returns:
-            JSON text for `from_json`.
-        """
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> "RenderJob":
-        """Reads what `to_json` wrote.
-
-        Args:
-            text: JSON.
-
-        Returns:
-            The job.
-        """
         values = json.loads(text)
         pairs = {key: tuple(values[key]) for key in ("distance", "crop_scale")}
         return cls(**{**values, **pairs})
@@ -98,15 +73,7 @@ class RenderedImages:
 
 
 def split_jobs(options: FreedoomOptions, split: str) -> list[RenderJob]:
-    """Cuts a split into one job for each map.
-
-    Args:
-        options: of the whole set.
-        split: a key of `options.splits`.
-
-    Returns:
-        Jobs in the order of the maps.
-    """
+    """Cuts a split into one job per map, in the order of the maps."""
     return [
         RenderJob(
             map_name=map_name,
@@ -124,14 +91,7 @@ def split_jobs(options: FreedoomOptions, split: str) -> list[RenderJob]:
 
 
 def render_map(job: RenderJob) -> RenderedImages:
-    """Renders one map, in the current working directory.
-
-    Args:
-        job: what to render.
-
-    Returns:
-        The images, ordered by class.
-    """
+    """Renders one map, in the current working directory; the images are ordered by class."""
     map_number = int(job.map_name.removeprefix("MAP"))
     rng = np.random.default_rng([job.seed, map_number])
     scene = FreedoomScene(job.map_name, seed=engine_seed(job.seed, map_number))
@@ -205,11 +165,7 @@ def _crop(
 
 
 def main(arguments: list[str]) -> None:
-    """Renders the job given on the command line.
-
-    Args:
-        arguments: the job as JSON, and the name of the file to write.
-    """
+    """Renders the job in the first argument, JSON, into the file in the second."""
     rendered = render_map(RenderJob.from_json(arguments[0]))
     save_arrays(Path(arguments[1]), vars(rendered))
 

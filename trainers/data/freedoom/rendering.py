@@ -1,4 +1,4 @@
-"""Rendered sets: made by worker processes, kept in the cache with a checksum."""
+"""Renders sets in worker processes, and keeps them in the cache with a checksum."""
 
 import sys
 import tempfile
@@ -27,15 +27,9 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def rendered_path(name: str, split: str, fingerprint: str) -> Path:
-    """Names the cache file of one split.
+    """Returns the path of a split's cache file, whether or not the file exists.
 
-    Args:
-        name: of the set.
-        split: of the set.
-        fingerprint: a hash of everything that decides the bytes.
-
-    Returns:
-        A path under the cache directory, whether or not the file is there.
+    `fingerprint` is a hash of everything that decides the bytes.
     """
     return cache_directory() / name / f"{split}-{fingerprint}.npz"
 
@@ -45,21 +39,12 @@ def cached_arrays(
 ) -> Arrays:
     """Reads arrays from the cache; renders them first if they are not there.
 
-    Args:
-        path: of the cache file.
-        keys: names of the arrays, one of them "labels".
-        things: what a label belongs to, in the plural, for messages.
-        render: makes the arrays.
-
-    Returns:
-        The arrays by name.
-
-    Raises:
-        DataError: rendering failed or gave nothing.
+    One of `keys` is "labels"; `things` says in the plural what a label belongs to, for messages.
+    Raises DataError if rendering failed or gave nothing.
     """
     arrays = _load(path, keys)
     if arrays is None:
-        # Of two processes that start together one renders and the other one waits.
+        # Of two processes that start together, one renders and the other waits.
         with exclusive(path.with_suffix(".lock")):
             arrays = _load(path, keys)
             if arrays is None:
@@ -70,16 +55,13 @@ def cached_arrays(
 def render_jobs(
     jobs: Mapping[str, str], module: str, description: str, workers: int | None
 ) -> Arrays:
-    """Runs one worker process a job and joins what they render.
+    """Runs one worker process per job, and joins what they render in the order of the jobs.
 
     Args:
         jobs: what to render, as JSON, by name.
         module: started as `python -m module JOB OUTPUT.npz`.
         description: the words before the progress bar.
-        workers: number of processes alive at once; None for one a core, at most 8.
-
-    Returns:
-        The arrays that the workers saved, each joined in the order of the jobs.
+        workers: number of processes alive at once; None for one per core, at most 8.
 
     Raises:
         DataError: a worker failed.
@@ -93,12 +75,7 @@ def render_jobs(
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Writes arrays for `render_jobs` or the cache to read.
-
-    Args:
-        path: of the file.
-        arrays: by name.
-    """
+    """Writes arrays for `render_jobs` or the cache to read."""
     with path.open("wb") as stream:
         np.savez(stream, **arrays)
 
@@ -125,7 +102,7 @@ def _load(path: Path, keys: Sequence[str]) -> Arrays | None:
             arrays = _read(path)
             return {key: arrays[key] for key in keys}
         except (OSError, KeyError, ValueError, zipfile.BadZipFile):
-            pass  # the digest agrees with a file that was never good
+            pass  # the digest matches a file that was never good
     _say(f"The cached file {path} is damaged; it is rendered again.")
     return None
 

@@ -1,4 +1,4 @@
-"""Random colours: one change for all frames of a clip.
+"""Changes colours at random, in the same way for all frames of a clip.
 
 Pure TensorFlow operations on uint8, with all randomness from a given seed.
 """
@@ -15,7 +15,7 @@ _MAX_HUE = 0.2  # of the colour circle
 
 
 def color_jitter(clip: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Tensor:
-    """Change brightness, saturation, contrast and hue, in this order.
+    """Changes brightness, saturation, contrast and hue, in this order.
 
     Brightness is shifted by up to 32 / 255 of the range, saturation and contrast are
     multiplied by 0.6 to 1.4 and the hue turns by up to a fifth of the circle, each drawn
@@ -27,9 +27,6 @@ def color_jitter(clip: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Ten
         clip: uint8 (frames, height, width, 3).
         seed: stateless seed, integer (2,); the same seed gives the same bytes.
         probability: share of the clips that are changed.
-
-    Returns:
-        uint8 of the same shape.
     """
     draws = tf.random.stateless_uniform((5,), seed, alg="philox")
     changes = 2.0 * draws[1:] - 1.0
@@ -39,22 +36,13 @@ def color_jitter(clip: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Ten
 
 
 def color_drop(clip: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Tensor:
-    """Turn a whole clip to grey.
-
-    Args:
-        clip: uint8 (frames, height, width, 3).
-        seed: stateless seed, integer (2,); the same seed gives the same bytes.
-        probability: share of the clips that are changed.
-
-    Returns:
-        uint8 of the same shape.
-    """
+    """Turns a share of the clips to grey; for the arguments see `color_jitter`."""
     draw = tf.random.stateless_uniform((), seed, alg="philox")
     return tf.cond(draw < probability, lambda: _without_color(clip), lambda: tf.identity(clip))
 
 
 def _jittered(clip: tf.Tensor, changes: tf.Tensor) -> tf.Tensor:
-    """Apply four changes, each -1 to 1."""
+    """Applies four changes, each -1 to 1."""
     brightness, saturation, contrast, hue = tf.unstack(changes)
     pixels = tf.cast(clip, tf.float32) / 255.0
     pixels = _in_range(pixels + _MAX_BRIGHTNESS * brightness)

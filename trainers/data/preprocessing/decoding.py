@@ -28,18 +28,18 @@ _JPEG_MAGIC = b"\xff\xd8\xff"
 _GIF_MAGIC = b"GIF"
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _BMP_MAGIC = b"BM"
-# A WebP: these, four bytes of length, and those. Pillow reads it: not every release of
-# TensorFlow does.
+# A WebP file begins with _RIFF_MAGIC, four bytes of length and _WEBP_MAGIC. Pillow reads it,
+# because not every release of TensorFlow does.
 _RIFF_MAGIC = b"RIFF"
 _WEBP_MAGIC = b"WEBP"
 _WEBP_PLACE = 8
 #: JPEG XL, which some releases of TensorFlow read and others do not.
 _JXL_MAGICS = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL")
-# Where these two hold width and height, four bytes each.
+# The positions of width and height, four bytes each.
 _PNG_SIZE = 16
 _BMP_SIZE = 18
-# How to show an image, by the values of the EXIF tag: mirrored left and right, mirrored top
-# and bottom, and after that rows and columns swapped.
+# For which values of the EXIF tag an image is mirrored left and right, or top and bottom, and
+# for which its rows and columns are swapped after that.
 _ORIENTATION_TAG = 0x0112
 _MIRRORED_X = (2, 3, 7, 8)
 _MIRRORED_Y = (3, 4, 6, 7)
@@ -52,10 +52,10 @@ _EXIF_FORMATS: tuple[tuple[bytes, type[ImageFile]], ...] = (
 
 
 def decode_image(example: Example, exif_orientation: bool = False) -> tf.Tensor:
-    """Return the whole image of an example.
+    """Returns the whole image of an example.
 
     JPEG, PNG, BMP and WebP files are read; a GIF or an animated WebP is refused because it
-    holds several frames. An alpha channel is left out.
+    holds several frames. The alpha channel is dropped.
 
     Args:
         example: see `Source.load`.
@@ -65,7 +65,7 @@ def decode_image(example: Example, exif_orientation: bool = False) -> tf.Tensor:
         uint8 (height, width, 3).
 
     Raises:
-        tf.errors.InvalidArgumentError: while running, if the bytes are no image;
+        tf.errors.InvalidArgumentError: while running, if the bytes are not an image;
             `trainers.data.decode_errors` turns it into a message that names the file.
     """
     if "image" in example:
@@ -73,7 +73,7 @@ def decode_image(example: Example, exif_orientation: bool = False) -> tf.Tensor:
     image = _decode_bytes(example["encoded"])
     if not exif_orientation:
         return image
-    # Pillow decodes a PNG to find its tag: not before it is known to be no bomb.
+    # Pillow decodes a PNG to find its tag, so first make sure that it is not a bomb.
     with tf.control_dependencies(None if tf.executing_eagerly() else [image]):
         return _turned(image, _orientation(example["encoded"]))
 
@@ -81,19 +81,11 @@ def decode_image(example: Example, exif_orientation: bool = False) -> tf.Tensor:
 def decode_window(
     example: Example, choose_window: ChooseWindow, exif_orientation: bool = False
 ) -> tf.Tensor:
-    """Return a window of the image of an example.
+    """Returns a window of the image of an example, uint8 (window height, window width, 3).
 
     The size of a JPEG is read from its header, and the blocks outside of the window
-    are never decoded: this is most of the speed of a crop-and-resize pipeline.
-
-    Args:
-        example: see `Source.load`.
-        choose_window: from height and width to the window, see `ChooseWindow`.
-        exif_orientation: turn and mirror the image as the EXIF tag of a camera says; the
-            window is one of the image as it is shown.
-
-    Returns:
-        uint8 (window height, window width, 3).
+    are never decoded: this is most of the speed of a crop-and-resize pipeline. With
+    `exif_orientation` the window is one of the turned image.
     """
     if "image" in example:
         return _cut_window(example["image"], choose_window)
@@ -113,7 +105,7 @@ def decode_window(
     def from_other_format() -> tf.Tensor:
         return _cut_window(decode_image(example, exif_orientation), choose_window)
 
-    # tf.io.is_jpeg asks for the same three bytes.
+    # tf.io.is_jpeg checks the same three bytes.
     is_jpeg = tf.equal(tf.strings.substr(encoded, 0, 3), _JPEG_MAGIC)
     image = tf.cond(is_jpeg, from_jpeg, from_other_format)
     return tf.ensure_shape(image, (None, None, 3))
@@ -128,7 +120,7 @@ def _decode_bytes(encoded: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(image, (None, None, 3))
 
 
-# Eagerly a Python function would raise its own errors; in a graph they are TensorFlow's.
+# A graph, because eagerly a Python function raises its own errors instead of TensorFlow's.
 @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
 def _decode_by_pillow(encoded: tf.Tensor) -> tf.Tensor:
     return tf.numpy_function(_decode_webp, [encoded], tf.uint8, stateful=False)
@@ -136,7 +128,7 @@ def _decode_by_pillow(encoded: tf.Tensor) -> tf.Tensor:
 
 def _decode_webp(encoded: bytes) -> NDArray[np.uint8]:
     try:
-        # The class itself, because Image.open warns of a size that is allowed here.
+        # Not Image.open, because it warns of sizes that are allowed here.
         with WebPImageFile(io.BytesIO(encoded)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"the image has more than {MAX_PIXELS} pixels")
@@ -145,7 +137,7 @@ def _decode_webp(encoded: bytes) -> NDArray[np.uint8]:
             return np.asarray(image.convert("RGB"))
     except DecompressionBombError as error:
         raise ValueError(f"the image has more than {MAX_PIXELS} pixels") from error
-    # Pillow has several for a damaged file, and says little.
+    # Pillow raises various errors for a damaged file, with little text.
     except (EOFError, OSError, SyntaxError) as error:
         raise ValueError("the WebP is damaged") from error
 
@@ -168,13 +160,13 @@ def _decode_by_tensorflow(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _begins_with(encoded: tf.Tensor, magic: bytes, place: int = 0) -> tf.Tensor:
-    # `substr` refuses a place behind the end.
+    # `substr` refuses a position past the end.
     start = tf.minimum(place, tf.strings.length(encoded))
     return tf.equal(tf.strings.substr(encoded, start, len(magic)), magic)
 
 
 def _declared_size(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the two sides as the header has them, int32; 0 for what is no image."""
+    """Returns the two sides as the header has them, int32; 0 if the bytes are not an image."""
 
     def at(place: int, little_endian: bool) -> tf.Tensor:
         size = tf.strings.substr(encoded, place, 8)
@@ -195,14 +187,14 @@ def _declared_size(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _check_size(height: tf.Tensor, width: tf.Tensor) -> tf.Operation | None:
-    # A BMP from the top downwards has a height below 0.
+    # A BMP stored from the top down has a negative height.
     pixels = tf.abs(tf.cast(height, tf.int64) * tf.cast(width, tf.int64))
     message = f"the image has more than {MAX_PIXELS} pixels"
     return tf.debugging.assert_less_equal(pixels, tf.constant(MAX_PIXELS, tf.int64), message)
 
 
 def _operations(checks: list[tf.Operation | None]) -> list[tf.Operation]:
-    """Return what to wait for: in a graph a check is an operation, eagerly it is None."""
+    """Returns what to wait for: in a graph a check is an operation, eagerly it is None."""
     return [check for check in checks if check is not None]
 
 
@@ -216,7 +208,7 @@ def _cut_window(image: tf.Tensor, choose_window: ChooseWindow) -> tf.Tensor:
 
 @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
 def _orientation(encoded: tf.Tensor) -> tf.Tensor:
-    """Return the value of the EXIF tag, int32 (); 1, as stored, if there is none."""
+    """Returns the value of the EXIF tag, int32 (); 1, as stored, if there is none."""
     value = tf.numpy_function(_read_orientation, [encoded], tf.int32, stateful=False)
     return tf.ensure_shape(value, ())
 
@@ -226,14 +218,14 @@ def _read_orientation(encoded: bytes) -> np.int32:
         if encoded.startswith(magic):
             try:
                 value = kind(io.BytesIO(encoded)).getexif().get(_ORIENTATION_TAG)
-            except Exception:  # anything, of a damaged tag; the pixels may be fine
+            except Exception:  # a damaged tag may raise anything; the pixels may be fine
                 break
             return np.int32(next((each for each in range(1, 9) if each == value), 1))
     return np.int32(1)
 
 
 def _turned(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Return a stored image as it is to be shown."""
+    """Returns a stored image as it is to be shown."""
     for values, step in (
         (_MIRRORED_X, partial(tf.reverse, axis=[1])),
         (_MIRRORED_Y, partial(tf.reverse, axis=[0])),
@@ -247,7 +239,7 @@ def _turned(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 def _stored_window(
     height: tf.Tensor, width: tf.Tensor, orientation: tf.Tensor, choose_window: ChooseWindow
 ) -> tf.Tensor:
-    """Return the window of the stored image that becomes the one that is chosen."""
+    """Returns the window of the stored image that becomes the chosen one."""
     swapped = _is_one_of(orientation, _SWAPPED)
     shown = tf.where(swapped, tf.stack([width, height]), tf.stack([height, width]))
     window = choose_window(shown[0], shown[1])
@@ -263,38 +255,31 @@ def _is_one_of(orientation: tf.Tensor, values: tuple[int, ...]) -> tf.Tensor:
 
 
 def video_length(example: Example) -> tf.Tensor:
-    """Return the number of frames of a video.
+    """Returns the number of frames of a video, int32 (), 1 or more.
 
-    Args:
-        example: of a source of videos, with "video" or "frames".
-
-    Returns:
-        int32 (), 1 or more.
-
-    Raises:
-        tf.errors.InvalidArgumentError: while running, if the video has no frame;
-            `trainers.data.decode_errors` turns it into a message that names the file.
+    An InvalidArgumentError, raised while running, says that the video has no frame;
+    `trainers.data.decode_errors` turns it into a message that names the file.
     """
     frames = example["video"] if "video" in example else example["frames"]
     length = tf.shape(frames)[0]
     refusal = tf.debugging.assert_positive(length, "the video holds no frames")
-    # In a graph the assertion is an operation to wait for; eagerly it is None.
+    # The assertion is an operation to wait for in a graph, and None eagerly.
     with tf.control_dependencies([] if refusal is None else [refusal]):
         return tf.identity(length)
 
 
 def decode_frames(example: Example, indices: tf.Tensor) -> tf.Tensor:
-    """Return some frames of a video.
+    """Returns some frames of a video.
 
     Args:
         example: of a source of videos, with "video" or "frames".
-        indices: of the frames, int32 (n,); one that occurs twice is decoded twice.
+        indices: of the frames, int32 (n,); a repeated index is decoded again.
 
     Returns:
         uint8 (n, height, width, 3).
 
     Raises:
-        tf.errors.InvalidArgumentError: while running, if the bytes of a frame are no
+        tf.errors.InvalidArgumentError: while running, if the bytes of a frame are not an
             image, or two of the frames differ in size; `trainers.data.decode_errors` turns
             it into a message that names the file and the frame.
     """

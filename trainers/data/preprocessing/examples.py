@@ -18,15 +18,9 @@ Preprocessing = PreprocessingConfig | VideoPreprocessingConfig
 
 
 def training_input(example: Example, seed: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
-    """Return what a model is trained on.
+    """Returns what a model is trained on: uint8 ([frames,] height, width, 3).
 
-    Args:
-        example: see `Source.load`.
-        seed: stateless seed, int32 or int64 (2,).
-        preprocessing: what to do.
-
-    Returns:
-        uint8 (height, width, 3), of videos (frames, height, width, 3).
+    `seed` is a stateless seed, int32 or int64 (2,).
     """
     if isinstance(preprocessing, VideoPreprocessingConfig):
         return train_clip(example, seed, preprocessing)
@@ -34,16 +28,7 @@ def training_input(example: Example, seed: tf.Tensor, preprocessing: Preprocessi
 
 
 def training_label(example: Example, seed: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
-    """Return the label of what `training_input` returns for the same seed.
-
-    Args:
-        example: see `Source.load`.
-        seed: stateless seed, int32 or int64 (2,).
-        preprocessing: what to do.
-
-    Returns:
-        The label of the example, or, if its clip is mirrored, the label of that.
-    """
+    """Returns the label of what `training_input` returns for the same seed: mirrored if that is."""
     label = example["label"]
     if "mirrored_label" in example and isinstance(preprocessing, VideoPreprocessingConfig):
         label = tf.where(is_mirrored(seed, preprocessing), example["mirrored_label"], label)
@@ -51,16 +36,16 @@ def training_label(example: Example, seed: tf.Tensor, preprocessing: Preprocessi
 
 
 def evaluation_input(example: Example, preprocessing: Preprocessing, views: bool) -> tf.Tensor:
-    """Return what a model is evaluated on.
+    """Returns what a model is evaluated on.
 
     Args:
         example: see `Source.load`.
         preprocessing: what to do.
-        views: whether all views of a video are wanted, or the clip in its middle; an image
-            has one view.
+        views: whether to return all views of a video, or the clip in its middle; an image has
+            one view.
 
     Returns:
-        uint8 (height, width, 3), of videos (frames, height, width, 3), with `views`
+        uint8 (height, width, 3), for videos (frames, height, width, 3), with `views`
         (views, frames, height, width, 3).
     """
     if not isinstance(preprocessing, VideoPreprocessingConfig):
@@ -71,7 +56,7 @@ def evaluation_input(example: Example, preprocessing: Preprocessing, views: bool
 
 
 def num_views(preprocessing: Preprocessing) -> int:
-    """Return how many views of an example `evaluation_input` has with `views`."""
+    """Returns how many views of an example `evaluation_input` has with `views`."""
     return preprocessing.num_views if isinstance(preprocessing, VideoPreprocessingConfig) else 1
 
 

@@ -1,6 +1,6 @@
-"""From an example to an image of fixed size: crops, flips and augmentation.
+"""Makes images of fixed size from examples: crops, flips and augmentation.
 
-Images stay uint8: they cross to the device as bytes and are normalised there. All
+Images stay uint8: they cross to the device as bytes and are normalized there. All
 randomness is drawn from the seed that is passed in, so the same seed gives the same
 bytes, in any order and in any number of parallel calls.
 """
@@ -23,15 +23,10 @@ _RANDAUGMENT_STREAM = 2
 
 
 def train_example(example: Example, seed: tf.Tensor, config: PreprocessingConfig) -> tf.Tensor:
-    """Cut, resize, flip and augment one training example.
+    """Cuts, resizes, flips and augments one training example.
 
-    Args:
-        example: see `Source.load`.
-        seed: stateless seed, int32 or int64 (2,).
-        config: what to do.
-
-    Returns:
-        uint8 (height, width, 3) of `config.image_size`.
+    `seed` is a stateless seed, int32 or int64 (2,). The result is uint8 (height, width, 3) of
+    `config.image_size`.
     """
     # One draw for all: each random operation costs as much as moving a small image.
     shift_y, shift_x, flip = tf.unstack(tf.random.stateless_uniform((3,), seed, alg="philox"))
@@ -53,15 +48,7 @@ def train_example(example: Example, seed: tf.Tensor, config: PreprocessingConfig
 
 
 def evaluation_example(example: Example, config: PreprocessingConfig) -> tf.Tensor:
-    """Cut the centre of one evaluation example, and resize it.
-
-    Args:
-        example: see `Source.load`.
-        config: what to do.
-
-    Returns:
-        uint8 (height, width, 3) of `config.image_size`.
-    """
+    """Cuts the centre of one evaluation example, and resizes it; see `train_example`."""
     if config.eval_crop_fraction == 1.0:
         return _resize(decode_image(example, config.exif_orientation), config)
 
@@ -95,16 +82,9 @@ def _cropped(
 def inception_window(
     height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor, config: PreprocessingConfig
 ) -> tf.Tensor:
-    """Return the window that `train_example` cuts out for `crop="inception"`.
+    """Returns the window that `train_example` cuts out for `crop="inception"`.
 
-    Args:
-        height: of the image, int32 ().
-        width: of the image, int32 ().
-        seed: of the example, int32 or int64 (2,).
-        config: gives the areas and aspect ratios to draw from.
-
-    Returns:
-        int32 (4,): top, left, height, width.
+    int32 (4,): top, left, height, width.
     """
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
         image_size=tf.stack([height, width, 3]),
@@ -117,8 +97,8 @@ def inception_window(
         use_image_if_no_bounding_boxes=True,
     )
     window = tf.concat([begin[:2], size[:2]], axis=0)
-    # The operation reports that all attempts failed by the whole image, which a
-    # resize would distort: the centre is shown instead.
+    # When all attempts fail, the operation returns the whole image, which a resize would
+    # distort: take the centre instead.
     failed = tf.logical_and(tf.equal(size[0], height), tf.equal(size[1], width))
     return tf.where(failed, _centre_window(height, width, config), window)
 
@@ -132,7 +112,7 @@ def _centre_window(height: tf.Tensor, width: tf.Tensor, config: PreprocessingCon
 def _fitted_size(
     height: tf.Tensor, width: tf.Tensor, config: PreprocessingConfig, fraction: float
 ) -> tf.Tensor:
-    """Return int32 (2,), a share of the largest window of the shape of the result."""
+    """Returns int32 (2,), a share of the largest window with the shape of the result."""
     target_height, target_width = config.image_size
     # In float64 the products are exact: a square keeps exactly fraction * side.
     fit = tf.cast(tf.minimum(height * target_width, width * target_height), tf.float64)
@@ -155,9 +135,9 @@ def _shift_and_flip(
     flip: tf.Tensor,
     config: PreprocessingConfig,
 ) -> tf.Tensor:
-    """Pad by reflection, cut at random and flip.
+    """Pads by reflection, cuts at random and flips.
 
-    Looking up columns, or padding by `tf.pad`, takes twice the time of this: rows
+    Looking up columns, or padding with `tf.pad`, takes twice the time of this: rows
     are contiguous and can be looked up, columns come from the mirrored image.
     """
     width, padding = config.image_size[1], config.padding
@@ -174,7 +154,7 @@ def _shift_and_flip(
 
 
 def _reflected_positions(size: int, padding: int) -> npt.NDArray[np.int32]:
-    """Return (2 padding + 1, size): for each shift, the positions that are shown."""
+    """Returns (2 padding + 1, size): for each shift, the positions that are shown."""
     shifts = np.arange(-padding, padding + 1)[:, np.newaxis]
     positions = np.abs(np.arange(size) + shifts)
     reflected: npt.NDArray[np.int32] = np.minimum(positions, 2 * (size - 1) - positions).astype(

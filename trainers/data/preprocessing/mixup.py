@@ -1,4 +1,4 @@
-"""Mixup: training on blends of two images and of their targets."""
+"""Blends pairs of images and of their targets for training (mixup)."""
 
 import numpy as np
 import numpy.typing as npt
@@ -6,16 +6,10 @@ import tensorflow as tf
 
 
 def mixing_weights(batch_size: int, seed: tf.Tensor, alpha: float) -> tf.Tensor:
-    """Draw the share that each example of a batch keeps.
+    """Returns the share that each example of a batch keeps, float32 (batch_size,) in [0, 1].
 
-    Args:
-        batch_size: of the global batch, so that each host can take its part of the same
-            numbers.
-        seed: stateless seed, integer (2,); the same seed gives the same weights.
-        alpha: the weights are drawn from Beta(alpha, alpha).
-
-    Returns:
-        float32 (batch_size,), in [0, 1].
+    Drawn from Beta(alpha, alpha) by a stateless seed, integer (2,), for the global batch, so that
+    each host can take its part of the same numbers.
     """
     # Beta(a, a) = X / (X + Y) for two independent Gamma(a) numbers. With a small alpha both
     # underflow, so their logarithms are drawn: log Gamma(a) = log Gamma(a + 1) + log(U) / a.
@@ -24,21 +18,22 @@ def mixing_weights(batch_size: int, seed: tf.Tensor, alpha: float) -> tf.Tensor:
     gammas = tf.random.stateless_gamma(shape, gamma_seed, alpha=alpha + 1.0, dtype=tf.float64)
     uniform = tf.random.stateless_uniform(shape, uniform_seed, dtype=tf.float64, alg="philox")
     larger = tf.math.log(gammas)
-    powers = tf.math.log1p(-uniform)  # of 1 - U, which is never 0
+    powers = tf.math.log1p(-uniform)  # 1 - U is never 0
     weights = tf.sigmoid(larger[0] - larger[1] + (powers[0] - powers[1]) / alpha)
     return tf.cast(weights, tf.float32)
 
 
 def mixup(images: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Blend the examples of a batch in pairs: the first with the second, and so on.
+    """Blends the examples of a batch in pairs: the first with the second, and so on.
 
-    The order of a training batch is random already, so that a neighbour is as good as a
+    The order of a training batch is random already, so a neighbour is as good as a
     random partner. Pairs stay together when a batch is cut into parts of an even size, so
-    the parts may be blended apart. The last of an odd number is blended with the one
-    before it; one alone stays as it is.
+    the parts may be blended separately. The last of an odd number is blended with the one
+    before it; a single example stays as it is.
 
     The blend is rounded back to bytes, because images cross to the device as uint8:
-    an error of at most 0.5 / 255 of the range. Targets are blended in float32.
+    an error of at most 0.5 / 255 of the range. Targets are blended in float32. Where all targets
+    sum to 1, so do the blended ones.
 
     Args:
         images: uint8 (batch, height, width, 3) or (batch, frames, height, width, 3), of a
@@ -46,10 +41,6 @@ def mixup(images: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tuple[tf
         targets: float32 (batch, num_classes).
         weights: float32 (batch,), the share that each example keeps; see
             `mixing_weights`.
-
-    Returns:
-        Blended images and targets, of the shapes and types of the arguments. Where
-        the targets of all examples sum to 1, so do the blended ones.
 
     Reference:
         Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018.

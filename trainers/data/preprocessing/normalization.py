@@ -1,7 +1,7 @@
 """Normalizes uint8 pixels on the device.
 
 Batches cross to the accelerator as uint8, a quarter of the traffic of float32, and
-are normalised inside the compiled step.
+are normalized inside the compiled step.
 """
 
 from typing import Any
@@ -12,25 +12,21 @@ from trainers.configuration.checks import CHANNEL_STATISTICS
 from trainers.configuration.checks import CLIP
 from trainers.configuration.checks import check_normalization
 
-# The epsilon of "clip", in units of a byte: below it, all that is left is noise.
+# The epsilon of "clip", in units of a byte: below it, only noise is left.
 _SMALLEST_DEVIATION = 1.0
 
 
 def channel_statistics(kind: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Return mean and deviation of the channels, one number for all or one each.
+    """Returns mean and deviation of the channels, one number for all or one each.
 
-    Args:
-        kind: see `normalize`.
-
-    Returns:
-        In units of a byte; None for "clip", where each clip has its own.
+    In units of a byte; None for "clip", where each clip has its own.
     """
     check_normalization(kind)
     return CHANNEL_STATISTICS.get(kind)
 
 
 def normalize(images: Any, kind: str) -> Any:
-    """Scale and shift images.
+    """Scales and shifts images.
 
     Args:
         images: uint8 (..., 3), values 0 to 255.
@@ -46,7 +42,7 @@ def normalize(images: Any, kind: str) -> Any:
     Raises:
         ConfigurationError: if `kind` is unknown, or is "clip" for a batch of images.
     """
-    # One clip alone cannot be told from a batch of images.
+    # A single clip cannot be distinguished from a batch of images.
     check_normalization(kind, clips=len(images.shape) >= 5)
     if kind == CLIP:
         return _normalize_clips(images)
@@ -56,7 +52,7 @@ def normalize(images: Any, kind: str) -> Any:
 
 
 def _normalize_clips(clips: Any) -> Any:
-    # Near zero from the start, the sums keep their digits.
+    # Values near zero keep the sums precise.
     pixels = ops.cast(clips, "float32") - 127.5
     centred = pixels - _clip_mean(pixels)
     deviation = ops.sqrt(_clip_mean(ops.square(centred)))
@@ -64,10 +60,10 @@ def _normalize_clips(clips: Any) -> Any:
 
 
 def _clip_mean(values: Any) -> Any:
-    """Return float32 (..., 1, 1, 1, 1), the mean of each clip.
+    """Returns float32 (..., 1, 1, 1, 1), the mean of each clip.
 
-    The mean of the means of equal parts: XLA adds up a long axis one by one, and the
-    millions of values of a clip would be lost in a float32 sum.
+    It averages the means of equal parts: XLA adds up a long axis one by one, and a float32 sum
+    would lose precision over the millions of values of a clip.
     """
     for axis in (-1, -2, -3, -4):
         values = ops.mean(values, axis=axis, keepdims=True)

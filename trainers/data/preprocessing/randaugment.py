@@ -1,4 +1,4 @@
-"""RandAugment: a few random operations of one common strength on each image or clip.
+"""Applies a few random operations of one common strength to each image or clip (RandAugment).
 
 Pure TensorFlow operations on uint8, with all randomness from a given seed. They run
 on the host: the geometric ones have no kernel for accelerators.
@@ -16,7 +16,7 @@ from trainers.utils.errors import ConfigurationError
 
 
 def randaugment(image: tf.Tensor, seed: tf.Tensor, layers: int, magnitude: float) -> tf.Tensor:
-    """Apply `layers` operations, each drawn from all with equal chance.
+    """Applies `layers` operations, each drawn from all with equal chance.
 
     The frames of a clip all get the same operations, in the same direction.
 
@@ -26,12 +26,6 @@ def randaugment(image: tf.Tensor, seed: tf.Tensor, layers: int, magnitude: float
         layers: number of operations one after another, 0 or more.
         magnitude: common strength, 0 to 30. (Where a scale of 0 to 10 is used, as
             in `RandAugment(2, 10)` of some recipes, take three times its number.)
-
-    Returns:
-        uint8 of the same shape.
-
-    Raises:
-        ConfigurationError: if `layers` or `magnitude` is out of range.
 
     Reference:
         Cubuk et al., "RandAugment: Practical Automated Data Augmentation with a
@@ -48,7 +42,7 @@ def randaugment(image: tf.Tensor, seed: tf.Tensor, layers: int, magnitude: float
     shape = image.shape
     for layer in range(layers):
         branches = [partial(operation, image, strength, signs[layer]) for operation in operations]
-        # A switch runs one branch only; selecting among results would run them all.
+        # A switch runs only one branch; selecting among results would run them all.
         image = tf.ensure_shape(tf.switch_case(choices[layer], branches), shape)
     return image
 
@@ -56,19 +50,9 @@ def randaugment(image: tf.Tensor, seed: tf.Tensor, layers: int, magnitude: float
 def apply_operation(
     name: str, image: tf.Tensor, magnitude: float, sign: float | tf.Tensor = 1.0
 ) -> tf.Tensor:
-    """Apply one operation by its name.
+    """Applies one operation of `OPERATIONS` by name, with a magnitude of 0 to 30.
 
-    Args:
-        name: a key of `OPERATIONS`.
-        image: uint8 (height, width, 3), or a clip (frames, height, width, 3).
-        magnitude: strength, 0 to 30.
-        sign: -1 or 1, the direction of operations that have one.
-
-    Returns:
-        uint8 of the same shape.
-
-    Raises:
-        ConfigurationError: if the name is unknown or the magnitude out of range.
+    `sign` is -1 or 1, the direction of operations that have one.
     """
     check_randaugment(1, magnitude)
     if name not in OPERATIONS:
@@ -81,7 +65,7 @@ def apply_operation(
 
 Operation = Callable[[tf.Tensor, float, tf.Tensor], tf.Tensor]
 
-# What each operation does at full strength; the usual ranges of RandAugment.
+# The effect of each operation at full strength; the usual ranges of RandAugment.
 _MAX_ROTATION = math.radians(30.0)
 _MAX_SHEAR = 0.3
 _MAX_TRANSLATION = 150.0 / 331.0  # of the side of the image
@@ -94,13 +78,13 @@ _SMOOTHING = ((1.0, 1.0, 1.0), (1.0, 5.0, 1.0), (1.0, 1.0, 1.0))
 
 
 def identity(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
-    """Return the image."""
+    """Returns the image."""
     del strength, sign
     return tf.identity(image)
 
 
 def autocontrast(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
-    """Stretch each channel to the full range."""
+    """Stretches each channel to the full range."""
     del strength, sign
     pixels = tf.cast(image, tf.float32)
     low = tf.reduce_min(pixels, axis=_positions(image))
@@ -110,7 +94,7 @@ def autocontrast(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tenso
 
 
 def equalize(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
-    """Flatten the histogram of each channel."""
+    """Flattens the histogram of each channel."""
     del strength, sign
     # Channel c uses the table entries 256 c ... 256 c + 255.
     codes = tf.cast(image, tf.int32) + tf.constant([0, 256, 512])
@@ -128,36 +112,36 @@ def equalize(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
 
 
 def posterize(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
-    """Clear the lowest bits."""
+    """Clears the lowest bits."""
     del sign
     bits = round(strength * _MAX_POSTERIZED_BITS)
     return tf.bitwise.bitwise_and(image, tf.constant(256 - 2**bits & 255, tf.uint8))
 
 
 def solarize(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
-    """Invert the pixels above a threshold."""
+    """Inverts the pixels above a threshold."""
     del sign
     threshold = round(256 * (1.0 - strength))
     return tf.where(tf.cast(image, tf.int32) < threshold, image, 255 - image)
 
 
 def color(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
-    """Move away from, or towards, the grey image."""
+    """Moves away from, or towards, the grey image."""
     return _enhance(image, grey(image), strength, sign)
 
 
 def contrast(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
-    """Move away from, or towards, the mean grey."""
+    """Moves away from, or towards, the mean grey."""
     return _enhance(image, tf.reduce_mean(grey(image)), strength, sign)
 
 
 def brightness(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
-    """Move away from, or towards, black."""
+    """Moves away from, or towards, black."""
     return _enhance(image, tf.constant(0.0), strength, sign)
 
 
 def sharpness(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
-    """Move away from, or towards, the smoothed image; the border stays."""
+    """Moves away from, or towards, the smoothed image; the border stays."""
     frames = tf.cast(_frames(image), tf.float32)
     kernel = tf.constant(_SMOOTHING)[:, :, tf.newaxis, tf.newaxis] / 13.0
     kernel = tf.tile(kernel, (1, 1, 3, 1))
@@ -169,30 +153,30 @@ def sharpness(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
 
 
 def rotate(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
-    """Rotate about the centre."""
+    """Rotates about the centre."""
     angle = sign * (strength * _MAX_ROTATION)
     return _transform(image, tf.cos(angle), -tf.sin(angle), tf.sin(angle))
 
 
 def shear_x(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
-    """Shift rows by their distance from the centre."""
+    """Shifts rows by their distance from the centre."""
     return _transform(image, x_by_y=sign * (strength * _MAX_SHEAR))
 
 
 def shear_y(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
-    """Shift columns by their distance from the centre."""
+    """Shifts columns by their distance from the centre."""
     return _transform(image, y_by_x=sign * (strength * _MAX_SHEAR))
 
 
 def translate_x(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
-    """Shift to the left or right."""
+    """Shifts to the left or right."""
     share = sign * (strength * _MAX_TRANSLATION)
     width = tf.cast(tf.shape(image)[-2], tf.float32)
     return _transform(image, shift_x=tf.round(share * width))
 
 
 def translate_y(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
-    """Shift up or down."""
+    """Shifts up or down."""
     share = sign * (strength * _MAX_TRANSLATION)
     height = tf.cast(tf.shape(image)[-3], tf.float32)
     return _transform(image, shift_y=tf.round(share * height))
@@ -217,20 +201,18 @@ OPERATIONS: dict[str, Operation] = {
 
 
 def grey(image: tf.Tensor) -> tf.Tensor:
-    """Return the brightness of each pixel, float32 of the shape of the image but for one
-    channel.
-    """
+    """Returns the brightness of each pixel, float32 with one channel."""
     weighted = tf.cast(image, tf.float32) * tf.constant(_LUMA)
     return tf.reduce_sum(weighted, axis=-1, keepdims=True)
 
 
 def _positions(image: tf.Tensor) -> tuple[int, ...]:
-    """Return all axes but that of the channels."""
+    """Returns all axes except that of the channels."""
     return tuple(range(len(image.shape) - 1))
 
 
 def _frames(image: tf.Tensor) -> tf.Tensor:
-    """Return (frames, height, width, 3) of a clip, or of an image as its only frame."""
+    """Returns (frames, height, width, 3) of a clip, or of an image as its only frame."""
     return image[tf.newaxis] if len(image.shape) == 3 else image
 
 
@@ -239,7 +221,7 @@ def _to_bytes(pixels: tf.Tensor) -> tf.Tensor:
 
 
 def _enhance(image: tf.Tensor, plain: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
-    """Move each pixel away from (sign 1) or towards (sign -1) a plainer image."""
+    """Moves each pixel away from (sign 1) or towards (sign -1) a plainer image."""
     factor = 1.0 + sign * (strength * _MAX_ENHANCEMENT)
     return _to_bytes(plain + factor * (tf.cast(image, tf.float32) - plain))
 
@@ -252,7 +234,7 @@ def _transform(
     shift_x: float | tf.Tensor = 0.0,
     shift_y: float | tf.Tensor = 0.0,
 ) -> tf.Tensor:
-    """Move pixels by an affine map about the centre.
+    """Moves pixels by an affine map about the centre.
 
     At (x, y), measured from the centre, the result shows the pixel of the image at
     (scale x + x_by_y y + shift_x, y_by_x x + scale y + shift_y).

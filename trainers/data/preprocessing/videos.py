@@ -1,7 +1,7 @@
-"""From a video to clips of fixed size: frames, crops, flips and augmentation.
+"""Makes clips of fixed size from videos: frames, crops, flips and augmentation.
 
-What is drawn for a clip is drawn once and holds for all its frames. Clips stay uint8:
-they cross to the device as bytes and are normalised there. All randomness is drawn from
+What is drawn for a clip is drawn once and applies to all its frames. Clips stay uint8:
+they cross to the device as bytes and are normalized there. All randomness is drawn from
 the seed that is passed in, so the same seed gives the same bytes, in any order and in any
 number of parallel calls.
 """
@@ -39,15 +39,10 @@ _LARGEST_INT64 = 2**63 - 1
 
 
 def train_clip(example: Example, seed: tf.Tensor, config: VideoPreprocessingConfig) -> tf.Tensor:
-    """Take, resize, cut, flip and augment one training clip.
+    """Takes, resizes, cuts, flips and augments one training clip.
 
-    Args:
-        example: of a source of videos.
-        seed: stateless seed, int32 or int64 (2,).
-        config: what to do.
-
-    Returns:
-        uint8 (frames, height, width, 3) of `config.num_frames` and `config.image_size`.
+    `seed` is a stateless seed, int32 or int64 (2,). The result is uint8 (frames, height, width, 3)
+    of `config.num_frames` and `config.image_size`.
     """
     start, scale_y, scale_x, shift_y, shift_x, flip = _draws(seed)
     indices = training_frames(video_length(example), config.num_frames, config.stride, start)
@@ -64,31 +59,18 @@ def train_clip(example: Example, seed: tf.Tensor, config: VideoPreprocessingConf
 
 
 def is_mirrored(seed: tf.Tensor, config: VideoPreprocessingConfig) -> tf.Tensor:
-    """Tell whether `train_clip` mirrors its clip, so that the label can follow.
-
-    Args:
-        seed: the one that `train_clip` takes.
-        config: what to do.
-
-    Returns:
-        bool ().
-    """
+    """Returns whether `train_clip` mirrors its clip for this seed; then the label must follow."""
     return tf.logical_and(config.flip, _draws(seed)[-1] < _FLIPPED_SHARE)
 
 
 def evaluation_clip(
     example: Example, config: VideoPreprocessingConfig, seed: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """Cut the centre out of the clip in the middle of one evaluation example.
+    """Cuts the centre out of the clip in the middle of one evaluation example.
 
-    Args:
-        example: of a source of videos.
-        config: what to do.
-        seed: stateless seed of the "shuffled" order, int32 or int64 (2,); without one
-            it is computed from the content of the video. Nothing else is random.
-
-    Returns:
-        uint8 (frames, height, width, 3) of `config.num_frames` and `config.image_size`.
+    `seed` is the stateless seed of the "shuffled" order, int32 or int64 (2,); without one
+    it is computed from the content of the video. Nothing else is random. The result is as that of
+    `train_clip`.
     """
     indices = middle_frames(video_length(example), config.num_frames, config.stride)
     indices = _evaluation_order(example, indices, config, seed)
@@ -101,22 +83,16 @@ def evaluation_clip(
 def evaluation_views(
     example: Example, config: VideoPreprocessingConfig, seed: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """Cut all views of one test example.
+    """Cuts all views of one test example, uint8 (views, frames, height, width, 3).
 
-    Three windows lie at the start, the centre and the end of the side that is longer than
-    the window by more: left to right where both are equal. The centre of an odd number
+    Three windows lie at the start, the centre and the end of the side that exceeds the window by
+    more; left to right where both are equal. The centre of an odd number
     of free pixels is rounded up, to the right and down, as in `evaluation_clip`. Each
     frame is decoded and resized once, however many views show it.
 
-    Args:
-        example: of a source of videos.
-        config: what to do.
-        seed: see `evaluation_clip`; each clip has an order of its own.
-
-    Returns:
-        uint8 (views, frames, height, width, 3) of `config.num_views`. All clips of the
-        first window come first, from the start of the video to its end, then all of the
-        second: view `window * temporal_views + clip`.
+    All clips of the first window come first, from the start of the video to its end, then all of
+    the second: view `window * temporal_views + clip`. For `seed` see `evaluation_clip`; each clip
+    is shuffled differently.
     """
     length = video_length(example)
     indices = view_frames(length, config.num_frames, config.stride, config.temporal_views)
@@ -131,7 +107,7 @@ def evaluation_views(
 
 
 def _draws(seed: tf.Tensor) -> list[tf.Tensor]:
-    """Return what is drawn for a training clip: start, scales, shifts and flip."""
+    """Returns what is drawn for a training clip: start, scales, shifts and flip."""
     # One draw for all: each random operation costs as much as moving a small image.
     return tf.unstack(tf.random.stateless_uniform((6,), seed, alg="philox"))
 
@@ -148,11 +124,11 @@ def _evaluation_order(
 
 
 def _content_seed(example: Example) -> tf.Tensor:
-    """Return a stateless seed, int64 (2,), that only the frames of a video decide on."""
+    """Returns a stateless seed, int64 (2,), that depends only on the frames of a video."""
     if "frames" in example:
         words = tf.strings.to_hash_bucket_fast(example["frames"], _LARGEST_INT64)
     else:
-        words = tf.bitcast(tf.fingerprint(example["video"]), tf.int64)  # a word a frame
+        words = tf.bitcast(tf.fingerprint(example["video"]), tf.int64)  # one word per frame
     return tf.stack([tf.reduce_sum(words), tf.constant(_ORDER_STREAM, tf.int64)])
 
 
@@ -162,7 +138,7 @@ def _resized_frames(
     config: VideoPreprocessingConfig,
     scale_draws: tuple[tf.Tensor, tf.Tensor] | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decode and resize each frame once, whatever repeats or shares it.
+    """Decodes and resizes each frame once, even if it is repeated or shared.
 
     Returns:
         The frames, (n, height, width, 3), not yet rounded to bytes, and where to look
@@ -183,7 +159,7 @@ def _resized_size(
     config: VideoPreprocessingConfig,
     scale_draws: tuple[tf.Tensor, tf.Tensor] | None,
 ) -> tf.Tensor:
-    """Return int32 (2,), the height and width that frames are resized to."""
+    """Returns int32 (2,), the height and width that frames are resized to."""
     size = tf.cast(tf.stack([height, width]), tf.float64)
     size = size * config.min_resize / tf.reduce_min(size)
     if scale_draws is not None and config.scale_jitter is not None:
@@ -192,17 +168,17 @@ def _resized_size(
         size *= smallest + (largest - smallest) * draws
     missing = tf.reduce_max(tf.constant(config.image_size, tf.float64) / size)
     size *= tf.maximum(missing, 1.0)
-    # Rounded down, but not from just below the whole number that is meant.
+    # Rounded down, with a margin for results just below the exact whole number.
     return tf.maximum(tf.cast(size + 1e-6, tf.int32), config.image_size)
 
 
 def _free_space(frames: tf.Tensor, config: VideoPreprocessingConfig) -> tf.Tensor:
-    """Return int32 (2,), the rows and columns that a window leaves out."""
+    """Returns int32 (2,), the rows and columns that a window leaves out."""
     return tf.shape(frames)[1:3] - tf.constant(config.image_size)
 
 
 def _window_begins(frames: tf.Tensor, config: VideoPreprocessingConfig) -> list[tf.Tensor]:
-    """Return the first row and column of each window of a test, int32 (2,) each."""
+    """Returns the first row and column of each window of a test, int32 (2,) each."""
     free = _free_space(frames, config)
     centre = (free + 1) // 2
     if config.spatial_views == 1:
@@ -212,7 +188,7 @@ def _window_begins(frames: tf.Tensor, config: VideoPreprocessingConfig) -> list[
 
 
 def _window(frames: tf.Tensor, begin: tf.Tensor, config: VideoPreprocessingConfig) -> tf.Tensor:
-    """Cut the same window out of all frames, and round it to bytes."""
+    """Cuts the same window out of all frames, and rounds it to bytes."""
     height, width = config.image_size
     pixels = frames[:, begin[0] : begin[0] + height, begin[1] : begin[1] + width]
     pixels = tf.round(tf.cast(pixels, tf.float32))

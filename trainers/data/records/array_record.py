@@ -10,15 +10,11 @@ from trainers.utils.errors import DataError
 
 
 class ArrayRecordFiles:
-    """ArrayRecord files as one long list of records; see `RecordFiles`.
-
-    Args:
-        paths: the files, in the order of the list.
-        counts: number of records of each file.
+    """ArrayRecord files, with the `counts` of their records, as one list; see `RecordFiles`.
 
     Raises:
         ConfigurationError: the package `array-record` is not installed.
-        DataError: the files have another number of records.
+        DataError: the number of records differs from `counts`.
     """
 
     def __init__(self, paths: Sequence[str], counts: Sequence[int]) -> None:
@@ -36,25 +32,10 @@ class ArrayRecordFiles:
         return len(self._records)
 
     def read(self, index: int) -> bytes:
-        """Reads one record.
-
-        Args:
-            index: 0 to `len(self) - 1`.
-
-        Returns:
-            The data of the record.
-        """
         return bytes(self._records[index])
 
     def identity(self, index: int) -> str:
-        """Names a record for messages.
-
-        Args:
-            index: 0 to `len(self) - 1`.
-
-        Returns:
-            The file and the record's number in it.
-        """
+        """Names a record for messages: the file and the record's number in it."""
         file_number = int(np.searchsorted(self._starts, index, side="right")) - 1
         number = int(index - self._starts[file_number])
         return f"{self._paths[file_number]}, record {number}"

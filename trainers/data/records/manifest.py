@@ -1,8 +1,8 @@
-"""The files beside TFRecords of videos: names of shards, classes, labels.
+"""Finds and describes the files of TFRecord video sets: shards, classes, labels.
 
     DIR/dataset.json                          number of classes; one label or several; frames
-    DIR/labels.txt                            a class a line, in the order of the numbers
-    DIR/train.tfrecord-00000-of-00004 …       any number of shards a split
+    DIR/labels.txt                            one class per line, in the order of the numbers
+    DIR/train.tfrecord-00000-of-00004 …       any number of shards per split
 
 The first two are the same for all splits, so that a number means the same class in each.
 """
@@ -48,17 +48,10 @@ def shard_name(split: str, number: int, count: int) -> str:
 
 
 def find_shards(data_dir: str, split: str) -> list[str]:
-    """Finds the files of a split.
+    """Returns the paths of a split's files, in the order of their numbers.
 
-    Args:
-        data_dir: the folder.
-        split: "train", "validation" (whose files may be called "val") or "test".
-
-    Returns:
-        The paths, in the order of their numbers.
-
-    Raises:
-        ConfigurationError: there are none, some are missing, or there are two sets of them.
+    The files of "validation" may be called "val". Raises ConfigurationError if there are none, if
+    some are missing, or if there are two sets of them.
     """
     found: dict[tuple[str, int], dict[int, str]] = {}
     for name in files.list_names(data_dir):
@@ -89,15 +82,12 @@ def _cure(split: str) -> str:
 
 
 def has_shards(data_dir: str) -> bool:
-    """Whether a folder holds a file of any split."""
+    """Returns whether a folder holds a file of any split."""
     return any(_SHARD.fullmatch(name) for name in files.list_names(data_dir))
 
 
 def read_description(data_dir: str) -> Description | None:
-    """Reads `dataset.json`.
-
-    Returns:
-        What it says, or None if there is none.
+    """Reads `dataset.json`; None if there is none.
 
     Raises:
         ConfigurationError: it is damaged.
@@ -122,7 +112,7 @@ def read_description(data_dir: str) -> Description | None:
 
 
 def _is_description(description: Description) -> bool:
-    """Whether all values are of their types and possible."""
+    """Returns whether all values have their types and are possible."""
     if type(description.num_classes) is not int or type(description.multi_label) is not bool:
         return False
     if description.frames_per_second is not None and (
@@ -138,7 +128,7 @@ def _is_description(description: Description) -> bool:
 
 
 def write_description(data_dir: str, description: Description) -> None:
-    """Writes `dataset.json`; what is unknown is left out."""
+    """Writes `dataset.json`, without unknown values."""
     values = dataclasses.asdict(description)
     content = {name: value for name, value in values.items() if value is not None}
     text = json.dumps(content, indent=2, sort_keys=True) + "\n"
@@ -174,7 +164,7 @@ def read_labels(data_dir: str) -> tuple[str, ...] | None:
 
 
 def read_label_file(path: str) -> tuple[str, ...]:
-    """Reads a text file of class names, one a line; the first is class 0.
+    """Reads a text file of class names, one per line; the first is class 0.
 
     Raises:
         ConfigurationError: a line is empty, or two are the same.
@@ -187,13 +177,12 @@ def read_label_file(path: str) -> tuple[str, ...]:
 
 
 def write_labels(data_dir: str, labels: Sequence[str]) -> None:
-    """Writes `labels.txt`."""
     text = "".join(f"{label}\n" for label in labels)
     files.write_atomically(files.join(data_dir, LABELS), text.encode())
 
 
 def _are_all_numbers(values: list[Any]) -> bool:
-    """Whether the values are 0, 1, … in any order."""
+    """Returns whether the values are 0, 1, … in any order."""
     integers = all(type(value) is int for value in values)
     return integers and sorted(values) == list(range(len(values)))
 

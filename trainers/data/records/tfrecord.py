@@ -1,4 +1,4 @@
-"""Random access to TFRecord files, by an index that is built once and cached.
+"""Reads TFRecord files in any order, by an index that is built once and cached.
 
 A TFRecord file is a chain of records: 8 bytes length, 4 bytes checksum of the length,
 the data, 4 bytes checksum of the data; little endian, checksums are masked CRC-32C.
@@ -42,9 +42,8 @@ class RecordFiles:
         paths: the files, in the order of the list.
         expected_counts: number of records of each file, None if not known.
         hint: what to do about a damaged file, for messages.
-        recover: whether files may be damaged: what can be read of them is, and reading
-            a record that is lost fails. Where the counts are not known, each stretch that
-            cannot be read counts as one record.
+        recover: whether damaged files are accepted: only reading a lost record fails. Where the
+            counts are not known, each unreadable stretch counts as one record.
 
     Raises:
         DataError: a file is damaged or has another number of records.
@@ -69,18 +68,7 @@ class RecordFiles:
         return len(self._offsets)
 
     def read(self, index: int) -> bytes:
-        """Reads one record.
-
-        Args:
-            index: 0 to `len(self) - 1`.
-
-        Returns:
-            The data of the record.
-
-        Raises:
-            IndexError: there is no such record.
-            DataError: the record is damaged.
-        """
+        """Returns the data of a record; raises DataError if it is damaged."""
         path, _ = self._position(index)
         offset = int(self._offsets[index])
         if offset < 0:
@@ -92,14 +80,7 @@ class RecordFiles:
             return _read_record(stream, path, offset, self._cure)
 
     def identity(self, index: int) -> str:
-        """Names a record for messages.
-
-        Args:
-            index: 0 to `len(self) - 1`.
-
-        Returns:
-            The file, the record's number in it and its first byte.
-        """
+        """Names a record for messages: the file, the record's number in it and its first byte."""
         path, number = self._position(index)
         offset = int(self._offsets[index])
         return f"{path}, record {number} at byte {offset if offset >= 0 else lost_at(offset)}"
@@ -112,17 +93,9 @@ class RecordFiles:
 
 
 def scan_offsets(path: str, hint: str = PREPARE_AGAIN) -> NDArray[np.int64]:
-    """Finds the records of one file; reads their headers only.
+    """Returns the first byte of each record of a file, (count,) int64; reads only the headers.
 
-    Args:
-        path: a TFRecord file.
-        hint: what to do about a damaged file, for messages.
-
-    Returns:
-        (count,) int64, the first byte of each record.
-
-    Raises:
-        DataError: the chain of records breaks off or a header is damaged.
+    Raises DataError if the chain of records breaks off or a header is damaged.
     """
     end = tf.io.gfile.stat(path).length
     offsets = []
@@ -185,8 +158,8 @@ class _Scan(NamedTuple):
 
     Attributes:
         hint: what to do about a damaged file, for messages.
-        recovered_counts: number of records of each file, or none if they are not known; None
-            where no file may be damaged.
+        recovered_counts: number of records of each file, empty if not known; None if damaged
+            files are not accepted.
     """
 
     hint: str
@@ -211,7 +184,7 @@ def _cached_offsets(
 
 
 def _scan_all(paths: tuple[str, ...], scan: _Scan) -> list[NDArray[np.int64]]:
-    """Scans files at the same time: a remote one is all waiting."""
+    """Scans files in parallel, because a remote one is mostly waiting."""
     with (
         progress_bar("files searched for records", len(paths)) as advance,
         ThreadPoolExecutor(_SCANNED_AT_A_TIME) as pool,
@@ -231,12 +204,12 @@ def _scan_one(path: str, number: int, scan: _Scan) -> NDArray[np.int64]:
     expected = scan.recovered_counts[number] if scan.recovered_counts else None
     with _open(path) as stream:
         offsets = recovered_offsets(stream, tf.io.gfile.stat(path).length, expected)
-    # With too many records it is another file, which is told as without recovery.
+    # With too many records it is another file, which is reported as without recovery.
     return scan_offsets(path, scan.hint) if offsets is None else offsets
 
 
 def _index_path(paths: tuple[str, ...], scan: _Scan) -> Path:
-    """Names the index by all that changes when a file does, and by how it was searched."""
+    """Names the index by all that changes when a file does, and by how files are searched."""
     digest = hashlib.sha256(f"{INDEX_VERSION} {scan.recovered_counts}\n".encode())
     for path in paths:
         status = tf.io.gfile.stat(path)

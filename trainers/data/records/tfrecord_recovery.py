@@ -1,8 +1,8 @@
 """Finds the records of a damaged TFRecord file that can still be read.
 
-Where the chain of records breaks off, the next place is looked for at which a record may begin:
-eight bytes of a length that fits into the file, and its checksum. What lies between is lost. A
-lost record is kept as a place of its own, so that all others keep their numbers.
+Where the chain of records breaks off, the search continues at the next possible header: eight
+bytes of a length that fits into the file, followed by its checksum. What lies between is lost.
+A lost record keeps a place in the list, so that all others keep their numbers.
 """
 
 import functools
@@ -20,24 +20,18 @@ _CHUNK = 2**20
 
 
 def lost_at(offset: int) -> int:
-    """Returns what stands in a list of offsets for a record that is lost at a byte."""
+    """Returns the entry in a list of offsets for a record that is lost at a byte."""
     return -1 - offset
 
 
 def recovered_offsets(
     stream: IO[bytes], end: int, expected_count: int | None
 ) -> NDArray[np.int64] | None:
-    """Finds all records that have a whole header and lie within a file.
+    """Returns the first byte of each record with a whole header, (count,) int64.
 
-    Args:
-        stream: the file.
-        end: its length in bytes.
-        expected_count: how many records it had; None if nobody knows, and each stretch that
-            cannot be read counts as one.
-
-    Returns:
-        (count,) int64, the first byte of each record, and `lost_at` where one is lost; None if
-        there are more records than expected: it is another file.
+    `end` is the length of the file. A lost record has `lost_at` in its place; without an
+    `expected_count` each unreadable stretch counts as one. None if there are more records than
+    expected: it is another file.
     """
     offsets: list[int] = []
     stretches: list[int] = []  # positions in `offsets` of the first lost record of each
@@ -63,7 +57,7 @@ def recovered_offsets(
 
 
 def _length_at(stream: IO[bytes], offset: int, end: int) -> int | None:
-    """Returns the length of the record at a byte; None if none begins there and fits."""
+    """Returns the length of the record at a byte; None if none begins there or it does not fit."""
     stream.seek(offset)
     header = stream.read(HEADER_LENGTH)
     if len(header) < HEADER_LENGTH:
@@ -84,7 +78,7 @@ def _next_header(stream: IO[bytes], begin: int, end: int) -> int:
 
 
 def _candidates(stream: IO[bytes], begin: int, end: int) -> Iterator[int]:
-    """Yields the bytes at which eight bytes are a length that fits: few of millions."""
+    """Yields the positions where eight bytes are a length that fits, a few among millions."""
     while begin + HEADER_LENGTH + FOOTER_LENGTH <= end:
         stream.seek(begin)
         content = np.frombuffer(stream.read(_CHUNK + 7), np.uint8)
@@ -92,7 +86,7 @@ def _candidates(stream: IO[bytes], begin: int, end: int) -> Iterator[int]:
             return
         windows = np.lib.stride_tricks.sliding_window_view(content, 8)
         lengths = np.ascontiguousarray(windows).view("<u8")[:, 0]
-        # No example is empty; long runs of zeros are not worth a look.
+        # Examples are never empty, so long runs of zeros can be skipped.
         fits = (lengths > 0) & (lengths <= end - begin)
         yield from map(int, begin + np.flatnonzero(fits))
         begin += len(windows)
@@ -109,14 +103,7 @@ WORD = 0xFFFFFFFF
 
 
 def masked_crc32c(data: bytes) -> int:
-    """Computes the checksum in Python; meant for a few bytes.
-
-    Args:
-        data: any bytes.
-
-    Returns:
-        The masked CRC-32C, 32 bits.
-    """
+    """Returns the masked CRC-32C, computed in Python; meant for a few bytes."""
     table = _table()
     crc = WORD
     for byte in data:
@@ -125,14 +112,9 @@ def masked_crc32c(data: bytes) -> int:
 
 
 def masked_crc32c_if_fast(data: bytes) -> int | None:
-    """Computes the checksum if a compiled implementation is installed.
+    """Returns the masked CRC-32C, or None without a compiled implementation.
 
-    Args:
-        data: any bytes.
-
-    Returns:
-        The masked CRC-32C, or None: for whole records Python would take longer than
-        everything else together.
+    For whole records Python would take longer than everything else together.
     """
     compiled = _compiled()
     return None if compiled is None else _mask(compiled(data))
