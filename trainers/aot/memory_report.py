@@ -25,8 +25,8 @@ def print_memory(
     """Prints the memory of a replica's training step and evaluation step.
 
     Where a video has several views there is one more, the evaluation step of all views. The steps
-    are compiled by XLA for one replica with its share of the batch, in a separate model and
-    optimizer; the all-reduce is left out.
+    are compiled in a separate model and optimizer: on TensorFlow for one replica, without the
+    all-reduce, on JAX for all devices.
     """
     replicas = engine.num_replicas
     measured = measured_steps(engine, config, model_config, preprocessing)

@@ -89,7 +89,7 @@ class BadExamples:
         source: The source that is read.
         limit: How many different bad examples to skip; 0 stops at the first, and changes nothing
             in the pipeline.
-        say: Called with a message for each bad example once.
+        log: Called with a message for each bad example once.
 
     Raises:
         ConfigurationError: `limit` is below 0.
@@ -99,13 +99,13 @@ class BadExamples:
         self,
         source: Source,
         limit: int,
-        say: Callable[[str], None] = lambda message: None,
+        log: Callable[[str], None] = lambda message: None,
     ) -> None:
         check_limit(limit)
         self.source = source
         self.limit = limit
         self._file: BadExamplesFile | None = None
-        self._say = say
+        self._log = log
         self._lock = threading.Lock()
         self._failure: DataError | None = None
         self._reasons: dict[int, str] = {}
@@ -239,7 +239,7 @@ class BadExamples:
                 self._reasons[index] = reason
                 if self._file:
                     self._file.add(_name(self.source), index, reason)
-                self._say(f"bad example {self.count} of {self.limit} allowed: {reason}")
+                self._log(f"bad example {self.count} of {self.limit} allowed: {reason}")
             if self.count > self.limit:
                 raise self._stop(
                     f"{self.count} examples of {_name(self.source)} cannot be read, more than "

@@ -33,8 +33,8 @@ _DATA_ERRORS = (
     tf.errors.FailedPreconditionError,
     tf.errors.UnknownError,
 )
-_FILE_CURE = "restore the file or remove it from the data set"
-_RECORD_CURE = "remove its file and convert again, or go on without it by data.max_bad_examples=N"
+_FILE_HINT = "restore the file or remove it from the data set"
+_RECORD_HINT = "remove its file and convert again, or go on without it by data.max_bad_examples=N"
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def _examine(source: Source, index: int) -> DataError | None:
         except DataError as error:
             return error  # raised inside tf.numpy_function; it names the file itself
         except (tf.errors.OpError, OSError, ValueError) as error:
-            hint = _RECORD_CURE if _is_converted(source) else _FILE_CURE
+            hint = _RECORD_HINT if _is_converted(source) else _FILE_HINT
             return DataError(
                 f"cannot read {_named_record(source, index)}: {plain_reason(error)}; {hint}"
             )
@@ -123,7 +123,7 @@ def _examine_video(source: Source, index: int, example: dict[str, tf.Tensor]) ->
     if problem is None:
         return None
     what, reason = problem
-    hint = _RECORD_CURE if _is_converted(source) else "remove or replace the video"
+    hint = _RECORD_HINT if _is_converted(source) else "remove or replace the video"
     name = f"{_identity(example)} ({_record(source, index)})"
     return DataError(f"{what} {name}{reason}; {hint}")
 

@@ -28,7 +28,7 @@ from trainers.utils.reporting import log_to_stderr
 #: Called with `start_step`, the steps done; returns the batches of those after them.
 Batches = Callable[..., Iterator[Any]]
 
-_CURE = (
+_HINT = (
     "Lower optimizer.learning_rate, or set optimizer.global_clipnorm; the last checkpoint is "
     "untouched."
 )
@@ -115,7 +115,7 @@ def check_finite(arrays: Arrays, step: int) -> None:
         if not np.isfinite(value).all():
             raise TrainingError(
                 f"The training has diverged: {name} is not finite after step {step}, so it is "
-                f"not saved. {_CURE}"
+                f"not saved. {_HINT}"
             )
 
 
@@ -169,6 +169,6 @@ def _numpy(value: Any) -> Any:
 
 def _message(what: str, where: str, found: tuple[int, str] | None) -> str:
     if found is None:
-        return f"{what} at {where}. {_CURE}"
+        return f"{what} at {where}. {_HINT}"
     step, tensor = found
-    return f"{what} at step {step}; {tensor}. {_CURE}"
+    return f"{what} at step {step}; {tensor}. {_HINT}"

@@ -89,7 +89,7 @@ def replaced(index: int) -> int:
 def test_the_next_good_example_stands_in(tmp_path: Path) -> None:
     source = open_source(tmp_path)
     messages: list[str] = []
-    examples = BadExamples(source, 3, say=messages.append)
+    examples = BadExamples(source, 3, log=messages.append)
     videos = training_videos(source, examples, 0, 6)
     expected = [[replaced(i) for i in examples_at_step(step, **ORDER)] for step in range(6)]
     assert videos == expected

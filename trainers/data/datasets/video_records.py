@@ -24,7 +24,7 @@ from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import DataError
 
 _FILENAME_KEY = "video/filename"
-_CURE = (
+_HINT = (
     "Copy the file again; or remove it, and the same make_video_records command as before makes "
     "it anew."
 )
@@ -58,7 +58,7 @@ class VideoRecordsSource:
         labels = read_labels(data_dir)
         num_classes = _num_classes(data_dir, self.config, labels)
         self.class_names = labels or tuple(map(str, range(num_classes)))
-        self._records = RecordFiles(shards, hint=_CURE, recover=self.config.recover)
+        self._records = RecordFiles(shards, hint=_HINT, recover=self.config.recover)
         self.num_examples = len(self._records)
         if not self.num_examples:
             raise ConfigurationError(f"The {split} split in {data_dir} has no records.")

@@ -1,6 +1,5 @@
 """Renders sets in worker processes, and keeps them in the cache with a checksum."""
 
-import sys
 import tempfile
 import time
 import zipfile
@@ -19,6 +18,7 @@ from trainers.utils.cache import is_intact
 from trainers.utils.cache import replaced_file
 from trainers.utils.cache import write_checksum
 from trainers.utils.errors import DataError
+from trainers.utils.reporting import log_to_stderr
 from trainers.utils.subprocesses import Job
 from trainers.utils.subprocesses import default_workers
 from trainers.utils.subprocesses import run_jobs
@@ -90,7 +90,7 @@ def _render_into(path: Path, things: str, render: Callable[[], Arrays]) -> Array
         save_arrays(temporary, arrays)
     write_checksum(path)
     seconds = time.monotonic() - start
-    _say(f"{count} {things} in {seconds:.0f} s, kept in {path}")
+    log_to_stderr(f"{count} {things} in {seconds:.0f} s, kept in {path}")
     return arrays
 
 
@@ -103,14 +103,10 @@ def _load(path: Path, keys: Sequence[str]) -> Arrays | None:
             return {key: arrays[key] for key in keys}
         except (OSError, KeyError, ValueError, zipfile.BadZipFile):
             pass  # the digest matches a file that was never good
-    _say(f"The cached file {path} is damaged; it is rendered again.")
+    log_to_stderr(f"The cached file {path} is damaged; it is rendered again.")
     return None
 
 
 def _read(path: Path) -> Arrays:
     with np.load(path, allow_pickle=False) as arrays:
         return dict(arrays)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

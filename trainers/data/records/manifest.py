@@ -63,7 +63,7 @@ def find_shards(data_dir: str, split: str) -> list[str]:
         sets = ", ".join(f"{stem}*-of-{count:05d}" for stem, count in sorted(found))
         raise ConfigurationError(
             f"{data_dir} must hold one set of TFRecord files for the split {split!r}, found "
-            f"{sets or 'none'}. {SHARD_LAYOUT}{'' if found else _cure(split)}"
+            f"{sets or 'none'}. {SHARD_LAYOUT}{'' if found else _hint(split)}"
         )
     ((_, count), shards), *_ = found.items()
     missing = sorted(set(range(count)) - set(shards))
@@ -76,7 +76,7 @@ def find_shards(data_dir: str, split: str) -> list[str]:
     return [files.join(data_dir, shards[number]) for number in range(count)]
 
 
-def _cure(split: str) -> str:
+def _hint(split: str) -> str:
     other = ", or set data.final_split=None" if split == "test" else ""
     return f" Make it by trainers.make_video_records --split={split}{other}."
 

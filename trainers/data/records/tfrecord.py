@@ -57,7 +57,7 @@ class RecordFiles:
         recover: bool = False,
     ) -> None:
         self._paths = tuple(paths)
-        self._cure = hint
+        self._hint = hint
         scan = _Scan(hint, tuple(expected_counts or ()) if recover else None)
         self._offsets, counts = _cached_offsets(self._paths, scan)
         if expected_counts is not None:
@@ -73,11 +73,11 @@ class RecordFiles:
         offset = int(self._offsets[index])
         if offset < 0:
             raise DataError(
-                f"{path} is damaged: the record at byte {lost_at(offset)} is lost. {self._cure}"
+                f"{path} is damaged: the record at byte {lost_at(offset)} is lost. {self._hint}"
             )
         with _open(path) as stream:
             stream.seek(offset)
-            return _read_record(stream, path, offset, self._cure)
+            return _read_record(stream, path, offset, self._hint)
 
     def identity(self, index: int) -> str:
         """Names a record for messages: the file, the record's number in it and its first byte."""
