@@ -88,6 +88,14 @@ def test_as_a_process(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error: ")
 
 
-def test_it_starts_without_tensorflow() -> None:
-    script = "import sys, trainers.checkpoints; sys.exit('tensorflow' in sys.modules)"
+@pytest.mark.parametrize(
+    "module",
+    [
+        "trainers.checkpoints",
+        "trainers.data.freedoom.render_images",
+        "trainers.data.freedoom.render_clips",
+    ],
+)
+def test_short_processes_start_without_tensorflow(module: str) -> None:
+    script = f"import sys, {module}; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
-import tensorflow as tf
 from rich.console import Console
 from rich.progress import BarColumn
+from rich.progress import MofNCompleteColumn
 from rich.progress import Progress
 from rich.progress import TextColumn
 from rich.progress import TimeElapsedColumn
@@ -35,10 +35,14 @@ class MetricsWriter:
         self._folder = files.join(workdir, "tensorboard")
         self._drop_rows_after(first_step)
         self._drop_points_after(first_step)
+        import tensorflow as tf  # seconds: worker processes import this module
+
         self._tensorboard = tf.summary.create_file_writer(self._folder)
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """Writes one row: the step, the split and its metrics."""
+        import tensorflow as tf
+
         row = {"step": step, "split": split, **metrics}
         files.append(self.path, f"{json.dumps(row)}\n".encode())
         with files.as_os_error(self._folder):
@@ -79,6 +83,8 @@ class MetricsWriter:
 
 def _event_records(content: bytes) -> Iterator[tuple[bytes, int]]:
     """Yields each whole record of an event file, as stored, and its step."""
+    import tensorflow as tf
+
     start = 0
     while start + 12 <= len(content):
         (length,) = struct.unpack_from("<Q", content, start)  # its checksum follows: 4 bytes
@@ -206,14 +212,6 @@ def progress_bar(description: str, total: int, done: int = 0) -> Iterator[Callab
     Yields:
         A function to call after each item, from any thread.
     """
-    try:
-        from rich.console import Console
-        from rich.progress import MofNCompleteColumn
-        from rich.progress import Progress
-        from rich.progress import TimeElapsedColumn
-    except ImportError:
-        yield _PlainLines(description, total, done).advance
-        return
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _PlainLines(description, total, done).advance
