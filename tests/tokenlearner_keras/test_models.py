@@ -27,7 +27,10 @@ NAMES = (
 )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if "pool" in name else ()) for name in NAMES],
+)
 @pytest.mark.parametrize(
     "classifier",
     ["gap", *(pytest.param(name, marks=pytest.mark.slow) for name in ("token", "map"))],

@@ -31,7 +31,7 @@ def _table(model: keras.Model) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("classifier", ["gap", "token"])
+@pytest.mark.parametrize("classifier", [pytest.param("gap", marks=pytest.mark.slow), "token"])
 def test_a_resized_model_equals_one_built_at_that_size(name: str, classifier: str) -> None:
     model = small_model(name, classifier=classifier)
     expected = small_model(name, image_size=(40, 24), classifier=classifier)

@@ -117,7 +117,15 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return Trainer(monkeypatch, folder)("run", *data, *short)
 
 
-@pytest.fixture(params=[*MODELS, "of a training"])
+QUICK = ("Sequential", "Keras with a TokenLearner", "of a training")
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in (*MODELS, "of a training")
+    ]
+)
 def saved(request: pytest.FixtureRequest, tmp_path: Path, workdir: Path) -> tuple[Path, Any]:
     """A file of a model after a step of its training, and the model."""
     if request.param not in MODELS:
