@@ -27,7 +27,8 @@ METADATA = "tensorflow-metadata==1.17.3"
 PYTEST = ("python", "-m", "pytest", "-n", "auto", "--maxprocesses=4", "--dist", "worksteal")
 #: What every environment runs: the tests whose outcome depends on the backend or its release.
 CHOSEN = "every_backend and not extra"
-LIBRARY_TESTS = ("tests/tokenlearner_keras", "tests/examples")
+LIBRARY_TESTS = "tests/tokenlearner_keras"
+GOLDENS = f"{LIBRARY_TESTS}/test_goldens.py"
 TRAINER_TESTS = "tests/trainers"
 TPU_TESTS = (f"{TRAINER_TESTS}/test_tpu_check.py", f"{TRAINER_TESTS}/test_tpu_check_jax.py")
 #: The settings of tests/conftest.py would change what these compile.
@@ -35,7 +36,6 @@ AS_USERS_COMPILE = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "XLA_FLAGS": ""}
 #: The release that the extra `tpu-check` takes, too.
 JAX_OF_TPU_CHECK = "jax==0.10.2"
 OTHER_BACKENDS = {
-    "tensorflow": ("jax", "torch"),
     "jax": ("tensorflow", "torch"),
     "torch": ("tensorflow", "jax"),
 }
@@ -46,7 +46,7 @@ def _test_library(session: nox.Session, backend: str, *requirements: str) -> Non
     session.install("--quiet", "--editable", ".[test,plots,examples]", *requirements)
     _only_this_backend(session, backend)
     session.run(
-        *PYTEST, "-m", CHOSEN, *LIBRARY_TESTS,
+        *PYTEST, "-m", CHOSEN, LIBRARY_TESTS,
         *session.posargs,
         env={"KERAS_BACKEND": backend},
     )  # fmt: skip
@@ -65,12 +65,11 @@ def _only_this_backend(session: nox.Session, backend: str) -> None:
 
 @nox.session(python=NEWEST_PYTHON)
 def tensorflow(session: nox.Session) -> None:
-    """The library, then the trainer, on the TensorFlow of Cloud TPUs: `tensorflow-tpu` 2.19.1."""
-    _test_library(session, "tensorflow", OLDEST_TENSORFLOW)
+    """The goldens and the trainer on the TensorFlow of Cloud TPUs: `tensorflow-tpu` 2.19.1."""
     session.install(
         "--quiet", "--editable", ".[train,demo,video,test]", OLDEST_TENSORFLOW, METADATA
     )  # fmt: skip
-    session.run(*PYTEST, "-m", CHOSEN, TRAINER_TESTS, *session.posargs)
+    session.run(*PYTEST, "-m", CHOSEN, GOLDENS, TRAINER_TESTS, *session.posargs)
 
 
 @nox.session(python=NEWEST_PYTHON)
@@ -124,7 +123,7 @@ def addons(session: nox.Session) -> None:
     )  # fmt: skip
     session.install("--quiet", "--no-deps", "--editable", ".")  # its metadata ask for Keras 3
     session.run(
-        "python", "-m", "pytest", "tests/addons", "tests/tokenlearner_keras/test_goldens.py",
+        "python", "-m", "pytest", "tests/addons", GOLDENS,
         *session.posargs,
     )  # fmt: skip
 

@@ -26,7 +26,6 @@ def test_no_example_is_left_out() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.every_backend
 def test_functional(capsys: pytest.CaptureFixture[str]) -> None:
     assert _main("functional")(epochs=EPOCHS) > ACCURACY
     assert "attention maps of 397 images: (397, 6, 8, 8)" in capsys.readouterr().out

@@ -151,7 +151,6 @@ def test_a_layer_knows_its_output_shape_without_a_call(name: str) -> None:
     assert tuple(unknown) == (None, *shape[1:])
 
 
-@pytest.mark.every_backend
 @without_and_with_jit
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_trains(name: str, jit_compile: bool) -> None:

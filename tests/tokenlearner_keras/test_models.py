@@ -33,7 +33,7 @@ NAMES = (
 )
 @pytest.mark.parametrize(
     "classifier",
-    ["gap", *(pytest.param(name, marks=pytest.mark.slow) for name in ("token", "map"))],
+    ["gap", *(pytest.param(name, marks=pytest.mark.extra) for name in ("token", "map"))],
 )
 def test_every_name_builds_runs_and_is_saved(name: str, classifier: str, tmp_path: Path) -> None:
     model = small_model(name, classifier=classifier)

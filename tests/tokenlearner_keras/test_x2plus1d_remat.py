@@ -51,9 +51,7 @@ def _trained(remat: bool) -> dict[str, np.ndarray]:
     return {name: value for name, value in arrays.items() if "seed_generator" not in name}
 
 
-@pytest.mark.every_backend
 @pytest.mark.slow
-@pytest.mark.every_backend
 def test_training_and_statistics_are_the_same() -> None:
     plain, remat = _trained(False), _trained(True)
     assert plain.keys() == remat.keys()

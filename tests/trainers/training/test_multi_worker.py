@@ -125,7 +125,8 @@ def test_a_run_on_two_hosts_goes_on_on_one(tmp_path: Path, engine: str) -> None:
         assert row["accuracy"] == other["accuracy"]
 
 
-@tensorflow_first
+@pytest.mark.extra
+@pytest.mark.parametrize("engine", ["tensorflow", "jax"], indirect=True)
 def test_a_signal_to_one_host_stops_both(tmp_path: Path, engine: str) -> None:
     workdir = tmp_path / "stopped"
     flags = ["--config.total_steps=1000000", "--config.steps_per_loop=5", "--config.log_steps=5"]

@@ -47,7 +47,7 @@ def _evaluated(monkeypatch: pytest.MonkeyPatch, workdir: Path, *arguments: str) 
 @pytest.mark.parametrize(
     ("model", "multi_label"),
     [
-        pytest.param(TRANSFORMER, True, marks=pytest.mark.every_backend, id="transformer"),
+        pytest.param(TRANSFORMER, True, id="transformer"),
         pytest.param(CONVOLUTIONS, False, marks=pytest.mark.extra, id="convolutions"),
         pytest.param(TRANSFORMER, False, marks=pytest.mark.extra, id="transformer, one label"),
         pytest.param(CONVOLUTIONS, True, marks=pytest.mark.extra, id="convolutions, many labels"),
