@@ -31,6 +31,9 @@ class TokenLearner(WeightedSumTokenLearner):
     normalised input: `z[s] = sum_n sigmoid(a[s, n]) * x[n]`. The values are the raw,
     un-normalised input.
 
+    Under `mixed_float16` the sums, and their gradients, are finite while they stay below
+    65,504, the largest number of float16.
+
     Args:
         num_tokens: Number of learned tokens S.
         pooling: `"sum"` over the positions (the reference's default) or `"mean"`

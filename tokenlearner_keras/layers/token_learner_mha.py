@@ -22,6 +22,8 @@ class TokenLearnerMHA(BaseTokenLearner):
     nothing is added to the output. Unlike in v1.0 and v1.1 a token is not a weighted sum
     of the raw input: values and output are projected. Any grid shape works.
 
+    Under `mixed_float16` inputs beyond 65,504, the largest number of float16, overflow.
+
     Args:
         num_tokens: Number of learned tokens S.
         num_heads: Number of attention heads; must divide the channels.

@@ -176,9 +176,9 @@ class _Packets:
             # FFmpeg reduces the duration of a truncated AVI file to what is left of it.
             self._declared = stream.frames * stream.time_base
         elif "matroska" in formats:
-            # Matroska has one duration for all streams, and the sound may be the longest. If a
-            # stream has a duration, the file has none: FFmpeg has guessed it from the bit rate.
-            if container.duration and not stream.duration:
+            # Matroska has one duration for all streams, and the sound may be the longest. Without
+            # one, FFmpeg guesses it from the bit rate.
+            if container.duration and _matroska_has_duration(path):
                 self._declared = Fraction(container.duration, 1_000_000)
                 self._streams = {each.index for each in container.streams}
         elif stream.duration:
@@ -202,6 +202,13 @@ class _Packets:
                 f"{self.path} is truncated: expected {float(self._declared):.2f} s as it declares, "
                 f"received {float(self._read_until):.2f} s"
             )
+
+
+def _matroska_has_duration(path: str) -> bool:
+    """Whether the header of a Matroska file has the element Duration, a float of 4 or 8 bytes."""
+    with open(path, "rb") as file:
+        header = file.read(8192)
+    return b"\x44\x89\x84" in header or b"\x44\x89\x88" in header
 
 
 def _frames_by_time(packets: _Packets, start: Fraction) -> Iterator[tuple[int | None, Any]]:

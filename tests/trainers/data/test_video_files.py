@@ -262,6 +262,17 @@ def test_a_truncated_file_is_named(tmp_path: Path, container: str) -> None:
         assert read_numbers(path, 0.5, 1.0, rate=12) == [6, 7, 8, 9, 10, 11]
 
 
+@pytest.mark.parametrize("frames", [30, 100])
+def test_a_truncated_mkv_whose_start_is_unknown(tmp_path: Path, frames: int) -> None:
+    """FFmpeg then copies the duration of the file into the stream."""
+    path = write_striped_video(tmp_path / "a.mkv", frames, "libx264", rate=25)
+    content = path.read_bytes()
+    for percent in range(20, 90, 5):
+        path.write_bytes(content[: percent * len(content) // 100])
+        with pytest.raises(DataError, match=r"a\.mkv"):
+            read_numbers(path, rate=25)
+
+
 def test_the_message_of_a_truncated_file(tmp_path: Path) -> None:
     path = write_striped_video(tmp_path / "a.mkv", 60, codec_of("mkv"), rate=12)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
