@@ -213,14 +213,14 @@ def _misfit(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], reason: s
     # Masks that Keras fills in make the old list longer; they are not separate inputs.
     mixed = any(shape in before for shape in after)
     if mixed:
-        cure = (
+        hint = (
             "An input of it does not come from the TokenLearner. If that is a shortcut around "
             "the layer named, name the first layer of the block instead (in a pre-norm block its "
             "normalisation), so that the shortcut carries the tokens; a mask or table of "
             "positions for the old number of tokens must be left out of the model."
         )
     else:
-        cure = (
+        hint = (
             "What follows the TokenLearner must take any number of tokens, in the shape "
             "(batch, tokens, channels), which a convolution, Flatten, Reshape or pooling of "
             "grids does not. Build the model without its head (of keras.applications: "
@@ -230,7 +230,7 @@ def _misfit(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], reason: s
     name = f"Layer {node.operation.name!r} of type {type(node.operation).__name__}"
     return ValueError(
         f"{name} cannot take the learned tokens. It was called on {_listed(before)}, and now "
-        f"would be on {_listed(after)}: {reason}. {cure}"
+        f"would be on {_listed(after)}: {reason}. {hint}"
     )
 
 

@@ -119,7 +119,7 @@ def test_bad_files_are_named_and_left_out(
     for name, (content, _) in bad.items():
         (digits / name).write_bytes(content)
     (digits / "gone.png").symlink_to("nowhere")
-    (digits / "notes.txt").write_text("of another kind, which is passed over")
+    (digits / "notes.txt").write_text("of another kind, which is skipped")
     for name, content in (("moving.gif", b"GIF89a"), ("clip.mp4", b"")):
         (digits.parent / name).write_bytes(content)
     reasons = {name: reason for name, (_, reason) in bad.items()}
@@ -133,7 +133,7 @@ def test_bad_files_are_named_and_left_out(
     for name, reason in reasons.items():
         (line,) = [line for line in said if line.startswith("left out: ") and name in line]
         assert reason in line
-    assert any(re.search(r"passed over.*: 1 \.txt$", line) for line in said)
+    assert any(re.search(r"skipped.*: 1 \.txt$", line) for line in said)
     assert len(_rows(output.read_text())) == 5 * NUM_DIGITS
     with pytest.raises(DataError, match="No input can be read, of 1"):
         command(f"--workdir={workdir}", f"--inputs={digits / 'text.png'}", f"--output={output}")

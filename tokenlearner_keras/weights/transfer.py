@@ -232,15 +232,15 @@ def _describe(problems: list[str], pairs: Pairs) -> str:
     """Returns what does not fit and what to do, in one line."""
     more = len(problems) - _SHOWN_PROBLEMS
     listed = [*problems[:_SHOWN_PROBLEMS], *([f"and {more} more"] if more > 0 else [])]
-    cure = (
+    hint = (
         "Choose a model of the same width, depth, heads, patches and tokens and with the same "
         "TokenLearner (version, block, pooling), or give the new model those of the source"
     )
     fusers = [each for pair in pairs for each in pair if isinstance(each, TokenFuser)]
     mixes_frames = any(fuser.mixing == "video" for fuser in fusers)
     if mixes_frames and any("/mixing/" in problem for problem in problems):
-        cure = (
+        hint = (
             "A fuser with mixing='video' has a matrix over the tokens of all frames. Take "
             "fuser_mixing='frame', or a source of as many frames or without a fuser"
         )
-    return f"the source is another model: {'; '.join(listed)}. {cure}."
+    return f"the source is another model: {'; '.join(listed)}. {hint}."

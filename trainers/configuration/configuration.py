@@ -74,7 +74,7 @@ def base_config() -> ConfigDict:
             0: they are not.
         data.multi_label: Whether an example has any number of labels.
         data.exif_orientation: Whether photographs are turned upright by their EXIF orientation.
-        data.max_bad_examples: How many examples that cannot be read are passed over.
+        data.max_bad_examples: How many unreadable examples are skipped.
         optimizer.name: adamw, lamb or sgd.
         optimizer.learning_rate: Rate after the warm-up.
         optimizer.end_learning_rate: Rate at the last step.

@@ -34,7 +34,7 @@ _DATA_ERRORS = (
     tf.errors.UnknownError,
 )
 _FILE_HINT = "restore the file or remove it from the data set"
-_RECORD_HINT = "remove its file and convert again, or go on without it by data.max_bad_examples=N"
+_RECORD_HINT = "remove its file and convert again, or skip it by data.max_bad_examples=N"
 
 
 @contextmanager

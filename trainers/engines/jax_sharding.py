@@ -95,7 +95,7 @@ def _mesh_shape(devices: int, batch_axis: int | None, model_axis: int) -> tuple[
             hints.append(f"set --model_axis={devices // batch_axis} with it")
         raise ConfigurationError(
             f"--batch_axis times --model_axis must be the number of devices, {devices}. "
-            f"Received: {batch_axis} and {model_axis}. To mend it, one of: {', '.join(hints)}."
+            f"Received: {batch_axis} and {model_axis}. Use one of: {', '.join(hints)}."
         )
     return copies, model_axis
 

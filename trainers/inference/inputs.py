@@ -66,7 +66,7 @@ def find_inputs(paths: Sequence[str], takes_videos: bool) -> list[str]:
         )
     if others:
         counted = count_by_suffix(others)
-        log_to_stderr(f"passed over in folders: files that do not end in {kinds}: {counted}")
+        log_to_stderr(f"skipped in folders: files that do not end in {kinds}: {counted}")
     return list(found.values())
 
 

@@ -1,4 +1,4 @@
-"""Examples that cannot be read: passed over up to a limit, the same ones on every run."""
+"""Examples that cannot be read: skipped up to a limit, the same ones on every run."""
 
 import json
 from functools import partial

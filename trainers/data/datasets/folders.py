@@ -35,6 +35,7 @@ from trainers.data.video_files import read_frames
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # what `decode_image` reads
 SPLIT_FOLDERS = {
     "train": ("train",),
     "validation": ("validation", "val", "valid"),
@@ -298,14 +299,15 @@ def _check_known(folder: str, own_names: tuple[str, ...], known: tuple[str, ...]
         )
 
 
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # what `decode_image` reads
-
-
-class ImageFolderSource:
-    """A `Source` of labelled image files, local or on a file system that TensorFlow reads.
+class _FolderSource:
+    """What the sources of image files and of video files share.
 
     For arguments, `file_splits`, `notes` and errors see `find_class_folders` and `ClassFolders`.
     """
+
+    name: str
+    kind: str
+    extensions: tuple[str, ...]
 
     def __init__(
         self,
@@ -314,14 +316,13 @@ class ImageFolderSource:
         class_names: tuple[str, ...] | None = None,
         file_splits: Mapping[str, str] | None = None,
     ) -> None:
-        self.name = "folder"
         self.split = split
         found = find_class_folders(
             data_dir,
             split,
             source=self.name,
-            kind="image",
-            extensions=IMAGE_EXTENSIONS,
+            kind=self.kind,
+            extensions=self.extensions,
             class_names=class_names,
             file_splits=file_splits,
         )
@@ -329,6 +330,7 @@ class ImageFolderSource:
         self.file_splits = found.file_splits
         self.notes = found.notes
         self.num_examples = len(found.paths)
+        self._files = found.paths
         with tf.device("CPU"):
             self._paths = tf.constant(found.paths)
             self._labels = tf.constant(found.labels, tf.int64)
@@ -336,6 +338,14 @@ class ImageFolderSource:
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+
+class ImageFolderSource(_FolderSource):
+    """A `Source` of labelled image files, local or on a file system that TensorFlow reads."""
+
+    name = "folder"
+    kind = "image"
+    extensions = IMAGE_EXTENSIONS
 
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
         path = tf.gather(self._paths, index)
@@ -346,12 +356,15 @@ class ImageFolderSource:
         }
 
 
-class VideoFolderSource:
+class VideoFolderSource(_FolderSource):
     """A `Source` of labelled video files on a local file system, at 25 frames per second.
 
-    As `ImageFolderSource`; raises ConfigurationError also for a folder that is not on a local
-    disk, and without PyAV.
+    Raises ConfigurationError also for a folder that is not on a local disk, and without PyAV.
     """
+
+    name = "video_folder"
+    kind = "video"
+    extensions = VIDEO_EXTENSIONS
 
     def __init__(
         self,
@@ -361,38 +374,16 @@ class VideoFolderSource:
         file_splits: Mapping[str, str] | None = None,
     ) -> None:
         import_av()
-        self.name = "video_folder"
-        self.split = split
         if data_dir and files.is_remote(data_dir):
             raise ConfigurationError(
                 f"data.source={self.name}: expected data.data_dir on a local disk, received "
                 f"{data_dir}. Copy the videos to a local disk, or convert them there by "
                 "trainers.make_video_records, whose records may be remote."
             )
-
-        found = find_class_folders(
-            data_dir,
-            split,
-            source=self.name,
-            kind="video",
-            extensions=VIDEO_EXTENSIONS,
-            class_names=class_names,
-            file_splits=file_splits,
-        )
-        self.class_names = found.class_names
-        self.file_splits = found.file_splits
-        self.notes = found.notes
-        self.num_examples = len(found.paths)
-        self._found = found
-        with tf.device("CPU"):
-            self._labels = tf.constant(found.labels, tf.int64)
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
+        super().__init__(data_dir, split, class_names, file_splits)
 
     def identity(self, index: int) -> str:
-        return self._found.paths[index]
+        return self._files[index]
 
     def load(self, index: tf.Tensor) -> dict[str, tf.Tensor]:
         video, identity = tf.numpy_function(

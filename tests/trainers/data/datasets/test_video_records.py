@@ -219,7 +219,7 @@ def test_bad_frame_names_the_video_and_what_to_do(tmp_path: Path) -> None:
         r"00001-of-00002, record 1 at byte \d+ \(record 3 of records/train, made of 7\.mp4\): ",
         message,
     )
-    hint = "; remove its file and convert again, or go on without it by data.max_bad_examples=N"
+    hint = "; remove its file and convert again, or skip it by data.max_bad_examples=N"
     assert message.endswith(hint)
 
 
