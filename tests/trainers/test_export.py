@@ -336,3 +336,16 @@ def test_the_help_has_all_flags() -> None:
     export.define_flags(values)
     missing = [each for each in values if f"--{each}:" not in shown.replace("[no]", "")]
     assert not missing
+
+
+def test_onnx_of_the_exact_gelu(tmp_path: Path) -> None:
+    pytest.importorskip("tf2onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    x = np.linspace(-6, 6, 25, dtype=np.float32)[:, None]
+    path = str(tmp_path / "gelu.onnx")
+    served = SimpleNamespace(model=SimpleNamespace(name="gelu"))
+    gelu = keras.layers.Activation(lambda x: keras.activations.gelu(x, approximate=False))
+    formats.write_onnx(served, gelu, tf.TensorSpec((None, 1), tf.float32), path, {})
+    session = runtime.InferenceSession(path)
+    (found,) = session.run(None, {session.get_inputs()[0].name: x})
+    np.testing.assert_allclose(found, keras.ops.convert_to_numpy(gelu(x)), atol=1e-6)

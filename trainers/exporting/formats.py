@@ -3,6 +3,7 @@
 import importlib.util
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -43,6 +44,7 @@ def write_onnx(
             named_function(function, spec),
             input_signature=[named_spec(spec)],
             opset=_OPSET,
+            custom_op_handlers={"Erfc": (_erfc, [])},
         )
     # The converter raises errors of several kinds, all with long texts.
     except Exception as error:
@@ -52,6 +54,16 @@ def write_onnx(
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     onnx.helper.set_model_props(model, to_strings(metadata))
     Path(path).write_bytes(model.SerializeToString())
+
+
+def _erfc(graph: Any, node: Any, name: str, arguments: Any) -> None:
+    """Writes Erfc, of the exact GELU, which ONNX lacks, as 1 - Erf."""
+    del arguments
+    erf = graph.make_node("Erf", node.input)
+    one = graph.make_const(f"{name}/one", np.array(1.0, np.float32))
+    (output,) = node.output
+    graph.remove_node(name)
+    graph.make_node("Sub", [one.output[0], erf.output[0]], name=name, outputs=[output])
 
 
 def write_litert(
