@@ -78,4 +78,5 @@ if __name__ == "__main__":
     from trainers.configuration.configuration import parse_config_flag
     from trainers.utils import cli
 
+    train.define_flags()
     cli.run(main, parse_config_flag)

@@ -149,7 +149,7 @@ def test_the_training_notebook_runs_on_jax(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     (path,) = (path for path in NOTEBOOKS if path.stem == "02_training")
     printed = _run(path, monkeypatch)
-    assert "engine: jax" in printed and "stopped by signal 15" in printed
+    assert "engine: jax" in printed and "stopped by signal 2" in printed
 
 
 def _run(path: Path, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint: `python -m trainers.evaluate --workdir=DIR`.
+"""Evaluates a checkpoint: `python -m trainers.evaluate --workdir=DIR`, or `evaluate(...)`.
 
 Prints one line per evaluation set: those that the training evaluates, or those of --split
 or --eval_sets (the forms are in trainers/evaluation/sets.py). Every example counts once,
@@ -29,8 +29,8 @@ from trainers.configuration.schedule import NO_TRAINING
 from trainers.data.preprocessing.examples import check_kind
 from trainers.data.sources import Source
 from trainers.data.sources import is_multi_label
-from trainers.engines.flags import check_backend
 from trainers.engines.flags import define_flags as define_engine_flags
+from trainers.engines.flags import engine_arguments
 from trainers.engines.flags import make_engine
 from trainers.evaluation.class_report import check_report
 from trainers.evaluation.class_report import class_report
@@ -52,11 +52,192 @@ from trainers.steps.ema import averaged_weights
 from trainers.utils import cli
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import one_line
+from trainers.utils.files import AnyPath
+from trainers.utils.files import path_text
 from trainers.utils.reporting import format_metrics
-from trainers.utils.reporting import show_warnings_plainly
 
 FLAGS = flags.FLAGS
 WEIGHTS = ("ema", "raw")
+
+Metrics = dict[str, float]
+
+
+def evaluate(
+    workdir: AnyPath,
+    *,
+    checkpoint: int | None = None,
+    split: str | None = None,
+    eval_sets: str | None = None,
+    weights: str | None = None,
+    image_size: int | None = None,
+    batch_size: int | None = None,
+    max_bad_examples: int | None = None,
+    views: bool = True,
+    report: AnyPath | None = None,
+    engine: str | None = None,
+    strategy: str = "auto",
+    virtual_devices: int | None = None,
+    tpu: str | None = None,
+    batch_axis: int | None = None,
+    model_axis: int = 1,
+) -> dict[str, Metrics]:
+    """Evaluates a checkpoint of a training, which may be running.
+
+    Args:
+        workdir: The work directory of the training; nothing in it is changed.
+        checkpoint: Step; None is the newest valid one.
+        split: A split of the training's data to evaluate, in place of the training's sets.
+        eval_sets: Sets to evaluate in their place, with commas between; the forms are in
+            `trainers.evaluation.sets`.
+        weights: "ema" for moving averages, "raw" for the weights; None: averages if there are any.
+        image_size: Pixels of a side; None is the training's.
+        batch_size: Global; None is the training's.
+        max_bad_examples: Unreadable examples to leave out; None is the training's number.
+        views: Whether a video is judged by all its views, not by the clip in its middle.
+        report: A JSON file for the results of each class.
+        engine, strategy, virtual_devices, tpu, batch_axis, model_axis: See `make_engine`.
+
+    Returns:
+        The metrics of each set by its name.
+
+    Raises:
+        ConfigurationError: If there is no run or no such checkpoint, or an argument is wrong.
+        DataError: If the checkpoint asked for is damaged, or an example cannot be read.
+    """
+    workdir, report = path_text(workdir), path_text(report)
+    config, model_config = read_configuration(workdir)
+    sets = _chosen_sets(config, split, eval_sets)
+    averages = _choose_weights(config, weights)
+    size_config = _choose_image_size(model_config, image_size)
+    preprocessing = make_preprocessing(config, size_config)
+    _choose_batch_size(config, batch_size)
+    _choose_bad_examples(config, max_bad_examples)
+    check_report(report)
+
+    # ----------------------------------------------------- checkpoint and devices
+    devices = make_engine(
+        engine,
+        strategy=strategy,
+        tpu=tpu,
+        virtual_devices=virtual_devices,
+        batch_axis=batch_axis,
+        model_axis=model_axis,
+    )
+    hosts = devices.hosts
+    with hosts.all_succeed():
+        step, arrays = load_checkpoint(workdir, checkpoint)
+    print(devices.describe(), flush=True)
+    hosts.check_same("the checkpoint to evaluate", step)
+
+    # ------------------------------------------------------------ data and model
+    with hosts.all_succeed():
+        class_names = read_class_names(workdir)
+        records = make_records(config)
+        file_splits = read_file_splits(workdir)
+        sources = {
+            each.name: each.open(model_config.num_classes, class_names, records, file_splits)
+            for each in sets
+        }
+    log_notes(*sources.values())
+    with devices.scope():
+        model, optimizer = make_model(config, model_config, NO_TRAINING)
+    load_state(arrays, model, optimizer)
+    if image_size is not None and size_config.image_size != model_config.image_size:
+        with devices.scope(), averaged_weights(model, optimizer if averages else None):
+            model, optimizer = _resized(model, image_size), None
+    for source in sources.values():
+        check_kind(source, preprocessing)
+        check_labels(source, config.data.multi_label)
+    evaluator = make_evaluator(config, model, optimizer, devices, preprocessing, averages)
+    print(f"{describe_model(model)}, step {step}, {_describe_weights(averages)}", flush=True)
+
+    # ---------------------------------------------------------------- evaluation
+    results = {}
+    with hosts.explain_lost_hosts():
+        for name, source in sources.items():
+            results[name] = _evaluate_set(evaluator, source, views, by_class=bool(report))
+            print(f"{name}: {format_metrics(results[name]['metrics'])}", flush=True)
+        if report and hosts.is_chief:
+            used = "ema" if averages else "raw"
+            write_report(report, {"step": step, "weights": used, "sets": results})
+            print(f"report: {report}", flush=True)
+        hosts.barrier()
+    return {name: result["metrics"] for name, result in results.items()}
+
+
+def _chosen_sets(
+    config: ConfigDict, split: str | None, eval_sets: str | None
+) -> list[EvaluationSet]:
+    if split and eval_sets:
+        raise ConfigurationError(
+            f"Expected one of --split and --eval_sets. Received --split={split} and "
+            f"--eval_sets={eval_sets}."
+        )
+    chosen = split or eval_sets
+    return configured_sets(config.data) if chosen is None else parse_sets([chosen], config.data)
+
+
+def _evaluate_set(
+    evaluator: Evaluator, source: Source, views: bool, by_class: bool
+) -> dict[str, Any]:
+    """Returns the metrics of a set and, for a report, the results of its classes."""
+    if evaluator.multi_label:
+        metrics, precisions = evaluator.evaluate_ranking(source, views=views)
+        return {"metrics": metrics, **multi_label_report(precisions, source.class_names)}
+    if by_class and not is_multi_label(source):
+        metrics, confusion = evaluator.evaluate_by_class(source, views)
+        return {"metrics": metrics, **class_report(confusion, source.class_names)}
+    return {"metrics": evaluator.evaluate(source, views=views)}
+
+
+def _choose_weights(config: ConfigDict, weights: str | None) -> bool:
+    """Returns whether moving averages of the weights are evaluated."""
+    if weights not in (None, *WEIGHTS):
+        raise ConfigurationError(
+            f"--weights must be one of {', '.join(WEIGHTS)}. Received: {weights!r}."
+        )
+    if weights == "ema" and config.ema_decay is None:
+        raise ConfigurationError(
+            "--weights=ema needs a training with moving averages. Received one with "
+            "ema_decay=None. Use --weights=raw, or leave it out."
+        )
+    return config.ema_decay is not None and weights != "raw"
+
+
+def _choose_image_size(model: ModelConfig, size: int | None) -> ModelConfig:
+    """Returns the model's configuration for images of another size."""
+    if size is None:
+        return model
+    try:
+        return dataclasses.replace(model, image_size=(size, size))
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"--image_size={size}: {error}") from error
+
+
+def _resized(model: keras.Model, size: int) -> keras.Model:
+    """Returns a model with the same weights for images of another size."""
+    try:
+        return resize_model(model, size)
+    except ValueError as error:
+        raise ConfigurationError(f"--image_size={size}: {one_line(error)}") from error
+
+
+def _choose_batch_size(config: ConfigDict, batch_size: int | None) -> None:
+    if batch_size is None:
+        return
+    if batch_size < 1:
+        raise ConfigurationError(f"--batch_size must be at least 1. Received: {batch_size}.")
+    config.batch_size = batch_size
+
+
+def _choose_bad_examples(config: ConfigDict, limit: int | None) -> None:
+    if limit is not None:
+        check_limit(limit)
+        config.data.max_bad_examples = limit
+
+
+def _describe_weights(averages: bool) -> str:
+    return "moving averages of the weights" if averages else "weights as trained"
 
 
 def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
@@ -87,128 +268,20 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
 
 
 def main() -> None:
-    """Loads a checkpoint and evaluates it; every stage is named once, in order."""
-    show_warnings_plainly()
-    check_backend()
-    config, model_config = read_configuration(FLAGS.workdir)
-    sets = _chosen_sets(config)
-    averages = _choose_weights(config)
-    size_config = _choose_image_size(model_config)
-    preprocessing = make_preprocessing(config, size_config)
-    _choose_batch_size(config)
-    _choose_bad_examples(config)
-    check_report(FLAGS.report)
-
-    # ----------------------------------------------------- checkpoint and devices
-    engine = make_engine(FLAGS)
-    hosts = engine.hosts
-    with hosts.all_succeed():
-        step, arrays = load_checkpoint(FLAGS.workdir, FLAGS.checkpoint)
-    print(engine.describe(), flush=True)
-    hosts.check_same("the checkpoint to evaluate", step)
-
-    # ------------------------------------------------------------ data and model
-    with hosts.all_succeed():
-        class_names = read_class_names(FLAGS.workdir)
-        records = make_records(config)
-        file_splits = read_file_splits(FLAGS.workdir)
-        sources = {
-            each.name: each.open(model_config.num_classes, class_names, records, file_splits)
-            for each in sets
-        }
-    log_notes(*sources.values())
-    with engine.scope():
-        model, optimizer = make_model(config, model_config, NO_TRAINING)
-    load_state(arrays, model, optimizer)
-    if size_config.image_size != model_config.image_size:
-        with engine.scope(), averaged_weights(model, optimizer if averages else None):
-            model, optimizer = _resized(model), None
-    for source in sources.values():
-        check_kind(source, preprocessing)
-        check_labels(source, config.data.multi_label)
-    evaluator = make_evaluator(config, model, optimizer, engine, preprocessing, averages)
-    print(f"{describe_model(model)}, step {step}, {_describe_weights(averages)}", flush=True)
-
-    # ---------------------------------------------------------------- evaluation
-    results = {}
-    with hosts.explain_lost_hosts():
-        for name, source in sources.items():
-            results[name] = _evaluate(evaluator, source)
-            print(f"{name}: {format_metrics(results[name]['metrics'])}", flush=True)
-        if FLAGS.report and hosts.is_chief:
-            weights = "ema" if averages else "raw"
-            write_report(FLAGS.report, {"step": step, "weights": weights, "sets": results})
-            print(f"report: {FLAGS.report}", flush=True)
-        hosts.barrier()
-
-
-def _chosen_sets(config: ConfigDict) -> list[EvaluationSet]:
-    if FLAGS.split and FLAGS.eval_sets:
-        raise ConfigurationError(
-            f"Expected one of --split and --eval_sets. Received --split={FLAGS.split} and "
-            f"--eval_sets={FLAGS.eval_sets}."
-        )
-    chosen = FLAGS.split or FLAGS.eval_sets
-    return configured_sets(config.data) if chosen is None else parse_sets([chosen], config.data)
-
-
-def _evaluate(evaluator: Evaluator, source: Source) -> dict[str, Any]:
-    """Returns the metrics of a set and, for a report, the results of its classes."""
-    if evaluator.multi_label:
-        metrics, precisions = evaluator.evaluate_ranking(source, views=FLAGS.views)
-        return {"metrics": metrics, **multi_label_report(precisions, source.class_names)}
-    if FLAGS.report and not is_multi_label(source):
-        metrics, confusion = evaluator.evaluate_by_class(source, FLAGS.views)
-        return {"metrics": metrics, **class_report(confusion, source.class_names)}
-    return {"metrics": evaluator.evaluate(source, views=FLAGS.views)}
-
-
-def _choose_weights(config: ConfigDict) -> bool:
-    """Returns whether moving averages of the weights are evaluated."""
-    if FLAGS.weights == "ema" and config.ema_decay is None:
-        raise ConfigurationError(
-            "--weights=ema needs a training with moving averages. Received one with "
-            "ema_decay=None. Use --weights=raw, or leave it out."
-        )
-    return config.ema_decay is not None and FLAGS.weights != "raw"
-
-
-def _choose_image_size(model: ModelConfig) -> ModelConfig:
-    """Returns the model's configuration for the images of --image_size."""
-    size = FLAGS.image_size
-    if size is None:
-        return model
-    try:
-        return dataclasses.replace(model, image_size=(size, size))
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"--image_size={size}: {error}") from error
-
-
-def _resized(model: keras.Model) -> keras.Model:
-    """Returns a model with the same weights for images of --image_size."""
-    try:
-        return resize_model(model, FLAGS.image_size)
-    except ValueError as error:
-        reason = one_line(error)
-        raise ConfigurationError(f"--image_size={FLAGS.image_size}: {reason}") from error
-
-
-def _choose_batch_size(config: ConfigDict) -> None:
-    if FLAGS.batch_size is None:
-        return
-    if FLAGS.batch_size < 1:
-        raise ConfigurationError(f"--batch_size must be at least 1. Received: {FLAGS.batch_size}.")
-    config.batch_size = FLAGS.batch_size
-
-
-def _choose_bad_examples(config: ConfigDict) -> None:
-    if FLAGS.max_bad_examples is not None:
-        check_limit(FLAGS.max_bad_examples)
-        config.data.max_bad_examples = FLAGS.max_bad_examples
-
-
-def _describe_weights(averages: bool) -> str:
-    return "moving averages of the weights" if averages else "weights as trained"
+    """Evaluates as the flags say."""
+    evaluate(
+        FLAGS.workdir,
+        checkpoint=FLAGS.checkpoint,
+        split=FLAGS.split,
+        eval_sets=FLAGS.eval_sets,
+        weights=FLAGS.weights,
+        image_size=FLAGS.image_size,
+        batch_size=FLAGS.batch_size,
+        max_bad_examples=FLAGS.max_bad_examples,
+        views=FLAGS.views,
+        report=FLAGS.report,
+        **engine_arguments(FLAGS),
+    )
 
 
 if __name__ == "__main__":

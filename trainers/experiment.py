@@ -1,6 +1,8 @@
 """Builds the parts of an experiment from its configuration."""
 
 import dataclasses
+import zlib
+from collections.abc import Mapping
 
 import keras
 from ml_collections import ConfigDict
@@ -8,14 +10,20 @@ from ml_collections import ConfigDict
 from tokenlearner_keras.models.names import ModelConfig
 from tokenlearner_keras.models.names import model_config
 from tokenlearner_keras.models.vision_transformer import build_model
+from trainers.checkpointing.workdir import check_same_data
+from trainers.checkpointing.workdir import read_file_splits
 from trainers.configuration.configuration import model_fields
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.configuration.data_options import RecordsConfig
 from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.configuration.schedule import TrainingSchedule
 from trainers.data.preprocessing.examples import Preprocessing
+from trainers.data.sources import Source
+from trainers.data.sources import make_source
 from trainers.engines.engine import Engine
+from trainers.engines.hosts import Hosts
 from trainers.evaluation.evaluator import Evaluator
+from trainers.evaluation.sets import configured_sets
 from trainers.steps.logits import ViewReduction
 from trainers.steps.logits import make_view_reduction
 from trainers.steps.losses import make_loss
@@ -24,6 +32,49 @@ from trainers.steps.optimizer import make_learning_rate
 from trainers.steps.optimizer import make_optimizer
 from trainers.steps.train_step import TrainStep
 from trainers.utils.errors import ConfigurationError
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingData:
+    """The sources of a training.
+
+    Attributes:
+        train: What is trained on.
+        evaluation: What is evaluated, by name; the best checkpoint is best by the first.
+        final: What is evaluated once, after the training.
+    """
+
+    train: Source
+    evaluation: dict[str, Source]
+    final: Source | None
+
+
+def open_training_data(config: ConfigDict, workdir: str, hosts: Hosts) -> TrainingData:
+    """Opens the sources of a training; all hosts of it have to call this.
+
+    Raises:
+        ConfigurationError: If one is missing, or is not what the run in the work directory, or
+            another host, has.
+    """
+    data, records = config.data, make_records(config)
+
+    def opened(
+        split: str, class_names: tuple[str, ...] | None, file_splits: Mapping[str, str] | None
+    ) -> Source:
+        return make_source(data.source, split, data.data_dir, class_names, records, file_splits)
+
+    with hosts.all_succeed():
+        train = opened(data.train_split, None, read_file_splits(workdir))
+        names, file_splits = train.class_names, getattr(train, "file_splits", {})
+        evaluation = {
+            each.name: each.open(train.num_classes, names, records, file_splits)
+            for each in configured_sets(data)
+        }
+        final = opened(data.final_split, names, file_splits) if data.final_split else None
+        check_same_data(workdir, train)
+    checksum = zlib.crc32(repr(sorted(file_splits.items())).encode())
+    hosts.check_same("how the files are split (checksums)", checksum)
+    return TrainingData(train, evaluation, final)
 
 
 def make_model_config(config: ConfigDict, num_classes: int) -> ModelConfig:
@@ -63,8 +114,12 @@ def make_model(
         optimizer.use_ema = True
         optimizer.ema_momentum = config.ema_decay
     keras.utils.set_random_seed(config.seed)
+    before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.dtype_policy)
-    built = build_model(model, name=config.model.name)
+    try:
+        built = build_model(model, name=config.model.name)
+    finally:
+        keras.config.set_dtype_policy(before)  # a notebook may build other models
     exclude_from_decay(optimizer, built.trainable_variables, config.optimizer.weight_decay_mask)
     optimizer.build(built.trainable_variables)
     return built, optimizer

@@ -1,4 +1,6 @@
-"""Exports a trained model: `python -m trainers.export --workdir=DIR --format=F --output=PATH`.
+"""Exports a trained model: `python -m trainers.export`, or `export(...)`.
+
+    python -m trainers.export --workdir=DIR --format=F --output=PATH
 
 Formats: saved_model (TensorFlow: a folder with two signatures), onnx, litert (TensorFlow Lite)
 and stablehlo (a program of jax.export). All are float32 and take batches of any size. A
@@ -19,6 +21,8 @@ project, and compared with Keras on examples of an evaluation set: the training'
 --output, and the exit status is 1. See docs/export.md.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import tensorflow as tf
@@ -34,7 +38,6 @@ from trainers.data.sources import make_source
 from trainers.engines.flags import check_tensorflow
 from trainers.evaluation.sets import configured_sets
 from trainers.evaluation.sets import parse_sets
-from trainers.experiment import TrainedModel
 from trainers.experiment import make_records
 from trainers.exporting.check_cases import read_examples
 from trainers.exporting.check_cases import saved_model_cases
@@ -58,17 +61,164 @@ from trainers.exporting.stablehlo import write_stablehlo
 from trainers.inference.flags import check_model_flags
 from trainers.inference.flags import define_model_flags
 from trainers.inference.flags import input_settings
-from trainers.inference.keras_file import load_keras_file
-from trainers.inference.trained_model import load_workdir
+from trainers.inference.keras_file import InputSettings
+from trainers.inference.keras_file import load_model
 from trainers.utils import cli
+from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
-from trainers.utils.reporting import show_warnings_plainly
+from trainers.utils.errors import did_you_mean
+from trainers.utils.files import AnyPath
+from trainers.utils.files import path_text
 from trainers.utils.signals import StopRequest
 
 FLAGS = flags.FLAGS
 INPUTS = ("normalized", "uint8")
 # Protocol buffers and FlatBuffers count bytes in 31 bits.
 _LARGEST_FILE = 2**31
+
+
+def export(
+    workdir: AnyPath,
+    format: str,
+    output: AnyPath,
+    *,
+    input: str | None = None,
+    eval_set: str | None = None,
+    checkpoint: int | None = None,
+    class_names: AnyPath | None = None,
+    settings: InputSettings | None = None,
+) -> Path:
+    """Exports a trained model and checks the export in its own runtime.
+
+    Args:
+        workdir: The work directory of a training, or a `.keras` file.
+        format: "saved_model", "onnx", "litert" or "stablehlo".
+        output: The file, of saved_model the folder, which must not exist.
+        input: What a file takes: "normalized" floats, the default, or "uint8"; a SavedModel takes
+            both.
+        eval_set: To compare on: "[SOURCE:]SPLIT[@DATA_DIR]"; None is the training's first one.
+        checkpoint: Step of a training; None is the newest valid one.
+        class_names: A text file with a class a line.
+        settings: How the inputs of a `.keras` file are made; a training has its own.
+
+    Returns:
+        `output`.
+
+    Raises:
+        ConfigurationError: If an argument is wrong, or a package or the data are missing.
+        ExportError: If the export answers otherwise than Keras; nothing is left of it.
+    """
+    check_tensorflow("trainers.export")
+    path, target = path_text(workdir), path_text(output)
+    is_workdir = not path.endswith(".keras") or files.is_directory(path)
+    _check_arguments(format, input, None if is_workdir else eval_set or "", target)
+    check_requirements(format)
+    names_file = path_text(class_names) or None
+    with StopRequest().listening(), _full_float32():
+        # ------------------------------------------------------ model and examples
+        trained = load_model(path, checkpoint, names_file, settings)
+        served = ServedModel(trained)
+        of_bytes = input == "uint8"
+        _check_model(served, format, of_bytes)
+        source = _open_set(path if is_workdir else None, eval_set)
+        check_kind(source, served.preprocessing)
+        examples = read_examples(source, served)
+        if format == "saved_model":
+            cases = saved_model_cases(examples, served)
+            metadata = describe_export(trained, "uint8 of any size")
+        else:
+            cases = single_cases(examples, served, of_bytes)
+            metadata = describe_export(trained, input or INPUTS[0])
+        print(
+            f"{trained.model.name} of {trained.description}; compared on {len(examples)} "
+            f"examples of {source.name}/{source.split}",
+            flush=True,
+        )
+
+        # -------------------------------------------------------- export and check
+        with partial_output(target) as partial:
+            _write(served, format, of_bytes, partial, metadata)
+            Path(json_path(partial)).write_bytes(to_json(metadata))
+            differences = check_in_runtime(format, partial, cases)
+            for name, difference in differences.items():
+                print(f"{name}: relative difference {difference:.1e}", flush=True)
+            check_differences(differences)
+    print(f"{format}: {target}, described in {json_path(target)}", flush=True)
+    return Path(target)
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """Computes float32 as such on GPUs, too, which would round it to TensorFloat-32."""
+    settings = tf.config.experimental
+    before = settings.tensor_float_32_execution_enabled()
+    settings.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        settings.enable_tensor_float_32_execution(before)
+
+
+def _check_arguments(
+    format: str | None, input: str | None, eval_set_of_file: str | None, output: str
+) -> None:
+    """Checks that the arguments agree; `eval_set_of_file` is None for a work directory."""
+    if format not in FORMATS:
+        raise ConfigurationError(
+            f"Expected --format={'|'.join(FORMATS)}. Received {format or 'none'}."
+            + (did_you_mean(format, FORMATS) if format else "")
+        )
+    if input not in (None, *INPUTS):
+        raise ConfigurationError(f"Expected --input={'|'.join(INPUTS)}. Received {input}.")
+    if format == "saved_model" and input is not None:
+        raise ConfigurationError(
+            "--input goes with a format of one function. A saved_model has both. Leave it out."
+        )
+    if eval_set_of_file == "":
+        raise ConfigurationError(
+            "--model needs examples to compare on: --eval_set=SOURCE:SPLIT[@DATA_DIR], such as "
+            "folder:validation@DATA. Received none."
+        )
+    check_output(output)
+
+
+def _check_model(served: ServedModel, format: str, of_bytes: bool) -> None:
+    """Checks that the format can hold the model."""
+    if format == "saved_model":
+        return
+    if served.weight_bytes >= _LARGEST_FILE:
+        raise ConfigurationError(
+            f"--format={format} holds less than 2 GiB. Received a model of "
+            f"{served.weight_bytes / 2**30:.1f} GiB. Use --format=saved_model."
+        )
+    if format == "stablehlo" and of_bytes:
+        check_stablehlo_normalization(served.normalization)
+
+
+def _open_set(workdir: str | None, eval_set: str | None) -> Source:
+    """Returns the set to compare on: the given one, or the training's first."""
+    config = read_configuration(workdir)[0] if workdir else base_config()
+    class_names = read_class_names(workdir) if workdir else None
+    sets = parse_sets([eval_set], config.data) if eval_set else configured_sets(config.data)
+    first = sets[0]
+    file_splits = read_file_splits(workdir) if workdir else None
+    records = make_records(config)
+    return make_source(first.source, first.split, first.data_dir, class_names, records, file_splits)
+
+
+def _write(served: ServedModel, format: str, of_bytes: bool, path: str, metadata: Metadata) -> None:
+    if format == "saved_model":
+        write_saved_model(served, path)
+        return
+    function = served.logits_of_pixels if of_bytes else served.logits
+    dtype = tf.uint8 if of_bytes else tf.float32
+    spec = tf.TensorSpec((None, *served.input_shape), dtype)
+    if format == "onnx":
+        write_onnx(served, function, spec, path, metadata)
+    elif format == "litert":
+        write_litert(served, function, spec, path, metadata)
+    else:
+        write_stablehlo(served, spec, path)
 
 
 def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
@@ -78,7 +228,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     flags.DEFINE_enum("format", None, FORMATS, "What to write.", **values)
     cli.define_path("output", "The file, of saved_model the folder; must not exist.", **values)
     flags.DEFINE_enum(
-        "input", "normalized", INPUTS, "What a file takes; a SavedModel takes both.", **values
+        "input", None, INPUTS, "What a file takes: normalized if not given.", **values
     )
     flags.DEFINE_string(
         "eval_set", None, "To compare on: [SOURCE:]SPLIT[@DATA_DIR], such as digits:test.", **values
@@ -86,107 +236,19 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
 
 
 def main() -> None:
-    """Exports a model and checks the export; every stage is named once, in order."""
-    show_warnings_plainly()
-    StopRequest().install()
-    check_tensorflow("trainers.export")
-    _check_flags()
-    check_requirements(FLAGS.format)
-    # Float32 results differ on accelerators.
-    tf.config.set_visible_devices([], "GPU")
-
-    # ---------------------------------------------------------- model and examples
-    trained = _load()
-    served = ServedModel(trained)
-    _check_model(served)
-    source = _open_set()
-    check_kind(source, served.preprocessing)
-    examples = read_examples(source, served)
-    of_bytes = FLAGS.input == "uint8"
-    if FLAGS.format == "saved_model":
-        cases = saved_model_cases(examples, served)
-        metadata = describe_export(trained, "uint8 of any size")
-    else:
-        cases = single_cases(examples, served, of_bytes)
-        metadata = describe_export(trained, FLAGS.input)
-    print(
-        f"{trained.model.name} of {trained.description}; compared on {len(examples)} examples of "
-        f"{source.name}/{source.split}",
-        flush=True,
-    )
-
-    # ------------------------------------------------------------ export and check
-    with partial_output(FLAGS.output) as path:
-        _write(served, of_bytes, path, metadata)
-        Path(json_path(path)).write_bytes(to_json(metadata))
-        differences = check_in_runtime(FLAGS.format, path, cases)
-        for name, difference in differences.items():
-            print(f"{name}: relative difference {difference:.1e}", flush=True)
-        check_differences(differences)
-    print(f"{FLAGS.format}: {FLAGS.output}, described in {json_path(FLAGS.output)}", flush=True)
-
-
-def _check_flags() -> None:
-    """Checks that the flags agree."""
+    """Exports as the flags say."""
     check_model_flags(FLAGS)
-    if not FLAGS.format:
-        raise ConfigurationError(f"Expected --format={'|'.join(FORMATS)}. Received none.")
-    if FLAGS.format == "saved_model" and FLAGS["input"].present:
-        raise ConfigurationError(
-            "--input goes with a format of one function. A saved_model has both. Leave it out."
-        )
-    if FLAGS.model and not FLAGS.eval_set:
-        raise ConfigurationError(
-            "--model needs examples to compare on: --eval_set=SOURCE:SPLIT[@DATA_DIR], such as "
-            "folder:validation@DATA. Received none."
-        )
-    check_output(FLAGS.output)
-
-
-def _load() -> TrainedModel:
-    if FLAGS.workdir:
-        return load_workdir(FLAGS.workdir, FLAGS.checkpoint, FLAGS.class_names)
-    return load_keras_file(FLAGS.model, input_settings(FLAGS), FLAGS.class_names)
-
-
-def _check_model(served: ServedModel) -> None:
-    """Checks that the format can hold the model."""
-    if FLAGS.format == "saved_model":
-        return
-    if served.weight_bytes >= _LARGEST_FILE:
-        raise ConfigurationError(
-            f"--format={FLAGS.format} holds less than 2 GiB. Received a model of "
-            f"{served.weight_bytes / 2**30:.1f} GiB. Use --format=saved_model."
-        )
-    if FLAGS.format == "stablehlo" and FLAGS.input == "uint8":
-        check_stablehlo_normalization(served.normalization)
-
-
-def _open_set() -> Source:
-    """Returns the set to compare on: that of --eval_set, or the training's first."""
-    config = read_configuration(FLAGS.workdir)[0] if FLAGS.workdir else base_config()
-    class_names = read_class_names(FLAGS.workdir) if FLAGS.workdir else None
-    sets = parse_sets([FLAGS.eval_set], config.data) if FLAGS.eval_set else None
-    first = (sets or configured_sets(config.data))[0]
-    file_splits = read_file_splits(FLAGS.workdir) if FLAGS.workdir else None
-    records = make_records(config)
-    return make_source(first.source, first.split, first.data_dir, class_names, records, file_splits)
-
-
-def _write(served: ServedModel, of_bytes: bool, path: str, metadata: Metadata) -> None:
-    """Writes the format that the flag asks for."""
-    if FLAGS.format == "saved_model":
-        write_saved_model(served, path)
-        return
-    function = served.logits_of_pixels if of_bytes else served.logits
-    dtype = tf.uint8 if of_bytes else tf.float32
-    spec = tf.TensorSpec((None, *served.input_shape), dtype)
-    if FLAGS.format == "onnx":
-        write_onnx(served, function, spec, path, metadata)
-    elif FLAGS.format == "litert":
-        write_litert(served, function, spec, path, metadata)
-    else:
-        write_stablehlo(served, spec, path)
+    tf.config.set_visible_devices([], "GPU")  # results differ on accelerators
+    export(
+        FLAGS.workdir or FLAGS.model,
+        FLAGS.format,
+        FLAGS.output,
+        input=FLAGS.input,
+        eval_set=FLAGS.eval_set,
+        checkpoint=FLAGS.checkpoint,
+        class_names=FLAGS.class_names,
+        settings=input_settings(FLAGS) if FLAGS.model else None,
+    )
 
 
 if __name__ == "__main__":

@@ -96,8 +96,13 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
 
 
 def main() -> None:
-    """Converts one split; every stage is named once, in order."""
-    StopRequest().install()
+    """Converts one split."""
+    with StopRequest().listening():
+        _run()
+
+
+def _run() -> None:
+    """Checks, plans, labels and converts; every stage is named once, in order."""
     _check_flags()
     import_av()
     rows = read_video_list(FLAGS.csv)
@@ -124,7 +129,7 @@ def _convert(conversion: Conversion) -> None:
             conversion.run(FLAGS.workers, advance)
     except Interrupted as error:
         raise Interrupted(
-            f"stopped by signal {error.signal_number}; the same command goes on after the last "
+            f"stopped by signal {error.signal_number}; the same command resumes after the last "
             "file that was finished",
             error.signal_number,
         ) from error

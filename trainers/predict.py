@@ -1,4 +1,6 @@
-"""Predicts the classes of files: `python -m trainers.predict --workdir=DIR --inputs=FILES`.
+"""Predicts the classes of files: `python -m trainers.predict`, or `predict(...)`.
+
+    python -m trainers.predict --workdir=DIR --inputs=FILES
 
 Prints the likeliest classes of each image (JPEG, PNG, BMP, WebP) or video, as CSV or JSON; with
 --output a file takes them. The CSV has --top_k rows per file, so one with --top_k=1. An input is a
@@ -14,28 +16,32 @@ records made at another rate or size, give the same --frames_per_second and --mi
 --overlay_dir, a new or empty folder, gets pictures of what the learned tokens look at in each
 file.
 
-A file that cannot be read is named on stderr and left out; the exit status is 1 then.
+A file that cannot be read is named on stderr and left out; the exit status is then 1.
 """
 
 import math
+import os
+from collections.abc import Sequence
 
+import numpy as np
 from absl import flags
+from numpy.typing import NDArray
 
 from trainers.data.pipeline import evaluation_batch_size
 from trainers.data.video_files import FRAMES_PER_SECOND
 from trainers.data.video_files import MIN_SIDE
 from trainers.data.video_files import import_av
 from trainers.engines.flags import check_backend
-from trainers.experiment import TrainedModel
 from trainers.inference.flags import check_model_flags
 from trainers.inference.flags import define_model_flags
 from trainers.inference.flags import input_settings
 from trainers.inference.inputs import check_outside
 from trainers.inference.inputs import find_inputs
 from trainers.inference.inputs import named_inputs
-from trainers.inference.keras_file import load_keras_file
+from trainers.inference.keras_file import InputSettings
+from trainers.inference.keras_file import load_model
 from trainers.inference.output import FORMATS
-from trainers.inference.output import Prediction
+from trainers.inference.output import Predictions
 from trainers.inference.output import check_output
 from trainers.inference.output import likeliest_classes
 from trainers.inference.output import to_text
@@ -43,19 +49,145 @@ from trainers.inference.output import write_text
 from trainers.inference.overlays import AttentionOverlays
 from trainers.inference.predictor import Predictor
 from trainers.inference.reader import PredictionReader
-from trainers.inference.trained_model import load_workdir
 from trainers.steps.losses import LOSSES
 from trainers.utils import cli
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import DataError
+from trainers.utils.files import AnyPath
 from trainers.utils.files import check_writable
 from trainers.utils.files import folder_of
+from trainers.utils.files import path_text
 from trainers.utils.reporting import log_to_stderr
 from trainers.utils.reporting import progress_bar
-from trainers.utils.reporting import show_warnings_plainly
 
 FLAGS = flags.FLAGS
 BATCH_SIZE = 32
+
+
+def predict(
+    model_or_workdir: AnyPath,
+    inputs: AnyPath | Sequence[AnyPath],
+    *,
+    top_k: int = 5,
+    overlay_dir: AnyPath | None = None,
+    output: AnyPath | None = None,
+    format: str = "csv",
+    checkpoint: int | None = None,
+    class_names: AnyPath | None = None,
+    settings: InputSettings | None = None,
+    batch_size: int = BATCH_SIZE,
+    views: bool = True,
+    frames_per_second: float = FRAMES_PER_SECOND,
+    min_side: int = MIN_SIDE,
+) -> Predictions:
+    """Predicts the classes of image or video files.
+
+    Args:
+        model_or_workdir: The work directory of a training, whose model answers as
+            `trainers.evaluate` judges it, or a `.keras` file.
+        inputs: A file or folder, or several; of a folder everything below it.
+        top_k: Classes for each file; all if the model has fewer.
+        overlay_dir: A new or empty folder for pictures of what the learned tokens look at.
+        output: A file for the predictions, replaced if it is there.
+        format: Of `output`: "csv" or "json".
+        checkpoint: Step of a training; None is the newest valid one.
+        class_names: A text file with a class a line.
+        settings: How the inputs of a `.keras` file are made; a training has its own.
+        batch_size: Images or clips a batch.
+        views: Whether a video is judged by all its views, not by the clip in its middle.
+        frames_per_second: Frames taken from a second of video.
+        min_side: Pixels of the shorter side of a video.
+
+    Raises:
+        ConfigurationError: If an argument is wrong, or the model cannot be loaded.
+        DataError: If no file can be read.
+    """
+    check_backend()
+    _check_numbers(top_k, batch_size, frames_per_second, min_side)
+    if format not in FORMATS:
+        raise ConfigurationError(
+            f"--format must be one of {', '.join(FORMATS)}. Received: {format!r}."
+        )
+    model_path, names_file = path_text(model_or_workdir), path_text(class_names)
+    output, overlay_dir = path_text(output), path_text(overlay_dir)
+    several = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
+    named = named_inputs([os.fspath(each) for each in several])
+    check_output(output, named, model_path)
+    if overlay_dir:
+        check_outside(overlay_dir, named, "overlay_dir")
+
+    # ------------------------------------------------------------- model and inputs
+    trained = load_model(model_path, checkpoint, names_file or None, settings)
+    if trained.takes_videos:
+        import_av()
+    paths = find_inputs(named, trained.takes_videos)
+    check_output(output, paths, model_path)
+    if output:
+        check_writable(folder_of(output), f"--output={output}")
+    predictor = Predictor(trained)
+    overlays = AttentionOverlays(overlay_dir, predictor) if overlay_dir else None
+    reader = PredictionReader(
+        trained.preprocessing,
+        views=views,
+        frames_per_second=frames_per_second,
+        min_side=min_side,
+    )
+    batch_size = evaluation_batch_size(batch_size, trained.preprocessing, 1, views)
+    log_to_stderr(f"{trained.model.name} of {trained.description}; inputs: {len(paths)}")
+
+    # ------------------------------------------------------------------- prediction
+    predictions = _predict(predictor, reader, paths, batch_size, top_k, overlays)
+    if not predictions.names:
+        raise DataError(f"No input can be read, of {len(paths)}; nothing is written.")
+    if output:
+        write_text(to_text(predictions, format), output)
+        log_to_stderr(f"predictions: {len(predictions.names)}, in {output}")
+    return predictions
+
+
+def _predict(
+    predictor: Predictor,
+    reader: PredictionReader,
+    paths: list[str],
+    batch_size: int,
+    top_k: int,
+    overlays: AttentionOverlays | None,
+) -> Predictions:
+    """Predicts all files that can be read, in order, and draws them."""
+    class_names = predictor.trained.class_names
+    names: list[str] = []
+    classes: list[tuple[str, ...]] = []
+    probabilities: list[NDArray[np.float32]] = []
+    left_out: list[str] = []
+    with progress_bar("predicting", len(paths)) as advance:
+
+        def leave_out(error: DataError) -> None:
+            left_out.append(str(error))
+            log_to_stderr(f"left out: {error}")
+            advance()
+
+        for batch in reader.batches(paths, min(batch_size, len(paths)), leave_out):
+            answers = predictor.probabilities(batch.inputs, len(batch.files))
+            found, values = likeliest_classes(answers, class_names, top_k)
+            if overlays is not None:
+                best = zip(found, values, strict=True)
+                overlays.draw(batch.files, [f"{row[0]} {each[0]:.2f}" for row, each in best])
+            names += [file.path for file in batch.files]
+            classes += found
+            probabilities += list(values)
+            for _ in batch.files:
+                advance()
+    return Predictions(tuple(names), tuple(classes), np.array(probabilities), tuple(left_out))
+
+
+def _check_numbers(top_k: int, batch_size: int, frames_per_second: float, min_side: int) -> None:
+    for name, value in {"top_k": top_k, "batch_size": batch_size, "min_side": min_side}.items():
+        if value < 1:
+            raise ConfigurationError(f"--{name} must be at least 1. Received: {value}.")
+    if not 0 < frames_per_second < math.inf:
+        raise ConfigurationError(
+            f"--frames_per_second: expected a number above 0. Received {frames_per_second}."
+        )
 
 
 def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
@@ -101,85 +233,30 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
 
 
 def main() -> None:
-    """Loads a model and predicts; every stage is named once, in order."""
-    show_warnings_plainly()
-    check_backend()
-    _check_flags()
-    named = named_inputs(FLAGS.inputs)
-    check_output(FLAGS.output, named, FLAGS.model)
-    if FLAGS.overlay_dir:
-        check_outside(FLAGS.overlay_dir, named, "overlay_dir")
-
-    # ------------------------------------------------------------- model and inputs
-    trained = _load()
-    if trained.takes_videos:
-        import_av()
-    paths = find_inputs(named, trained.takes_videos)
-    check_output(FLAGS.output, paths, FLAGS.model)
-    if FLAGS.output:
-        check_writable(folder_of(FLAGS.output), f"--output={FLAGS.output}")
-    predictor = Predictor(trained)
-    overlays = AttentionOverlays(FLAGS.overlay_dir, predictor) if FLAGS.overlay_dir else None
-    log_to_stderr(f"{trained.model.name} of {trained.description}; inputs: {len(paths)}")
-
-    # ------------------------------------------------------------------- prediction
-    predictions = _predict(predictor, paths, overlays)
-    num_bad = len(paths) - len(predictions)
-    if num_bad == len(paths):
-        raise DataError(f"No input can be read, of {len(paths)}; nothing is written.")
-    write_text(to_text(predictions, FLAGS.format), FLAGS.output)
-    if FLAGS.output:
-        log_to_stderr(f"predictions: {len(predictions)}, in {FLAGS.output}")
-    if num_bad:
-        raise DataError(f"{num_bad} of {len(paths)} inputs cannot be read and are left out.")
-
-
-def _check_flags() -> None:
-    """Checks that the flags agree."""
+    """Predicts as the flags say, and prints the predictions if no file takes them."""
     check_model_flags(FLAGS)
-    if not 0 < FLAGS.frames_per_second < math.inf:
-        raise ConfigurationError(
-            f"--frames_per_second: expected a number above 0. Received {FLAGS.frames_per_second}."
-        )
-
-
-def _load() -> TrainedModel:
-    if FLAGS.workdir:
-        return load_workdir(FLAGS.workdir, FLAGS.checkpoint, FLAGS.class_names)
-    return load_keras_file(FLAGS.model, input_settings(FLAGS), FLAGS.class_names)
-
-
-def _predict(
-    predictor: Predictor, paths: list[str], overlays: AttentionOverlays | None
-) -> list[Prediction]:
-    """Predicts all files that can be read, in order, and draws them."""
-    trained = predictor.trained
-    reader = PredictionReader(
-        trained.preprocessing,
+    predictions = predict(
+        FLAGS.workdir or FLAGS.model,
+        FLAGS.inputs,
+        top_k=FLAGS.top_k,
+        overlay_dir=FLAGS.overlay_dir,
+        output=FLAGS.output,
+        format=FLAGS.format,
+        checkpoint=FLAGS.checkpoint,
+        class_names=FLAGS.class_names,
+        settings=input_settings(FLAGS) if FLAGS.model else None,
+        batch_size=FLAGS.batch_size,
         views=FLAGS.views,
         frames_per_second=FLAGS.frames_per_second,
         min_side=FLAGS.min_side,
     )
-    batch_size = evaluation_batch_size(FLAGS.batch_size, trained.preprocessing, 1, FLAGS.views)
-    predictions: list[Prediction] = []
-    with progress_bar("predicting", len(paths)) as advance:
-
-        def leave_out(error: DataError) -> None:
-            log_to_stderr(f"left out: {error}")
-            advance()
-
-        for batch in reader.batches(paths, min(batch_size, len(paths)), leave_out):
-            found = predictor.probabilities(batch.inputs, len(batch.files))
-            rows = [
-                Prediction(file.path, likeliest_classes(each, trained.class_names, FLAGS.top_k))
-                for file, each in zip(batch.files, found, strict=True)
-            ]
-            if overlays is not None:
-                overlays.draw(batch.files, rows)
-            predictions += rows
-            for _ in rows:
-                advance()
-    return predictions
+    if not FLAGS.output:
+        write_text(to_text(predictions, FLAGS.format))
+    if predictions.left_out:
+        total = len(predictions.names) + len(predictions.left_out)
+        raise DataError(
+            f"{len(predictions.left_out)} of {total} inputs cannot be read and are left out."
+        )
 
 
 if __name__ == "__main__":

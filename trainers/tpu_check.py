@@ -1,4 +1,4 @@
-"""Compiles a configuration for a TPU slice, without a TPU: `python -m trainers.tpu_check`.
+"""Compiles a configuration for a TPU slice, without a TPU: the command, or `tpu_check(...)`.
 
     python -m trainers.tpu_check --config=FILE [--engine=jax] [--topology=v5e:2x2]
         [--config.key=value]
@@ -24,6 +24,7 @@ configuration.
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -38,7 +39,9 @@ from trainers.aot.lowering import StepLowering
 from trainers.aot.steps import make_lowering
 from trainers.aot.topology import Topology
 from trainers.aot.topology import parse_topology
+from trainers.configuration.configuration import AnyConfig
 from trainers.configuration.configuration import parse_config_flag
+from trainers.configuration.configuration import whole_config
 from trainers.data.datasets.tfds import import_tfds
 from trainers.data.sources import make_source
 from trainers.engines.flags import check_backend
@@ -50,41 +53,84 @@ from trainers.utils import cli
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import TrainingError
 from trainers.utils.reporting import log_to_stderr
-from trainers.utils.reporting import show_warnings_plainly
 
 FLAGS = flags.FLAGS
+TOPOLOGY = "v5e:2x2"
 
 
-def main() -> None:
-    """Compiles the steps, reports on each, and fails if one does not fit."""
-    show_warnings_plainly()
-    config = FLAGS.config
-    topology = parse_topology(FLAGS.topology)
-    _check(config)
-    compiler = TpuCompiler(topology)
+def tpu_check(
+    config: AnyConfig,
+    *,
+    topology: str | None = None,
+    engine: str | None = None,
+    train_only: bool = False,
+    num_classes: int | None = None,
+    batch_axis: int | None = None,
+    model_axis: int = 1,
+) -> list[dict[str, Any]]:
+    """Compiles the steps of a configuration for a TPU slice, and prints a line about each.
 
-    # ----------------------------------------------------------- model and steps
-    lowering = make_lowering(
-        config, _num_classes(config), compiler.devices, FLAGS.batch_axis, FLAGS.model_axis
+    Args:
+        config: The path of a recipe, or a `ConfigDict` with the keys that differ from
+            `base_config()`.
+        topology: The slice, such as "v5e:2x2", which is the default.
+        engine: "tensorflow" or "jax", which Keras has to run on; None is the one it runs on.
+        train_only: Whether to leave the evaluation steps out.
+        num_classes: Classes of the data; None opens the data.
+        batch_axis: On JAX, copies of the weights; None: as many as fit.
+        model_axis: On JAX, chips that share a copy of weights and optimizer.
+
+    Returns:
+        For each step: "step", its name; on a chip "bytes" that it needs and "available_bytes", and
+        whether it "fits"; "flops", None if the compiler refused it as too large; "collectives",
+        operations between chips as {kind: {"count", "bytes"}}; "lowering_seconds" and
+        "compile_seconds". The last line printed advises on a step that does not fit.
+
+    Raises:
+        ConfigurationError: If an argument or a key is wrong, or libtpu is missing.
+    """
+    rows, verdict = _check(
+        whole_config(config), topology, engine, train_only, num_classes, batch_axis, model_axis
     )
+    print(verdict, flush=True)
+    return rows
+
+
+def _check(
+    config: ConfigDict,
+    topology_name: str | None,
+    engine: str | None,
+    train_only: bool,
+    num_classes: int | None,
+    batch_axis: int | None,
+    model_axis: int,
+) -> tuple[list[dict[str, Any]], str]:
+    """Returns what `tpu_check` returns, and the verdict: advice if a step does not fit."""
+    topology = parse_topology(topology_name or TOPOLOGY)
+    check_backend(engine)
+    check_steps(config)
+    if num_classes is not None and num_classes < 1:
+        raise ConfigurationError(f"--num_classes must be at least 1. Received: {num_classes}.")
+    compiler = TpuCompiler(topology)
+    num_classes = _num_classes(config) if num_classes is None else num_classes
+    lowering = make_lowering(config, num_classes, compiler.devices, batch_axis, model_axis)
     print(_describe(config, topology, lowering), flush=True)
     print(f"compiler: {compiler.versions}; {_scope(config, lowering)}", flush=True)
 
-    # ------------------------------------------------------------------- compile
-    train = _compile("train", lowering.train, compiler, topology)
-    evaluations = {} if FLAGS.train_only else lowering.evaluations
-    # The optimizer's state stays on the chip while the model is evaluated.
-    kept = lowering.optimizer_bytes
-    needed = [train]
-    for name, lower in evaluations.items():
-        needed.append(_compile(name, lower, compiler, topology, kept))
+    rows = [_compile("train", lowering.train, compiler, topology)]
+    if not train_only:
+        # The optimizer's state stays on the chip while the model is evaluated.
+        kept = lowering.optimizer_bytes
+        rows += [
+            _compile(name, lower, compiler, topology, kept)
+            for name, lower in lowering.evaluations.items()
+        ]
 
-    # ------------------------------------------------------------------- verdict
     use = MemoryUse(
         topology=topology,
         batch_size=config.batch_size,
         micro_batches=config.gradient_accumulation_steps,
-        needed=max(needed),
+        needed=max(row["bytes"] for row in rows),
         fixed=lowering.state_bytes + lowering.gradient_bytes,
         gradient=lowering.gradient_bytes,
         remat=bool(config.model.remat),
@@ -92,26 +138,14 @@ def main() -> None:
         largest_model_axis=lowering.largest_model_axis,
     )
     if not use.fits:
-        raise TrainingError(advice(use))
+        return rows, advice(use)
     smallest = smallest_slice(use)
     hint = f"; by estimate the smallest that does is {smallest.name}" if smallest else ""
-    print(f"fits: {topology.name}{hint}", flush=True)
-
-
-def _check(config: ConfigDict) -> None:
-    """Makes the checks that must come before heavy work."""
-    check_backend(FLAGS.engine)
-    check_steps(config)
-    if FLAGS.num_classes is not None and FLAGS.num_classes < 1:
-        raise ConfigurationError(
-            f"--num_classes must be at least 1. Received: {FLAGS.num_classes}."
-        )
+    return rows, f"fits: {topology.name}{hint}"
 
 
 def _num_classes(config: ConfigDict) -> int:
-    """Returns the classes that the flag or `records.num_classes` names, else of the data."""
-    if FLAGS.num_classes is not None:
-        return int(FLAGS.num_classes)
+    """Returns the classes that `records.num_classes` names, else those of the data."""
     data, records = config.data, make_records(config)
     if data.source == "records" and records.num_classes is not None:
         return records.num_classes
@@ -132,8 +166,8 @@ def _compile(
     compiler: TpuCompiler,
     topology: Topology,
     kept: int = 0,
-) -> int:
-    """Lowers and compiles a step, prints a line about it, and returns its bytes on a chip.
+) -> dict[str, Any]:
+    """Lowers and compiles a step, and prints a line about it.
 
     `kept` bytes on the chip are not part of the program.
     """
@@ -152,7 +186,18 @@ def _compile(
         parts += [f"{each.kind}: {each.count} ({gib(each.size)})" for each in compiled.collectives]
         parts.append(f"lowered in {lowered - start:.0f} s, compiled in {seconds:.0f} s")
     print(f"{name} step: {', '.join(parts)}", flush=True)
-    return needed
+    return {
+        "step": name,
+        "bytes": needed,
+        "available_bytes": available,
+        "fits": needed <= available,
+        "flops": compiled.flops,
+        "collectives": {
+            each.kind: {"count": each.count, "bytes": each.size} for each in compiled.collectives
+        },
+        "lowering_seconds": lowered - start,
+        "compile_seconds": seconds,
+    }
 
 
 def _describe(config: ConfigDict, topology: Topology, lowering: StepLowering) -> str:
@@ -188,10 +233,34 @@ def described_classes(source: str) -> int | None:
     return int(label.num_classes)
 
 
+def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
+    """Defines the flags of this command, apart from --config."""
+    values = {"flag_values": flag_values}
+    flags.DEFINE_string("topology", TOPOLOGY, "The TPU slice to compile for.", **values)
+    flags.DEFINE_integer(
+        "num_classes", None, "Classes of the data; None: open it and see.", **values
+    )
+    flags.DEFINE_bool("train_only", False, "Leave the eval steps out.", **values)
+    define_engine_flag(flag_values)
+    define_axis_flags(flag_values)
+
+
+def main() -> None:
+    """Compiles the steps as the flags say, and fails if one does not fit."""
+    rows, verdict = _check(
+        FLAGS.config,
+        FLAGS.topology,
+        FLAGS.engine,
+        FLAGS.train_only,
+        FLAGS.num_classes,
+        FLAGS.batch_axis,
+        FLAGS.model_axis,
+    )
+    if not all(row["fits"] for row in rows):
+        raise TrainingError(verdict)
+    print(verdict, flush=True)
+
+
 if __name__ == "__main__":
-    flags.DEFINE_string("topology", "v5e:2x2", "The TPU slice to compile for.")
-    flags.DEFINE_integer("num_classes", None, "Classes of the data; None: open it and see.")
-    flags.DEFINE_bool("train_only", False, "Leave the eval steps out.")
-    define_engine_flag()
-    define_axis_flags()
+    define_flags()
     cli.run(main, parse_config_flag)

@@ -2,7 +2,6 @@
 
 import ast
 import contextlib
-import copy
 import dataclasses
 import re
 import time
@@ -11,9 +10,9 @@ from pathlib import Path
 
 from absl import flags
 
-import trainers.train  # defines the flags of the command
 from benchmarks.reliability.random_configurations import Change
 from benchmarks.reliability.random_configurations import Setting
+from trainers import train
 from trainers.configuration.configuration import parse_config_flag
 from trainers.preflight import check_configuration
 from trainers.preflight import check_optimizer
@@ -28,7 +27,6 @@ _ALLOWED = re.compile(
     r"choose|set |use |give|write|leave",
     re.IGNORECASE,
 )
-_OWN_FLAGS = tuple(flag.name for flag in flags.FLAGS.get_key_flags_for_module(trainers.train))
 # Of a long value a message may show the beginning.
 _SHOWN = 40
 
@@ -76,8 +74,7 @@ def check(setting: Setting, folder: Path) -> Outcome:
 
 def _check(argv: list[str]) -> None:
     values = flags.FlagValues()
-    for name in _OWN_FLAGS:
-        values[name] = copy.deepcopy(flags.FLAGS[name])
+    train.define_flags(values)
     parse_config_flag(argv, values)
     check_configuration(values.config, values.workdir)
     parse_profile_steps(values.profile_steps)

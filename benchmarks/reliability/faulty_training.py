@@ -57,6 +57,7 @@ def main(fault: str, arguments: list[str]) -> None:
     }
     faults[kind](*details)
     sys.argv = ["train", *arguments]
+    train.define_flags()
     cli.run(train.main, parse_config_flag)
 
 

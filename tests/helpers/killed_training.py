@@ -81,6 +81,7 @@ def main(point: str, arguments: list[str]) -> None:
     else:
         _die_in_file(kind, *name, int(number))
     sys.argv = ["train", *arguments]
+    train.define_flags()
     cli.run(train.main, parse_config_flag)
 
 

@@ -7,32 +7,24 @@ mixed up.
 """
 
 import argparse
-import logging
 
 import numpy as np
-from absl import flags
 
 from tests.helpers import equality
 from tests.helpers import remat_runs
 from tests.helpers.step_runs import Arrays
 from trainers.engines.engine import Engine
-from trainers.engines.flags import define_flags
 from trainers.engines.flags import make_engine
 
 
 def main() -> None:
     """Trains the cases, one after the other."""
-    logging.getLogger("tensorflow").setLevel(logging.WARNING)
     parser = argparse.ArgumentParser()
     parser.add_argument("output")
     parser.add_argument("virtual_devices", nargs="?", type=int)
     parser.add_argument("--cases", choices=("equality", "remat"), default="equality")
     arguments = parser.parse_args()
-    values = flags.FlagValues()
-    define_flags(values)
-    values(["replica_process"])
-    values.virtual_devices = arguments.virtual_devices
-    engine = make_engine(values)
+    engine = make_engine(virtual_devices=arguments.virtual_devices)
     train = _train_equality if arguments.cases == "equality" else _train_remat
     replicas = np.asarray(engine.num_replicas)
     np.savez(arguments.output, replicas=replicas, **train(engine))

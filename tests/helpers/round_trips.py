@@ -22,7 +22,7 @@ needs_xla = pytest.mark.skipif(
 without_and_with_jit = pytest.mark.parametrize(
     "jit_compile",
     [
-        pytest.param(False, marks=pytest.mark.slow if ON_JAX else ()),
+        pytest.param(False, marks=pytest.mark.extra if ON_JAX else ()),
         pytest.param(True, marks=[needs_xla] if ON_JAX else [needs_xla, pytest.mark.extra]),
     ],
 )

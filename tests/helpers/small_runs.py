@@ -1,6 +1,5 @@
 """A small experiment, and the trainer's command on it inside the test's process."""
 
-import copy
 import functools
 import json
 from pathlib import Path
@@ -15,6 +14,7 @@ from absl import flags
 from trainers import train
 from trainers.configuration.configuration import parse_config_flag
 from trainers.engines.engine import Engine
+from trainers.engines.flags import make_engine
 
 TINY_MODEL = {
     "name": "vit_ti4_d1_tl2at0",
@@ -51,8 +51,7 @@ def config_file(folder: Path, text: str = TINY_CONFIG) -> str:
 def parse(*arguments: str) -> flags.FlagValues:
     """Parses a command line of the trainer into flags of its own."""
     values = flags.FlagValues()
-    for flag in flags.FLAGS.get_key_flags_for_module("trainers.train"):
-        values[flag.name] = copy.deepcopy(flag)
+    train.define_flags(values)
     parse_config_flag(["train", *arguments], values)
     return values
 
@@ -69,19 +68,12 @@ def write_images(folder: Path, classes: int) -> None:
 
 @functools.cache
 def engine_of(replicas: int) -> Engine:
-    """Returns an engine on one or two (virtual) CPUs, the same one in every test.
-
-    The collective operations of two MirroredStrategies in a process are mixed up.
-    """
+    """Returns an engine on one or two (virtual) CPUs, the same one in every test."""
     if keras.backend.backend() == "jax":
         return _jax_engine(replicas)
-    from trainers.engines.tensorflow_engine import TensorFlowEngine
-
-    if replicas == 1:
-        return TensorFlowEngine(tf.distribute.OneDeviceStrategy("CPU:0"))
     if len(tf.config.list_logical_devices("CPU")) < replicas:
         pytest.skip("this process has no logical CPUs")
-    return TensorFlowEngine(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+    return make_engine(strategy="one_device" if replicas == 1 else "mirrored")
 
 
 def _jax_engine(replicas: int) -> Engine:
@@ -152,7 +144,7 @@ class Trainer:
         with self.monkeypatch.context() as patch:
             patch.setattr(train, "FLAGS", values)
             if values.strategy == "mirrored" and not values.tpu:
-                patch.setattr(train, "make_engine", lambda _: engine_of(2))
+                patch.setattr(train, "make_engine", lambda *_, **__: engine_of(2))
             train.main()
         return workdir
 

@@ -51,8 +51,14 @@ BRANCHES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 # At their own depth.
 DEEP_NAMES = ("vit_b16", "vit_b16_tl16at3", "vit_b16_tl16at6_v10_fuser_linear")
+#: Those that together have every layer; the others differ in what the goldens compare.
+ON_EVERY_BACKEND = ("v1.1", "fuser, class token", "pooling, map head", "tubelets, video fuser")
 branches = pytest.mark.parametrize(
-    "branch", quick_ones(BRANCHES, ("v1.1",) if ON_JAX else BRANCHES, pytest.mark.every_backend)
+    "branch",
+    [
+        pytest.param(name, marks=[pytest.mark.every_backend] * (name in ON_EVERY_BACKEND))
+        for name in BRANCHES
+    ],
 )
 
 
@@ -95,7 +101,6 @@ def test_the_configuration_of_a_listed_model_comes_back(name: str) -> None:
         assert type(config).from_dict(json.loads(written)) == config
 
 
-@pytest.mark.every_backend
 @branches
 def test_a_model_comes_back_from_its_files(branch: str, tmp_path: Path) -> None:
     model = _branch(branch)
@@ -131,7 +136,7 @@ def _with_and_without_jit() -> Iterator[Any]:
     for branch in BRANCHES:
         is_quick = branch in ("v1.1", "fuser, class token")
         yield pytest.param(branch, ON_JAX, marks=() if is_quick else pytest.mark.slow)
-        other = pytest.mark.slow if is_quick else pytest.mark.extra
+        other = pytest.mark.slow if is_quick and not ON_JAX else pytest.mark.extra
         yield pytest.param(branch, not ON_JAX, marks=[needs_xla, other])
 
 

@@ -51,7 +51,7 @@ def command(monkeypatch: pytest.MonkeyPatch, workdir: Path, tmp_path: Path) -> E
             evaluate,
             f"--workdir={workdir}",
             *arguments,
-            make_engine=lambda _: engine_of(replicas),
+            make_engine=lambda *_, **__: engine_of(replicas),
         )
         return tmp_path / "report.json"
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -231,7 +230,6 @@ def test_what_libtpu_says_of_a_program_that_is_too_large() -> None:
 def test_classes_of_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: int | None
 ) -> None:
-    monkeypatch.setattr(tpu_check, "FLAGS", SimpleNamespace(num_classes=None))
     monkeypatch.setenv("TOKENLEARNER_CACHE", str(tmp_path / "cache"))
     config = _config(tmp_path, "--config.data.source=records", "--config.data.multi_label")
     config.records.label_key = "y"

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from typing import Any
+from typing import TypeAlias
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -34,6 +35,9 @@ _UNTYPED = object
 # Its location depends on how the package was installed.
 _EXAMPLE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "configs", "demo.py")
 _OVERRIDE = re.compile(r"--(?:no)?config\.([^=]*)")
+
+#: A `ConfigDict` with the keys that differ from the defaults, or the path of a recipe.
+AnyConfig: TypeAlias = ConfigDict | str | os.PathLike[str]
 
 
 def base_config() -> ConfigDict:
@@ -208,7 +212,7 @@ def parse_config_flag(argv: list[str], flag_values: flags.FlagValues = flags.FLA
             "Expected --config=FILE, a Python file with a function get_config(), such as"
             " --config=trainers/configs/demo.py. Received none."
         )
-    config = complete_config(load_config_file(path))
+    config = whole_config(path)
     overrides = [argument for argument in rest if _OVERRIDE.match(argument)]
     for override in overrides:
         _check_key(_OVERRIDE.findall(override)[0], config)
@@ -230,6 +234,22 @@ def model_fields(config: ConfigDict) -> dict[str, Any]:
         for name, value in config.model.items()
         if name != "name" and (value is not None or name in config.fields_set_to_none)
     }
+
+
+def whole_config(config: AnyConfig) -> ConfigDict:
+    """Returns a configuration with every key, a new one.
+
+    Raises:
+        ConfigurationError: If a key is unknown, or a value or the recipe is wrong.
+    """
+    if isinstance(config, ConfigDict):
+        return complete_config(config)
+    if isinstance(config, (str, os.PathLike)):
+        return complete_config(load_config_file(os.fspath(config)))
+    raise ConfigurationError(
+        "Expected a configuration: an ml_collections.ConfigDict, or the path of a recipe such as "
+        f"{_EXAMPLE}. Received: {config!r}."
+    )
 
 
 def load_config_file(path: str) -> ConfigDict:

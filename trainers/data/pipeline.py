@@ -17,13 +17,10 @@ from trainers.data.preprocessing.mixup import mixing_weights
 from trainers.data.preprocessing.mixup import mixup
 from trainers.data.shuffling import augmentation_seeds
 from trainers.data.shuffling import batch_seed
-from trainers.data.shuffling import examples_at_step
 from trainers.data.shuffling import shuffled_examples
 from trainers.data.shuffling import step_positions
 from trainers.data.sources import Source
 from trainers.utils.errors import ConfigurationError
-
-__all__ = ["evaluation_dataset", "examples_at_step", "training_dataset"]
 
 Element = dict[str, Any]
 

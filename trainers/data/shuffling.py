@@ -5,12 +5,16 @@ p // num_examples; each epoch is a permutation of all examples keyed by (seed, e
 Resuming needs no saved state: step k is computed, not reached.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 # Must be even. TensorFlow's default, 4, is visibly uneven for few examples.
 _SHUFFLE_ROUNDS = 8
+# More steps than any pipeline prepares ahead.
+_AHEAD = 16
 
 # These numbers separate the random streams that are derived from one seed.
 _ORDER_STREAM = 1
@@ -87,6 +91,20 @@ def examples_at_step(
         indices, _ = shuffled_examples(positions, num_examples, seed)
     result: npt.NDArray[np.int64] = indices.numpy()
     return result
+
+
+def examples_near_steps(
+    step: int, num_steps: int, *, num_examples: int, batch_size: int, seed: int
+) -> Iterator[int]:
+    """Yields the examples that may have been read for a block of steps, in order.
+
+    Batches are prepared ahead, so those of a few later steps are among them.
+    """
+    for each in range(step, step + num_steps + _AHEAD):
+        indices = examples_at_step(
+            each, num_examples=num_examples, batch_size=batch_size, seed=seed
+        )
+        yield from map(int, indices)
 
 
 def mixed_words(*words: int | tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,7 @@
-"""Chooses the engine of a command by `--engine` and the flags of its devices."""
+"""Makes the engine of a command, and defines the flags that choose it."""
+
+import logging
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -6,15 +9,18 @@ from absl import flags
 
 from trainers.engines.engine import Engine
 from trainers.engines.tensorflow_strategy import STRATEGIES
+from trainers.engines.tensorflow_strategy import make_strategy
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.process import ENGINES
 
 # The flags belong to the module that calls `define_flags`, and so to its --help.
 flags.disclaim_key_flags()
 
+_ARGUMENTS = ("engine", "strategy", "tpu", "virtual_devices", "batch_axis", "model_axis")
+
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    """Defines the flags that `make_engine` reads."""
+    """Defines a flag for each argument of `make_engine`."""
     values = {"flag_values": flag_values}
     define_engine_flag(flag_values)
     flags.DEFINE_enum("strategy", "auto", STRATEGIES, "How to distribute the work.", **values)
@@ -103,27 +109,53 @@ def check_tensorflow(command: str) -> None:
         )
 
 
-def make_engine(values: flags.FlagValues) -> Engine:
-    """Returns the engine that the flags of `define_flags` choose.
+def engine_arguments(values: flags.FlagValues) -> dict[str, Any]:
+    """Returns the flags of `define_flags` as keyword arguments of `make_engine`."""
+    return {name: getattr(values, name) for name in _ARGUMENTS}
 
-    Call it before anything touches a device.
+
+def make_engine(
+    engine: str | None = None,
+    *,
+    strategy: str = "auto",
+    tpu: str | None = None,
+    virtual_devices: int | None = None,
+    batch_axis: int | None = None,
+    model_axis: int = 1,
+) -> Engine:
+    """Returns the engine of Keras' backend on the devices that the arguments choose.
+
+    Call it before anything touches a device; calls with the same arguments may be repeated.
+
+    Args:
+        engine: "tensorflow" or "jax", which Keras has to run on; None is the one it runs on.
+        strategy: "auto", "tpu", "mirrored", "multi_worker" or "one_device"; see
+            `trainers.engines.tensorflow_strategy.make_strategy`.
+        tpu: "local" on a TPU VM; on TensorFlow also the name of a TPU.
+        virtual_devices: Cuts the CPU into that many devices, to rehearse.
+        batch_axis: On JAX, copies of the weights; None: as many as fit.
+        model_axis: On JAX, devices that share a copy of weights and optimizer.
 
     Raises:
-        ConfigurationError: If the flags do not agree, or the devices are missing.
+        ConfigurationError: If the arguments do not agree, or the devices are missing.
         TrainingError: If the processes that should train together do not connect.
     """
-    if check_backend(values.engine) == "tensorflow":
-        check_axes(values.batch_axis, values.model_axis)
+    backend = check_backend(engine)
+    # At INFO, tf.distribute logs a line per variable, and JAX one per missing kind of device.
+    for name in ENGINES:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    if backend == "tensorflow":
+        check_axes(batch_axis, model_axis)
         from trainers.engines.tensorflow_engine import TensorFlowEngine
 
-        return TensorFlowEngine.from_flags(values.strategy, values.tpu, values.virtual_devices)
+        return TensorFlowEngine(make_strategy(strategy, tpu, virtual_devices))
     _leave_accelerators_to_jax()
     from trainers.engines.jax_devices import find_devices
     from trainers.engines.jax_engine import JaxEngine
     from trainers.engines.jax_sharding import JaxLayout
 
-    devices, hosts = find_devices(values.strategy, values.tpu, values.virtual_devices)
-    return JaxEngine(JaxLayout(devices, values.batch_axis, values.model_axis), hosts)
+    devices, hosts = find_devices(strategy, tpu, virtual_devices)
+    return JaxEngine(JaxLayout(devices, batch_axis, model_axis), hosts)
 
 
 def make_local_engine() -> Engine:

@@ -95,6 +95,8 @@ def _check_virtual(virtual_devices: int | None) -> None:
 
 def _join(cluster: Cluster | None) -> None:
     """Joins the other processes; returns when all of them have connected."""
+    if jax.distributed.is_initialized():  # by an earlier call of this process
+        return
     with contextlib.suppress(AttributeError):
         # JAX would catch SIGTERM, on which a training saves and stops.
         jax.config.update("jax_enable_preemption_service", False)

@@ -13,7 +13,6 @@ from trainers.engines.engine import Engine
 from trainers.engines.engine import StepFunctions
 from trainers.engines.tensorflow_strategy import describe_strategy
 from trainers.engines.tensorflow_strategy import hosts_of
-from trainers.engines.tensorflow_strategy import make_strategy
 from trainers.engines.tensorflow_training import TensorFlowTraining
 
 if TYPE_CHECKING:
@@ -29,13 +28,6 @@ class TensorFlowEngine(Engine):
         self.strategy = strategy
         self.hosts = hosts_of(strategy)
         self.num_replicas = strategy.num_replicas_in_sync
-
-    @classmethod
-    def from_flags(
-        cls, strategy: str, tpu: str | None = None, virtual_devices: int | None = None
-    ) -> "TensorFlowEngine":
-        """Returns the engine for the flags of a command; see `make_strategy`."""
-        return cls(make_strategy(strategy, tpu, virtual_devices))
 
     def describe(self) -> str:
         return describe_strategy(self.strategy)

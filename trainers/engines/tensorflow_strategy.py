@@ -1,5 +1,6 @@
 """Makes the tf.distribute strategy that a flag asks for."""
 
+import functools
 import math
 import sys
 from typing import Any
@@ -42,6 +43,9 @@ def make_strategy(
 ) -> tf.distribute.Strategy:
     """Returns the strategy by name. Call it before TensorFlow touches a device.
 
+    A second call in a process returns the strategy of the first one: the collective operations
+    of two are mixed up, and a TPU that is initialised again forgets the models on it.
+
     `auto` takes a TPU if one is named, the workers of TF_CONFIG if there are several, all GPUs if
     there are several, else one device. `mirrored` takes all GPUs, or all virtual devices.
     `multi_worker` takes the workers of TF_CONFIG with all their GPUs. `tpu` is `local` on a TPU VM,
@@ -58,7 +62,7 @@ def make_strategy(
     devices = _devices()
     if name == "one_device" or (name == "auto" and len(devices) == 1):
         return tf.distribute.OneDeviceStrategy(devices[0])
-    return tf.distribute.MirroredStrategy(devices)
+    return _mirrored_strategy(tuple(devices))
 
 
 def describe_strategy(strategy: tf.distribute.Strategy) -> str:
@@ -157,10 +161,10 @@ def _devices() -> list[str]:
 
 
 def _make_virtual_devices(count: int) -> None:
-    if tf.config.list_physical_devices("GPU"):
-        tf.config.set_visible_devices([], "GPU")
     cpu = tf.config.list_physical_devices("CPU")[0]
     try:
+        if tf.config.get_visible_devices("GPU"):
+            tf.config.set_visible_devices([], "GPU")
         tf.config.set_logical_device_configuration(
             cpu, [tf.config.LogicalDeviceConfiguration()] * count
         )
@@ -171,6 +175,12 @@ def _make_virtual_devices(count: int) -> None:
         ) from error
 
 
+@functools.cache
+def _mirrored_strategy(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    return tf.distribute.MirroredStrategy(list(devices))
+
+
+@functools.cache
 def _tpu_strategy(tpu: str | None) -> tf.distribute.Strategy:
     # The resolver and the runtime raise errors of many types when no TPU is
     # there; all of them mean the same to the user.
@@ -184,6 +194,7 @@ def _tpu_strategy(tpu: str | None) -> tf.distribute.Strategy:
     return tf.distribute.TPUStrategy(resolver)
 
 
+@functools.cache
 def _multi_worker_strategy(cluster: Cluster) -> tf.distribute.Strategy:
     # The next call waits for all workers: say so, or it seems to hang.
     print(

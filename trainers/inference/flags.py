@@ -64,6 +64,8 @@ def check_model_flags(values: flags.FlagValues) -> None:
             "Expected one of --workdir=DIR and --model=FILE.keras. Received "
             f"{'both' if values.workdir else 'none'}."
         )
+    if values.model and not values.model.endswith(".keras"):
+        raise ConfigurationError(f"Expected --model=FILE.keras. Received {values.model!r}.")
     alien, other = (_OF_A_FILE, "--model") if values.workdir else (_OF_A_WORKDIR, "--workdir")
     for name in alien:
         if name in values and values[name].present:

@@ -16,6 +16,7 @@ from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.preprocessing.examples import Preprocessing
 from trainers.experiment import TrainedModel
 from trainers.inference.trained_model import choose_class_names
+from trainers.inference.trained_model import load_workdir
 from trainers.steps.logits import make_view_reduction
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
@@ -48,6 +49,39 @@ class InputSettings:
     stride: int = 2
     activation: str | None = None
     exif_orientation: bool = False
+
+
+def load_model(
+    model_or_workdir: str,
+    checkpoint: int | None = None,
+    class_names_file: str | None = None,
+    settings: InputSettings | None = None,
+) -> TrainedModel:
+    """Returns the model of a work directory or of a `.keras` file.
+
+    Args:
+        model_or_workdir: A path.
+        checkpoint: Step of a training; None is the newest valid one.
+        class_names_file: As for `choose_class_names`.
+        settings: How the inputs of a `.keras` file are made; a work directory has its own.
+
+    Raises:
+        ConfigurationError: If it cannot be loaded, or an argument is of the other kind.
+        DataError: If the checkpoint asked for is damaged.
+    """
+    if not model_or_workdir.endswith(".keras") or files.is_directory(model_or_workdir):
+        if settings is not None:
+            raise ConfigurationError(
+                f"{model_or_workdir}: a work directory has its own settings, and those of a "
+                ".keras file were given, too. Leave them out, or pass a .keras file."
+            )
+        return load_workdir(model_or_workdir, checkpoint, class_names_file)
+    if checkpoint is not None:
+        raise ConfigurationError(
+            f"{model_or_workdir}: a .keras file has no checkpoints. Received "
+            f"checkpoint={checkpoint}. Leave it out, or pass a work directory."
+        )
+    return load_keras_file(model_or_workdir, settings or InputSettings(), class_names_file)
 
 
 def load_keras_file(
@@ -86,8 +120,6 @@ def load_keras_file(
 
 
 def _load(path: str) -> keras.Model:
-    if not path.endswith(".keras"):
-        raise ConfigurationError(f"Expected --model=FILE.keras. Received {path!r}.")
     if not files.exists(path):
         raise ConfigurationError(f"--model={path}: there is no such file.")
     with tempfile.TemporaryDirectory() as folder:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 import tokenlearner_keras as tk
 from tokenlearner_keras.layers.reshaping import FrameSampling
 from trainers.configuration.data_options import VideoPreprocessingConfig
-from trainers.inference.output import Prediction
 from trainers.inference.predictor import Predictor
 from trainers.inference.reader import ReadFile
 from trainers.utils import files
@@ -53,12 +52,12 @@ class AttentionOverlays:
                 "takes the place of a file. Remove what is there, or choose another."
             )
 
-    def draw(self, read: Sequence[ReadFile], predictions: Sequence[Prediction]) -> None:
+    def draw(self, read: Sequence[ReadFile], titles: Sequence[str]) -> None:
         """Draws the attention over some files; of a video, over the clip in its middle.
 
         Args:
             read: The files.
-            predictions: Of the same files; the likeliest class is the title.
+            titles: Of their pictures.
 
         Raises:
             OSError: If a picture cannot be written.
@@ -66,13 +65,10 @@ class AttentionOverlays:
         pictures = np.stack([each.picture for each in read])
         maps = self.predictor.attention_maps(pictures)
         shown = self._shown(pictures)
-        for place, (each, prediction) in enumerate(zip(read, predictions, strict=True)):
-            name, probability = prediction.classes[0]
+        for place, (each, title) in enumerate(zip(read, titles, strict=True)):
             only = slice(place, place + 1)
             for number, (layer, values) in enumerate(maps.items(), start=1):
-                figure = tk.plot_attention_maps(
-                    shown[only], values[only], titles=[f"{name} {probability:.2f}"]
-                )
+                figure = tk.plot_attention_maps(shown[only], values[only], titles=[title])
                 part = f"{number}_{layer}" if len(maps) > 1 else ""
                 self._write(figure, picture_name(each.number, each.path, part))
 

@@ -1,10 +1,10 @@
 """Parses command lines, and ends commands with an exit status and one-line errors."""
 
-import logging
 import os
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from collections.abc import Iterable
 from typing import NoReturn
@@ -78,9 +78,7 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], None]) -> NoRetur
         except KeyboardInterrupt:
             _fail("interrupted", STATUS_SIGNAL + signal.SIGINT)
 
-    # At INFO, tf.distribute logs a line per variable, and JAX one per missing kind of device.
-    for name in ("tensorflow", "jax"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     app.run(guarded, flags_parser=parse_flags)
     raise SystemExit(0)
 

@@ -26,6 +26,11 @@ AnyPath = str | Path
 PARTIAL = ".partial-"
 
 
+def path_text(path: AnyPath | None) -> str:
+    """Returns a path that a caller gave, "~" expanded, as a string; "" for None."""
+    return "" if path is None else os.path.expanduser(os.fspath(path))
+
+
 def is_remote(path: AnyPath) -> bool:
     """Returns whether a path has a scheme, so that it belongs to a file system of TensorFlow."""
     return "://" in str(path)

@@ -5,7 +5,6 @@ import json
 import struct
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
@@ -248,13 +247,3 @@ class _PlainLines:
         self._last_line = time.monotonic()
         line = f"{self._description}: {self._done} of {self._total}"
         print(line, file=sys.stderr, flush=True)
-
-
-def show_warnings_plainly() -> None:
-    """Prints Python warnings on one line, without file and source line."""
-
-    def show(message: Any, *details: Any, **options: Any) -> str:
-        del details, options
-        return f"warning: {message}\n"
-
-    warnings.formatwarning = show

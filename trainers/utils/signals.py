@@ -19,7 +19,7 @@ class StopRequest:
     """Stops at once, except in `deferred` blocks, where there is something to save.
 
     Such a block runs `steps_per_loop` steps in one compiled loop, which ends first. A second signal
-    ends the process as usual.
+    ends the process as usual, in a notebook the call.
 
     Attributes:
         signal_number: The first signal received; None before it.
@@ -30,19 +30,29 @@ class StopRequest:
         self._deferred = False
         self._timer: threading.Timer | None = None
 
-    def install(self) -> "StopRequest":
-        """Starts listening; only the main thread may do this."""
-        self._listen()
-        otherwise = sys.unraisablehook
+    @contextmanager
+    def listening(self) -> Iterator["StopRequest"]:
+        """Listens inside the block; elsewhere than in the main thread signals are not seen."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+        hook = sys.unraisablehook
 
-        def hook(unraisable: "sys.UnraisableHookArgs") -> None:
+        def send_again(unraisable: "sys.UnraisableHookArgs") -> None:
             if isinstance(unraisable.exc_value, Interrupted):
                 self._again(unraisable.exc_value.signal_number)
             else:
-                otherwise(unraisable)
+                hook(unraisable)
 
-        sys.unraisablehook = hook
-        return self
+        self._listen()
+        sys.unraisablehook = send_again
+        try:
+            yield self
+        finally:
+            sys.unraisablehook = hook
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
     def _listen(self) -> None:
         for number in _SIGNALS:
@@ -81,8 +91,10 @@ class StopRequest:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         del frame
         self.signal_number = number
-        for each in _SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
+        # In a notebook a second Ctrl-C stops the training, and not the notebook.
+        second = signal.default_int_handler if hasattr(sys, "ps1") else signal.SIG_DFL
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, second)
         if not self._deferred:
             raise self._interrupted(number)
         # print() must not be called in a handler: it may interrupt another print().
@@ -90,7 +102,7 @@ class StopRequest:
 
     def _interrupted(self, number: int) -> Interrupted:
         return Interrupted(
-            f"stopped by signal {number}; the same command goes on from the last "
+            f"stopped by signal {number}; the same command resumes from the last "
             "checkpoint, if there is one",
             number,
         )

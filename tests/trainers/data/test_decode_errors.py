@@ -17,8 +17,8 @@ from trainers.configuration.data_options import PreprocessingConfig
 from trainers.data.decode_errors import describe_data_failure
 from trainers.data.decode_errors import explain_data_failures
 from trainers.data.pipeline import evaluation_dataset
-from trainers.data.pipeline import examples_at_step
 from trainers.data.pipeline import training_dataset
+from trainers.data.shuffling import examples_at_step
 from trainers.utils.errors import DataError
 
 CONFIG = PreprocessingConfig((16, 16))

@@ -8,8 +8,8 @@ from tests.helpers.fake_source import ArraySource
 from tests.helpers.fake_source import spelled_indices
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.data.pipeline import evaluation_dataset
-from trainers.data.pipeline import examples_at_step
 from trainers.data.pipeline import training_dataset
+from trainers.data.shuffling import examples_at_step
 from trainers.utils.errors import ConfigurationError
 
 pytestmark = pytest.mark.every_backend

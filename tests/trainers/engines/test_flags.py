@@ -14,6 +14,7 @@ from tests.helpers.backends import only_on_jax
 from tests.helpers.backends import only_on_tensorflow
 from tests.helpers.processes import ROOT
 from trainers.engines import flags as choice
+from trainers.engines.engine import Engine
 from trainers.utils import process
 from trainers.utils.errors import ConfigurationError
 
@@ -25,6 +26,10 @@ def _values(*arguments: str) -> flags.FlagValues:
     choice.define_flags(values)
     values(["command", *arguments])
     return values
+
+
+def _engine(*arguments: str) -> Engine:
+    return choice.make_engine(**choice.engine_arguments(_values(*arguments)))
 
 
 @pytest.mark.parametrize(
@@ -128,7 +133,7 @@ def test_the_backend_of_this_process() -> None:
 def test_an_engine_that_keras_is_not_on() -> None:
     message = f"--engine={OTHER} needs Keras .* it is on {HERE} .* Set KERAS_BACKEND={OTHER}"
     with pytest.raises(ConfigurationError, match=message):
-        choice.make_engine(_values(f"--engine={OTHER}"))
+        _engine(f"--engine={OTHER}")
 
 
 def test_a_backend_that_the_trainer_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +147,7 @@ def test_a_backend_that_the_trainer_does_not_know(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("flag", ["--model_axis=2", "--model_axis=0", "--batch_axis=1"])
 def test_axes_under_tensorflow(flag: str) -> None:
     with pytest.raises(ConfigurationError, match="are for --engine=jax; .* Leave them out"):
-        choice.make_engine(_values(flag))
+        _engine(flag)
 
 
 @pytest.mark.every_backend
@@ -157,7 +162,7 @@ def test_axes_under_tensorflow(flag: str) -> None:
     ],
 )
 def test_axes_under_jax(arguments: list[str], shape: tuple[int, int]) -> None:
-    engine = choice.make_engine(_values(*arguments))
+    engine = _engine(*arguments)
     assert engine.layout.mesh.devices.shape == shape
     assert engine.num_replicas == shape[0] * shape[1]
 
@@ -166,7 +171,7 @@ def test_axes_under_jax(arguments: list[str], shape: tuple[int, int]) -> None:
 @only_on_jax("its refusal")
 def test_axes_that_do_not_divide_the_devices() -> None:
     with pytest.raises(ConfigurationError, match="--model_axis must be one of .* Received: 3"):
-        choice.make_engine(_values("--model_axis=3"))
+        _engine("--model_axis=3")
 
 
 def test_what_needs_graphs_of_tensorflow() -> None:

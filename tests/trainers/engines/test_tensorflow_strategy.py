@@ -41,6 +41,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return type(name, (original,), {"__init__": note})
 
     monkeypatch.delenv("TF_CONFIG", raising=False)
+    for made_once in ("_mirrored_strategy", "_multi_worker_strategy", "_tpu_strategy"):
+        function = getattr(tensorflow_strategy, made_once)
+        monkeypatch.setattr(tensorflow_strategy, made_once, function.__wrapped__)
     for name in ("MirroredStrategy", "MultiWorkerMirroredStrategy", "TPUStrategy"):
         original = getattr(tf.distribute, name)
         monkeypatch.setattr(tf.distribute, name, stand_in(original, name))

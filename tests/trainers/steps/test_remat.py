@@ -51,7 +51,7 @@ def test_two_replicas_with_dropout(case: str) -> None:
     assert_same_weights(plain, remat)
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_two_replicas_without_dropout_end_like_one() -> None:
     remat = train_remat(engine_of(2), "certain", remat=True)
     assert_same_weights(on_one_replica("certain", False), remat)

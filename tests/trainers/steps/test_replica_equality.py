@@ -35,7 +35,7 @@ def test_two_replicas(case: str) -> None:
     assert_same_training(on_one_replica(case), train_case(engine_of(2), case))
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_four_replicas(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.helpers.replica_process"]
     subprocess.run([*command, str(tmp_path / "ends.npz"), "4"], cwd=ROOT, check=True)

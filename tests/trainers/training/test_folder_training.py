@@ -72,7 +72,7 @@ def _command(
 ) -> str:
     capsys.readouterr()
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "make_engine", lambda _: engine_of(1))
+        patch.setattr(evaluate, "make_engine", lambda *_, **__: engine_of(1))
         run_command(patch, module, *arguments)
     return capsys.readouterr().out
 

@@ -64,9 +64,8 @@ STOPS = {
         "write:model.keras:1": (_KILLED, {10}),
     },
     ("jax", "image"): {
-        "write:arrays.npz:2": (_KILLED, {2}),
-        # In the steps from 3 to 4, which are finished.
-        "terminate:2": (_TERMINATED, {4}),
+        # In the steps from 2 to 3, which are finished.
+        "terminate:2": (_TERMINATED, {3}),
     },
     ("tensorflow", "video"): {"steps:3": (_KILLED, {2, 4})},
 }

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,6 +21,7 @@ from tests.helpers.processes import PATIENCE
 from tests.helpers.processes import ROOT
 from tests.helpers.small_runs import checkpoint_arrays
 from tests.helpers.small_runs import config_file
+from tests.helpers.small_runs import parse
 from tests.helpers.small_runs import rows
 from tests.helpers.small_runs import write_images
 from tests.helpers.video_runs import TRANSFORMER
@@ -28,6 +30,8 @@ from tests.helpers.worker_hosts import Worker
 from tests.helpers.worker_hosts import ends_of
 from tests.helpers.worker_hosts import error_line
 from tests.helpers.worker_hosts import start_workers
+from trainers.evaluate import evaluate
+from trainers.train import train
 
 pytestmark = pytest.mark.slow
 
@@ -66,8 +70,12 @@ def _wait_for(workers: list[Worker], condition: Callable[[], bool]) -> None:
 
 
 def _train_on_one_host(workdir: Path, *flags: str) -> None:
-    command = [sys.executable, "-m", *_train(workdir, "--strategy=one_device", *flags)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    command = _train(workdir, "--strategy=one_device", *flags)
+    values = parse(*command[1:])
+    if values.engine in (None, keras.backend.backend()):
+        train(values.config, workdir, strategy="one_device")
+    else:
+        subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=True, capture_output=True)
 
 
 def test_two_workers_end_with_the_same_weights(tmp_path: Path) -> None:
@@ -222,9 +230,16 @@ def _evaluate(workdir: Path, report: Path, *flags: str) -> list[str]:
     return ["trainers.evaluate", *fixed, *flags]
 
 
-def _evaluate_on_one_host(workdir: Path, report: Path, *flags: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", *_evaluate(workdir, report, "--strategy=one_device", *flags)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+def _evaluate_on_one_host(
+    workdir: Path, report: Path, batch_size: int | None = None
+) -> dict[str, Any]:
+    evaluate(
+        workdir,
+        strategy="one_device",
+        eval_sets="validation,test",
+        report=report,
+        batch_size=batch_size,
+    )
     return json.loads(report.read_text())
 
 
@@ -279,7 +294,7 @@ def test_two_hosts_rank_the_videos_as_one(tmp_path: Path) -> None:
         for status, _, errors in ends_of(workers):
             assert status == 0, errors
     found = json.loads(reports[0].read_text())["sets"]
-    alone = _evaluate_on_one_host(workdir, tmp_path / "alone.json", "--batch_size=3")["sets"]
+    alone = _evaluate_on_one_host(workdir, tmp_path / "alone.json", 3)["sets"]
     for name, count in (("validation", 5), ("test", 4)):
         for part in ("metrics", "average_precision"):
             assert found[name][part] == pytest.approx(alone[name][part], abs=1e-6)
@@ -297,7 +312,7 @@ def test_one_host_evaluates_what_two_have_trained(tmp_path: Path) -> None:
     with start_workers([_train(workdir, "--strategy=multi_worker", *flags)] * 2) as workers:
         for status, _, errors in ends_of(workers):
             assert status == 0, errors
-    found = _evaluate_on_one_host(workdir, tmp_path / "report.json", "--batch_size=7")
+    found = _evaluate_on_one_host(workdir, tmp_path / "report.json", 7)
     assert found["step"] == 2
     for name, values in found["sets"].items():
         (row,) = rows(workdir, name)

@@ -30,7 +30,7 @@ def _step_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param(
             "nan", "input", "NaN in it is the normalised input", marks=pytest.mark.every_backend
         ),
-        pytest.param("inf", "loss", "infinity in it is the loss", marks=pytest.mark.slow),
+        pytest.param("inf", "loss", "infinity in it is the loss", marks=pytest.mark.extra),
         pytest.param(
             "nan", "gradient", "NaN in it is the gradient of head/bias", marks=pytest.mark.slow
         ),

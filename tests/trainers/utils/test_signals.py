@@ -15,12 +15,12 @@ from trainers.utils.signals import StopRequest
 from trainers.utils import errors
 
 again = []
-stop = StopRequest().install()
-{arrange}
 try:
-    gc.collect()
-    {then}
-    time.sleep(600)
+    with StopRequest().listening():
+        exec({arrange!r})
+        gc.collect()
+        {then}
+        time.sleep(600)
 except errors.Interrupted as error:
     print("stopped by", error.signal_number)
 """
