@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
@@ -42,6 +43,22 @@ def test_the_example_of_the_first_page_is_true() -> None:
     for expression, shape in re.findall(r"^(\S.*\.shape)  # (\(.*\))$", code, re.MULTILINE):
         assert str(eval(expression, scope)) == shape
     assert len(re.findall(r"\.shape  # ", code)) == 2
+
+
+def test_training_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example as it stands, for fewer steps."""
+    pytest.importorskip("ml_collections")
+    if keras.backend.backend() == "torch":
+        pytest.skip("an engine of the trainer is needed")
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "training.md").read_text(), re.DOTALL)
+    (tmp_path / "NEW_IMAGES").mkdir()
+    for name in "ab":
+        keras.utils.save_img(tmp_path / "NEW_IMAGES" / f"{name}.png", np.zeros((8, 8, 3)))
+    monkeypatch.chdir(tmp_path)
+    scope: dict = {}
+    exec(code.replace('"total_epochs": 30', '"total_steps": 2'), scope)
+    assert scope["metrics"].keys() == {"validation", "test"}
+    assert scope["predictions"].probabilities.shape == (2, 3)
 
 
 def test_public_weights_insertion_and_resizing(monkeypatch: pytest.MonkeyPatch) -> None:

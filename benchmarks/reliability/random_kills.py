@@ -2,7 +2,7 @@
 
 Each subject trains once in peace. Then it trains again and again, and its process is ended
 with SIGKILL at random moments: while it starts, in the midst of the training, at its end. The
-same command goes on each time, until the run is finished; its checkpoints (`python -m
+same command resumes each time, until the run is finished; its checkpoints (`python -m
 trainers.checkpoints`) and its rows of metrics.jsonl must be those of the first run, times
 apart. Beside it the same is done to `keras.callbacks.BackupAndRestore`, whose weights at the
 end are compared. Every kill is noted in the work directory, so that an interrupted measurement

@@ -53,7 +53,7 @@ def signals(times: int) -> list[Stop]:
             for number in (signal.SIGTERM, signal.SIGINT)
             for place in places
         ]
-    words = ("stopped by signal", "the checkpoint is saved", "the same command goes on")
+    words = ("stopped by signal", "the checkpoint is saved", "the same command resumes")
     return [
         Stop(f"signal:{number}:1:{place}", 128 + number, words)
         for number in (signal.SIGTERM, signal.SIGINT)

@@ -50,7 +50,14 @@ class _Silent(layers.Layer):
 
 
 @pytest.mark.parametrize(
-    "application", ["ResNet50", "MobileNetV2", "EfficientNetB0", "ConvNeXtTiny"]
+    "application",
+    [
+        "MobileNetV2",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("ResNet50", "EfficientNetB0", "ConvNeXtTiny")
+        ),
+    ],
 )
 def test_the_error_of_a_finished_classifier_says_how_to_do_it(application: str) -> None:
     build = getattr(keras.applications, application)

@@ -18,8 +18,10 @@ from tests.helpers.processes import ROOT
 from tests.helpers.small_runs import TINY_MODEL
 from tests.helpers.small_runs import checkpoint_arrays
 from tests.helpers.small_runs import config_file
+from tests.helpers.small_runs import parse
 from tests.helpers.small_runs import rows
 from tokenlearner_keras import create_model
+from trainers.train import train
 
 pytestmark = pytest.mark.skipif(find_spec("jax") is None, reason="needs JAX beside TensorFlow")
 
@@ -63,6 +65,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     ]
     workdirs = {engine: folder / engine for engine in ENGINES}
     for engine, workdir in workdirs.items():
+        if engine == keras.backend.backend():
+            train(parse(*flags).config, workdir, engine=engine, strategy="one_device")
+            continue
         output = _run("trainers.train", engine, f"--workdir={workdir}", *flags)
         assert output.startswith("JAX" if engine == "jax" else "OneDeviceStrategy"), output
     return workdirs

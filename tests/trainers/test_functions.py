@@ -91,21 +91,20 @@ def test_train_twice_evaluate_and_resume(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_train_on_two_devices_twice(tmp_path: Path) -> None:
     results = [train(_config(), tmp_path / name, strategy="mirrored") for name in "ab"]
     assert results[0] == results[1]
     assert evaluate(tmp_path / "a", strategy="mirrored").keys() == {"validation"}
 
 
-def test_dry_run_writes_nothing(tmp_path: Path) -> None:
-    assert train(_config(), tmp_path / "run", strategy="one_device", dry_run=True) == {}
-    assert not (tmp_path / "run").exists()
-
-
+@pytest.mark.slow
 def test_train_in_a_thread_and_leave_the_process_as_it_was(tmp_path: Path) -> None:
     config = _config(dtype_policy="mixed_bfloat16")
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     policy, form = keras.config.dtype_policy().name, warnings.formatwarning
+    assert train(config, tmp_path / "rehearsed", strategy="one_device", dry_run=True) == {}
+    assert not (tmp_path / "rehearsed").exists()
     results = []
 
     def run() -> None:
@@ -196,6 +195,7 @@ def test_predict_nothing_that_can_be_read(trained: Path, images: Path) -> None:
         predict(trained, images / "3.png")
 
 
+@pytest.mark.slow
 @only_on_tensorflow("exports are made from its graphs")
 def test_export_twice(trained: Path, tmp_path: Path) -> None:
     precise = tf.config.experimental.tensor_float_32_execution_enabled()

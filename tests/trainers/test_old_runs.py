@@ -37,6 +37,7 @@ def test_models_and_checkpoints_load(
         np.testing.assert_array_equal(load(str(old_run / "model.keras"))(images), expected)
 
 
+@pytest.mark.slow
 def test_a_training_resumes(old_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = rows(old_run)
     Trainer(monkeypatch, old_run.parent, CONFIG)("run", "--config.total_steps=6")

@@ -95,10 +95,8 @@ def test_a_run_opens_no_more_and_more_files(
     assert len(opened) == 12 and max(opened[6:]) <= max(opened[2:6])
 
 
-@pytest.mark.parametrize(
-    "accumulation",
-    [pytest.param(1, marks=pytest.mark.every_backend), pytest.param(2, marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize("accumulation", [pytest.param(1, marks=pytest.mark.every_backend), 2])
+@pytest.mark.slow
 def test_a_row_says_the_rate_of_its_last_step(trainer: Trainer, accumulation: int) -> None:
     flags = [
         "--config.total_steps=8",

@@ -141,7 +141,9 @@ def test_the_recipes_of_the_paper_are_here() -> None:
     }
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name", [RECIPES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in RECIPES[1:])]
+)
 def test_batches_and_views(tmp_path: Path, name: str) -> None:
     config = _config(name)
     describe(tmp_path, ["a", "b", "c"], config.data.multi_label)
@@ -172,9 +174,8 @@ def test_batches_and_views(tmp_path: Path, name: str) -> None:
         assert tested[index]["target"].tolist() == _target(video)
 
 
-@pytest.mark.parametrize(
-    "name", [RECIPES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in RECIPES[1:])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_corrupt_frame(tmp_path: Path, name: str) -> None:
     config = _config(name)
     videos = _videos(config, "train")

@@ -129,6 +129,7 @@ def test_turned_photographs_of_all_formats(
     assert answers[0] == answers[1] != answers[2]
 
 
+@pytest.mark.slow
 def test_the_split_is_kept(train: Run, run_evaluate: Run, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "photographs", 30)
     workdir = train("run", folder, "--config.total_steps=1")

@@ -230,7 +230,7 @@ class Conversion:
         if not self.skip_bad:
             raise DataError(
                 f"{self.csv_name}, row {row.number}: {error}. Mend the file or correct the row, or "
-                "leave out such rows with --skip_bad; the same command goes on."
+                "leave out such rows with --skip_bad; the same command resumes."
             ) from error
         return row.number, str(error)
 
