@@ -95,8 +95,11 @@ def test_final_weights_agree(runs: dict[str, Path]) -> None:
     assert kernels and all(np.abs(expected[n] - moved[n]).max() > 0.01 for n in kernels)
 
 
-@pytest.mark.extra  # .ci/run shows what a run of JAX has learned by TensorFlow
-@pytest.mark.parametrize(("engine", "other"), [("jax", "tensorflow"), ("tensorflow", "jax")])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("engine", "other"),
+    [("tensorflow", "jax"), pytest.param("jax", "tensorflow", marks=pytest.mark.extra)],
+)
 def test_a_checkpoint_of_one_is_evaluated_by_the_other(
     runs: dict[str, Path], engine: str, other: str
 ) -> None:
