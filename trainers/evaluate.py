@@ -24,7 +24,7 @@ from trainers.checkpointing.state import load_state
 from trainers.checkpointing.workdir import read_class_names
 from trainers.checkpointing.workdir import read_configuration
 from trainers.checkpointing.workdir import read_file_splits
-from trainers.configuration.checks import check_limit
+from trainers.configuration.data_options import check_max_bad_examples
 from trainers.configuration.schedule import NO_TRAINING
 from trainers.data.preprocessing.examples import check_kind
 from trainers.data.sources import Source
@@ -232,7 +232,7 @@ def _choose_batch_size(config: ConfigDict, batch_size: int | None) -> None:
 
 def _choose_bad_examples(config: ConfigDict, limit: int | None) -> None:
     if limit is not None:
-        check_limit(limit)
+        check_max_bad_examples(limit)
         config.data.max_bad_examples = limit
 
 

@@ -27,7 +27,6 @@ from trainers.evaluation.sets import configured_sets
 from trainers.steps.logits import ViewReduction
 from trainers.steps.logits import make_view_reduction
 from trainers.steps.losses import make_loss
-from trainers.steps.optimizer import exclude_from_decay
 from trainers.steps.optimizer import make_learning_rate
 from trainers.steps.optimizer import make_optimizer
 from trainers.steps.train_step import TrainStep
@@ -104,15 +103,9 @@ def make_model(
     Raises:
         ConfigurationError: If a value is out of range.
     """
-    optimizer = make_optimizer(
-        config.optimizer,
-        make_learning_rate(
-            config.optimizer, warmup_steps=schedule.warmup, total_steps=schedule.total
-        ),
+    learning_rate = make_learning_rate(
+        config.optimizer, warmup_steps=schedule.warmup, total_steps=schedule.total
     )
-    if config.ema_decay is not None:
-        optimizer.use_ema = True
-        optimizer.ema_momentum = config.ema_decay
     keras.utils.set_random_seed(config.seed)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.dtype_policy)
@@ -120,7 +113,10 @@ def make_model(
         built = build_model(model, name=config.model.name)
     finally:
         keras.config.set_dtype_policy(before)  # a notebook may build other models
-    exclude_from_decay(optimizer, built.trainable_variables, config.optimizer.weight_decay_mask)
+    optimizer = make_optimizer(config.optimizer, learning_rate, built.trainable_variables)
+    if config.ema_decay is not None:
+        optimizer.use_ema = True
+        optimizer.ema_momentum = config.ema_decay
     optimizer.build(built.trainable_variables)
     return built, optimizer
 

@@ -16,10 +16,9 @@ from tokenlearner_keras.models.names import ModelConfig
 from trainers.checkpointing.checkpoint_file import checkpoint_steps
 from trainers.checkpointing.init_from import check_init_from
 from trainers.checkpointing.workdir import check_workdir
-from trainers.configuration.checks import check_best_metric
-from trainers.configuration.checks import check_normalization
-from trainers.configuration.checks import check_training
 from trainers.configuration.data_options import VideoPreprocessingConfig
+from trainers.configuration.data_options import check_normalization
+from trainers.configuration.training_options import check_training
 from trainers.data.preprocessing.examples import Preprocessing
 from trainers.data.preprocessing.examples import check_kind
 from trainers.data.sources import Source
@@ -34,9 +33,6 @@ from trainers.experiment import make_preprocessing
 from trainers.steps.losses import make_loss
 from trainers.steps.metrics import TOP_K
 from trainers.steps.metrics import check_average_precision
-from trainers.steps.optimizer import exclude_from_decay
-from trainers.steps.optimizer import make_learning_rate
-from trainers.steps.optimizer import make_optimizer
 from trainers.steps.train_step import TrainStep
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
@@ -54,7 +50,6 @@ def check_configuration(config: ConfigDict, workdir: str | None) -> None:
         ConfigurationError: If anything is wrong.
     """
     model_config = check_steps(config)
-    check_best_metric(config.keep_best_metric, config.data.multi_label)
     if not (workdir and checkpoint_steps(files.join(workdir, "checkpoints"))):
         # A run that resumes does not start from it again; it may be gone by then.
         check_init_from(config.init_from)
@@ -247,15 +242,3 @@ def run_one_step_each(
     for name, source in sources.items():
         metrics = evaluator.evaluate(source, num_batches=1, views=name == final_split)
         print(f"one batch of {name}: {format_metrics(metrics)}", flush=True)
-
-
-def check_optimizer(config: ConfigDict) -> None:
-    """Checks the section `optimizer` by building one and throwing it away.
-
-    This uses a device, so it comes after the engine.
-
-    Raises:
-        ConfigurationError: If a value is out of range.
-    """
-    optimizer = make_optimizer(config, make_learning_rate(config, warmup_steps=0, total_steps=1))
-    exclude_from_decay(optimizer, [], config.weight_decay_mask)

@@ -57,7 +57,6 @@ from trainers.experiment import make_preprocessing
 from trainers.experiment import make_train_step
 from trainers.experiment import open_training_data
 from trainers.preflight import check_configuration
-from trainers.preflight import check_optimizer
 from trainers.preflight import check_sources
 from trainers.preflight import describe_data
 from trainers.preflight import describe_model
@@ -201,7 +200,6 @@ def _prepare(config: ConfigDict, workdir: str, engine: Engine) -> _Run:
     """Opens the data, builds the model and loads the newest checkpoint; writes nothing."""
     hosts = engine.hosts
     hosts.check_same("the configuration (checksums)", zlib.crc32(str(config).encode()))
-    check_optimizer(config.optimizer)
     data = open_training_data(config, workdir, hosts)
     log_notes(data.train, *data.evaluation.values(), data.final)
     schedule = make_training_schedule(config, data.train.num_examples)

@@ -15,7 +15,6 @@ from benchmarks.reliability.random_configurations import Setting
 from trainers import train
 from trainers.configuration.configuration import parse_config_flag
 from trainers.preflight import check_configuration
-from trainers.preflight import check_optimizer
 from trainers.training.profiling import parse_profile_steps
 from trainers.utils.errors import ConfigurationError
 
@@ -78,7 +77,6 @@ def _check(argv: list[str]) -> None:
     parse_config_flag(argv, values)
     check_configuration(values.config, values.workdir)
     parse_profile_steps(values.profile_steps)
-    check_optimizer(values.config.optimizer)
 
 
 def is_clear(setting: Setting, message: str) -> bool:

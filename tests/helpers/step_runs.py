@@ -8,13 +8,12 @@ import numpy as np
 
 from tokenlearner_keras import create_model
 from trainers.checkpointing.state import state_arrays
-from trainers.configuration.configuration import base_config
 from trainers.configuration.data_options import PreprocessingConfig
+from trainers.configuration.training_options import OptimizerConfig
 from trainers.data.datasets.digits import digits_source
 from trainers.engines.batches import training_batches
 from trainers.engines.engine import Engine
 from trainers.steps.losses import make_loss
-from trainers.steps.optimizer import exclude_from_decay
 from trainers.steps.optimizer import make_learning_rate
 from trainers.steps.optimizer import make_optimizer
 from trainers.steps.train_step import TrainStep
@@ -69,10 +68,9 @@ class StepRun:
         keras.utils.set_random_seed(INITIAL_SEED)
         with engine.scope():
             self.model = (build or small_vit)()
-            self.optimizer = _optimizer(optimizer)
-            self.optimizer.use_ema, self.optimizer.ema_momentum = use_ema, 0.75
             variables = self.model.trainable_variables
-            exclude_from_decay(self.optimizer, variables, "kernels")
+            self.optimizer = _optimizer(optimizer, variables)
+            self.optimizer.use_ema, self.optimizer.ema_momentum = use_ema, 0.75
             self.optimizer.build(variables)
         self.step = TrainStep(
             model=self.model,
@@ -119,7 +117,8 @@ def linear(*layers: keras.layers.Layer) -> keras.Model:
     return keras.Sequential([keras.Input((8, 8, 3)), ends[0], *layers, ends[1]])
 
 
-def _optimizer(name: str) -> keras.optimizers.Optimizer:
-    config = base_config().optimizer
-    config.update({**OPTIMIZERS[name], "weight_decay": 0.1, "schedule": "constant"})
-    return make_optimizer(config, make_learning_rate(config, warmup_steps=0, total_steps=1))
+def _optimizer(name: str, variables: list[keras.Variable]) -> keras.optimizers.Optimizer:
+    values = {**OPTIMIZERS[name], "weight_decay": 0.1, "schedule": "constant"}
+    config = OptimizerConfig(**values)
+    rate = make_learning_rate(config, warmup_steps=0, total_steps=1)
+    return make_optimizer(config, rate, variables)

@@ -15,10 +15,10 @@ from tests.helpers.goldens import CHECKPOINT
 from tests.helpers.small_runs import Trainer
 from tests.helpers.small_runs import rows
 from tokenlearner_keras.graph import without_weights
-from trainers.configuration.checks import check_training
 from trainers.configuration.configuration import complete_config
 from trainers.configuration.configuration import load_config_file
 from trainers.configuration.schedule import make_training_schedule
+from trainers.configuration.training_options import check_training
 from trainers.evaluation.sets import configured_sets
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing

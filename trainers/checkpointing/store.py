@@ -17,8 +17,8 @@ from trainers.checkpointing.checkpoint_file import read_checkpoint
 from trainers.checkpointing.checkpoint_file import read_manifest
 from trainers.checkpointing.checkpoint_file import remove_checkpoint
 from trainers.checkpointing.checkpoint_file import write_checkpoint
-from trainers.configuration.checks import BEST_METRICS
-from trainers.configuration.checks import check_best_metric
+from trainers.configuration.checks import check_choice
+from trainers.configuration.training_options import BEST_METRICS
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import explain_os_error
 from trainers.utils.files import AnyPath
@@ -168,7 +168,7 @@ class BestCheckpoint:
     """
 
     def __init__(self, directory: AnyPath, metric: str) -> None:
-        check_best_metric(metric)
+        check_choice("keep_best_metric", metric, tuple(BEST_METRICS))
         self.directory = directory
         self.metric = metric
         self._value = -math.inf

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import sys
+import typing
 from typing import Any
 from typing import TypeAlias
 
@@ -16,6 +17,7 @@ from ml_collections import config_flags
 
 from tokenlearner_keras import VisionTransformerConfig
 from tokenlearner_keras.models.x2plus1d_config import X2Plus1DConfig
+from trainers.configuration.data_options import DataConfig
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.configuration.data_options import RecordsConfig
 from trainers.configuration.data_options import VideoPreprocessingConfig
@@ -26,6 +28,8 @@ from trainers.configuration.flags import split_config_argument
 from trainers.configuration.help import describe_keys
 from trainers.configuration.schedule import NAMES as DURATION_NAMES
 from trainers.configuration.schedule import UNITS as DURATION_UNITS
+from trainers.configuration.training_options import OptimizerConfig
+from trainers.configuration.training_options import TrainingConfig
 from trainers.utils.cli import parse_known_flags
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import did_you_mean
@@ -44,53 +48,15 @@ def base_config() -> ConfigDict:
     """Returns every key of a configuration with its default.
 
     A configuration file names only what differs; all other keys are filled in, so
-    that each can be overridden by `--config.key=value`. The fields of the sections `model`,
-    `augmentation`, `video` and `records` are described by their classes.
+    that each can be overridden by `--config.key=value`. The keys without a section and those of
+    the sections `data`, `optimizer`, `augmentation`, `video`, `records` and `model` are the fields
+    of classes, which describe and check them (`trainers.configuration.help.SECTIONS`).
 
     Keys:
-        seed: Seed of the initial weights, the order of the data, augmentation and dropout.
-        batch_size: Examples of a step, on all devices together.
-        gradient_accumulation_steps: Micro-batches that each replica cuts its share of the
-            batch into, to take less memory.
-        steps_per_loop: Steps that run at a stretch, without a look at signals.
-        dtype_policy: Arithmetic of the model: float32 or mixed_bfloat16.
-        jit_compile: Whether XLA compiles the step on TensorFlow, on one replica.
-        loss: softmax, or sigmoid for classes that are judged one by one.
-        label_smoothing: Share of the target that is spread over all classes, in [0, 1).
-        ema_decay: Share that moving averages of the weights keep at a step, in (0, 1); None:
-            no averages. Where there are any, they are evaluated and saved.
-        keep_checkpoints: How many of the newest checkpoints stay.
-        keep_best_metric: A metric such as accuracy: the checkpoint best by it stays, too.
-        init_from: A work directory, .keras or .npz file whose weights to start from.
         fields_set_to_none: Fields of the model that are None on purpose; filled by the
             trainer, leave it out.
         model.name: One of tokenlearner_keras.list_models(), or another that their grammar
             allows.
-        data.source: A built-in set, tfds:NAME, folder, video_folder or records.
-        data.data_dir: Where the data lie; TFDS has a place of its own.
-        data.train_split: Split that is trained on.
-        data.eval_split: Split that is evaluated during the training.
-        data.eval_sets: More sets to evaluate: SPLIT or SOURCE:SPLIT, with commas between.
-        data.final_split: Split that is evaluated once, after the training; None: none.
-        data.normalization: Range of the pixels: unit is -1 to 1, zero_one 0 to 1; or by the
-            statistics of imagenet, or clip.
-        data.mixup_alpha: Alpha of the Beta distribution by which pairs of images are mixed;
-            0: they are not.
-        data.multi_label: Whether an example has any number of labels.
-        data.exif_orientation: Whether photographs are turned upright by their EXIF orientation.
-        data.max_bad_examples: How many unreadable examples are skipped.
-        optimizer.name: adamw, lamb or sgd.
-        optimizer.learning_rate: Rate after the warm-up.
-        optimizer.end_learning_rate: Rate at the last step.
-        optimizer.schedule: How the rate gets from the one to the other: cosine or linear; or
-            constant.
-        optimizer.weight_decay: Share of a weight that a step takes off, times the rate.
-        optimizer.weight_decay_mask: What decays: kernels or all.
-        optimizer.global_clipnorm: Largest norm of the gradient; None or 0: any.
-        optimizer.momentum: Momentum of sgd.
-        optimizer.beta_1: What adamw and lamb keep of the first moment at a step.
-        optimizer.beta_2: What they keep of the second moment.
-        optimizer.epsilon: What they add to the root of the second moment.
         demo.expected_accuracy: What the demo's report says is to be expected.
         total_*: length of the training.
         warmup_*: length of the warm-up of the learning rate.
@@ -98,61 +64,15 @@ def base_config() -> ConfigDict:
         eval_*: interval of the evaluations; the last step is evaluated anyway.
         checkpoint_*: interval of the checkpoints; the last step is saved anyway.
     """
-    config = ConfigDict()
-    config.seed = 0
-    config.batch_size = 128
-    config.gradient_accumulation_steps = 1
-    config.steps_per_loop = 100
-    config.dtype_policy = "float32"
-    config.jit_compile = False
-    config.loss = "softmax"
-    config.label_smoothing = 0.0
-    config.ema_decay = config_dict.placeholder(float)
-    config.keep_checkpoints = 3
-    config.keep_best_metric = config_dict.placeholder(str)
-    config.init_from = config_dict.placeholder(str)
+    config = _fields_of(TrainingConfig)
     config.model = _model_keys()
     config.fields_set_to_none = ()
-    config.data = ConfigDict(
-        {
-            "source": "freedoom_objects",
-            "data_dir": config_dict.placeholder(str),
-            "train_split": "train",
-            "eval_split": "validation",
-            "eval_sets": (),
-            "final_split": config_dict.placeholder(str),
-            "normalization": "unit",
-            "exif_orientation": False,
-            "mixup_alpha": 0.0,
-            "multi_label": False,
-            "max_bad_examples": 0,
-        }
-    )
-    config.records = ConfigDict(
-        {
-            "image_key": RecordsConfig.image_key,
-            "label_key": RecordsConfig.label_key,
-            "num_classes": config_dict.placeholder(int),
-        }
-    )
+    config.data = _fields_of(DataConfig)
+    config.records = _fields_of(RecordsConfig, "multi_label", "recover")
     # For images, and for the clips of a video model.
     config.augmentation = _fields_of(PreprocessingConfig, "image_size", "exif_orientation")
     config.video = _fields_of(VideoPreprocessingConfig, "image_size", "num_frames")
-    config.optimizer = ConfigDict(
-        {
-            "name": "adamw",
-            "learning_rate": 1e-3,
-            "end_learning_rate": 0.0,
-            "schedule": "cosine",
-            "weight_decay": 0.0,
-            "weight_decay_mask": "kernels",
-            "global_clipnorm": 1.0,
-            "momentum": 0.9,
-            "beta_1": 0.9,
-            "beta_2": 0.999,
-            "epsilon": 1e-8,
-        }
-    )
+    config.optimizer = _fields_of(OptimizerConfig)
     config.demo = ConfigDict({"expected_accuracy": config_dict.placeholder(str)})
     for name in DURATION_NAMES:
         for unit in DURATION_UNITS:
@@ -180,10 +100,18 @@ def _placeholder_type(default: Any) -> type:
     return type(default) if simple else _UNTYPED
 
 
-def _fields_of(settings: Any, *apart: str) -> ConfigDict:
-    """Returns the defaults of a settings class, except what the model decides."""
-    fields = dataclasses.fields(settings)
-    return ConfigDict({field.name: field.default for field in fields if field.name not in apart})
+def _fields_of(section: Any, *apart: str) -> ConfigDict:
+    """Returns the defaults of a section's class, except what other keys decide."""
+    hints = typing.get_type_hints(section)
+    fields = [field for field in dataclasses.fields(section) if field.name not in apart]
+    return ConfigDict(
+        {
+            field.name: config_dict.placeholder(typing.get_args(hints[field.name])[0])
+            if field.default is None
+            else field.default
+            for field in fields
+        }
+    )
 
 
 def parse_config_flag(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
@@ -352,7 +280,7 @@ def _note_none(config: ConfigDict, given: dict[str, Any]) -> None:
 def _check_none(overrides: dict[str, Any]) -> None:
     """Refuses None for a key that must have a value."""
     optional = {key for key, value in _leaves(base_config()) if value is None}
-    optional |= {"optimizer.global_clipnorm", "video.scale_jitter"}
+    optional |= {"optimizer.global_clipnorm", "video.scale_jitter"}  # whose default is a value
     for key, value in overrides.items():
         if value is None and key not in optional:
             section, _, name = key.rpartition(".")

@@ -1,9 +1,90 @@
-"""Checks the sections `augmentation`, `video` and `records`: reading and augmenting examples."""
+"""Checks the sections `data`, `augmentation`, `video` and `records`."""
 
 from dataclasses import dataclass
 
-from trainers.utils.errors import ConfigurationError
-from trainers.utils.errors import did_you_mean
+from trainers.configuration.checks import check
+from trainers.configuration.checks import check_at_least_zero
+from trainers.configuration.checks import check_choice
+from trainers.configuration.checks import check_positive
+from trainers.configuration.checks import check_share
+from trainers.configuration.checks import number_pair
+
+#: kind -> (mean, standard deviation) of each channel, in units of a byte.
+CHANNEL_STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "imagenet": (
+        (0.485 * 255, 0.456 * 255, 0.406 * 255),
+        (0.229 * 255, 0.224 * 255, 0.225 * 255),
+    ),
+    "unit": ((127.5,), (127.5,)),
+    "zero_one": ((0.0,), (255.0,)),
+}
+#: The kind that normalizes each clip by its own statistics.
+CLIP = "clip"
+NORMALIZATIONS = tuple(sorted((*CHANNEL_STATISTICS, CLIP)))
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The section `data` of a configuration.
+
+    Args:
+        source: A built-in set, tfds:NAME, folder, video_folder or records.
+        data_dir: Where the data lie; None: the usual place of TFDS.
+        train_split: Split that is trained on.
+        eval_split: Split that is evaluated during the training.
+        eval_sets: More sets to evaluate: SPLIT or SOURCE:SPLIT, with commas between.
+        final_split: Split that is evaluated once, after the training; None: none.
+        normalization: Range of the pixels: unit is -1 to 1, zero_one 0 to 1; or by the
+            statistics of imagenet, or clip.
+        mixup_alpha: Alpha of the Beta distribution by which pairs of images are mixed;
+            0: they are not.
+        multi_label: Whether an example has any number of labels.
+        exif_orientation: Whether photographs are turned upright by their EXIF orientation.
+        max_bad_examples: How many unreadable examples are skipped.
+
+    Raises:
+        ConfigurationError: If a value is out of range.
+    """
+
+    source: str = "freedoom_objects"
+    data_dir: str | None = None
+    train_split: str = "train"
+    eval_split: str = "validation"
+    eval_sets: tuple[str, ...] = ()
+    final_split: str | None = None
+    normalization: str = "unit"
+    mixup_alpha: float = 0.0
+    multi_label: bool = False
+    exif_orientation: bool = False
+    max_bad_examples: int = 0
+
+    def __post_init__(self) -> None:
+        check_normalization(self.normalization)
+        check_at_least_zero("data.mixup_alpha", self.mixup_alpha)
+        check_max_bad_examples(self.max_bad_examples)
+
+
+def check_max_bad_examples(limit: int) -> None:
+    """Checks `data.max_bad_examples`; raises ConfigurationError if it is below 0."""
+    hint = "0 stops at the first example that cannot be read."
+    check(limit >= 0, "data.max_bad_examples", "at least 0", limit, hint)
+
+
+def check_normalization(kind: str, *, clips: bool | None = None) -> None:
+    """Checks a kind of normalization, before any work starts.
+
+    Args:
+        kind: See `normalize`.
+        clips: Whether clips are normalized, or images; None if it is not known yet.
+
+    Raises:
+        ConfigurationError: If `kind` is not one of `NORMALIZATIONS`, or is "clip" for images.
+    """
+    check_choice("data.normalization", kind, NORMALIZATIONS)
+    others = f"one of {', '.join(sorted(CHANNEL_STATISTICS))} for images"
+    hint = "It is for the clips of a model with num_frames."
+    check(kind != CLIP or clips is not False, "data.normalization", others, kind, hint)
+
 
 CROPS = ("inception", "resize_small_crop", "pad", "none")
 INTERPOLATIONS = ("bicubic", "bilinear")
@@ -58,26 +139,23 @@ class PreprocessingConfig:
 
     def __post_init__(self) -> None:
         for name in ("image_size", "crop_area", "crop_aspect_ratio"):
-            # Configuration files give lists.
-            object.__setattr__(self, name, _pair(f"augmentation.{name}", getattr(self, name)))
-        _check_choice("augmentation.crop", self.crop, CROPS)
-        _check_choice("augmentation.interpolation", self.interpolation, INTERPOLATIONS)
-        if any(side != int(side) or side < 3 for side in self.image_size):
-            raise _wrong("augmentation.image_size", "two whole numbers >= 3", self.image_size)
-        if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
-            raise _wrong("augmentation.crop_area", "0 < smallest <= largest <= 1", self.crop_area)
-        if not 0 < self.crop_aspect_ratio[0] <= self.crop_aspect_ratio[1]:
-            raise _wrong(
-                "augmentation.crop_aspect_ratio", "0 < smallest <= largest", self.crop_aspect_ratio
-            )
-        if self.crop_attempts < 1:
-            raise _wrong("augmentation.crop_attempts", "1 or more", self.crop_attempts)
+            pair = number_pair(f"augmentation.{name}", getattr(self, name))
+            object.__setattr__(self, name, pair)
+        check_choice("augmentation.crop", self.crop, CROPS)
+        check_choice("augmentation.interpolation", self.interpolation, INTERPOLATIONS)
+        _check_image_size("augmentation.image_size", self.image_size)
+        area, ratio = self.crop_area, self.crop_aspect_ratio
+        fits = 0 < area[0] <= area[1] <= 1
+        check(fits, "augmentation.crop_area", "0 < smallest <= largest <= 1", area)
+        fits = 0 < ratio[0] <= ratio[1]
+        check(fits, "augmentation.crop_aspect_ratio", "0 < smallest <= largest", ratio)
+        check_positive("augmentation.crop_attempts", self.crop_attempts)
         for name in ("small_crop_fraction", "eval_crop_fraction"):
-            if not 0 < getattr(self, name) <= 1:
-                raise _wrong(f"augmentation.{name}", "more than 0, at most 1", getattr(self, name))
-        if not 0 <= self.padding < min(self.image_size):
-            expected = f"0 to {min(self.image_size) - 1}, less than image_size"
-            raise _wrong("augmentation.padding", expected, self.padding)
+            value = getattr(self, name)
+            check(0 < value <= 1, f"augmentation.{name}", "more than 0, at most 1", value)
+        largest = min(self.image_size) - 1
+        fits = 0 <= self.padding <= largest
+        check(fits, "augmentation.padding", f"0 to {largest}, less than image_size", self.padding)
         check_randaugment(self.randaugment_layers, self.randaugment_magnitude)
 
 
@@ -141,26 +219,20 @@ class VideoPreprocessingConfig:
         return self.temporal_views * self.spatial_views
 
     def __post_init__(self) -> None:
-        # Configuration files give lists.
-        object.__setattr__(self, "image_size", _pair("video.image_size", self.image_size))
-        if any(side != int(side) or side < 3 for side in self.image_size):
-            raise _wrong("video.image_size", "two whole numbers >= 3", self.image_size)
+        object.__setattr__(self, "image_size", number_pair("video.image_size", self.image_size))
+        _check_image_size("video.image_size", self.image_size)
         for name in ("num_frames", "stride", "min_resize", "temporal_views"):
-            value = getattr(self, name)
-            if value != int(value) or value < 1:
-                raise _wrong(f"video.{name}", "a whole number >= 1", value)
+            check_positive(f"video.{name}", getattr(self, name))
         if self.scale_jitter is not None:
-            object.__setattr__(self, "scale_jitter", _pair("video.scale_jitter", self.scale_jitter))
-            if not 0 < self.scale_jitter[0] <= self.scale_jitter[1]:
-                raise _wrong(
-                    "video.scale_jitter", "None or 0 < smallest <= largest", self.scale_jitter
-                )
+            jitter = number_pair("video.scale_jitter", self.scale_jitter)
+            object.__setattr__(self, "scale_jitter", jitter)
+            fits = 0 < jitter[0] <= jitter[1]
+            check(fits, "video.scale_jitter", "None or 0 < smallest <= largest", jitter)
         for name in ("color_jitter", "color_drop"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise _wrong(f"video.{name}", "a probability, 0 to 1", getattr(self, name))
+            check_share(f"video.{name}", getattr(self, name))
         check_randaugment(self.randaugment_layers, self.randaugment_magnitude, section="video")
         for name, choices in _CHOICES.items():
-            _check_choice(f"video.{name}", getattr(self, name), choices)
+            check_choice(f"video.{name}", getattr(self, name), choices)
 
 
 _CHOICES: dict[str, tuple[object, ...]] = {
@@ -197,16 +269,12 @@ class RecordsConfig:
 
     def __post_init__(self) -> None:
         for name in ("image_key", "label_key"):
-            if not getattr(self, name):
-                raise ConfigurationError(
-                    f"records.{name}: expected the name of a feature, received "
-                    f"{getattr(self, name)!r}; leave it out for the usual one"
-                )
-        if self.num_classes is not None and self.num_classes < 1:
-            raise ConfigurationError(
-                f"records.num_classes: expected 1 or more, received {self.num_classes}; "
-                "leave it out if the records come with a dataset.json or labels.txt"
-            )
+            value = getattr(self, name)
+            hint = "Leave it out for the usual one."
+            check(bool(value), f"records.{name}", "the name of a feature", value, hint)
+        fits = self.num_classes is None or self.num_classes >= 1
+        hint = "Leave it out if the records come with a dataset.json or labels.txt."
+        check(fits, "records.num_classes", "at least 1", self.num_classes, hint)
 
 
 #: The magnitude at which every operation has full strength.
@@ -215,31 +283,13 @@ FULL_MAGNITUDE = 30.0
 
 def check_randaugment(layers: int, magnitude: float, section: str = "augmentation") -> None:
     """Checks the keys of RandAugment in `section`; raises ConfigurationError if out of range."""
-    if layers < 0:
-        raise ConfigurationError(
-            f"{section}.randaugment_layers: expected 0 (off) or more, received {layers}"
-        )
-    if not 0 <= magnitude <= FULL_MAGNITUDE:
-        raise ConfigurationError(
-            f"{section}.randaugment_magnitude: expected 0 to {FULL_MAGNITUDE:g}, received "
-            f"{magnitude}; multiply by 3 if it comes from a scale of 0 to 10"
-        )
+    check(layers >= 0, f"{section}.randaugment_layers", "0 (off) or more", layers)
+    fits = 0 <= magnitude <= FULL_MAGNITUDE
+    expected = f"from 0 to {FULL_MAGNITUDE:g}"
+    hint = "Multiply by 3 if it comes from a scale of 0 to 10."
+    check(fits, f"{section}.randaugment_magnitude", expected, magnitude, hint)
 
 
-def _pair(key: str, value: object) -> tuple[float, float]:
-    if isinstance(value, (tuple, list)) and len(value) == 2:
-        if all(isinstance(each, (int, float)) for each in value):
-            return (value[0], value[1])
-    raise _wrong(key, "two numbers, such as (0.5, 1.0)", value)
-
-
-def _check_choice(key: str, value: object, choices: tuple[object, ...]) -> None:
-    if value not in choices:
-        names = [str(choice) for choice in choices]
-        raise _wrong(key, f"one of {', '.join(names)}", value, did_you_mean(value, names))
-
-
-def _wrong(key: str, expected: str, received: object, hint: str = "") -> ConfigurationError:
-    return ConfigurationError(
-        f"{key}: expected {expected}, received {received!r}; correct the configuration.{hint}"
-    )
+def _check_image_size(key: str, size: tuple[int, int]) -> None:
+    fits = all(side == int(side) and side >= 3 for side in size)
+    check(fits, key, "two whole numbers of at least 3", size)

@@ -10,15 +10,21 @@ from ml_collections import ConfigDict
 
 from tokenlearner_keras import VisionTransformerConfig
 from tokenlearner_keras.models.x2plus1d_config import X2Plus1DConfig
+from trainers.configuration.data_options import DataConfig
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.configuration.data_options import RecordsConfig
 from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.configuration.flags import describe_type
 from trainers.configuration.schedule import NAMES as DURATION_NAMES
 from trainers.configuration.schedule import UNITS as DURATION_UNITS
+from trainers.configuration.training_options import OptimizerConfig
+from trainers.configuration.training_options import TrainingConfig
 
 #: The classes whose docstrings describe the keys of a section; the first that does counts.
 SECTIONS: dict[str, tuple[type, ...]] = {
+    "": (TrainingConfig,),
+    "data": (DataConfig,),
+    "optimizer": (OptimizerConfig,),
     "model": (VisionTransformerConfig, X2Plus1DConfig),
     "augmentation": (PreprocessingConfig,),
     "video": (VideoPreprocessingConfig,),
@@ -55,7 +61,8 @@ def key_lines(base_config: Callable[[], ConfigDict]) -> dict[str, str]:
     lines = _entries(base_config)
     for section, classes in SECTIONS.items():
         for each in reversed(classes):
-            lines |= {f"{section}.{name}": line for name, line in _entries(each).items()}
+            start = f"{section}." if section else ""
+            lines |= {f"{start}{name}": line for name, line in _entries(each).items()}
     for name in DURATION_NAMES:
         line = lines.pop(f"{name}_*")
         lines |= {f"{name}_{unit}": f"In {unit}: {line}" for unit in DURATION_UNITS}

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from trainers.configuration.checks import check_limit
+from trainers.configuration.data_options import check_max_bad_examples
 from trainers.data.decode_errors import describe_data_failure
 from trainers.data.sources import Source
 from trainers.utils import files
@@ -101,7 +101,7 @@ class BadExamples:
         limit: int,
         log: Callable[[str], None] = lambda message: None,
     ) -> None:
-        check_limit(limit)
+        check_max_bad_examples(limit)
         self.source = source
         self.limit = limit
         self._file: BadExamplesFile | None = None

@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from trainers.configuration.checks import NORMALIZATIONS
+from trainers.configuration.data_options import NORMALIZATIONS
 from trainers.inference.keras_file import InputSettings
 from trainers.utils import cli
 from trainers.utils.errors import ConfigurationError

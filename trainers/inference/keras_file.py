@@ -10,9 +10,9 @@ import keras
 import tokenlearner_keras as tk
 from trainers.checkpointing.keras_archive import load_keras_archive
 from trainers.checkpointing.workdir import read_class_names
-from trainers.configuration.checks import check_normalization
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.configuration.data_options import VideoPreprocessingConfig
+from trainers.configuration.data_options import check_normalization
 from trainers.data.preprocessing.examples import Preprocessing
 from trainers.experiment import TrainedModel
 from trainers.inference.trained_model import choose_class_names

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from keras import ops
 
-from trainers.utils.errors import ConfigurationError
-from trainers.utils.errors import did_you_mean
+from trainers.configuration.checks import check
+from trainers.configuration.checks import check_choice
 
 #: From targets and logits, tensors of Keras' backend, to the loss of each example.
 Loss = Callable[[Any, Any], Any]
@@ -35,15 +35,9 @@ def make_loss(name: str, label_smoothing: float = 0.0) -> Loss:
     Raises:
         ConfigurationError: If a value is out of range.
     """
-    if name not in LOSSES:
-        raise ConfigurationError(
-            f"loss must be one of {', '.join(LOSSES)}. Received: {name!r}."
-            + did_you_mean(name, LOSSES)
-        )
-    if not 0.0 <= label_smoothing < 1.0:
-        raise ConfigurationError(
-            f"label_smoothing must be at least 0 and below 1. Received: {label_smoothing}."
-        )
+    check_choice("loss", name, tuple(LOSSES))
+    fits = 0 <= label_smoothing < 1
+    check(fits, "label_smoothing", "at least 0 and below 1", label_smoothing)
 
     function = LOSSES[name].function
 

@@ -44,5 +44,5 @@ def test_scale_jitter_can_be_off() -> None:
 def test_wrong_settings_are_named(wrong: dict[str, object]) -> None:
     (name,) = wrong
     arguments = {"image_size": (8, 8), "num_frames": 4, **wrong}
-    with pytest.raises(ConfigurationError, match=rf"^video\.{name}: expected .* received"):
+    with pytest.raises(ConfigurationError, match=rf"^video\.{name} must be .* Received: "):
         VideoPreprocessingConfig(**arguments)  # type: ignore[arg-type]

@@ -1,11 +1,11 @@
 import pytest
 from ml_collections import ConfigDict
 
-from trainers.configuration.checks import check_training
 from trainers.configuration.configuration import base_config
 from trainers.configuration.schedule import TrainingSchedule
 from trainers.configuration.schedule import duration_steps
 from trainers.configuration.schedule import make_training_schedule
+from trainers.configuration.training_options import check_training
 from trainers.utils.errors import ConfigurationError
 
 

@@ -211,5 +211,7 @@ def test_a_fault_of_the_program_is_not_passed_over(tmp_path: Path) -> None:
 
 
 def test_limit_is_checked(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"data\.max_bad_examples.*received -1"):
+    with pytest.raises(
+        ConfigurationError, match=r"data\.max_bad_examples must be at least 0\. Received: -1"
+    ):
         BadExamples(open_source(tmp_path), -1)

@@ -5,22 +5,14 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from ml_collections import ConfigDict
 
-from trainers.configuration.configuration import base_config
+from trainers.configuration.training_options import OptimizerConfig
 from trainers.steps.optimizer import clip_by_global_norm
-from trainers.steps.optimizer import exclude_from_decay
 from trainers.steps.optimizer import make_learning_rate
 from trainers.steps.optimizer import make_optimizer
 from trainers.utils.errors import ConfigurationError
 
 pytestmark = pytest.mark.every_backend
-
-
-def _config(**values: Any) -> ConfigDict:
-    config = base_config().optimizer
-    config.update(values)
-    return config
 
 
 @pytest.mark.parametrize(
@@ -29,7 +21,7 @@ def _config(**values: Any) -> ConfigDict:
 )
 def test_schedules(decay: str, middle: float, end: float) -> None:
     schedule = make_learning_rate(
-        _config(learning_rate=2.0, schedule=decay), warmup_steps=10, total_steps=50
+        OptimizerConfig(learning_rate=2.0, schedule=decay), warmup_steps=10, total_steps=50
     )
     expected = {0: 0.0, 1: 0.2, 5: 1.0, 10: 2.0, 20: 2 * middle, 50: end, 60: end}
     for step, rate in expected.items():
@@ -38,11 +30,11 @@ def test_schedules(decay: str, middle: float, end: float) -> None:
 
 def test_constant_schedule_and_end_rate() -> None:
     constant = make_learning_rate(
-        _config(learning_rate=0.5, schedule="constant"), warmup_steps=0, total_steps=10
+        OptimizerConfig(learning_rate=0.5, schedule="constant"), warmup_steps=0, total_steps=10
     )
     assert [float(constant(step)) for step in (0, 5, 10)] == [0.5] * 3
     ending = make_learning_rate(
-        _config(learning_rate=1.0, end_learning_rate=0.25, schedule="linear"),
+        OptimizerConfig(learning_rate=1.0, end_learning_rate=0.25, schedule="linear"),
         warmup_steps=2,
         total_steps=6,
     )
@@ -51,7 +43,7 @@ def test_constant_schedule_and_end_rate() -> None:
 
 
 def test_a_warm_up_as_long_as_the_training() -> None:
-    schedule = make_learning_rate(_config(learning_rate=1.0), warmup_steps=4, total_steps=4)
+    schedule = make_learning_rate(OptimizerConfig(learning_rate=1.0), warmup_steps=4, total_steps=4)
     assert [float(schedule(step)) for step in range(4)] == [0, 0.25, 0.5, 0.75]
 
 
@@ -68,17 +60,20 @@ def test_a_warm_up_as_long_as_the_training() -> None:
         {"global_clipnorm": -1.0},
         {"name": "adam2"},
         {"name": "sgd", "momentum": 2.0},
+        {"beta_1": 1.0},
+        {"beta_2": -0.1},
+        {"epsilon": -1e-8},
+        {"weight_decay_mask": "weights"},
     ],
 )
 def test_wrong_values(values: dict[str, Any]) -> None:
-    config = _config(**values)
-    with pytest.raises(ConfigurationError, match="optimizer"):
-        make_optimizer(config, make_learning_rate(config, warmup_steps=0, total_steps=9))
+    with pytest.raises(ConfigurationError, match=rf"^optimizer\.{list(values)[-1]} must be "):
+        OptimizerConfig(**values)
 
 
 def test_warm_up_longer_than_the_training() -> None:
     with pytest.raises(ConfigurationError, match="5 and 4 steps"):
-        make_learning_rate(_config(), warmup_steps=5, total_steps=4)
+        make_learning_rate(OptimizerConfig(), warmup_steps=5, total_steps=4)
 
 
 def _layers() -> keras.Model:
@@ -97,10 +92,11 @@ def _layers() -> keras.Model:
 )
 def test_updates_are_those_of_keras(name: str, reference: Any, options: Any) -> None:
     ours, theirs = _layers(), _layers()
-    config = _config(name=name, weight_decay=0.1, learning_rate=0.05, weight_decay_mask="kernels")
+    config = OptimizerConfig(
+        name=name, weight_decay=0.1, learning_rate=0.05, weight_decay_mask="kernels"
+    )
     schedule = make_learning_rate(config, warmup_steps=2, total_steps=5)
-    optimizer = make_optimizer(config, schedule)
-    exclude_from_decay(optimizer, ours.trainable_variables, "kernels")
+    optimizer = make_optimizer(config, schedule, ours.trainable_variables)
     optimizer.build(ours.trainable_variables)
     expected = reference(learning_rate=schedule, weight_decay=0.1, **options)
     expected.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
@@ -125,20 +121,17 @@ def test_weight_decay_mask(mask: str, decayed: set[str] | None) -> None:
     # A gradient of zero leaves the decay alone; start away from zero.
     for variable in model.trainable_variables:
         variable.assign_add(np.ones(variable.shape))
-    config = _config(weight_decay=0.5, learning_rate=0.1, schedule="constant")
-    optimizer = make_optimizer(config, make_learning_rate(config, warmup_steps=0, total_steps=9))
-    exclude_from_decay(optimizer, model.trainable_variables, mask)
+    config = OptimizerConfig(
+        weight_decay=0.5, weight_decay_mask=mask, learning_rate=0.1, schedule="constant"
+    )
+    rate = make_learning_rate(config, warmup_steps=0, total_steps=9)
+    optimizer = make_optimizer(config, rate, model.trainable_variables)
     optimizer.build(model.trainable_variables)
     zeros = [ops.zeros(variable.shape) for variable in model.trainable_variables]
     optimizer.apply(zeros, model.trainable_variables)
     for value, variable in zip(before, model.trainable_variables, strict=True):
         factor = 0.95 if decayed is None or variable.name in decayed else 1.0
         np.testing.assert_allclose(variable, factor * (value + 1), rtol=1e-6)
-
-
-def test_unknown_mask() -> None:
-    with pytest.raises(ConfigurationError, match="'kernels' or 'all'"):
-        exclude_from_decay(keras.optimizers.AdamW(), [], "weights")
 
 
 @pytest.mark.parametrize("clipnorm", [None, 0.0, 2.5, 100.0])

@@ -7,9 +7,8 @@ from absl import flags
 
 from tests.helpers.small_runs import config_file
 from tests.helpers.small_runs import parse
-from trainers.configuration.checks import check_best_metric
 from trainers.configuration.data_options import VideoPreprocessingConfig
-from trainers.preflight import check_optimizer
+from trainers.configuration.training_options import TrainingConfig
 from trainers.preflight import check_steps
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import did_you_mean
@@ -78,7 +77,7 @@ def test_a_key(tmp_path: Path, key: str, hint: str) -> None:
 )
 def test_a_metric(received: str, hint: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"Received: '{received}'\. .*'{hint}'\?$"):
-        check_best_metric(received)
+        TrainingConfig(keep_best_metric=received)
 
 
 #: A value of the configuration, and what was meant.
@@ -101,14 +100,15 @@ def test_a_value(tmp_path: Path, override: str) -> None:
     config = parse(f"--config={config_file(tmp_path)}", f"--config.{override}").config
     with pytest.raises(ConfigurationError, match=rf"\. Did you mean '{VALUES[override]}'\?"):
         check_steps(config)
-        check_optimizer(config.optimizer)
 
 
 def test_a_value_of_a_section_for_videos() -> None:
     for values, hint in (({"view_reduction": "logit"}, "logits"), ({"frame_order": "x"}, None)):
         with pytest.raises(ConfigurationError) as failure:
             VideoPreprocessingConfig((8, 8), 2, **values)
-        assert str(failure.value).endswith(f" Did you mean '{hint}'?" if hint else "configuration.")
+        assert str(failure.value).endswith(
+            f" Did you mean '{hint}'?" if hint else "shuffled. Received: 'x'."
+        )
 
 
 def test_a_value_of_a_flag(tmp_path: Path) -> None:

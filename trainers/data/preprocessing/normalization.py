@@ -8,9 +8,9 @@ from typing import Any
 
 from keras import ops
 
-from trainers.configuration.checks import CHANNEL_STATISTICS
-from trainers.configuration.checks import CLIP
-from trainers.configuration.checks import check_normalization
+from trainers.configuration.data_options import CHANNEL_STATISTICS
+from trainers.configuration.data_options import CLIP
+from trainers.configuration.data_options import check_normalization
 
 # The epsilon of "clip", in units of a byte: below it, only noise is left.
 _SMALLEST_DEVIATION = 1.0

@@ -164,5 +164,5 @@ def test_lists_of_a_configuration_file_are_accepted() -> None:
 def test_wrong_settings_are_named(wrong: dict[str, object]) -> None:
     (name,) = wrong
     arguments = {"image_size": (8, 8), **wrong}
-    with pytest.raises(ConfigurationError, match=f"{name}: expected .* received"):
+    with pytest.raises(ConfigurationError, match=f"{name} must be .* Received: "):
         PreprocessingConfig(**arguments)  # type: ignore[arg-type]

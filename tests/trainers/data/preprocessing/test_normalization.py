@@ -3,8 +3,8 @@ import pytest
 
 from tests.helpers.backends import compiled
 from tests.helpers.backends import dtype_name
-from trainers.configuration.checks import NORMALIZATIONS
-from trainers.configuration.checks import check_normalization
+from trainers.configuration.data_options import NORMALIZATIONS
+from trainers.configuration.data_options import check_normalization
 from trainers.data.preprocessing.normalization import normalize
 from trainers.utils.errors import ConfigurationError
 
@@ -73,7 +73,7 @@ def test_clips_without_contrast_stay_finite(jit_compile: bool) -> None:
 
 
 def test_clip_is_not_for_images() -> None:
-    message = r"data.normalization: expected .* for images, received 'clip'"
+    message = r"data.normalization must be .* for images. Received: 'clip'"
     with pytest.raises(ConfigurationError, match=message):
         normalize(np.zeros((2, 8, 8, 3), np.uint8), "clip")
     with pytest.raises(ConfigurationError, match=message):
