@@ -30,16 +30,15 @@ GELU_OPERATIONS = 7
 SOFTMAX_OPERATIONS = 4
 
 
+#: Of an input or output, without the batch.
+Shape = tuple[int, ...]
+
+
 class Cost(NamedTuple):
-    """Cost of one forward pass at batch 1.
+    """Cost of one forward pass at batch 1."""
 
-    Attributes:
-        macs: Multiply-accumulates of matrix products and convolutions.
-        elementwise: Element-wise operations of LayerNorm, GELU and softmax.
-    """
-
-    macs: int = 0
-    elementwise: int = 0
+    macs: int = 0  # multiply-accumulates of matrix products and convolutions
+    elementwise: int = 0  # operations of LayerNorm, GELU and softmax
 
     def __add__(self, other: object) -> "Cost":
         if not isinstance(other, Cost):
@@ -74,7 +73,7 @@ def paper_gflops(model: keras.Model) -> float:
     return (cost.macs + cost.elementwise / 2) / 1e9
 
 
-def model_cost(model: keras.Model, input_shape: tuple[int, ...] | None = None) -> Cost:
+def model_cost(model: keras.Model, input_shape: Shape | None = None) -> Cost:
     """Returns the cost of a functional model; see `count_macs`."""
     model = functional_graph(model, "count_macs")
     if input_shape is not None and tuple(model.input_shape[1:]) != tuple(input_shape):
@@ -85,7 +84,7 @@ def model_cost(model: keras.Model, input_shape: tuple[int, ...] | None = None) -
     return total
 
 
-def _with_input_shape(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
+def _with_input_shape(model: keras.Model, shape: Shape) -> keras.Model:
     inputs = keras.Input(shape, batch_size=1)
     try:
         return keras.models.clone_model(model, input_tensors=inputs)
@@ -96,9 +95,7 @@ def _with_input_shape(model: keras.Model, shape: tuple[int, ...]) -> keras.Model
         ) from error
 
 
-def _calls(
-    model: keras.Model,
-) -> Iterator[tuple[keras.layers.Layer, list[tuple[int, ...]], tuple[int, ...]]]:
+def _calls(model: keras.Model) -> Iterator[tuple[keras.layers.Layer, list[Shape], Shape]]:
     """Yields every layer call of a functional model with its shapes, without the batch."""
     for node in graph_calls(model):
         layer, tensors = node.operation, node.input_tensors
@@ -116,9 +113,7 @@ def _query_value_key(layer: Any, node: Any) -> list[Any]:
     return [query, value, value if key is None else key]
 
 
-def _layer_cost(
-    layer: keras.layers.Layer, shapes: list[tuple[int, ...]], output: tuple[int, ...]
-) -> Cost:
+def _layer_cost(layer: keras.layers.Layer, shapes: list[Shape], output: Shape) -> Cost:
     if any(size is None for shape in (*shapes, output) for size in shape):
         raise ValueError(
             f"The cost of layer {layer.name!r} depends on an unknown size: inputs "
@@ -145,7 +140,7 @@ def _layer_cost(
     return Cost()
 
 
-def _nested_cost(model: keras.Model, shapes: list[tuple[int, ...]]) -> Cost:
+def _nested_cost(model: keras.Model, shapes: list[Shape]) -> Cost:
     graph = functional_graph(model, "count_macs")
     if [tuple(tensor.shape[1:]) for tensor in graph.inputs] == shapes:
         return model_cost(graph)
@@ -153,37 +148,35 @@ def _nested_cost(model: keras.Model, shapes: list[tuple[int, ...]]) -> Cost:
         return model_cost(graph, shapes[0])
     raise ValueError(
         f"The model {model.name!r} inside is called on inputs {shapes}, other than those it was "
-        "built for, and has several. Count it by itself."
+        "built for, and has several. Count it separately."
     )
 
 
-def _dense(layer: Any, shapes: list[tuple[int, ...]], output: tuple[int, ...]) -> Cost:
+def _dense(layer: Any, shapes: list[Shape], output: Shape) -> Cost:
     return Cost(math.prod(output) * shapes[0][-1])
 
 
-def _convolution(layer: Any, shapes: list[tuple[int, ...]], output: tuple[int, ...]) -> Cost:
+def _convolution(layer: Any, shapes: list[Shape], output: Shape) -> Cost:
     # Grouped convolutions have a kernel of fewer input channels.
     positions = math.prod(output) // layer.filters
     return Cost(positions * math.prod(layer.kernel.shape))
 
 
-def _depthwise(layer: Any, shapes: list[tuple[int, ...]], output: tuple[int, ...]) -> Cost:
+def _depthwise(layer: Any, shapes: list[Shape], output: Shape) -> Cost:
     return Cost(math.prod(output) * math.prod(layer.kernel_size))
 
 
-def _separable(layer: Any, shapes: list[tuple[int, ...]], output: tuple[int, ...]) -> Cost:
+def _separable(layer: Any, shapes: list[Shape], output: Shape) -> Cost:
     kernels = (layer.depthwise_kernel, layer.pointwise_kernel)
     positions = math.prod(output) // layer.filters
     return Cost(positions * sum(math.prod(kernel.shape) for kernel in kernels))
 
 
-def _layer_norm(layer: Any, shapes: list[tuple[int, ...]], output: tuple[int, ...]) -> Cost:
+def _layer_norm(layer: Any, shapes: list[Shape], output: Shape) -> Cost:
     return Cost(0, LAYER_NORM_OPERATIONS * math.prod(output))
 
 
-def _patch_embedding(
-    layer: PatchEmbedding, shapes: list[tuple[int, ...]], output: tuple[int, ...]
-) -> Cost:
+def _patch_embedding(layer: PatchEmbedding, shapes: list[Shape], output: Shape) -> Cost:
     patch = math.prod(layer.patch_size) * layer.tubelet_size * shapes[0][-1]
     return Cost(math.prod(output) * patch)
 
@@ -196,9 +189,7 @@ def _attention(queries: int, keys: int, width: int, num_heads: int) -> Cost:
 
 
 def _keras_attention(
-    layer: keras.layers.MultiHeadAttention,
-    shapes: list[tuple[int, ...]],
-    output: tuple[int, ...],
+    layer: keras.layers.MultiHeadAttention, shapes: list[Shape], output: Shape
 ) -> Cost:
     query, value, key = shapes
     heads, key_dim, value_dim = layer.num_heads, layer.key_dim, layer.value_dim or layer.key_dim
@@ -218,37 +209,31 @@ def _mlp(positions: int, width: int, hidden: int, output: int) -> Cost:
     return Cost(positions * hidden * (width + output), GELU_OPERATIONS * positions * hidden)
 
 
-def _encoder_block(layer: Any, shapes: list[tuple[int, ...]], output: tuple[int, ...]) -> Cost:
+def _encoder_block(layer: Any, shapes: list[Shape], output: Shape) -> Cost:
     tokens, width = output
     norms = Cost(0, 2 * LAYER_NORM_OPERATIONS * tokens * width)
     attention = _attention(tokens, tokens, width, layer.num_heads)
     return norms + attention + _mlp(tokens, width, layer.mlp_dim, width)
 
 
-def _keras_hub_encoder(layer: Any, shapes: list[tuple[int, ...]], output: tuple[int, ...]) -> Cost:
+def _keras_hub_encoder(layer: Any, shapes: list[Shape], output: Shape) -> Cost:
     block = _encoder_block(layer, shapes, output)
     norm = LAYER_NORM_OPERATIONS * math.prod(output)
     return Cost(layer.num_layers * block.macs, layer.num_layers * block.elementwise + norm)
 
 
-def _keras_hub_embedding(
-    layer: Any, shapes: list[tuple[int, ...]], output: tuple[int, ...]
-) -> Cost:
+def _keras_hub_embedding(layer: Any, shapes: list[Shape], output: Shape) -> Cost:
     patches = output[0] - int(getattr(layer, "use_class_token", True))
     return Cost(patches * math.prod(layer.patch_embedding.kernel.shape))
 
 
-def _vector_transformer(
-    layer: VectorTransformer, shapes: list[tuple[int, ...]], output: tuple[int, ...]
-) -> Cost:
+def _vector_transformer(layer: VectorTransformer, shapes: list[Shape], output: Shape) -> Cost:
     tokens, width = output
     norm = Cost(0, LAYER_NORM_OPERATIONS * tokens * width)
     return norm + _attention(tokens, tokens, width, layer.num_heads or width)
 
 
-def _grid_attention(
-    layer: GridAttention, shapes: list[tuple[int, ...]], output: tuple[int, ...]
-) -> Cost:
+def _grid_attention(layer: GridAttention, shapes: list[Shape], output: Shape) -> Cost:
     frames, height, width, channels = output
     sizes = {"space_time": output[:-1], "space": (height, width), "time": (frames,)}
     positions, keys = _positions(output), math.prod(sizes[layer.axes])
@@ -258,18 +243,14 @@ def _grid_attention(
     return Cost(projections + products, softmax)
 
 
-def _attention_pooling(
-    layer: AttentionPooling, shapes: list[tuple[int, ...]], output: tuple[int, ...]
-) -> Cost:
+def _attention_pooling(layer: AttentionPooling, shapes: list[Shape], output: Shape) -> Cost:
     tokens, width = shapes[0]
     norm = Cost(0, LAYER_NORM_OPERATIONS * width)
     attention = _attention(1, tokens, width, layer.num_heads)
     return norm + attention + _mlp(1, width, layer.mlp_dim, width)
 
 
-def _token_learner(
-    layer: TokenLearner, shapes: list[tuple[int, ...]], output: tuple[int, ...]
-) -> Cost:
+def _token_learner(layer: TokenLearner, shapes: list[Shape], output: Shape) -> Cost:
     positions, width, tokens = _positions(shapes[0]), shapes[0][-1], layer.num_tokens
     inner = layer.num_convolutions - 1
     convolutions = 9 * tokens * (width + inner * tokens)
@@ -278,9 +259,7 @@ def _token_learner(
     return Cost(positions * (convolutions + tokens * width), positions * (norm + gelu))
 
 
-def _token_learner_v11(
-    layer: TokenLearnerV11, shapes: list[tuple[int, ...]], output: tuple[int, ...]
-) -> Cost:
+def _token_learner_v11(layer: TokenLearnerV11, shapes: list[Shape], output: Shape) -> Cost:
     positions, width, tokens = _positions(shapes[0]), shapes[0][-1], layer.num_tokens
     norm = LAYER_NORM_OPERATIONS * positions * width
     softmax = SOFTMAX_OPERATIONS * positions * tokens
@@ -288,9 +267,7 @@ def _token_learner_v11(
     return pooling + _mlp(positions, width, layer.bottleneck_dim, tokens)
 
 
-def _token_learner_mha(
-    layer: TokenLearnerMHA, shapes: list[tuple[int, ...]], output: tuple[int, ...]
-) -> Cost:
+def _token_learner_mha(layer: TokenLearnerMHA, shapes: list[Shape], output: Shape) -> Cost:
     tokens, width = output[-2:]
     frames = math.prod(output[:-2])
     # The queries are the same for every frame but are projected for each.
@@ -298,7 +275,7 @@ def _token_learner_mha(
     return Cost(frames * attention.macs, frames * attention.elementwise)
 
 
-def _token_fuser(layer: TokenFuser, shapes: list[tuple[int, ...]], output: tuple[int, ...]) -> Cost:
+def _token_fuser(layer: TokenFuser, shapes: list[Shape], output: Shape) -> Cost:
     tokens, width = shapes[0][-2:]
     frames = math.prod(shapes[0][:-2])
     positions = _positions(shapes[1])
@@ -311,12 +288,12 @@ def _token_fuser(layer: TokenFuser, shapes: list[tuple[int, ...]], output: tuple
     return mixing + spread + _mlp(positions, width, layer.bottleneck_dim, tokens)
 
 
-def _positions(shape: tuple[int, ...]) -> int:
+def _positions(shape: Shape) -> int:
     """Returns the number of positions of all frames."""
     return math.prod(shape[:-1])
 
 
-_LayerCost = Callable[[Any, list[tuple[int, ...]], tuple[int, ...]], Cost]
+_LayerCost = Callable[[Any, list[Shape], Shape], Cost]
 _COSTS: dict[Any, _LayerCost] = {
     PatchEmbedding: _patch_embedding,
     EncoderBlock: _encoder_block,

@@ -1,6 +1,5 @@
 """Reads and rewires the graph of a functional Keras model."""
 
-import contextlib
 import re
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -96,7 +95,7 @@ def rewired_outputs(
     return filled(graph.output, outputs)
 
 
-@contextlib.contextmanager
+@contextmanager
 def calls_undone_on_error(operations: Iterable[Any]) -> Iterator[None]:
     """Takes back the calls recorded inside the block if it raises."""
     lists = [nodes for each in operations for nodes in (each._inbound_nodes, each._outbound_nodes)]
@@ -114,16 +113,10 @@ _TRIAL_BATCH = 2
 
 
 def checked_call(node: Node, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Calls a layer of a graph again, with other arguments than its node's.
+    """Calls a layer of a graph again, with other arguments than those of its `node`.
 
-    A symbolic call trusts the output shape that a layer declares. So, where shapes have
-    changed, the computation is also traced, without arithmetic.
-
-    Args:
-        node: The call in the graph.
-        operation: The layer to call, in most cases the node's own.
-        args: Positional arguments with symbolic tensors.
-        kwargs: Keyword arguments.
+    A symbolic call trusts the output shape that a layer declares. So, where shapes have changed,
+    the computation is also traced, without arithmetic.
 
     Raises:
         ValueError: If the layer cannot take the new shapes; the message names the layer and a fix.
@@ -242,13 +235,9 @@ def _listed(shapes: list[tuple[int | None, ...]]) -> str:
 def without_weights() -> Iterator[None]:
     """Models built inside have shapes but no values: ViT-L/8 builds in a second.
 
-    Inside, `count_params`, `tk.count_macs`, `tk.paper_gflops` and `summary` work;
-    calling the model does not. The models are useless afterwards: on exit, Keras'
-    session is cleared (except the dtype policy); otherwise it would allocate the weights later.
-
-    Example:
-        >>> with without_weights():
-        ...     tk.paper_gflops(tk.create_model("vit_l16_tl16at12", image_size=512))
+    Inside, `count_params`, `tk.count_macs`, `tk.paper_gflops` and `summary` work; calling the model
+    does not. The models are useless afterwards: on exit, Keras' session is cleared (except the
+    dtype policy); otherwise it would allocate the weights later.
     """
     policy = keras.config.dtype_policy()
     try:
@@ -260,11 +249,7 @@ def without_weights() -> Iterator[None]:
 
 
 def functional_graph(model: Any, purpose: str) -> keras.Model:
-    """Returns the functional model behind a functional or Sequential model.
-
-    Raises:
-        ValueError: If there is none: a subclassed model, a Sequential without input.
-    """
+    """Returns the graph of a functional or Sequential model; raises ValueError without one."""
     graph = nested_graph(model)
     if graph is None:
         raise ValueError(

@@ -20,27 +20,26 @@ from tokenlearner_keras.models.model import VisionTransformer
 def attention_maps(model: keras.Model, inputs: Any, batch_size: int = 32) -> dict[str, np.ndarray]:
     """Returns the attention maps of every TokenLearner in a functional model.
 
-    One batch at a time is on the device; the maps are gathered in main memory, four bytes
-    per position, token and example. For more examples than fit there, call it on slices of
-    the inputs; an array on disk (`numpy.load(path, mmap_mode="r")`) is read batch by batch.
+    One batch at a time is on the device; the maps are gathered in main memory, four bytes per
+    position, token and example. For more examples than fit there, call it on slices of the inputs;
+    an array on disk (`numpy.load(path, mmap_mode="r")`) is read batch by batch.
 
     Args:
-        model: A functional or Sequential model with TokenLearner layers, also in functional
-            models that are layers of it.
+        model: A functional or Sequential model with TokenLearner layers, also in functional models
+            that are layers of it.
         inputs: A batch of the model's inputs: an array, or arrays in the structure of
             `model.input`.
         batch_size: Examples per forward pass.
 
     Returns:
-        Maps by layer name, float32: `(batch, num_tokens, height, width)`, for video
-        `(batch, time, num_tokens, height, width)`, and `(batch, num_tokens,
-        positions)` where the layer's input is a sequence. The name of a layer inside a
-        layer is its path, `"backbone/token_learner"`; if a layer is called several times
-        in this model each call has a number, `"token_learner:0"`.
+        Maps by layer name, float32: `(batch, num_tokens, height, width)`, for video `(batch, time,
+        num_tokens, height, width)`, and `(batch, num_tokens, positions)` where the layer's input is
+        a sequence. The name of a layer inside a layer is its path, `"backbone/token_learner"`; if a
+        layer is called several times in this model each call has a number, `"token_learner:0"`.
 
     Raises:
-        ValueError: If the model is not functional, has no TokenLearner, or has one inside
-            a layer whose graph is not known; if the inputs have no batch axis.
+        ValueError: If the model is not functional, has no TokenLearner, or has one inside a layer
+            whose graph is not known; if the inputs have no batch axis.
 
     Example:
         >>> model = tk.create_model("vit_ti16_tl8at6")
@@ -94,11 +93,9 @@ def _check_batch_axis(graph: keras.Model, inputs: Any) -> None:
 class _Probe:
     """Runs a model up to its TokenLearners, and calls these with their maps.
 
-    The arguments of the calls become outputs of a model that shares all weights; the layers
-    are then called on the values, which leaves the graph as it is.
-
-    Attributes:
-        features: That model; None if there is no TokenLearner.
+    The arguments of the calls become outputs of `features`, a model that shares all weights (None
+    if there is no TokenLearner); the layers are then called on the values, which leaves the graph
+    as it is.
     """
 
     def __init__(self, graph: keras.Model) -> None:

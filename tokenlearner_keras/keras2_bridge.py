@@ -1,9 +1,8 @@
-"""Lets the library run on Keras 2.15, which tensorflow-addons needs.
+"""Lets the library run on Keras 2.15, which tensorflow-addons needs; see docs/tensorflow_addons.md.
 
-The library is written for Keras 3. Where `import keras` finds Keras 2, the package imports
-this file first. It adds to the module `keras` the names of Keras 3 that the library uses and
-Keras 2 lacks, and replaces none. It gives the layers of this package, and no others, the rules
-by which Keras 3 builds layers. docs/tensorflow_addons.md says what works there.
+Where `import keras` finds Keras 2, the package imports this file first. It adds to the module
+`keras` the names of Keras 3 that the library uses and Keras 2 lacks, replaces none, and gives the
+layers of this package, and no others, the rules by which Keras 3 builds layers.
 """
 
 import functools

@@ -22,21 +22,21 @@ def plot_attention_maps(
 ) -> Any:
     """Draws images or videos, and under each token's attention map.
 
-    An image becomes a row: the image, then it under the map of each token. A video becomes
-    a strip: a row of its frames, then the same frames under the maps of each token, one row
-    per token; strips of few frames stand side by side. If the maps have fewer time steps than the
-    video has frames, the frames are cut into that many equal runs (tubelets) and the one in
-    the middle of each is shown; of a model that samples frames pass the frames that it took.
+    An image becomes a row: the image, then it under the map of each token. A video becomes a strip:
+    a row of its frames, then the same frames under the maps of each token, one row per token;
+    strips of few frames stand side by side. If the maps have fewer time steps than the video has
+    frames, the frames are cut into that many equal runs (tubelets) and the one in the middle of
+    each is shown; of a model that samples frames pass the frames that it took.
 
-    Each map is shown on its own scale, from nothing to its largest value; for video that
-    of a token over the whole clip, so that its frames compare.
+    Each map is shown on its own scale, from nothing to its largest value; for video that of a token
+    over the whole clip, so that its frames compare.
 
     Args:
-        images: `(batch, height, width, 3)` or `(batch, time, height, width, 3)`, uint8 or
-            floats in [0, 1].
-        maps: `(batch, num_tokens, grid_height, grid_width)`, for videos `(batch, steps,
-            num_tokens, grid_height, grid_width)`; or what `tk.attention_maps` returns, of
-            a model with one TokenLearner.
+        images: `(batch, height, width, 3)` or `(batch, time, height, width, 3)`, uint8 or floats in
+            [0, 1].
+        maps: `(batch, num_tokens, grid_height, grid_width)`, for videos `(batch, steps, num_tokens,
+            grid_height, grid_width)`; or what `tk.attention_maps` returns, of a model with one
+            TokenLearner.
         path: Where to write the picture (PNG, PDF, SVG by suffix). None: nowhere.
         titles: A line of text for each image or video.
 
@@ -45,8 +45,8 @@ def plot_attention_maps(
 
     Raises:
         ImportError: If Matplotlib is not installed.
-        ValueError: If the shapes do not fit, the images are not pictures, or there are maps
-            of several TokenLearners.
+        ValueError: If the shapes do not fit, the images are not pictures, or there are maps of
+            several TokenLearners.
     """
     images, maps = _checked(np.asarray(images), np.asarray(_only(maps)), titles)
     draw = _draw_images if images.ndim == 4 else _draw_videos
@@ -94,7 +94,8 @@ def _draw_videos(videos: np.ndarray, maps: np.ndarray, titles: list[str] | None)
                 picture = overlay(video[frame], video_maps[column, token], peak)
                 axes[token + 1, column].imshow(picture)
         for row in range(rows):
-            _label(axes[row, 0], f"token {row}" if row else "video")
+            label = f"token {row}" if row else "video"
+            axes[row, 0].set_ylabel(label, fontsize=_FONT_SIZE, rotation=0, ha="right", va="center")
         for axis in axes.flat:
             axis.set(xticks=[], yticks=[], frame_on=False)
     return figure
@@ -109,20 +110,13 @@ def _title(axis: Any, text: str) -> None:
     axis.set_title(str(text), fontsize=_FONT_SIZE, parse_math=False)
 
 
-def _label(axis: Any, text: str) -> None:
-    axis.set_ylabel(text, fontsize=_FONT_SIZE, rotation=0, ha="right", va="center")
-
-
 def overlay(image: np.ndarray, weights: np.ndarray, peak: float | None = None) -> np.ndarray:
     """Returns a grey image with a map over it, from clear over orange to yellow.
 
     Args:
-        image: `(height, width, 3)`, floats in [0, 1].
+        image: `(height, width, 3)`, floats in [0, 1], as the result.
         weights: `(grid_height, grid_width)`, not negative, any scale.
         peak: The value shown in yellow. None: the largest of this map.
-
-    Returns:
-        `(height, width, 3)`, floats in [0, 1].
     """
     height, width = image.shape[:2]
     peak = float(weights.max() if peak is None else peak)
@@ -138,9 +132,7 @@ def overlay(image: np.ndarray, weights: np.ndarray, peak: float | None = None) -
 def _enlarge(weights: np.ndarray, height: int, width: int) -> np.ndarray:
     """Returns a map at the size of its image, bilinear between patch centres."""
     resized = keras.ops.image.resize(
-        weights[..., None].astype("float32"),
-        (height, width),
-        data_format="channels_last",
+        weights[..., None].astype("float32"), (height, width), data_format="channels_last"
     )
     return keras.ops.convert_to_numpy(resized)[..., 0]
 
@@ -163,27 +155,22 @@ def _checked(
     rank = images.ndim
     fits = rank in (4, 5) and images.shape[-1] == 3 and maps.ndim == rank
     fits = fits and (rank == 4 or 1 <= maps.shape[1] <= images.shape[1])
-    if (
-        not fits
-        or len(images) != len(maps)
-        or len(images if titles is None else titles) != len(images)
-    ):
+    fits = fits and len(images) == len(maps)
+    if not fits or len(images if titles is None else titles) != len(images):
         raise ValueError(
-            "Expected images (batch, height, width, 3) and maps (batch, num_tokens, "
-            "grid_height, grid_width), or videos (batch, time, height, width, 3) and maps "
-            "(batch, steps, num_tokens, grid_height, grid_width) with no more steps than "
-            f"frames, and as many titles. Received images of shape {images.shape}, maps of "
-            f"shape {maps.shape} and {len(titles) if titles is not None else 'no'} titles."
-            f"{_hint(images, maps)}"
+            "Expected images (batch, height, width, 3) and maps (batch, num_tokens, grid_height, "
+            "grid_width), or videos (batch, time, height, width, 3) and maps (batch, steps, "
+            "num_tokens, grid_height, grid_width) with no more steps than frames, and as many "
+            f"titles. Received images of shape {images.shape}, maps of shape {maps.shape} and "
+            f"{len(titles) if titles is not None else 'no'} titles.{_hint(images, maps)}"
         )
     if np.issubdtype(images.dtype, np.integer):
         images = images.astype("float32") / 255
     low, high = (float(images.min()), float(images.max())) if images.size else (0.0, 1.0)
     if images.size == 0 or not (low >= 0 and high <= 1):
         raise ValueError(
-            "Expected at least one image, of integers in [0, 255] or floats in [0, 1]. "
-            f"Received shape {images.shape}, values from {low:g} to {high:g}. Undo the "
-            "normalisation first."
+            "Expected at least one image, of integers in [0, 255] or floats in [0, 1]. Received "
+            f"shape {images.shape}, values from {low:g} to {high:g}. Undo the normalisation first."
         )
     return images, maps
 

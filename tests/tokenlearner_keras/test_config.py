@@ -76,7 +76,7 @@ def test_an_integer_is_a_square() -> None:
         ({"pooling": (3, 2)}, "pairs"),
         ({"pooling": ((8, 2),), "token_learner": "v1.1"}, r"in \[0, 7\)"),
         ({"pooling": ((3.7, 2),)}, "pairs"),
-        ({"head_bias": "x"}, "a number"),
+        ({"head_bias": "x"}, "a finite number"),
         ({"token_learner": "v1.1", "token_fuser": "no"}, "True or False"),
         ({"tubelet_size": 2}, "set num_frames"),
         ({"num_frames": 4, "sample_frames": 5}, "must not exceed"),
@@ -108,7 +108,7 @@ def test_dropped_frames_are_named_once(name: str) -> None:
     fields = {"num_frames": 9, "tubelet_size": 4, name: 7}
     with pytest.warns(UserWarning, match="tubelet_size") as caught:
         config = Config(**fields)
-    message = f"{name}=7 is no multiple of tubelet_size=4: the last 3 frames are dropped"
+    message = f"{name}=7 is not a multiple of tubelet_size=4: the last 3 frames are dropped"
     assert [str(each.message) for each in caught] == [f"{message} (time steps: 1)."]
     assert config.num_time_steps == 1
     with warnings.catch_warnings():

@@ -182,7 +182,7 @@ def test_a_broken_download_leaves_nothing(content: bytes, message: str, mirror: 
 
 def test_arrays_that_are_no_vit_leave_nothing(mirror: Mirror) -> None:
     np.savez(mirror.file, a=np.zeros(3))
-    with pytest.raises(ValueError, match="no public ViT checkpoint"):
+    with pytest.raises(ValueError, match="not a public ViT checkpoint"):
         mirror.download()
     assert not mirror.files()
 

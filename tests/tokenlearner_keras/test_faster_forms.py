@@ -9,9 +9,9 @@ import tokenlearner_keras as tk
 from tests.helpers.arrays import random
 from tests.helpers.arrays import to_numpy
 from tests.helpers.round_trips import waken
-from tokenlearner_keras.layers.fast_ops import kernel_columns
-from tokenlearner_keras.layers.fast_ops import normalized_matmul
-from tokenlearner_keras.layers.fast_ops import shifted_sum
+from tokenlearner_keras.layers.mlp import normalized_matmul
+from tokenlearner_keras.layers.token_learner import kernel_columns
+from tokenlearner_keras.layers.token_learner import shifted_sum
 
 pytestmark = pytest.mark.every_backend
 

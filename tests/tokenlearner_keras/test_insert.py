@@ -69,7 +69,6 @@ def test_the_multi_head_token_learner_goes_in_as_well() -> None:
     assert maps.shape == (2, 5, 3, 4) and np.allclose(maps.sum((-1, -2)), 1, atol=1e-5)
 
 
-@pytest.mark.every_backend
 def test_both_models_train_the_same_weights_and_are_saved(tmp_path: Path) -> None:
     model = encoder()
     x, y = random_inputs(model, 8), np.ones((8, 3), "float32")

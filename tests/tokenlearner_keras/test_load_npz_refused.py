@@ -55,7 +55,7 @@ def test_strict_refuses_any_difference_and_changes_nothing(fields: dict[str, Any
 
 def test_files_that_are_no_vit_checkpoint(tmp_path: Path) -> None:
     model = golden_model()
-    with pytest.raises(ValueError, match="no public ViT checkpoint"):
+    with pytest.raises(ValueError, match="not a public ViT checkpoint"):
         load_npz(model, GOLDENS / "augreg_expected.npz")
     with pytest.raises(ValueError, match="no encoder block"):
         load_npz(model, save_checkpoint(tmp_path, {KERNEL: checkpoint_arrays()[KERNEL]}))

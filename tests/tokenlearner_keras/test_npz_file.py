@@ -177,5 +177,5 @@ def test_no_file(tmp_path: Path) -> None:
         read_npz(tmp_path / "absent.npz")
     with pytest.raises(FileNotFoundError, match="This is an address"):
         read_npz("https://example.org/vit.npz")
-    with pytest.raises(ValueError, match="is no file"):
+    with pytest.raises(ValueError, match="is not a file"):
         read_npz(tmp_path)

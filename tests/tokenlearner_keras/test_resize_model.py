@@ -30,7 +30,10 @@ def _table(model: keras.Model) -> np.ndarray:
     return to_numpy(model.get_layer("position_embedding").table)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [name if "fuser" in name else pytest.param(name, marks=pytest.mark.slow) for name in NAMES],
+)
 @pytest.mark.parametrize("classifier", [pytest.param("gap", marks=pytest.mark.slow), "token"])
 def test_a_resized_model_equals_one_built_at_that_size(name: str, classifier: str) -> None:
     model = small_model(name, classifier=classifier)
@@ -73,7 +76,7 @@ def test_positions_are_interpolated_and_the_class_tokens_kept() -> None:
     assert np.allclose(grid[..., -1], np.linspace(0, 5, 11)[None])
 
 
-@pytest.mark.every_backend
+@pytest.mark.slow
 def test_a_saved_model_is_loaded_resized_trained_and_saved_again(tmp_path: Path) -> None:
     small_model("vit_ti8_d3_tl4at1", image_size=32).save(tmp_path / "small.keras")
     model = tk.resize_model(keras.saving.load_model(tmp_path / "small.keras"), 48)

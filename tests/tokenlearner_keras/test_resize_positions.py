@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from tokenlearner_keras.weights.resize import fit_table
 from tokenlearner_keras.weights.resize import resize_positions
-from tokenlearner_keras.weights.resize import tile_positions
 
 GRIDS = [
     ((4, 4), (7, 3)),
@@ -68,7 +68,7 @@ def test_the_type_stays_and_an_equal_grid_changes_nothing(dtype: str) -> None:
     [
         ((17, 5), (4, 4), (8, 8), "class token"),
         ((16,), (4, 4), (8, 8), r"shape \(16, channels\)"),
-        ((16, 5), (4, 4), (2, 8, 8), "tile_positions"),
+        ((16, 5), (4, 4), (2, 8, 8), "number of axes"),
         ((16, 5), (4, 4), (0, 8), "new_grid"),
         ((16, 5), (4, 4.0), (8, 8), "grid"),
     ],
@@ -80,13 +80,11 @@ def test_wrong_arguments(
         resize_positions(np.zeros(shape), grid, new_grid)
 
 
-def test_tiling_repeats_the_table_with_time_outermost() -> None:
+def test_the_table_of_a_frame_is_repeated_with_time_outermost() -> None:
     table = _table((2, 3), "float32")
-    tiled = tile_positions(table, 4)
+    tiled = fit_table(table, (2, 3), (4, 2, 3))
     assert tiled.shape == (24, 5)
     for frame in tiled.reshape(4, 6, 5):
         np.testing.assert_array_equal(frame, table)
-    with pytest.raises(ValueError, match="num_frames"):
-        tile_positions(table, 0)
-    with pytest.raises(ValueError, match="positions, channels"):
-        tile_positions(table[None], 4)
+    with pytest.raises(ValueError, match=r"of grid \(2, 3\)"):
+        fit_table(table[None], (2, 3), (4, 2, 3))

@@ -24,10 +24,7 @@ PAIRS = [
     ("vit_ti8_d2", "vivit_ti8x2_d2"),
     ("vit_ti8_d1", "vivit_ti8_d1"),
     ("vit_ti8_d2_tl4at1_v10", "vivit_ti8x2_d2_tl4at1_v10"),
-    pytest.param(
-        ("vit_ti8_d2_tl4at1_v10_fuser_linear", "vivit_ti8x2_d2_tl4at1_v10_fuser_linear"),
-        marks=pytest.mark.every_backend,
-    ),
+    ("vit_ti8_d2_tl4at1_v10_fuser_linear", "vivit_ti8x2_d2_tl4at1_v10_fuser_linear"),
 ]
 
 

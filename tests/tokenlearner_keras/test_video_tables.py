@@ -3,15 +3,16 @@
 import pytest
 
 import tokenlearner_keras as tk
-from benchmarks.tables.video import model_cost
-from benchmarks.tables.video import model_rows
-from benchmarks.tables.video import module_cost
-from benchmarks.tables.video import module_rows
+from benchmarks.tables.models import PAPER
+from benchmarks.tables.models import model_cost
+from benchmarks.tables.models import module_cost
+from benchmarks.timing import read_csv
 from tokenlearner_keras.graph import without_weights
 from tokenlearner_keras.models.x2plus1d import build_module
 from tokenlearner_keras.models.x2plus1d_config import MODULES
 
-REPRODUCED = [row for row in module_rows() if row["reproduced"] == "yes"]
+MODULE_ROWS = read_csv("video_module_rows", PAPER)
+REPRODUCED = [row for row in MODULE_ROWS if row["reproduced"] == "yes"]
 
 
 @pytest.mark.parametrize("row", REPRODUCED, ids=lambda row: row["module"])
@@ -50,8 +51,11 @@ def test_modules_equal_the_closed_forms(module: str, macs: int, parameters: int)
 
 def test_what_the_paper_prints_of_whole_networks_speaks_for_three_modules() -> None:
     """The totals differ by three times what the modules differ by, within their rounding."""
-    printed = {row["module"]: float(row["paper_gflops"] or 0) for row in model_rows()}
-    modules = {row["module"]: float(row["paper_gflops"]) for row in module_rows()}
+    printed = {
+        row["module"]: float(row["paper_gflops"] or 0)
+        for row in read_csv("video_model_rows", PAPER)
+    }
+    modules = {row["module"]: float(row["paper_gflops"]) for row in MODULE_ROWS}
     for module in ("spatial_temporal", "token_learner"):
         saved = modules["conv2d_conv1d"] - modules[module]
         assert round((printed["conv2d_conv1d"] - printed[module]) / saved) == 3
@@ -68,7 +72,7 @@ def test_a_network_costs_its_backbone_and_its_modules() -> None:
 
 
 def test_every_module_of_the_paper_but_the_mixer_is_there() -> None:
-    assert set(MODULES) == {row["module"] for row in module_rows() if row["module"]} | {"conv2d"}
+    assert set(MODULES) == {row["module"] for row in MODULE_ROWS if row["module"]} | {"conv2d"}
     with without_weights():
         model = build_module(tk.X2Plus1DConfig(image_size=256, module="joint"))
         assert model.input_shape == model.output_shape == (None, 64, 8, 8, 432)

@@ -99,7 +99,6 @@ def test_every_module_builds_trains_and_is_saved(module: str, tmp_path: Path) ->
     assert type(model).__name__ == "X2Plus1D"
 
 
-@pytest.mark.every_backend
 def test_a_new_block_is_the_identity_and_every_parameter_gets_a_gradient(gradients: Any) -> None:
     model = _create(LEARNING, depths=(1, 3))
     entry = keras.Model(model.input, model.get_layer("stage_1_block_1_relu").output)

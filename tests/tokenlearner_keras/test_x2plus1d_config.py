@@ -35,9 +35,9 @@ def test_round_trip_through_json() -> None:
     ("fields", "message"),
     [
         ({"module": "mixer"}, "`module` must be one of 'conv2d_conv1d'"),
-        ({"depths": (1, 2)}, "one number a stage each. Received 4 widths"),
-        ({"depths": 3}, "one integer a stage"),
-        ({"widths": (1, 2, 3, 0)}, "`widths` must be an integer of at least 1"),
+        ({"depths": (1, 2)}, "each have one number per stage. Received 4 widths"),
+        ({"depths": 3}, "one integer per stage"),
+        ({"widths": (1, 2, 3, 0)}, r"`widths\[3\]` must be an integer of at least 1"),
         ({"module": "joint", "module_blocks": 7}, "below the depth of the last stage"),
         ({"module_blocks": 0}, "integer of at least 1"),
         ({"num_heads": 3}, "must divide `key_width`"),

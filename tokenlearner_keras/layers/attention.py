@@ -16,30 +16,21 @@ from tokenlearner_keras.layers.common import check_rate
 class MultiHeadAttention(keras.layers.Layer):
     """Scaled dot-product attention with `channels / num_heads` wide heads.
 
-    `keras.layers.MultiHeadAttention` runs its softmax in the compute dtype; under a
-    mixed policy that is half precision. Here the softmax is float32. The
-    projections are plain Dense layers, so LoRA and quantisation apply to them.
+    `keras.layers.MultiHeadAttention` runs its softmax in the compute dtype; under a mixed policy
+    that is half precision. Here the softmax is float32. The projections are plain Dense layers, so
+    LoRA and quantisation apply to them.
 
     Args:
         num_heads: Number of heads; must divide the channels.
         dropout: Rate in [0, 1) on the attention weights, element by element.
-        **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Call arguments:
-        query: `(batch, queries, channels)`.
+        query: `(batch, queries, channels)`, the shape of the output.
         value: `(batch, keys, channels)`, keys and values. None attends to `query`.
-        training: Whether dropout is active.
-
-    Returns:
-        `(batch, queries, channels)`.
-
-    Raises:
-        ValueError: If an argument is out of range or the heads do not divide the
-            channels.
 
     Reference:
-        Flax `MultiHeadDotProductAttention` as in scenic `projects/baselines/vit.py`:
-        all projections biased, kernels Glorot-uniform, biases zero.
+        Flax `MultiHeadDotProductAttention` as in scenic `projects/baselines/vit.py`: all
+        projections biased, kernels Glorot-uniform, biases zero.
     """
 
     def __init__(self, num_heads: int, dropout: float = 0.0, **kwargs: Any) -> None:
@@ -85,14 +76,9 @@ class MultiHeadAttention(keras.layers.Layer):
     ) -> tuple[Any, Any]:
         """Returns what `call` does and the weights `(batch, num_heads, queries, keys)`.
 
-        The weights are those before dropout, float32 (float64 in a float64 layer).
-
-        Args:
-            query: As for `call`.
-            value: As for `call`.
-            key_mask: None or boolean `(batch, keys)`, True where a key is real. The
-                others get the weight 0; if none is real, all get the same.
-            training: As for `call`.
+        The weights are those before dropout, float32 (float64 in a float64 layer). Where the
+        boolean `key_mask`, `(batch, keys)`, is False the weight is 0; if it is False for all keys,
+        all have the same weight.
         """
         value = query if value is None else value
         queries = self._heads(self.query_layer, query)  # (B, heads, N, dim)

@@ -1,36 +1,74 @@
 """The base of all TokenLearner layers: shapes, masks and attention maps."""
 
+from collections.abc import Sequence
 from typing import Any
+from typing import NamedTuple
 
 import keras
 from keras import ops
 
-from tokenlearner_keras.layers.common import LAYER_NORM_EPSILON
-from tokenlearner_keras.layers.common import PositionShape
+from tokenlearner_keras.layers.common import ConfiguredLayer
 from tokenlearner_keras.layers.common import accumulation_dtype
-from tokenlearner_keras.layers.common import check_channels
 from tokenlearner_keras.layers.common import check_channels_last
 from tokenlearner_keras.layers.common import check_floats
-from tokenlearner_keras.layers.common import check_mask
 from tokenlearner_keras.layers.common import check_positive_integer
-from tokenlearner_keras.layers.common import split_shape
+from tokenlearner_keras.layers.common import layer_norm
 from tokenlearner_keras.layers.common import widened
 
+Dimension = Any  # An int, None (unknown, symbolic) or a scalar tensor (unknown, run time)
 
-class BaseTokenLearner(keras.layers.Layer):
+
+class PositionShape(NamedTuple):
+    """An input shape split into what a tokenizer needs."""
+
+    leading: tuple[Dimension, ...]  # (B,), or (B, T) for video
+    grid: tuple[Dimension, ...]  # (N,) or (H, W)
+    channels: Dimension
+
+
+def _split_shape(shape: Sequence[Dimension], owner: str) -> PositionShape:
+    """Splits an input's shape; raises ValueError unless the rank is 3, 4 or 5, channels known."""
+    dimensions = tuple(shape)
+    rank = len(dimensions)
+    if rank not in (3, 4, 5):
+        raise ValueError(
+            f"{owner} expects an input of rank 3 (batch, positions, channels), 4 (batch, height, "
+            "width, channels) or 5 (batch, time, height, width, channels). Received shape "
+            f"{dimensions} of rank {rank}. Reshape the input, channels last."
+        )
+    if dimensions[-1] is None:
+        raise ValueError(
+            f"{owner} needs to know the number of channels. Received shape {dimensions}, whose "
+            "last dimension is None. Give the input a fixed last dimension."
+        )
+    num_leading = max(1, rank - 3)
+    return PositionShape(dimensions[:num_leading], dimensions[num_leading:-1], dimensions[-1])
+
+
+def _check_mask(mask_shape: Sequence[Dimension], shape: PositionShape, owner: str) -> None:
+    """Raises ValueError unless a mask has the input's shape without its channels."""
+    expected = (*shape.leading, *shape.grid)
+    received = tuple(mask_shape)
+    fits = len(received) == len(expected) and all(
+        not isinstance(a, int) or not isinstance(b, int) or a == b
+        for a, b in zip(received, expected, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"{owner} expects a mask with the input's shape without its channels, {expected}, True "
+            f"where a position is real. Received a mask of shape {received}."
+        )
+
+
+class BaseTokenLearner(ConfiguredLayer):
     """Base class: positions in, a few learned tokens out.
 
     A subclass builds its weights in `_build_tokenizer` and turns the positions of one
     frame into tokens and maps in `_tokenize`. Everything else (ranks 3 to 5, unknown
     sizes, masks, shapes of tokens and maps) is done here once.
-
-    Args:
-        num_tokens: Number of learned tokens S.
-        **kwargs: Keyword arguments of `keras.layers.Layer`.
-
-    Raises:
-        ValueError: If `num_tokens` is not a positive integer.
     """
+
+    _saved_arguments: tuple[str, ...] = ("num_tokens",)
 
     def __init__(self, num_tokens: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -39,7 +77,7 @@ class BaseTokenLearner(keras.layers.Layer):
         self._channels: int | None = None
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        shape = split_shape(input_shape, self._owner)
+        shape = _split_shape(input_shape, self._owner)
         self._channels = shape.channels
         self._build_tokenizer(shape.channels)
 
@@ -58,7 +96,8 @@ class BaseTokenLearner(keras.layers.Layer):
             # `where`, not a product: a NaN in the padding must not get through.
             x = ops.where(ops.expand_dims(mask, -1), x, ops.zeros_like(x))
             mask = ops.reshape(mask, (-1, *shape.grid))  # (B*T, *grid)
-        values = ops.reshape(widened(x, self.compute_dtype), shape.folded_grid)  # (B*T, *grid, C)
+        x = widened(x, self.compute_dtype)
+        values = ops.reshape(x, (-1, *shape.grid, shape.channels))  # (B*T, *grid, C)
         # (B*T, S, C) and (B*T, S, N)
         tokens, maps = self._tokenize(values, mask, training)
         tokens = ops.cast(tokens, self.compute_dtype)
@@ -73,11 +112,8 @@ class BaseTokenLearner(keras.layers.Layer):
     def _tokenize(self, values: Any, mask: Any, training: bool | None) -> tuple[Any, Any]:
         """Returns tokens (B', S, C) and maps (B', S, N) in `_accumulation_dtype`.
 
-        Args:
-            values: `(B', *grid, C)`, frames folded into the batch, zero where masked.
-            mask: None or boolean `(B', *grid)`. The maps must be zero where it is
-                False, and tokens and maps zero if it is False everywhere.
-            training: Whether dropout is active.
+        The values (B', *grid, C) have frames folded into the batch and are zero where the mask (B',
+        *grid) is False. There the maps must be zero, and tokens and maps if it is False everywhere.
         """
         raise NotImplementedError
 
@@ -108,15 +144,17 @@ class BaseTokenLearner(keras.layers.Layer):
         """Every learned token is real, so no mask is passed to the next layer."""
         del inputs, previous_mask
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "num_tokens": self.num_tokens}
-
     def _checked_shape(self, shape: Any, mask: Any = None) -> PositionShape:
-        split = split_shape(shape, self._owner)
+        split = _split_shape(shape, self._owner)
         check_channels_last(len(shape), self._owner)
-        check_channels(split, self._channels, self._owner)
+        if self._channels not in (None, split.channels):
+            raise ValueError(
+                f"{self._owner} was built for inputs with {self._channels} channels. Received "
+                f"{split.channels} channels (leading {split.leading}, grid {split.grid}). Use a "
+                "new layer for inputs of another width."
+            )
         if mask is not None:
-            check_mask(mask.shape, split, self._owner)
+            _check_mask(mask.shape, split, self._owner)
         return split
 
     @property
@@ -131,9 +169,8 @@ class BaseTokenLearner(keras.layers.Layer):
 class WeightedSumTokenLearner(BaseTokenLearner):
     """Base class: weights from the normalised input, values from the input itself.
 
-    A subclass builds its sub-layers in `_build_attention` and returns the weight of
-    every position for every token from `_attention_weights`. The sums run in float32
-    under mixed precision.
+    A subclass builds its sub-layers in `_build_attention` and returns the weight of every position
+    for every token from `_attention_weights`. The sums run in float32 under mixed precision.
     """
 
     def __init__(self, num_tokens: int, **kwargs: Any) -> None:
@@ -141,10 +178,7 @@ class WeightedSumTokenLearner(BaseTokenLearner):
         self.autocast = False  # see `widened`
 
     def _build_tokenizer(self, channels: int) -> None:
-        self.norm = keras.layers.LayerNormalization(
-            epsilon=LAYER_NORM_EPSILON, dtype=self.dtype_policy, name="norm"
-        )
-        self.norm.build((None, None, channels))
+        self.norm = layer_norm(self, "norm", channels)
         self._build_attention(channels)
 
     def _tokenize(self, values: Any, mask: Any, training: bool | None) -> tuple[Any, Any]:

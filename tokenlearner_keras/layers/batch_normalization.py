@@ -17,20 +17,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
     `tf.distribute` mean and variance are summed over the replicas. Under JAX a sharded batch
     is one batch anyway; under PyTorch's data parallelism every process has its own statistics.
 
-    The moving mean and variance are weights without gradients that a call in training
-    changes; inference normalises by them. All statistics are float32 under mixed precision.
-
     Args:
         momentum: Share in [0, 1) of the old moving statistics that a step keeps.
         epsilon: Added to the variance.
-        gamma_initializer: Initial scale: `"ones"`, or `"zeros"` at the end of a residual
-            branch, which then starts as the identity.
-        **kwargs: Keyword arguments of `keras.layers.Layer`.
-
-    Input and output shape: `(batch, ..., channels)`.
-
-    Raises:
-        ValueError: If `momentum` is outside [0, 1).
+        gamma_initializer: Initial scale: `"ones"`, or `"zeros"` at the end of a residual branch,
+            which then starts as the identity.
 
     Reference:
         Ioffe and Szegedy 2015, arXiv 1502.03167.

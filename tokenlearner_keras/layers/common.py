@@ -1,11 +1,10 @@
-"""Argument checks, input shapes and dtypes that the layers share."""
+"""Argument checks, dtypes and building blocks that the layers share."""
 
 import difflib
 import numbers
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
-from typing import NamedTuple
 
 import keras
 from keras import ops
@@ -23,11 +22,10 @@ MASKED_LOGIT = -1e30
 
 
 def accumulation_dtype(compute_dtype: str) -> str:
-    """Returns the dtype for softmax, sums over positions and logits.
+    """Returns the dtype for softmax, sums over positions and logits: at least float32.
 
-    A sum over hundreds of positions loses bits in bfloat16 and overflows in
-    float16, so these run in float32 under any mixed policy (and in float64 if the
-    layer itself computes in float64).
+    Under a mixed policy a sum over hundreds of positions loses bits in bfloat16 and overflows in
+    float16.
     """
     # Not `keras.backend.result_type`: outside TensorFlow that never answers float64.
     return "float64" if compute_dtype == "float64" else "float32"
@@ -47,12 +45,41 @@ def is_half_precision(compute_dtype: str) -> bool:
     return compute_dtype in ("bfloat16", "float16")
 
 
+class ConfiguredLayer(keras.layers.Layer):
+    """A layer that saves constructor arguments, which are attributes of the same names."""
+
+    _saved_arguments: tuple[str, ...] = ()
+
+    def get_config(self) -> dict[str, Any]:
+        arguments = {name: getattr(self, name) for name in self._saved_arguments}
+        return {**super().get_config(), **arguments}
+
+
+def layer_norm(owner: keras.layers.Layer, name: str, channels: int | None) -> Any:
+    """Returns a built LayerNormalization over the channels, with its owner's dtype policy."""
+    norm = keras.layers.LayerNormalization(
+        epsilon=LAYER_NORM_EPSILON, dtype=owner.dtype_policy, name=name
+    )
+    norm.build((None, None, channels))
+    return norm
+
+
 def check_positive_integer(value: Any, name: str) -> int:
     """Returns `value` as an int; raises ValueError unless it is an integer >= 1."""
+    return check_integer(value, name, minimum=1)
+
+
+def check_integer(value: Any, name: str, minimum: int) -> int:
+    """Returns `value` as an int; raises ValueError unless it is an integer >= `minimum`."""
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or value < 1:
-        raise ValueError(f"`{name}` must be an integer of at least 1. Received: {value!r}.")
+    if not whole or value < minimum:
+        raise ValueError(f"`{name}` must be an integer of at least {minimum}. Received: {value!r}.")
     return int(value)
+
+
+def optional(check: Callable[[Any, str], Any], value: Any, name: str) -> Any:
+    """Returns `check(value, name)`, and None for None."""
+    return None if value is None else check(value, name)
 
 
 def check_rate(value: Any, name: str) -> float:
@@ -77,9 +104,13 @@ def check_grid(value: Any, name: str) -> tuple[int, int]:
     """Returns `value` as (height, width); raises ValueError unless it is such a pair."""
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         raise ValueError(f"`{name}` must be two integers (height, width). Received: {value!r}.")
-    return (
-        check_positive_integer(value[0], f"{name}[0]"),
-        check_positive_integer(value[1], f"{name}[1]"),
+    return check_sizes(value, name)
+
+
+def check_sizes(values: Any, name: str) -> tuple[Any, ...]:
+    """Returns a sequence of positive integers as a tuple."""
+    return tuple(
+        check_positive_integer(value, f"{name}[{index}]") for index, value in enumerate(values)
     )
 
 
@@ -89,58 +120,6 @@ def check_size(value: Any, name: str) -> tuple[int, int]:
         return check_grid(value, name)
     side = check_positive_integer(value, name)
     return (side, side)
-
-
-Dimension = Any  # An int, None (unknown, symbolic) or a scalar tensor (unknown, run time)
-
-
-class PositionShape(NamedTuple):
-    """An input shape split into what a tokenizer needs.
-
-    Attributes:
-        leading: Dimensions that are kept: ``(B,)``, or ``(B, T)`` for video.
-        grid: Positions of one frame: ``(N,)`` or ``(H, W)``.
-        channels: The last dimension.
-    """
-
-    leading: tuple[Dimension, ...]
-    grid: tuple[Dimension, ...]
-    channels: Dimension
-
-    @property
-    def folded_grid(self) -> tuple[Dimension, ...]:
-        """Shape with the leading dimensions folded into one: (B*T, \\*grid, C)."""
-        return (-1, *self.grid, self.channels)
-
-
-def split_shape(shape: Sequence[Dimension], owner: str) -> PositionShape:
-    """Splits a shape of rank 3, 4 or 5 into leading, grid and channel dimensions.
-
-    Args:
-        shape: The whole input shape.
-        owner: Name of the layer, for the message.
-
-    Raises:
-        ValueError: If the rank is not 3, 4 or 5, or the channels are unknown.
-    """
-    dimensions = tuple(shape)
-    rank = len(dimensions)
-    if rank not in (3, 4, 5):
-        raise ValueError(
-            f"{owner} expects an input of rank 3 (batch, positions, channels), 4 "
-            "(batch, height, width, channels) or 5 (batch, time, height, width, "
-            f"channels). Received shape {dimensions} of rank {rank}. Reshape the "
-            "input, channels last."
-        )
-    if dimensions[-1] is None:
-        raise ValueError(
-            f"{owner} needs to know the number of channels. Received shape "
-            f"{dimensions}, whose last dimension is None. Give the input a fixed "
-            "last dimension."
-        )
-    if rank == 3:
-        return PositionShape(dimensions[:1], dimensions[1:2], dimensions[-1])
-    return PositionShape(dimensions[: rank - 3], dimensions[rank - 3 : -1], dimensions[-1])
 
 
 def check_floats(x: Any, owner: str) -> None:
@@ -163,32 +142,6 @@ def check_channels_last(rank: int, owner: str) -> None:
         )
 
 
-def check_channels(shape: PositionShape, expected: int | None, owner: str) -> None:
-    """Raises ValueError if the channels differ from those the layer was built for."""
-    if expected is not None and shape.channels != expected:
-        raise ValueError(
-            f"{owner} was built for inputs with {expected} channels. Received "
-            f"{shape.channels} channels (leading {shape.leading}, grid {shape.grid})."
-            " Use a new layer for inputs of another width."
-        )
-
-
-def check_mask(mask_shape: Sequence[Dimension], shape: PositionShape, owner: str) -> None:
-    """Raises ValueError unless a mask has the input's shape without its channels."""
-    expected = (*shape.leading, *shape.grid)
-    received = tuple(mask_shape)
-    fits = len(received) == len(expected) and all(
-        not isinstance(a, int) or not isinstance(b, int) or a == b
-        for a, b in zip(received, expected, strict=True)
-    )
-    if not fits:
-        raise ValueError(
-            f"{owner} expects a mask with the input's shape without its channels, "
-            f"{expected}, True where a position is real. Received a mask of shape "
-            f"{received}."
-        )
-
-
 def rematerialize(
     layers: Sequence[keras.layers.Layer], function: Callable[[Any], Any], x: Any
 ) -> Any:
@@ -205,7 +158,7 @@ def rematerialize(
         layers: Built layers that own all weights and seed generators that the function uses.
             Call this without autocast in force, so that each weight has its own dtype here.
         function: One pass of the layers, which draws once from each generator.
-        x: Its input.
+        x: The function's input.
     """
     trained = [variable for layer in layers for variable in layer.trainable_variables]
     fixed = [variable for layer in layers for variable in layer.non_trainable_variables]
@@ -238,13 +191,9 @@ def _taken(variable: keras.Variable) -> Any:
 
 
 def convolve(convolution: Any, x: Any) -> Any:
-    """Returns `convolution(x)`, also for a batch of 0 examples.
+    """Returns `convolution(x)` of a layer or model, also for a batch of 0 examples.
 
     TensorFlow's kernels for CPUs (oneDNN) give an empty batch the shape of their input.
-
-    Args:
-        convolution: A built layer, or a model of such.
-        x: `(batch, ..., channels)`.
     """
     if x.shape[0] != 0:
         return convolution(x)

@@ -6,17 +6,18 @@ import keras
 from keras import ops
 
 from tokenlearner_keras.layers.attention import MultiHeadAttention
-from tokenlearner_keras.layers.common import LAYER_NORM_EPSILON
 from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.common import ConfiguredLayer
 from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.layers.common import check_rate
+from tokenlearner_keras.layers.common import layer_norm
 from tokenlearner_keras.layers.common import rematerialize
 from tokenlearner_keras.layers.mlp import MlpBlock
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
-class EncoderBlock(keras.layers.Layer):
-    """`x += attention(norm(x))`, then `x += mlp(norm(x))`.
+class EncoderBlock(ConfiguredLayer):
+    """`x += attention(norm(x))`, then `x += mlp(norm(x))`, of tokens `(batch, tokens, channels)`.
 
     Args:
         num_heads: Number of attention heads; must divide the channels.
@@ -24,21 +25,23 @@ class EncoderBlock(keras.layers.Layer):
         dropout: Rate in [0, 1) after the attention and inside the MLP.
         attention_dropout: Rate in [0, 1) on the attention weights.
         stochastic_depth: Rate in [0, 1) of dropping each residual branch.
-        remat: Whether training computes the block's activations a second time in the
-            backward pass: it keeps those of one block at a time, and takes the time of
-            another forward pass. Outputs and gradients are unchanged.
-        **kwargs: Keyword arguments of `keras.layers.Layer`.
-
-    Input and output shape: `(batch, tokens, channels)`.
-
-    Raises:
-        ValueError: If an argument is out of range or the heads do not divide the
-            channels.
+        remat: Whether training computes the block's activations a second time in the backward pass:
+            it keeps those of one block at a time, and takes the time of another forward pass.
+            Outputs and gradients are unchanged.
 
     Reference:
-        Dosovitskiy et al. 2020, arXiv 2010.11929; scenic
-        `projects/baselines/vit.py`, `Encoder1DBlock`.
+        Dosovitskiy et al. 2020, arXiv 2010.11929; scenic `projects/baselines/vit.py`,
+        `Encoder1DBlock`.
     """
+
+    _saved_arguments = (
+        "num_heads",
+        "mlp_dim",
+        "dropout",
+        "attention_dropout",
+        "stochastic_depth",
+        "remat",
+    )
 
     def __init__(
         self,
@@ -61,18 +64,14 @@ class EncoderBlock(keras.layers.Layer):
             self.autocast = False  # the layers inside cast the weights, each its own way
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        policy = self.dtype_policy
-        self.attention_norm = keras.layers.LayerNormalization(
-            epsilon=LAYER_NORM_EPSILON, dtype=policy, name="attention_norm"
-        )
+        policy, channels = self.dtype_policy, input_shape[-1]
+        self.attention_norm = layer_norm(self, "attention_norm", channels)
         self.attention = MultiHeadAttention(
             self.num_heads, self.attention_dropout, dtype=policy, name="attention"
         )
-        self.mlp_norm = keras.layers.LayerNormalization(
-            epsilon=LAYER_NORM_EPSILON, dtype=policy, name="mlp_norm"
-        )
+        self.mlp_norm = layer_norm(self, "mlp_norm", channels)
         self.mlp = MlpBlock(self.mlp_dim, dropout=self.dropout, dtype=policy, name="mlp")
-        for layer in (self.attention_norm, self.attention, self.mlp_norm, self.mlp):
+        for layer in (self.attention, self.mlp):
             layer.build(input_shape)
         self.residual_dropout = keras.layers.Dropout(
             self.dropout, dtype=policy, name="residual_dropout"
@@ -102,37 +101,19 @@ class EncoderBlock(keras.layers.Layer):
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "num_heads": self.num_heads,
-            "mlp_dim": self.mlp_dim,
-            "dropout": self.dropout,
-            "attention_dropout": self.attention_dropout,
-            "stochastic_depth": self.stochastic_depth,
-            "remat": self.remat,
-        }
-
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
-class StochasticDepth(keras.layers.Layer):
-    """Zeroes whole examples with probability `rate` and scales the rest up.
+class StochasticDepth(ConfiguredLayer):
+    """Zeroes whole examples with probability `rate` in training and divides the rest by `1 - rate`.
 
-    Args:
-        rate: Probability in [0, 1) that an example is dropped during training. The
-            kept ones are divided by `1 - rate`, so that the expectation is unchanged.
-        seed: Seed of the random generator. None draws one.
-        **kwargs: Keyword arguments of `keras.layers.Layer`.
-
-    Input and output shape: `(batch, ...)`.
-
-    Raises:
-        ValueError: If `rate` is outside [0, 1).
+    The expectation is unchanged. The seed None draws one.
 
     Reference:
         Huang et al. 2016, arXiv 1603.09382; scenic `model_lib/layers/nn_layers.py`,
         `StochasticDepth`.
     """
+
+    _saved_arguments = ("rate", "seed")
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -150,6 +131,3 @@ class StochasticDepth(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "rate": self.rate, "seed": self.seed}

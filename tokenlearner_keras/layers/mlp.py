@@ -6,10 +6,11 @@ import keras
 from keras import ops
 
 from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.common import ConfiguredLayer
 from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.layers.common import check_rate
 from tokenlearner_keras.layers.common import is_half_precision
-from tokenlearner_keras.layers.fast_ops import normalized_matmul
+from tokenlearner_keras.layers.common import optional
 
 
 def gelu(x: Any) -> Any:
@@ -20,25 +21,40 @@ def gelu(x: Any) -> Any:
     return ops.gelu(x, approximate=True)
 
 
+def normalized_matmul(x: Any, norm: Any, kernel: Any) -> Any:
+    """Returns `norm(x) @ kernel`, where `norm` is a built LayerNormalization over the channels.
+
+    Where the kernel `(channels, columns)` has few columns and the input many channels, the
+    normalisation is a large part of the work, forward and backward. So its scale goes into the
+    kernel, its offset becomes a row that is added, and the division of a position is applied to
+    the product. Only the centred input is computed: without centring, an input far from zero
+    would lose bits.
+
+    For full precision only: half precision is too coarse for the mean and the deviation.
+    """
+    centred = x - ops.mean(x, axis=-1, keepdims=True)  # (..., C)
+    variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)  # (..., 1)
+    scaled = ops.multiply(ops.expand_dims(norm.gamma, -1), kernel)  # (C, K)
+    product = ops.matmul(centred, scaled)  # (..., K)
+    offset = ops.matmul(ops.expand_dims(norm.beta, 0), kernel)[0]  # (K,)
+    return product * ops.rsqrt(variance + norm.epsilon) + offset
+
+
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
-class MlpBlock(keras.layers.Layer):
+class MlpBlock(ConfiguredLayer):
     """Dense, tanh GELU, dropout, Dense, dropout, over the last axis.
 
     Args:
         hidden_dim: Width of the hidden layer.
         output_dim: Width of the output. None keeps the input's width.
         dropout: Rate in [0, 1) after the hidden layer and after the output.
-        **kwargs: Keyword arguments of `keras.layers.Layer`.
-
-    Input shape: `(..., channels)`. Output shape: `(..., output_dim)`.
-
-    Raises:
-        ValueError: If a width is not positive or the rate is outside [0, 1).
 
     Reference:
         scenic `model_lib/layers/attention_layers.py`, `MlpBlock`: kernels
         Glorot-uniform, biases normal with standard deviation 1e-6.
     """
+
+    _saved_arguments = ("hidden_dim", "output_dim", "dropout")
 
     def __init__(
         self,
@@ -49,9 +65,7 @@ class MlpBlock(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         self.hidden_dim = check_positive_integer(hidden_dim, "hidden_dim")
-        self.output_dim = (
-            None if output_dim is None else check_positive_integer(output_dim, "output_dim")
-        )
+        self.output_dim = optional(check_positive_integer, output_dim, "output_dim")
         self.dropout = check_rate(dropout, "dropout")
         self.supports_masking = True
 
@@ -80,13 +94,7 @@ class MlpBlock(keras.layers.Layer):
         return self._from_hidden(self.hidden_layer(x), training)
 
     def after_norm(self, norm: Any, x: Any, training: bool | None = None) -> Any:
-        """Returns `self(norm(x))`, faster where the hidden layer is narrow.
-
-        Args:
-            norm: A built `keras.layers.LayerNormalization` over the last axis.
-            x: `(..., channels)`.
-            training: As for `call`.
-        """
+        """Returns `self(norm(x))`, faster where the hidden layer is narrow."""
         hidden = self.hidden_layer
         # Only the layer itself knows what to do with quantised weights.
         quantized = getattr(hidden, "quantization_mode", None) is not None
@@ -100,11 +108,3 @@ class MlpBlock(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (*input_shape[:-1], self.output_dim or input_shape[-1])
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "hidden_dim": self.hidden_dim,
-            "output_dim": self.output_dim,
-            "dropout": self.dropout,
-        }

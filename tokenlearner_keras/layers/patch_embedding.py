@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.common import ConfiguredLayer
 from tokenlearner_keras.layers.common import check_channels_last
 from tokenlearner_keras.layers.common import check_choice
 from tokenlearner_keras.layers.common import check_floats
@@ -16,7 +17,7 @@ from tokenlearner_keras.layers.common import convolve
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
-class PatchEmbedding(keras.layers.Layer):
+class PatchEmbedding(ConfiguredLayer):
     """A convolution whose stride is its kernel: one token per patch (or tubelet).
 
     Edge pixels that do not fill a patch are dropped (grids are floored).
@@ -24,26 +25,20 @@ class PatchEmbedding(keras.layers.Layer):
     Args:
         width: Channels of a token.
         patch_size: `(height, width)` of a patch in pixels.
-        tubelet_size: Frames of a tubelet, for inputs of rank 5. With 1 the kernel is
-            a 2-D one that is applied to every frame.
+        tubelet_size: Frames of a tubelet, for inputs of rank 5. With 1 the kernel is a 2-D one
+            that is applied to every frame.
         tubelet_inflation: How a tubelet's kernel starts: `"average"` or `"central_frame"`
-            inflates a 2-D kernel (every frame alike, or all of it in the frame
-            `tubelet_size // 2`); None draws all frames at random.
-        **kwargs: Keyword arguments of `keras.layers.Layer`.
+            inflates a 2-D kernel, see `frame_weights`; None draws all frames at random.
 
-    Input shape: `(batch, height, width, channels)` or `(batch, time, height, width,
-    channels)`. Output shape: `(batch, height // patch, width // patch, width)`, for
-    video with the time axis, floored by `tubelet_size`, in second place.
-
-    Raises:
-        ValueError: If an argument is out of range, the input's rank is not 4 or 5, or
-            the input is smaller than one patch.
+    Input shape: `(batch, height, width, channels)` or `(batch, time, height, width, channels)`.
+    Output shape: `(batch, [time // tubelet_size,] height // patch, width // patch, width)`.
 
     Reference:
-        scenic `projects/token_learner/model.py` and `projects/vivit/model.py`:
-        VALID convolution with bias, LeCun-normal kernel, `kernel_init_method` for
-        tubelets.
+        scenic `projects/token_learner/model.py` and `projects/vivit/model.py`: VALID convolution
+        with bias, LeCun-normal kernel, `kernel_init_method` for tubelets.
     """
+
+    _saved_arguments = ("width", "patch_size", "tubelet_size", "tubelet_inflation")
 
     def __init__(
         self,
@@ -57,15 +52,7 @@ class PatchEmbedding(keras.layers.Layer):
         self.width = check_positive_integer(width, "width")
         self.patch_size = check_grid(patch_size, "patch_size")
         self.tubelet_size = check_positive_integer(tubelet_size, "tubelet_size")
-        self.tubelet_inflation = check_choice(
-            tubelet_inflation, (None, *METHODS), "tubelet_inflation"
-        )
-        if tubelet_inflation is not None and tubelet_size == 1:
-            raise ValueError(
-                "`tubelet_inflation` is for kernels over several frames: set tubelet_size "
-                f"above 1. Received tubelet_inflation={tubelet_inflation!r} and "
-                f"tubelet_size={tubelet_size}."
-            )
+        self.tubelet_inflation = check_inflation(tubelet_inflation, self.tubelet_size)
 
     @property
     def inflation_of_images(self) -> str:
@@ -117,9 +104,8 @@ class PatchEmbedding(keras.layers.Layer):
         for size, patch in zip(shape[1:-1], block, strict=True):
             if size is not None and size < patch:
                 raise ValueError(
-                    f"PatchEmbedding '{self.name}' needs at least one whole patch of "
-                    f"{block}. Received shape {shape}. Use larger images or smaller "
-                    "patches."
+                    f"PatchEmbedding '{self.name}' needs at least one whole patch of {block}. "
+                    f"Received shape {shape}. Use larger images or smaller patches."
                 )
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -129,17 +115,19 @@ class PatchEmbedding(keras.layers.Layer):
         grid = (None if size is None else size // patch for size, patch in sizes)
         return (input_shape[0], *grid, self.width)
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "width": self.width,
-            "patch_size": self.patch_size,
-            "tubelet_size": self.tubelet_size,
-            "tubelet_inflation": self.tubelet_inflation,
-        }
-
 
 METHODS = ("average", "central_frame")
+
+
+def check_inflation(inflation: str | None, tubelet_size: int) -> str | None:
+    """Returns `inflation`; raises ValueError unless it is None or inflates to several frames."""
+    check_choice(inflation, (None, *METHODS), "tubelet_inflation")
+    if inflation is not None and tubelet_size == 1:
+        raise ValueError(
+            "`tubelet_inflation` needs tubelets of several frames: set tubelet_size above 1. "
+            f"Received tubelet_inflation={inflation!r}, tubelet_size=1."
+        )
+    return inflation
 
 
 def frame_weights(num_frames: int, method: str) -> np.ndarray:
@@ -148,24 +136,17 @@ def frame_weights(num_frames: int, method: str) -> np.ndarray:
     `"average"` gives every frame `1 / num_frames`; `"central_frame"` gives the frame
     `num_frames // 2` everything. The shares sum to 1, so a still video gets the
     embedding of its image.
-
-    Raises:
-        ValueError: If the method is unknown or `num_frames` is not a positive integer.
     """
     check_choice(method, METHODS, "method")
-    check_positive_integer(num_frames, "num_frames")
     if method == "average":
         return np.full(num_frames, 1 / num_frames, "float32")
     return (np.arange(num_frames) == num_frames // 2).astype("float32")
 
 
 def inflate_kernel(kernel: np.ndarray, num_frames: int, method: str) -> np.ndarray:
-    """Returns a tubelet kernel `(time, height, width, in, out)` for a 2-D kernel.
+    """Returns the kernel `(time, height, width, in, out)` of a 2-D one `(height, width, in, out)`.
 
-    Args:
-        kernel: `(height, width, in, out)`.
-        num_frames: Frames of the tubelet.
-        method: `"average"` or `"central_frame"`, see `frame_weights`.
+    The method is one of `METHODS`, see `frame_weights`.
 
     Reference:
         Arnab et al. 2021, arXiv 2103.15691, section 3.4. The reference's own
@@ -178,20 +159,13 @@ def inflate_kernel(kernel: np.ndarray, num_frames: int, method: str) -> np.ndarr
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
 class InflatedKernel(keras.initializers.Initializer):
-    """Draws a 2-D LeCun-normal kernel and inflates it to the tubelet's frames.
-
-    Args:
-        method: `"average"` or `"central_frame"`.
-        seed: Seed of the draw; None draws one.
-
-    Raises:
-        ValueError: If the method is unknown.
+    """Draws a 2-D LeCun-normal kernel and inflates it by `frame_weights`; the seed None draws one.
 
     Reference:
         scenic `projects/vivit/model_utils.py`, `average_frame_initializer` and
-        `central_frame_initializer`. Here the central frame is one along time, and the
-        2-D kernel is drawn for the fan-in of an image's patch, so that a still video is
-        embedded on the scale of an image.
+        `central_frame_initializer`. Here the central frame is one along time, and the 2-D kernel
+        is drawn for the fan-in of an image's patch, so that a still video is embedded on the scale
+        of an image.
     """
 
     def __init__(self, method: str, seed: int | None = None) -> None:

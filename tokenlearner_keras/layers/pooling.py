@@ -7,31 +7,28 @@ import numpy as np
 from keras import ops
 
 from tokenlearner_keras.layers.attention import MultiHeadAttention
-from tokenlearner_keras.layers.common import LAYER_NORM_EPSILON
 from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.common import ConfiguredLayer
 from tokenlearner_keras.layers.common import accumulation_dtype
 from tokenlearner_keras.layers.common import check_choice
 from tokenlearner_keras.layers.common import check_grid
 from tokenlearner_keras.layers.common import check_positive_integer
+from tokenlearner_keras.layers.common import layer_norm
 from tokenlearner_keras.layers.mlp import MlpBlock
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
-class TokenPooling(keras.layers.Layer):
+class TokenPooling(ConfiguredLayer):
     """Mean, maximum or sum over the tokens, in float32 under mixed precision.
 
-    Args:
-        mode: `"gap"` mean, `"gmp"` maximum, `"gsp"` sum, `"token"` the first token.
-        **kwargs: Keyword arguments of `keras.layers.Layer`.
-
-    Input shape: `(batch, tokens, channels)`. Output shape: `(batch, channels)`.
-
-    Raises:
-        ValueError: If the mode is unknown.
+    `(batch, tokens, channels)` becomes `(batch, channels)`: by the mode `"gap"` the mean, `"gmp"`
+    the maximum, `"gsp"` the sum, `"token"` the first token.
 
     Reference:
         scenic `projects/token_learner/model.py`, `TokenLearnerViT`, `classifier`.
     """
+
+    _saved_arguments = ("mode",)
 
     def __init__(self, mode: str = "gap", **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -47,27 +44,18 @@ class TokenPooling(keras.layers.Layer):
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], input_shape[-1])
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "mode": self.mode}
-
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
-class AttentionPooling(keras.layers.Layer):
+class AttentionPooling(ConfiguredLayer):
     """A learned probe attends to all tokens; a residual MLP block follows.
 
-    Args:
-        num_heads: Number of attention heads; must divide the channels.
-        mlp_dim: Hidden width of the MLP.
-        **kwargs: Keyword arguments of `keras.layers.Layer`.
-
-    Input shape: `(batch, tokens, channels)`. Output shape: `(batch, channels)`.
-
-    Raises:
-        ValueError: If an argument is out of range.
+    `(batch, tokens, channels)` becomes `(batch, channels)`; `num_heads` must divide the channels.
 
     Reference:
         big_vision `models/vit.py`, `MAPHead`; Lee et al. 2019, arXiv 1810.00825.
     """
+
+    _saved_arguments = ("num_heads", "mlp_dim")
 
     def __init__(self, num_heads: int, mlp_dim: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -82,11 +70,9 @@ class AttentionPooling(keras.layers.Layer):
         self.attention = MultiHeadAttention(
             self.num_heads, dtype=self.dtype_policy, name="attention"
         )
-        self.norm = keras.layers.LayerNormalization(
-            epsilon=LAYER_NORM_EPSILON, dtype=self.dtype_policy, name="norm"
-        )
+        self.norm = layer_norm(self, "norm", channels)
         self.mlp = MlpBlock(self.mlp_dim, dtype=self.dtype_policy, name="mlp")
-        for layer in (self.attention, self.norm, self.mlp):
+        for layer in (self.attention, self.mlp):
             layer.build((None, 1, channels))
 
     def call(self, x: Any) -> Any:
@@ -98,13 +84,6 @@ class AttentionPooling(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], input_shape[-1])
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "num_heads": self.num_heads,
-            "mlp_dim": self.mlp_dim,
-        }
 
 
 def averaging_matrix(size: int, target: int) -> np.ndarray:
@@ -121,24 +100,21 @@ def averaging_matrix(size: int, target: int) -> np.ndarray:
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
-class GridPooling(keras.layers.Layer):
+class GridPooling(ConfiguredLayer):
     """Averages a grid of positions to an output grid, frame by frame.
 
     Args:
-        grid: `(height, width)` of the output. The paper's "2x2 pool" means an output
-            of 2x2, not a window of 2x2 (only that reproduces its GFLOPS).
-        **kwargs: Keyword arguments of `keras.layers.Layer`.
+        grid: `(height, width)` of the output, not larger than the input's grid. The paper's "2x2
+            pool" means an output of 2x2, not a window of 2x2 (only that reproduces its GFLOPS).
 
-    Input shape: `(batch, [time,] height, width, channels)`, sizes known. Output
-    shape: `(batch, [time,] *grid, channels)`.
-
-    Raises:
-        ValueError: If the grid is not a pair of positive integers or is larger than
-            the input's grid.
+    Input shape: `(batch, [time,] height, width, channels)`, sizes known. Output shape: `(batch,
+    [time,] *grid, channels)`.
 
     Reference:
         Ryoo et al. 2021, arXiv 2106.11297, table 5.
     """
+
+    _saved_arguments = ("grid",)
 
     def __init__(self, grid: tuple[int, int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -167,6 +143,3 @@ class GridPooling(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (*input_shape[:-3], *self.grid, input_shape[-1])
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "grid": self.grid}

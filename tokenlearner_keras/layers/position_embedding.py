@@ -7,35 +7,32 @@ import keras
 from keras import ops
 
 from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
-from tokenlearner_keras.layers.common import check_positive_integer
+from tokenlearner_keras.layers.common import ConfiguredLayer
+from tokenlearner_keras.layers.common import check_sizes
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
-class PositionEmbedding(keras.layers.Layer):
-    """Adds one learned vector per position: `x + table`.
+class PositionEmbedding(ConfiguredLayer):
+    """Adds one learned vector per position, `x + table`, to `(batch, positions, channels)`.
 
     Args:
-        grid: Size of the position grid, `(height, width)` or `(time, height,
-            width)`; the table is flat, in that order. It is kept so that the table
-            can be resized to another grid.
-        num_prefix_tokens: Tokens in front of the grid (a class token) that have
-            their own positions.
-        **kwargs: Keyword arguments of `keras.layers.Layer`.
-
-    Input and output shape: `(batch, num_prefix_tokens + prod(grid), channels)`.
+        grid: `(height, width)` or `(time, height, width)`; the table is flat, in that order. The
+            grid is kept so that the table can be resized to another one.
+        num_prefix_tokens: Tokens in front of the grid (a class token) that have their own
+            positions.
 
     Raises:
-        ValueError: If the grid is not made of positive integers or the input has
-            another number of tokens.
+        ValueError: If the input has another number of tokens than `num_prefix_tokens + prod(grid)`.
 
     Reference:
-        scenic `projects/baselines/vit.py`, `AddPositionEmbs`: normal with standard
-        deviation 0.02.
+        scenic `projects/baselines/vit.py`, `AddPositionEmbs`: normal with standard deviation 0.02.
     """
+
+    _saved_arguments = ("grid", "num_prefix_tokens")
 
     def __init__(self, grid: tuple[int, ...], num_prefix_tokens: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.grid = tuple(check_positive_integer(size, "grid") for size in grid)
+        self.grid = check_sizes(grid, "grid")
         self.num_prefix_tokens = int(num_prefix_tokens)
 
     @property
@@ -72,13 +69,6 @@ class PositionEmbedding(keras.layers.Layer):
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         self._check_shape(input_shape)
         return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "grid": self.grid,
-            "num_prefix_tokens": self.num_prefix_tokens,
-        }
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)

@@ -8,27 +8,24 @@ import numpy as np
 from keras import ops
 
 from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.common import ConfiguredLayer
 from tokenlearner_keras.layers.common import check_positive_integer
+from tokenlearner_keras.layers.common import check_sizes
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
-class FoldGrid(keras.layers.Layer):
+class FoldGrid(ConfiguredLayer):
     """`(batch, prod(grid), channels)` becomes `(batch, *grid, channels)`, a mask likewise.
 
-    A Reshape that knows it holds a position grid, so that `tk.resize_model` can change it.
-
-    Args:
-        grid: `(height, width)` or `(time, height, width)`.
-        **kwargs: Keyword arguments of `keras.layers.Layer`.
-
-    Raises:
-        ValueError: If the grid is not made of positive integers or does not fit the
-            number of positions.
+    A Reshape that knows it holds a position grid, `(height, width)` or `(time, height, width)`, so
+    that `tk.resize_model` can change it.
     """
+
+    _saved_arguments = ("grid",)
 
     def __init__(self, grid: tuple[int, ...], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.grid = tuple(check_positive_integer(size, "grid") for size in grid)
+        self.grid = check_sizes(grid, "grid")
         self.supports_masking = True
 
     def call(self, x: Any) -> Any:
@@ -47,24 +44,16 @@ class FoldGrid(keras.layers.Layer):
             )
         return (batch, *self.grid, channels)
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "grid": self.grid}
-
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
-class SequencePart(keras.layers.Layer):
-    """`x[:, start:stop]`, of the sequence and of its mask.
+class SequencePart(ConfiguredLayer):
+    """`x[:, start:stop]` of a sequence `(batch, positions, channels)` and of its mask.
 
     A slice written as `x[:, 1:]` becomes an operation with a name that Keras chooses,
     which a model loaded from a file may already have; a layer is named by its owner.
-
-    Args:
-        start: First position to take.
-        stop: The position to stop before. None: the end.
-        **kwargs: Keyword arguments of `keras.layers.Layer`.
-
-    Input shape: `(batch, positions, channels)`. Output shape: `(batch, taken, channels)`.
     """
+
+    _saved_arguments = ("start", "stop")
 
     def __init__(self, start: int = 0, stop: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -86,17 +75,13 @@ class SequencePart(keras.layers.Layer):
             return (batch, None if self.stop is None else self.stop - self.start, channels)
         return (batch, len(range(positions)[self.start : self.stop]), channels)
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "start": self.start, "stop": self.stop}
-
 
 def uniform_frame_indices(num_frames: int, num_samples: int) -> list[int]:
     """Returns exactly `num_samples` indices, evenly spaced inside the video.
 
-    The i-th is `round((i + 1) * num_frames / (num_samples + 1))`, halves to even as
-    in NumPy. The reference computes the same with a floating-point range, which for
-    many sizes runs over the end and gives one frame too many. All frames are taken as
-    they are.
+    The i-th is `round((i + 1) * num_frames / (num_samples + 1))`, halves to even as in NumPy. The
+    reference computes the same with a floating-point range, which for many sizes runs over the end
+    and gives one frame too many. All frames are taken as they are.
     """
     if num_samples == num_frames:
         return list(range(num_frames))
@@ -105,12 +90,8 @@ def uniform_frame_indices(num_frames: int, num_samples: int) -> list[int]:
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
-class FrameSampling(keras.layers.Layer):
-    """`(batch, time, ...)` to `(batch, num_samples, ...)`.
-
-    Args:
-        num_samples: Number of frames to keep, at most the number of frames.
-        **kwargs: Keyword arguments of `keras.layers.Layer`.
+class FrameSampling(ConfiguredLayer):
+    """`(batch, time, ...)` to `(batch, num_samples, ...)`, the frames evenly spaced.
 
     Raises:
         ValueError: If the number of frames is unknown or below `num_samples`.
@@ -118,6 +99,8 @@ class FrameSampling(keras.layers.Layer):
     Reference:
         scenic `projects/vivit/model_utils.py`, `sample_frames_uniformly`.
     """
+
+    _saved_arguments = ("num_samples",)
 
     def __init__(self, num_samples: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -127,9 +110,8 @@ class FrameSampling(keras.layers.Layer):
         frames = input_shape[1]
         if frames is None or frames < self.num_samples:
             raise ValueError(
-                f"FrameSampling '{self.name}' takes {self.num_samples} frames of a "
-                "video of known length, at least that long. Received shape "
-                f"{tuple(input_shape)}."
+                f"FrameSampling '{self.name}' takes {self.num_samples} frames of a video of known "
+                f"length, at least that long. Received shape {tuple(input_shape)}."
             )
         self._indices = uniform_frame_indices(frames, self.num_samples)
 
@@ -138,6 +120,3 @@ class FrameSampling(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], self.num_samples, *input_shape[2:])
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "num_samples": self.num_samples}

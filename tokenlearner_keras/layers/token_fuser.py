@@ -6,45 +6,45 @@ from typing import Any
 import keras
 from keras import ops
 
-from tokenlearner_keras.layers.common import LAYER_NORM_EPSILON
 from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.common import ConfiguredLayer
 from tokenlearner_keras.layers.common import accumulation_dtype
 from tokenlearner_keras.layers.common import check_channels_last
 from tokenlearner_keras.layers.common import check_choice
 from tokenlearner_keras.layers.common import check_floats
 from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.layers.common import check_rate
+from tokenlearner_keras.layers.common import layer_norm
+from tokenlearner_keras.layers.common import optional
 from tokenlearner_keras.layers.common import widened
 from tokenlearner_keras.layers.mlp import MlpBlock
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
-class TokenFuser(keras.layers.Layer):
+class TokenFuser(ConfiguredLayer):
     """Mixes tokens and spreads them over the positions of the original input.
 
-    The tokens are mixed by a zero-initialised Dense layer over the token axis, then
-    each position receives a sigmoid-weighted sum of them; the weights come from the
-    normalised original. There is **no residual inside**: add the original outside,
-    as the reference's encoder does. At initialisation the output is exactly zero, so
-    a residual block starts as the identity.
+    The tokens are mixed by a zero-initialised Dense layer over the token axis, then each position
+    receives a sigmoid-weighted sum of them; the weights come from the normalised original. There is
+    **no residual inside**: add the original outside, as the reference's encoder does. At
+    initialisation the output is exactly zero, so a residual block starts as the identity.
 
     Args:
-        bottleneck_dim: Hidden width of the mask MLP. None gives the paper's linear
-            mask: one Dense without hidden layer and without bias.
-        use_normalization: LayerNorm before and after the mixing ("needed when using
-            sum pooling", says the reference).
+        bottleneck_dim: Hidden width of the mask MLP. None gives the paper's linear mask: one Dense
+            without hidden layer and without bias.
+        use_normalization: LayerNorm before and after the mixing ("needed when using sum pooling",
+            says the reference).
         dropout: Rate in [0, 1) in the mask MLP and on the output.
-        mixing: `"frame"` mixes the tokens of each frame (the reference); `"video"`
-            mixes all tokens of all frames (the paper's S·T x S·T matrix), for tokens
-            of rank 4.
+        mixing: `"frame"` mixes the tokens of each frame (the reference); `"video"` mixes all tokens
+            of all frames (the paper's S·T x S·T matrix), for tokens of rank 4.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Call arguments:
-        tokens: `(batch, num_tokens, channels)`, or `(batch, time, num_tokens,
-            channels)` for video: the tokens after the transformer block.
-        original: The input of the matching TokenLearner: `(batch, positions,
-            channels)` or `(batch, height, width, channels)`; for tokens of rank 4
-            with the time axis in second place.
+        tokens: `(batch, num_tokens, channels)`, or `(batch, time, num_tokens, channels)` for video:
+            the tokens after the transformer block.
+        original: The input of the matching TokenLearner: `(batch, positions, channels)` or
+            `(batch, height, width, channels)`; for tokens of rank 4 with the time axis in second
+            place.
         training: Whether dropout is active.
 
     Returns:
@@ -58,6 +58,8 @@ class TokenFuser(keras.layers.Layer):
         `projects/token_learner/model.py`, `TokenFuser` (MLP mask, since March 2022).
     """
 
+    _saved_arguments = ("bottleneck_dim", "use_normalization", "dropout", "mixing")
+
     def __init__(
         self,
         bottleneck_dim: int | None = 64,
@@ -67,11 +69,7 @@ class TokenFuser(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.bottleneck_dim = (
-            None
-            if bottleneck_dim is None
-            else check_positive_integer(bottleneck_dim, "bottleneck_dim")
-        )
+        self.bottleneck_dim = optional(check_positive_integer, bottleneck_dim, "bottleneck_dim")
         self.use_normalization = bool(use_normalization)
         self.dropout = check_rate(dropout, "dropout")
         self.mixing = check_choice(mixing, ("frame", "video"), "mixing")
@@ -87,25 +85,18 @@ class TokenFuser(keras.layers.Layer):
         num_tokens, channels = tokens_shape[-2], tokens_shape[-1]
         mixed = math.prod(self._mixed_axes(tokens_shape))
         if self.use_normalization:
-            self.mix_norm1 = self._layer_norm("mix_norm1", channels)
-            self.mix_norm2 = self._layer_norm("mix_norm2", channels)
+            self.mix_norm1 = layer_norm(self, "mix_norm1", channels)
+            self.mix_norm2 = layer_norm(self, "mix_norm2", channels)
         self.mixing_layer = keras.layers.Dense(
             mixed, kernel_initializer="zeros", dtype=self.dtype_policy, name="mixing"
         )
         self.mixing_layer.build((None, channels, mixed))
-        self.original_norm = self._layer_norm("original_norm", channels)
+        self.original_norm = layer_norm(self, "original_norm", channels)
         self.token_masking = self._mask_layer(num_tokens)
         self.token_masking.build((None, None, channels))
         self.output_dropout = keras.layers.Dropout(
             self.dropout, dtype=self.dtype_policy, name="output_dropout"
         )
-
-    def _layer_norm(self, name: str, channels: int | None) -> keras.layers.LayerNormalization:
-        layer = keras.layers.LayerNormalization(
-            epsilon=LAYER_NORM_EPSILON, dtype=self.dtype_policy, name=name
-        )
-        layer.build((None, None, channels))
-        return layer
 
     def _mask_layer(self, num_tokens: int | None) -> keras.layers.Layer:
         if self.bottleneck_dim is not None:
@@ -127,9 +118,7 @@ class TokenFuser(keras.layers.Layer):
         mixed = self._mix(tokens)  # (B[, T], S, C)
         weights = self._mask(original, len(tokens.shape) - 2, training)  # (B[, T], N, S)
         fused = ops.matmul(weights, ops.cast(mixed, weights.dtype))  # (B[, T], N, C)
-        fused = ops.reshape(
-            ops.cast(fused, self.compute_dtype), ops.shape(original)
-        )  # original's shape
+        fused = ops.reshape(ops.cast(fused, self.compute_dtype), ops.shape(original))
         return self.output_dropout(fused, training=training)
 
     def _mix(self, tokens: Any) -> Any:
@@ -208,12 +197,3 @@ class TokenFuser(keras.layers.Layer):
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
         """The mask of the tokens says nothing about the original's positions."""
         del inputs, previous_mask
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "bottleneck_dim": self.bottleneck_dim,
-            "use_normalization": self.use_normalization,
-            "dropout": self.dropout,
-            "mixing": self.mixing,
-        }

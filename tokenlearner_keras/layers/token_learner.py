@@ -6,65 +6,60 @@ from typing import Any
 import keras
 from keras import ops
 
+from tokenlearner_keras.layers.base_token_learner import PositionShape
 from tokenlearner_keras.layers.base_token_learner import WeightedSumTokenLearner
 from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
-from tokenlearner_keras.layers.common import PositionShape
 from tokenlearner_keras.layers.common import check_choice
 from tokenlearner_keras.layers.common import check_grid
 from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.layers.common import convolve
 from tokenlearner_keras.layers.common import is_half_precision
-from tokenlearner_keras.layers.fast_ops import kernel_columns
-from tokenlearner_keras.layers.fast_ops import normalized_matmul
-from tokenlearner_keras.layers.fast_ops import shifted_sum
+from tokenlearner_keras.layers.common import optional
 from tokenlearner_keras.layers.mlp import gelu
+from tokenlearner_keras.layers.mlp import normalized_matmul
 
 NUM_CONVOLUTIONS = 4
+KERNEL_SIZE = 3
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
 class TokenLearner(WeightedSumTokenLearner):
     """TokenLearner v1.0, the module of the paper's experiments.
 
-    Each of the S tokens is a sum over all positions of the input, weighted by a
-    spatial map in (0, 1) that 3x3 convolutions and a sigmoid compute from the
-    normalised input: `z[s] = sum_n sigmoid(a[s, n]) * x[n]`. The values are the raw,
-    un-normalised input.
+    Each of the S tokens is a sum over all positions of the input, weighted by a spatial map in
+    (0, 1) that 3x3 convolutions and a sigmoid compute from the normalised input: `z[s] =
+    sum_n sigmoid(a[s, n]) * x[n]`. The values are the raw, un-normalised input.
 
     Under `mixed_float16` the sums, and their gradients, are finite while they stay below
     65,504, the largest number of float16.
 
     Args:
         num_tokens: Number of learned tokens S.
-        pooling: `"sum"` over the positions (the reference's default) or `"mean"`
-            (the paper's text). They differ by the number of positions.
-        grid_size: `(height, width)` of the grid for inputs of rank 3. None takes a
-            square grid.
-        num_convolutions: Convolutions that compute the maps, GELU between them: the
-            reference's four; 1 in the paper's convolutional video models.
+        pooling: `"sum"` over the positions (the reference's default) or `"mean"` (the paper's
+            text). They differ by the number of positions.
+        grid_size: `(height, width)` of the grid for inputs of rank 3. None takes a square grid.
+        num_convolutions: Convolutions that compute the maps, GELU between them: the reference's
+            four; 1 in the paper's convolutional video models.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Call arguments:
-        x: `(batch, positions, channels)`, `(batch, height, width, channels)` or
-            `(batch, time, height, width, channels)`; for video every frame is
-            tokenized separately with the same weights.
-        mask: Optional boolean `(batch, positions)`, `(batch, height, width)` or
-            `(batch, time, height, width)`, True where a position is real. No output
-            depends on values at masked positions; a mean divides by the number of
-            real positions; if no position is real the tokens are zero.
+        x: `(batch, positions, channels)`, `(batch, height, width, channels)` or `(batch, time,
+            height, width, channels)`, whose frames are tokenized one by one with the same weights.
+        mask: Optional boolean of `x`'s shape without the channels, True where a position is real.
+            No output depends on values at masked positions; a mean divides by the number of real
+            positions; if none is real the tokens are zero.
         return_attention_maps: If True, returns `(tokens, maps)`.
         training: Unused (the layer has no dropout).
 
     Returns:
-        Tokens `(batch, num_tokens, channels)`, or `(batch, time, num_tokens,
-        channels)` for video, in the layer's compute dtype. With
-        `return_attention_maps` also the maps, float32 (float64 in a float64 layer):
-        `(batch, num_tokens, positions)`, `(batch, num_tokens, height, width)` or
-        `(batch, time, num_tokens, height, width)`, the sigmoid weights in [0, 1].
+        Tokens `(batch, num_tokens, channels)`, or `(batch, time, num_tokens, channels)`, in the
+        layer's compute dtype. The maps are the sigmoid weights in [0, 1], float32 (float64 in a
+        float64 layer): `(batch, num_tokens, positions)`, `(batch, num_tokens, height, width)` or
+        `(batch, time, num_tokens, height, width)`.
 
     Raises:
-        ValueError: If an argument is out of range, the input has another rank or
-            number of channels, or a sequence does not fit the grid.
+        ValueError: If an argument is out of range, the input has another rank or number of
+            channels, or a sequence does not fit the grid.
 
     Example:
         >>> layer = tk.TokenLearner(num_tokens=8)
@@ -72,9 +67,11 @@ class TokenLearner(WeightedSumTokenLearner):
         (2, 8, 192)
 
     Reference:
-        Ryoo et al. 2021, arXiv 2106.11297, section 2; scenic
-        `projects/token_learner/model.py`, `TokenLearnerModule`.
+        Ryoo et al. 2021, arXiv 2106.11297, section 2; scenic `projects/token_learner/model.py`,
+        `TokenLearnerModule`.
     """
+
+    _saved_arguments = ("num_tokens", "pooling", "grid_size", "num_convolutions")
 
     def __init__(
         self,
@@ -86,7 +83,7 @@ class TokenLearner(WeightedSumTokenLearner):
     ) -> None:
         super().__init__(num_tokens, **kwargs)
         self.pooling = check_choice(pooling, ("sum", "mean"), "pooling")
-        self.grid_size = None if grid_size is None else check_grid(grid_size, "grid_size")
+        self.grid_size = optional(check_grid, grid_size, "grid_size")
         self.num_convolutions = check_positive_integer(num_convolutions, "num_convolutions")
 
     def _build_attention(self, channels: int) -> None:
@@ -94,7 +91,7 @@ class TokenLearner(WeightedSumTokenLearner):
         for index in range(self.num_convolutions):
             convolution = keras.layers.Conv2D(
                 self.num_tokens,
-                kernel_size=3,
+                kernel_size=KERNEL_SIZE,
                 padding="same",
                 use_bias=False,
                 kernel_initializer="lecun_normal",
@@ -169,15 +166,33 @@ class TokenLearner(WeightedSumTokenLearner):
         self._grid(split.grid)
         return split
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "pooling": self.pooling,
-            "grid_size": self.grid_size,
-            "num_convolutions": self.num_convolutions,
-        }
-
 
 def _only_real(x: Any, mask: Any) -> Any:
     """Zeroes padding before a convolution, which reads a position's neighbours."""
     return x if mask is None else ops.where(mask, x, ops.zeros_like(x))
+
+
+def kernel_columns(kernel: Any) -> Any:
+    """Returns the kernel `(3, 3, channels, filters)` as columns `(channels, 9 * filters)`.
+
+    The columns of one place of the 3x3 window stand together.
+    """
+    channels = kernel.shape[2]
+    return ops.reshape(ops.transpose(kernel, (2, 0, 1, 3)), (channels, -1))
+
+
+def shifted_sum(products: Any) -> Any:
+    """Sums the nine products `(batch, height, width, 9 * filters)` of each position's window.
+
+    With `products = x @ kernel_columns(kernel)` this is the convolution of `x` with stride 1
+    and zero padding: with few filters, a matmul to nine times as many columns uses a processor
+    better than a convolution does.
+    """
+    padded = ops.pad(products, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    rows, columns = ops.shape(products)[1:3]
+    places = ops.split(padded, KERNEL_SIZE**2, axis=-1)
+    total = 0
+    for place, products_of_place in enumerate(places):
+        row, column = divmod(place, KERNEL_SIZE)
+        total = total + products_of_place[:, row : row + rows, column : column + columns]
+    return total

@@ -31,27 +31,22 @@ class TokenLearnerMHA(BaseTokenLearner):
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Call arguments:
-        x: `(batch, positions, channels)`, `(batch, height, width, channels)` or
-            `(batch, time, height, width, channels)`; for video every frame is
-            tokenized separately with the same weights.
-        mask: Optional boolean `(batch, positions)`, `(batch, height, width)` or
-            `(batch, time, height, width)`, True where a position is real. No output
-            depends on values at masked positions; if no position is real the tokens
-            are zero.
+        x: `(batch, positions, channels)`, `(batch, height, width, channels)` or `(batch, time,
+            height, width, channels)`, whose frames are tokenized one by one with the same weights.
+        mask: Optional boolean of `x`'s shape without the channels, True where a position is real.
+            No output depends on values at masked positions; if none is real the tokens are zero.
         return_attention_maps: If True, returns `(tokens, maps)`.
         training: Whether dropout is active.
 
     Returns:
-        Tokens `(batch, num_tokens, channels)`, or `(batch, time, num_tokens,
-        channels)` for video, in the layer's compute dtype. With
-        `return_attention_maps` also the maps, the attention weights before dropout
-        and averaged over the heads, float32 (float64 in a float64 layer): `(batch,
-        num_tokens, positions)`, `(batch, num_tokens, height, width)` or `(batch, time,
-        num_tokens, height, width)`; each map sums to 1.
+        Tokens `(batch, num_tokens, channels)`, or `(batch, time, num_tokens, channels)`, in the
+        layer's compute dtype. The maps are the attention weights before dropout, averaged over
+        the heads, float32 (float64 in a float64 layer): `(batch, num_tokens, positions)`, `(batch,
+        num_tokens, height, width)` or `(batch, time, num_tokens, height, width)`; each sums to 1.
 
     Raises:
-        ValueError: If an argument is out of range, the heads do not divide the
-            channels, or the input has another rank or number of channels.
+        ValueError: If an argument is out of range, the heads do not divide the channels, or the
+            input has another rank or number of channels.
 
     Example:
         >>> layer = tk.TokenLearnerMHA(num_tokens=16, num_heads=8)
@@ -60,10 +55,12 @@ class TokenLearnerMHA(BaseTokenLearner):
 
     Reference:
         Ryoo et al. 2022, arXiv 2211.09119; scenic `projects/token_turing/model.py`,
-        `TokenLearnerMHA`: queries normal with standard deviation 0.02, projections
-        biased. Its kernels are LeCun-normal, here Glorot-uniform as in the encoder:
-        for square kernels both have the standard deviation `channels ** -0.5`.
+        `TokenLearnerMHA`: queries normal with standard deviation 0.02, projections biased. Its
+        kernels are LeCun-normal, here Glorot-uniform as in the encoder: for square kernels both
+        have the standard deviation `channels ** -0.5`.
     """
+
+    _saved_arguments = ("num_tokens", "num_heads", "dropout")
 
     def __init__(
         self,
@@ -103,10 +100,3 @@ class TokenLearnerMHA(BaseTokenLearner):
         # The projections are biased: without any value the tokens would not be zero.
         any_real = ops.expand_dims(ops.any(real, axis=1), (1, 2))  # (B', 1, 1)
         return ops.where(any_real, tokens, ops.zeros_like(tokens)), maps
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "num_heads": self.num_heads,
-            "dropout": self.dropout,
-        }

@@ -19,11 +19,10 @@ class TokenLearnerV11(WeightedSumTokenLearner):
     """TokenLearner v1.1 in the reference's current form (since March 2022).
 
     An MLP gives every position a logit for each token; a softmax over the positions,
-    independently for each token, turns them into weights; each token is the weighted
-    sum of the raw, un-normalised input. Any grid shape works. Two earlier forms were
-    also called v1.1 (December 2021 and January 2022: grouped convolutions, a value
-    projection, dropout on the output); they computed something else and their weights
-    do not fit.
+    independently for each token, turns them into weights; each token is the weighted sum of the
+    raw, un-normalised input. Any grid shape works. Two earlier forms were also called v1.1
+    (December 2021 and January 2022: grouped convolutions, a value projection, dropout on the
+    output); they computed something else and their weights do not fit.
 
     Under `mixed_float16` the sums, and their gradients, are finite while they stay below
     65,504, the largest number of float16.
@@ -31,43 +30,39 @@ class TokenLearnerV11(WeightedSumTokenLearner):
     Args:
         num_tokens: Number of learned tokens S.
         bottleneck_dim: Width of the MLP's hidden layer.
-        dropout: Rate in [0, 1) on the MLP's hidden layer and on the logits before
-            the softmax.
+        dropout: Rate in [0, 1) on the MLP's hidden layer and on the logits before the softmax.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Call arguments:
-        x: `(batch, positions, channels)`, `(batch, height, width, channels)` or
-            `(batch, time, height, width, channels)`; for video every frame is
-            tokenized separately with the same weights.
-        mask: Optional boolean `(batch, positions)`, `(batch, height, width)` or
-            `(batch, time, height, width)`, True where a position is real. No output
-            depends on values at masked positions; if no position is real the tokens
-            are zero.
+        x: `(batch, positions, channels)`, `(batch, height, width, channels)` or `(batch, time,
+            height, width, channels)`, whose frames are tokenized one by one with the same weights.
+        mask: Optional boolean of `x`'s shape without the channels, True where a position is real.
+            No output depends on values at masked positions; if none is real the tokens are zero.
         return_attention_maps: If True, returns `(tokens, maps)`.
         training: Whether dropout is active.
 
     Returns:
-        Tokens `(batch, num_tokens, channels)`, or `(batch, time, num_tokens,
-        channels)` for video, in the layer's compute dtype. With
-        `return_attention_maps` also the maps, float32 (float64 in a float64 layer):
-        `(batch, num_tokens, positions)`, `(batch, num_tokens, height, width)` or
-        `(batch, time, num_tokens, height, width)`; each map sums to 1.
+        Tokens `(batch, num_tokens, channels)`, or `(batch, time, num_tokens, channels)`, in the
+        layer's compute dtype. The maps are float32 (float64 in a float64 layer): `(batch,
+        num_tokens, positions)`, `(batch, num_tokens, height, width)` or `(batch, time, num_tokens,
+        height, width)`; each sums to 1.
 
     Raises:
-        ValueError: If an argument is out of range, or the input has another rank or
-            number of channels.
+        ValueError: If an argument is out of range, or the input has another rank or number of
+            channels.
 
     Example:
         >>> layer = tk.TokenLearnerV11(num_tokens=8)
-        >>> tokens, maps = layer(
-        ...     keras.random.normal((2, 14, 14, 192)), return_attention_maps=True
-        ... )
+        >>> images = keras.random.normal((2, 14, 14, 192))
+        >>> tokens, maps = layer(images, return_attention_maps=True)
         >>> tokens.shape, maps.shape
         ((2, 8, 192), (2, 8, 14, 14))
 
     Reference:
         scenic `projects/token_learner/model.py`, `TokenLearnerModuleV11`.
     """
+
+    _saved_arguments = ("num_tokens", "bottleneck_dim", "dropout")
 
     def __init__(
         self,
@@ -100,10 +95,3 @@ class TokenLearnerV11(WeightedSumTokenLearner):
             real = ops.reshape(mask, (batch, positions, 1))  # (B*T, N, 1)
             logits = ops.where(real, logits, MASKED_LOGIT)
         return ops.softmax(logits, axis=1)  # over the positions
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "bottleneck_dim": self.bottleneck_dim,
-            "dropout": self.dropout,
-        }

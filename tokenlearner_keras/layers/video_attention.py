@@ -6,40 +6,37 @@ import keras
 from keras import ops
 
 from tokenlearner_keras.layers.attention import MultiHeadAttention
-from tokenlearner_keras.layers.common import LAYER_NORM_EPSILON
 from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.common import ConfiguredLayer
 from tokenlearner_keras.layers.common import accumulation_dtype
 from tokenlearner_keras.layers.common import check_choice
 from tokenlearner_keras.layers.common import check_positive_integer
+from tokenlearner_keras.layers.common import layer_norm
+from tokenlearner_keras.layers.common import optional
 
 #: Which positions attend to each other.
 ATTENTION_AXES = ("space_time", "space", "time")
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
-class GridAttention(keras.layers.Layer):
-    """Multi-head attention on a grid of positions, with narrow queries and keys.
+class GridAttention(ConfiguredLayer):
+    """Multi-head attention on positions `(batch, time, height, width, channels)`, channels known.
 
-    Queries and keys have `key_width` channels in all heads together, values as many as the
-    input; there are no biases and no output projection. This form has the parameters and the
-    cost of the paper's ablation of video modules. The softmax is float32 under mixed precision.
+    Queries and keys have `key_width` channels in all heads together, values as many as the input;
+    there are no biases and no output projection. This form has the parameters and the cost of the
+    paper's ablation of video modules. The softmax is float32 under mixed precision.
 
     Args:
-        axes: `"space_time"` lets all positions attend to each other, `"space"` those of a
-            frame, `"time"` those at one place in all frames.
+        axes: `"space_time"` lets all positions attend to each other, `"space"` those of a frame,
+            `"time"` those at one place in all frames.
         num_heads: Number of heads; must divide `key_width` and the channels.
         key_width: Channels of the queries and of the keys.
-        **kwargs: Keyword arguments of `keras.layers.Layer`.
-
-    Input and output shape: `(batch, time, height, width, channels)`; the channels known.
-
-    Raises:
-        ValueError: If an argument is out of range, the heads do not divide a width, or
-            the input has another rank.
 
     Reference:
         Ryoo et al. 2021, arXiv 2106.11297, tables 11 and 12.
     """
+
+    _saved_arguments = ("axes", "num_heads", "key_width")
 
     def __init__(
         self,
@@ -120,65 +117,43 @@ class GridAttention(keras.layers.Layer):
         self._check_shape(input_shape)
         return tuple(input_shape)
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "axes": self.axes,
-            "num_heads": self.num_heads,
-            "key_width": self.key_width,
-        }
-
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
-class VectorTransformer(keras.layers.Layer):
-    """`x + attention(norm(x))` with as many heads as channels, and no MLP.
+class VectorTransformer(ConfiguredLayer):
+    """`x + attention(norm(x))` of `(batch, tokens, channels)`, with no MLP.
 
-    With heads of one channel the weight between two tokens is a vector, one number per
-    channel instead of one number per head: a tensor of tokens x tokens x channels, which is
-    what the paper says of its vector attention. That tensor is held in float32, so the
-    memory of training grows with the square of the tokens times the channels.
-
-    Args:
-        num_heads: Number of heads; must divide the channels. None: one per channel.
-        **kwargs: Keyword arguments of `keras.layers.Layer`.
-
-    Input and output shape: `(batch, tokens, channels)`.
-
-    Raises:
-        ValueError: If `num_heads` is not positive or does not divide the channels.
+    By default (`num_heads` None) there are as many heads as channels. With heads of one channel the
+    weight between two tokens is a vector, one number per channel instead of one number per head: a
+    tensor of tokens x tokens x channels, which is what the paper says of its vector attention. That
+    tensor is held in float32, so the memory of training grows with the square of the tokens times
+    the channels.
 
     Reference:
-        Ryoo et al. 2021, arXiv 2106.11297, on video; the normalisation in front, the
-        projection of the output and the biases are choices of this package.
+        Ryoo et al. 2021, arXiv 2106.11297, on video; the normalisation in front, the projection of
+        the output and the biases are choices of this package.
     """
+
+    _saved_arguments = ("num_heads",)
 
     def __init__(self, num_heads: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.num_heads = (
-            None if num_heads is None else check_positive_integer(num_heads, "num_heads")
-        )
+        self.num_heads = optional(check_positive_integer, num_heads, "num_heads")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        self.norm = keras.layers.LayerNormalization(
-            epsilon=LAYER_NORM_EPSILON, dtype=self.dtype_policy, name="norm"
-        )
         channels = input_shape[-1]
         if channels is None:
             raise ValueError(
                 f"VectorTransformer '{self.name}' needs to know the number of channels. "
                 f"Received shape {tuple(input_shape)}."
             )
+        self.norm = layer_norm(self, "norm", channels)
         self.attention = MultiHeadAttention(
             self.num_heads or channels, dtype=self.dtype_policy, name="attention"
         )
-        for layer in (self.norm, self.attention):
-            layer.build(input_shape)
+        self.attention.build(input_shape)
 
     def call(self, x: Any) -> Any:
         return x + self.attention(self.norm(x))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "num_heads": self.num_heads}

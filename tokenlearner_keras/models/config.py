@@ -2,19 +2,22 @@
 
 import dataclasses
 import difflib
+import functools
 import math
 import numbers
 import operator
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
+from typing import Self
 
 from tokenlearner_keras.layers.common import check_choice
 from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.layers.common import check_rate
 from tokenlearner_keras.layers.common import check_size
-from tokenlearner_keras.layers.patch_embedding import METHODS
+from tokenlearner_keras.layers.common import optional
+from tokenlearner_keras.layers.patch_embedding import check_inflation
 
 CLASSIFIERS = ("gap", "gmp", "gsp", "token", "map", None)
 _POSITIVE = ("tubelet_size", "width", "depth", "num_heads", "mlp_dim", "num_tokens", "num_classes")
@@ -28,7 +31,56 @@ _OPTIONAL_POSITIVE = (
 
 
 @dataclasses.dataclass(frozen=True)
-class VisionTransformerConfig:
+class BaseModelConfig:
+    """The checks of fields and the dictionary form that the model configurations share."""
+
+    def _check(self, check: Callable[[Any, str], Any], *names: str) -> None:
+        """Replaces fields by what a check returns: plain Python values, which JSON can hold."""
+        for name in names:
+            object.__setattr__(self, name, check(getattr(self, name), name))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all fields; `from_dict` gives an equal configuration."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Builds a configuration from a (JSON) dictionary.
+
+        Raises:
+            ValueError: If a key is unknown, with the nearest known one.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise ValueError(
+                    f"{cls.__name__} has no field {name!r}.{hint} Known: {', '.join(known)}."
+                )
+        return cls(**values)
+
+
+def check_flag(value: Any, name: str) -> bool:
+    """Returns `value`; raises ValueError unless it is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"`{name}` must be True or False. Received: {value!r}.")
+    return value
+
+
+def check_finite(value: Any, name: str) -> float:
+    """Returns `value` as a float; raises ValueError unless it is a finite number."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not math.isfinite(value):
+        raise ValueError(f"`{name}` must be a finite number. Received: {value!r}.")
+    return float(value)
+
+
+check_optional_positive = functools.partial(optional, check_positive_integer)
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionTransformerConfig(BaseModelConfig):
     """What `tk.build_model` builds; the defaults are a plain ViT-B/16 at 224 pixels.
 
     Attributes:
@@ -108,57 +160,26 @@ class VisionTransformerConfig:
     remat: bool = False
 
     def __post_init__(self) -> None:
-        self._normalise_pairs()
-        # Stored as plain Python numbers: JSON cannot hold NumPy's.
-        for name in (*_POSITIVE, *_OPTIONAL_POSITIVE):
-            if name in _POSITIVE or getattr(self, name) is not None:
-                number = check_positive_integer(getattr(self, name), name)
-                object.__setattr__(self, name, number)
-        for name in ("dropout", "attention_dropout", "stochastic_depth"):
-            object.__setattr__(self, name, check_rate(getattr(self, name), name))
-        kinds = {"token_fuser": bool, "remat": bool, "head_bias": numbers.Real}
-        for name, kind in kinds.items():
-            if not isinstance(getattr(self, name), kind):
-                raise ValueError(
-                    f"`{name}` must be {'True or False' if kind is bool else 'a number'}. "
-                    f"Received: {getattr(self, name)!r}."
-                )
-        if not math.isfinite(self.head_bias):
-            raise ValueError(f"`head_bias` must be finite. Received: {self.head_bias}.")
-        object.__setattr__(self, "head_bias", float(self.head_bias))
+        self._check(check_size, "image_size", "patch_size")
+        self._check(_check_pooling_pairs, "pooling")
+        self._check(check_positive_integer, *_POSITIVE)
+        self._check(check_optional_positive, *_OPTIONAL_POSITIVE)
+        self._check(check_rate, "dropout", "attention_dropout", "stochastic_depth")
+        self._check(check_flag, "token_fuser", "remat")
+        self._check(check_finite, "head_bias")
         check_choice(self.token_learner, (None, "v1.0", "v1.1"), "token_learner")
         check_choice(self.classifier, CLASSIFIERS, "classifier")
         check_choice(self.token_learner_pooling, ("sum", "mean"), "token_learner_pooling")
         check_choice(self.fuser_mixing, ("frame", "video"), "fuser_mixing")
-        check_choice(self.tubelet_inflation, (None, *METHODS), "tubelet_inflation")
-        self._check_encoder()
-        self._check_token_learner()
-        self._check_video()
-        self._check_grid()
-        self._check_pooling()
-
-    def _normalise_pairs(self) -> None:
-        """Accepts an int for a square and lists (from JSON) for tuples."""
-        for name in ("image_size", "patch_size"):
-            object.__setattr__(self, name, check_size(getattr(self, name), name))
-        try:
-            pooling = tuple(
-                (operator.index(block), check_size(grid, "pooling grid"))
-                for block, grid in self.pooling
-            )
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                "`pooling` must hold pairs (block, grid), such as ((9, 8), (18, 2)). "
-                f"Received: {self.pooling!r} ({error})."
-            ) from None
-        object.__setattr__(self, "pooling", pooling)
-
-    def _check_encoder(self) -> None:
         if self.width % self.num_heads:
             raise ValueError(
                 f"`num_heads` must divide `width`. Received num_heads={self.num_heads}"
                 f" and width={self.width}."
             )
+        self._check_token_learner()
+        self._check_video()
+        self._check_grid()
+        self._check_pooling()
 
     def _check_token_learner(self) -> None:
         at = self.token_learner_at
@@ -170,15 +191,15 @@ class VisionTransformerConfig:
                     f"token_learner_at={at}, token_fuser={self.token_fuser}."
                 )
             return
+        if at is None:
+            return
         whole = isinstance(at, numbers.Integral) and not isinstance(at, bool)
-        if at is not None and (not whole or not 0 <= at < self.depth):
+        if not whole or not 0 <= at < self.depth:
             raise ValueError(
-                "`token_learner_at` is the 0-based block that TokenLearner precedes: "
-                f"it must be in [0, {self.depth}) for depth={self.depth}. Received: "
-                f"{at!r}."
+                "`token_learner_at` is the 0-based block that TokenLearner precedes: it must be "
+                f"in [0, {self.depth}) for depth={self.depth}. Received: {at!r}."
             )
-        if at is not None:
-            object.__setattr__(self, "token_learner_at", int(at))
+        object.__setattr__(self, "token_learner_at", int(at))
 
     def _check_video(self) -> None:
         if self.num_frames is None:
@@ -193,11 +214,7 @@ class VisionTransformerConfig:
                     f"num_frames=None and {received}."
                 )
             return
-        if self.tubelet_inflation is not None and self.tubelet_size == 1:
-            raise ValueError(
-                "`tubelet_inflation` needs tubelets of several frames: set tubelet_size above "
-                f"1. Received tubelet_inflation={self.tubelet_inflation!r}, tubelet_size=1."
-            )
+        check_inflation(self.tubelet_inflation, self.tubelet_size)
         if self.sample_frames is not None and self.sample_frames > self.num_frames:
             raise ValueError(
                 "`sample_frames` must not exceed `num_frames`. Received sample_frames="
@@ -212,7 +229,7 @@ class VisionTransformerConfig:
         if dropped:
             name = "num_frames" if self.sample_frames is None else "sample_frames"
             warnings.warn(
-                f"{name}={self._embedded_frames} is no multiple of tubelet_size="
+                f"{name}={self._embedded_frames} is not a multiple of tubelet_size="
                 f"{self.tubelet_size}: the last {dropped} frames are dropped (time steps: "
                 f"{self.num_time_steps}).",
                 stacklevel=2,
@@ -230,7 +247,7 @@ class VisionTransformerConfig:
         ]
         if any(dropped):
             warnings.warn(
-                f"image_size={self.image_size} is no multiple of patch_size="
+                f"image_size={self.image_size} is not a multiple of patch_size="
                 f"{self.patch_size}: the last {dropped[0]} rows and {dropped[1]} "
                 f"columns of pixels are dropped (grid {self.grid_size}).",
                 stacklevel=2,
@@ -243,9 +260,8 @@ class VisionTransformerConfig:
         blocks = [block for block, _ in self.pooling]
         if blocks != sorted(set(blocks)) or not all(0 <= b < limit for b in blocks):
             raise ValueError(
-                "`pooling` needs increasing blocks in "
-                f"[0, {limit}), where the tokens still form a grid. Received blocks "
-                f"{blocks} for depth={self.depth}, token_learner_at="
+                f"`pooling` needs increasing blocks in [0, {limit}), where the tokens still form a "
+                f"grid. Received blocks {blocks} for depth={self.depth}, token_learner_at="
                 f"{self.token_learner_block}."
             )
         for block, grid in self.pooling:
@@ -259,10 +275,7 @@ class VisionTransformerConfig:
     @property
     def grid_size(self) -> tuple[int, int]:
         """`(height, width)` of the patch grid, floored."""
-        return (
-            self.image_size[0] // self.patch_size[0],
-            self.image_size[1] // self.patch_size[1],
-        )
+        return self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1]
 
     @property
     def _embedded_frames(self) -> int:
@@ -288,28 +301,14 @@ class VisionTransformerConfig:
             return None
         return self.depth // 2 if self.token_learner_at is None else self.token_learner_at
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns all fields; `from_dict` gives an equal configuration."""
-        return dataclasses.asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "VisionTransformerConfig":
-        """Builds a configuration from a (JSON) dictionary.
-
-        Raises:
-            ValueError: If a key is unknown, with the nearest known one.
-        """
-        check_fields(cls, values)
-        return cls(**values)
-
-
-def check_fields(kind: type, names: Iterable[str]) -> None:
-    """Raises ValueError if a name is not a field of a dataclass, with the nearest field."""
-    known = [field.name for field in dataclasses.fields(kind)]
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(
-                f"{kind.__name__} has no field {name!r}.{hint} Known: {', '.join(known)}."
-            )
+def _check_pooling_pairs(value: Any, name: str) -> tuple[tuple[int, tuple[int, int]], ...]:
+    try:
+        return tuple(
+            (operator.index(block), check_size(grid, "pooling grid")) for block, grid in value
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`{name}` must hold pairs (block, grid), such as ((9, 8), (18, 2)). "
+            f"Received: {value!r} ({error})."
+        ) from None

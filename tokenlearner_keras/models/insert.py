@@ -11,6 +11,8 @@ from tokenlearner_keras.graph import functional_graph
 from tokenlearner_keras.graph import reason_of
 from tokenlearner_keras.graph import rewired_outputs
 from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
+from tokenlearner_keras.layers.common import check_integer
+from tokenlearner_keras.layers.common import optional
 from tokenlearner_keras.layers.reshaping import FoldGrid
 from tokenlearner_keras.layers.reshaping import SequencePart
 from tokenlearner_keras.layers.token_learner_v11 import TokenLearnerV11
@@ -23,7 +25,6 @@ from tokenlearner_keras.models.layer_lookup import only_call
 from tokenlearner_keras.models.layer_lookup import only_tensor
 from tokenlearner_keras.models.layer_lookup import opened
 from tokenlearner_keras.models.model import VisionTransformer
-from tokenlearner_keras.models.token_layout import check_num_prefix_tokens
 from tokenlearner_keras.models.token_layout import check_token_grid
 from tokenlearner_keras.models.token_layout import choose_layout
 from tokenlearner_keras.models.token_layout import layout_before
@@ -40,47 +41,47 @@ def insert_token_learner(
 ) -> keras.Model:
     """Returns a model that learns tokens just before one of a model's layers.
 
-    The tensor that feeds the layer `before` becomes tokens for everything that takes it,
-    so in a block with a shortcut the shortcut also carries the tokens: name the block, or
-    the first layer of its (pre-norm) branch. The two models share all layers. The given model
-    is unchanged, and training one of the two models trains the other.
+    The tensor that feeds the layer `before` becomes tokens for everything that takes it, so in a
+    block with a shortcut the shortcut also carries the tokens: name the block, or the first layer
+    of its (pre-norm) branch. The two models share all layers: training one of them trains the
+    other. The given model itself is unchanged.
 
     The layers after it must take any number of tokens, as the blocks of a Transformer do. A
     convolutional network gets its TokenLearner in place of its head: build it without one
     (`include_top=False`), then TokenLearner, GlobalAveragePooling1D and a new head.
 
-    Fine-tune the result. The weights after the TokenLearner were trained on many
-    positions and meet tokens that are not trained at all. The authors tried pre-trained
-    layers around a TokenLearner and found that they did not help on their own.
+    Fine-tune the result. The weights after the TokenLearner were trained on many positions and meet
+    tokens that are not trained at all. The authors found that pre-trained layers around a
+    TokenLearner do not help on their own.
 
     Args:
-        model: A functional model, or a Sequential one whose input is known; images are
-            channels last. `keras_hub` models with a ViTBackbone are understood.
-        before: Name of the layer, called once and on one tensor: a sequence `(batch,
-            positions, channels)`, images `(batch, height, width, channels)` or videos
-            `(batch, time, height, width, channels)`. A layer of a model that is itself
-            a layer of this one, or of keras_hub's ViTEncoder, is found by its name or,
-            if that is not unique, by its path, such as `"backbone/block_3"`.
-        layer: A TokenLearner layer that no model uses yet; its dtype policy stays its
-            own. None: `TokenLearnerV11(8)`.
-        grid: For sequences: `(height, width)`, or `(time, height, width)` for tokens of
-            every frame, which then follow each other in one sequence. None takes the
-            grid of the position embedding that the sequence comes from, if it fits.
+        model: A functional model, or a Sequential one whose input is known; images are channels
+            last. `keras_hub` models with a ViTBackbone are understood.
+        before: Name of the layer, called once and on one tensor: a sequence
+            `(batch, positions, channels)`, images `(batch, height, width, channels)` or videos
+            `(batch, time, height, width, channels)`. A layer of a model that is itself a layer of
+            this one, or of keras_hub's ViTEncoder, is found by its name or, if that is not unique,
+            by its path, such as `"backbone/block_3"`.
+        layer: A TokenLearner layer that no model uses yet; its dtype policy stays its own. None:
+            `TokenLearnerV11(8)`.
+        grid: For sequences: `(height, width)`, or `(time, height, width)` for tokens of every
+            frame, which then follow each other in one sequence. None takes the grid of the position
+            embedding that the sequence comes from, if it fits.
         num_prefix_tokens: For sequences: tokens in front (a class token) that bypass the
             TokenLearner and stay in front. None finds the number as for `grid`, else 0.
         name: Name of the new model. None: that of the given one.
 
     Returns:
-        A functional model, not compiled; `tk.attention_maps` shows its maps. As layers are
-        shared, `layer.output` is still the tensor of the given model. What a subclass adds
-        to the model (a preprocessor, a training step) is not carried over. keras_hub's ViT
-        layers (0.32) do not come back from a `.keras` file: save the weights
-        (`save_weights`), and insert again before loading them.
+        A functional model, not compiled; `tk.attention_maps` shows its maps. As layers are shared,
+        `layer.output` is still the tensor of the given model. What a subclass adds to the model (a
+        preprocessor, a training step) is not carried over. keras_hub's ViT layers (0.32) do not
+        come back from a `.keras` file: save the weights (`save_weights`), and insert again before
+        loading them.
 
     Raises:
-        ValueError: If the layer is unknown, called several times or on several tensors, or
-            already in use; if the grid does not fit; or if a later layer cannot take the
-            tokens (it is named). The given model is then unchanged.
+        ValueError: If the layer is unknown, called several times or on several tensors, or already
+            in use; if the grid does not fit; or if a later layer, which is named, cannot take the
+            tokens. The given model is then unchanged.
 
     Example:
         >>> model = tk.create_model("vit_s16", num_classes=10)
@@ -96,7 +97,10 @@ def insert_token_learner(
     if layer is None:
         layer = TokenLearnerV11(8, name=_unused_name(graph))
     _check_layer(layer)
-    request = _Request(layer, check_token_grid(grid), check_num_prefix_tokens(num_prefix_tokens))
+    grid = optional(check_token_grid, grid, "grid")
+    if num_prefix_tokens is not None:
+        num_prefix_tokens = check_integer(num_prefix_tokens, "num_prefix_tokens", minimum=0)
+    request = _Request(layer, grid, num_prefix_tokens)
     return _insert(model, path, request, outside=None, name=name or model.name)
 
 

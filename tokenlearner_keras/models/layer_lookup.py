@@ -33,8 +33,7 @@ def layer_paths(graph: keras.Model, prefix: Path = ()) -> Iterator[Path]:
 def find_layer(graph: keras.Model, before: str) -> Path:
     """Returns the path of a layer given by its path, or by its name if that is unique.
 
-    Raises:
-        ValueError: If there is none, with the near ones, or if there are several.
+    ValueError says which are near if there is none, and which there are if there are several.
     """
     paths = list(layer_paths(graph))
     exact = [path for path in paths if "/".join(path) == before]
@@ -87,12 +86,7 @@ _KERAS_HUB_VIT = "keras_hub.src.models.vit.vit_layers"
 
 
 class TokenLayout(NamedTuple):
-    """How a sequence of tokens is laid out.
-
-    Attributes:
-        num_prefix_tokens: Tokens in front of the grid.
-        grid: `(height, width)` or `(time, height, width)`; None if there is none.
-    """
+    """How a sequence is laid out: tokens in front, then a grid (None if there is none)."""
 
     num_prefix_tokens: int = 0
     grid: tuple[int, ...] | None = None

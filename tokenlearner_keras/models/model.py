@@ -5,15 +5,17 @@ from typing import Any
 import keras
 
 from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.common import accumulation_dtype
+from tokenlearner_keras.models.config import VisionTransformerConfig
+from tokenlearner_keras.models.x2plus1d_config import X2Plus1DConfig
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
 class VisionTransformer(keras.Model):
     """A functional model; `tk.build_model` and `tk.create_model` return one.
 
-    It differs from a plain `keras.Model` in one thing: inputs of another size than the
-    model was built for fail with a message that says what to do, in calls and in `fit`,
-    `evaluate`, `predict` and their forms for one batch.
+    It differs from a plain `keras.Model` in one thing: calls, `fit`, `evaluate`, `predict` and
+    their forms for one batch check the size of the inputs.
 
     Raises:
         ValueError: If the frames, height or width of the inputs are not the model's.
@@ -27,34 +29,28 @@ class VisionTransformer(keras.Model):
     # a step on JAX loses the weights: the data is checked first.
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Trains the model, see `keras.Model.fit`."""
         self._check_data(x)
         validation = kwargs.get("validation_data")
         self._check_data(validation[0] if isinstance(validation, (tuple, list)) else validation)
         return super().fit(x, *args, **kwargs)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Evaluates the model, see `keras.Model.evaluate`."""
         self._check_data(x)
         return super().evaluate(x, *args, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """Returns the outputs for all inputs, see `keras.Model.predict`."""
         self._check_data(x)
         return super().predict(x, *args, **kwargs)
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """Trains on one batch, see `keras.Model.train_on_batch`."""
         self._check_data(x)
         return super().train_on_batch(x, *args, **kwargs)
 
     def test_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """Evaluates one batch, see `keras.Model.test_on_batch`."""
         self._check_data(x)
         return super().test_on_batch(x, *args, **kwargs)
 
     def predict_on_batch(self, x: Any) -> Any:
-        """Returns the outputs for one batch, see `keras.Model.predict_on_batch`."""
         self._check_data(x)
         return super().predict_on_batch(x)
 
@@ -83,3 +79,35 @@ class VisionTransformer(keras.Model):
             f"{received}. Resize the inputs, or take tk.resize_model(model, {arguments}): a "
             "new model of that size with the same weights, its positions resized."
         )
+
+
+def full_precision() -> str:
+    """Returns the dtype of pooled features and logits under the dtype policy in force."""
+    return accumulation_dtype(keras.config.dtype_policy().compute_dtype)
+
+
+def apply_head(
+    x: Any,
+    config: VisionTransformerConfig | X2Plus1DConfig,
+    activation: str,
+    kernel_initializer: str,
+    dropout: float = 0.0,
+) -> Any:
+    """Returns float32 logits; activation and initializer are those of the layer before them."""
+    if config.representation_size is not None:
+        x = keras.layers.Dense(
+            config.representation_size,
+            activation=activation,
+            kernel_initializer=kernel_initializer,
+            dtype=full_precision(),
+            name="pre_logits",
+        )(x)
+    if dropout:
+        x = keras.layers.Dropout(dropout, dtype=full_precision(), name="dropout")(x)
+    return keras.layers.Dense(
+        config.num_classes,
+        kernel_initializer="zeros",
+        bias_initializer=keras.initializers.Constant(config.head_bias),
+        dtype=full_precision(),
+        name="head",
+    )(x)

@@ -71,11 +71,7 @@ _VIDEO_NAMES = (
     "vivit_l10x2_d35_tl16at18",
     "vivit_l10x2_d35_tl16at18_fuser_linear",
 )
-_POOLING_NAMES = (
-    "vit_l16_pool8at9_pool2at18",
-    "vit_l16_pool8at12_pool2at18",
-    "vit_l16_pool4at12",
-)
+_POOLING_NAMES = ("vit_l16_pool8at9_pool2at18", "vit_l16_pool8at12_pool2at18", "vit_l16_pool4at12")
 
 
 def _with_v10(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -97,11 +93,7 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def parse_model_name(name: str) -> dict[str, Any]:
-    """Returns the configuration's fields that a model name stands for.
-
-    Raises:
-        ValueError: If the name does not follow the grammar, with the nearest names.
-    """
+    """Returns the configuration's fields of a model name; ValueError gives the nearest names."""
     if isinstance(name, str) and name in CONVOLUTIONAL:
         return dict(CONVOLUTIONAL[name])
     match = _PATTERN.fullmatch(name) if isinstance(name, str) else None
@@ -110,11 +102,10 @@ def parse_model_name(name: str) -> dict[str, Any]:
         near = difflib.get_close_matches(written, _NAMES, n=3, cutoff=0.4)
         hint = f" Near: {', '.join(near)}." if near else ""
         raise ValueError(
-            f"Unknown model name {name!r}.{hint} A name is vit_ or vivit_, a size (ti, s,"
-            " b, l, h), the patch, for video x and the tubelet, then _dDEPTH, "
-            "_tlTOKENSatBLOCK with _v10, _fuser and _linear after it, and _poolGRIDat"
-            "BLOCK, such as vit_b16_tl8at6, or x2plus1d_m, x2plus1d_m_tokenlearner; "
-            "tk.list_models() lists well-known ones."
+            f"Unknown model name {name!r}.{hint} A name is vit_ or vivit_, a size (ti, s, b, l, "
+            "h), the patch, for video x and the tubelet, then _dDEPTH, _tlTOKENSatBLOCK with _v10, "
+            "_fuser and _linear after it, and _poolGRIDatBLOCK, such as vit_b16_tl8at6, or "
+            "x2plus1d_m, x2plus1d_m_tokenlearner; tk.list_models() lists well-known ones."
         )
     fields: dict[str, Any] = dict(SIZES[match["size"]])
     fields["patch_size"] = (int(match["patch"]),) * 2
@@ -149,19 +140,7 @@ def model_config(
     num_frames: int | None = None,
     **overrides: Any,
 ) -> ModelConfig:
-    """Returns the configuration that `create_model` builds.
-
-    Args:
-        name: A model name, see `create_model`.
-        num_classes: Number of logits.
-        image_size: Pixels, an integer or `(height, width)`. None: 224.
-        num_frames: Frames of a video model. None: 32, in a convolutional one 64.
-        **overrides: Any field of `VisionTransformerConfig` or, for a convolutional video
-            model, of `X2Plus1DConfig`.
-
-    Raises:
-        ValueError: If the name or a field is wrong.
-    """
+    """Returns the configuration of the model that `create_model` builds of these arguments."""
     fields = parse_model_name(name)
     fields["num_classes"] = num_classes
     fields["image_size"] = DEFAULT_IMAGE_SIZE if image_size is None else image_size
@@ -186,19 +165,17 @@ def create_model(
     """Builds a model by name, with fresh weights.
 
     Args:
-        name: `vit_` or `vivit_`, size `ti|s|b|l|h`, patch, for video `x` and the
-            tubelet, then optionally `_d` and the depth, `_tl` tokens `at` block,
-            `_v10` (default v1.1), `_fuser`, `_linear` after it for the paper's linear
-            mask, and pooling baselines `_pool8at9_pool2at18` (to an 8x8 grid before
-            block 9, to 2x2 before block 18). `vit_b16_d21_tl16at10` has 21 blocks and
-            16 tokens from block 10 on. Or `x2plus1d_m`, a convolutional video model, and
-            `x2plus1d_m_tokenlearner`.
+        name: `vit_` or `vivit_`, size `ti|s|b|l|h`, patch, for video `x` and the tubelet, then
+            optionally `_d` and the depth, `_tl` tokens `at` block, `_v10` (default v1.1), `_fuser`,
+            `_linear` after it for the paper's linear mask, and pooling baselines
+            `_pool8at9_pool2at18` (to an 8x8 grid before block 9, to 2x2 before block 18).
+            `vit_b16_d21_tl16at10` has 21 blocks and 16 tokens from block 10 on. Or one of the
+            convolutional video models `x2plus1d_m` and `x2plus1d_m_tokenlearner`.
         num_classes: Number of logits.
-        image_size: Pixels, an integer or `(height, width)`. None: 224. Grids are
-            floored.
+        image_size: Pixels, an integer or `(height, width)`. None: 224. Grids are floored.
         num_frames: Frames of a video model. None: 32, in a convolutional one 64.
-        **overrides: Any field of `VisionTransformerConfig` or, for a convolutional video
-            model, of `X2Plus1DConfig`.
+        **overrides: Any field of `VisionTransformerConfig` or, for a convolutional video model, of
+            `X2Plus1DConfig`.
 
     Returns:
         A functional Keras model, see `build_model`.

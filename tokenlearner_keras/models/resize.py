@@ -6,8 +6,8 @@ import keras
 import numpy as np
 
 from tokenlearner_keras.graph import functional_graph
-from tokenlearner_keras.layers.common import check_grid
 from tokenlearner_keras.layers.common import check_positive_integer
+from tokenlearner_keras.layers.common import check_size
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
 from tokenlearner_keras.layers.pooling import GridPooling
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
@@ -25,13 +25,13 @@ def resize_model(
 ) -> keras.Model:
     """Returns a new model with the same weights for images or videos of another size.
 
-    The table of positions is interpolated to the new grid (linearly, the corners kept);
-    every other weight is copied. A convolutional video model has no table. The given model
-    is unchanged. A compiled model gives a compiled model with a fresh optimizer.
+    The table of positions is interpolated to the new grid (linearly, the corners kept); every other
+    weight is copied. A convolutional video model has no table. The given model is unchanged. A
+    compiled model gives a compiled model with a fresh optimizer.
 
     Args:
-        model: A model of `tk.build_model` or `tk.create_model`, also one loaded from a
-            file or changed by `tk.insert_token_learner`.
+        model: A model of `tk.build_model` or `tk.create_model`, also one loaded from a file or
+            changed by `tk.insert_token_learner`.
         image_size: Pixels, an integer or `(height, width)`. Grids are floored.
         num_frames: Frames of a video model. None keeps the number.
 
@@ -39,16 +39,16 @@ def resize_model(
         A functional model of the same layers by name.
 
     Raises:
-        ValueError: If the model has no patch embedding and table of positions of this
-            package, or cannot take the size.
+        ValueError: If the model has no patch embedding and table of positions of this package, or
+            cannot take the size.
 
     Example:
         >>> model = tk.create_model("vit_b16_tl8at6", image_size=224)
         >>> larger = tk.resize_model(model, 384)  # fine-tune at 384 pixels
 
     Reference:
-        Dosovitskiy et al. 2020, arXiv 2010.11929, section 3.2; scenic
-        `projects/baselines/vit.py` interpolates the same way (`scipy.ndimage.zoom`).
+        Dosovitskiy et al. 2020, arXiv 2010.11929, section 3.2; scenic `projects/baselines/vit.py`
+        interpolates the same way (`scipy.ndimage.zoom`).
     """
     graph = functional_graph(model, "resize_model")
     positions = None if isinstance(graph, X2Plus1D) else _only(graph, PositionEmbedding)
@@ -108,10 +108,7 @@ def _new_input_shape(
     graph: keras.Model, image_size: int | tuple[int, int], num_frames: int | None
 ) -> tuple[int, ...]:
     """Returns the shape of one input, `([time,] height, width, channels)`."""
-    if isinstance(image_size, (list, tuple)):
-        size = check_grid(image_size, "image_size")
-    else:
-        size = (check_positive_integer(image_size, "image_size"),) * 2
+    size = check_size(image_size, "image_size")
     shape = tuple(graph.inputs[0].shape[1:])
     if len(shape) not in (3, 4):
         raise ValueError(

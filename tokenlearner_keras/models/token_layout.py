@@ -1,13 +1,12 @@
 """How a sequence that becomes tokens is laid out: tokens in front, then a grid."""
 
 import math
-import numbers
 import warnings
 from typing import Any
 
 import keras
 
-from tokenlearner_keras.layers.common import check_positive_integer
+from tokenlearner_keras.layers.common import check_sizes
 from tokenlearner_keras.models.layer_lookup import TokenLayout
 from tokenlearner_keras.models.layer_lookup import known_layout
 
@@ -35,14 +34,9 @@ def choose_layout(
 ) -> TokenLayout:
     """Returns the layout that was asked for, completed by the one found if that fits.
 
-    Args:
-        length: Number of tokens of the sequence; None if unknown.
-        found: What the model says about the sequence before it may have been changed.
-        grid: The grid asked for. None takes the one found, else none.
-        num_prefix_tokens: The tokens in front asked for. None takes those found, else 0.
-
-    Raises:
-        ValueError: If what was asked for does not fit the length.
+    A `length` of None is unknown. `found` is what the model says about the sequence before it may
+    have been changed; it stands for a grid or a number of tokens in front that is None, if it has
+    one.
     """
     if grid is None and num_prefix_tokens is None:
         return _found_or_plain(length, found)
@@ -92,24 +86,10 @@ def _fits(length: int | None, prefix: int, grid: tuple[int, ...] | None) -> bool
     return prefix < length if grid is None else length == prefix + math.prod(grid)
 
 
-def check_token_grid(grid: Any) -> tuple[int, ...] | None:
+def check_token_grid(grid: Any, name: str) -> tuple[int, ...]:
     """Returns a grid of two or three sizes as a tuple of integers."""
-    if grid is None:
-        return None
     if not isinstance(grid, (list, tuple)) or len(grid) not in (2, 3):
         raise ValueError(
-            f"`grid` must be (height, width) or (time, height, width). Received: {grid!r}."
+            f"`{name}` must be (height, width) or (time, height, width). Received: {grid!r}."
         )
-    return tuple(check_positive_integer(size, "grid") for size in grid)
-
-
-def check_num_prefix_tokens(value: Any) -> int | None:
-    """Returns a number of tokens as an int."""
-    if value is None:
-        return None
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or value < 0:
-        raise ValueError(
-            f"`num_prefix_tokens` must be an integer of at least 0. Received: {value!r}."
-        )
-    return int(value)
+    return check_sizes(grid, name)

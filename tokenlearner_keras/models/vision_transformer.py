@@ -6,7 +6,6 @@ import keras
 
 from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
 from tokenlearner_keras.layers.common import LAYER_NORM_EPSILON
-from tokenlearner_keras.layers.common import accumulation_dtype
 from tokenlearner_keras.layers.common import check_channels_last
 from tokenlearner_keras.layers.encoder_block import EncoderBlock
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
@@ -22,6 +21,8 @@ from tokenlearner_keras.layers.token_learner import TokenLearner
 from tokenlearner_keras.layers.token_learner_v11 import TokenLearnerV11
 from tokenlearner_keras.models.config import VisionTransformerConfig
 from tokenlearner_keras.models.model import VisionTransformer
+from tokenlearner_keras.models.model import apply_head
+from tokenlearner_keras.models.model import full_precision
 from tokenlearner_keras.models.x2plus1d import build_x2plus1d
 from tokenlearner_keras.models.x2plus1d_config import X2Plus1DConfig
 
@@ -32,18 +33,20 @@ def build_model(
     """Builds the model that a configuration describes, with fresh weights.
 
     Args:
-        config: The configuration, of a Vision Transformer or of a convolutional video
-            model, for which see `build_x2plus1d`.
+        config: The configuration, of a Vision Transformer or of a convolutional video model.
         name: Name of the Keras model.
 
     Returns:
         A functional model from float images `(batch, height, width, 3)` or videos
-        `(batch, time, height, width, 3)` to logits `(batch, num_classes)` in float32,
-        or to the tokens `(batch, tokens, width)` if `config.classifier` is None. The
-        dtype policy in force applies.
+        `(batch, time, height, width, 3)` to logits `(batch, num_classes)` in float32. If
+        `config.classifier` is None, to the tokens `(batch, tokens, width)` or, of a convolutional
+        model, to the positions `(batch, time, height / 32, width / 32, channels)`. The dtype policy
+        in force applies.
 
     Reference:
-        scenic `projects/token_learner/model.py`, `TokenLearnerViT`.
+        scenic `projects/token_learner/model.py`, `TokenLearnerViT`; for convolutional models Ryoo
+        et al. 2021, arXiv 2106.11297, on Charades and AViD, and Feichtenhofer 2020, arXiv
+        2004.04730.
     """
     check_channels_last(len(getattr(config, "input_shape", ())) + 1, "build_model")
     if isinstance(config, X2Plus1DConfig):
@@ -51,8 +54,7 @@ def build_model(
     if not isinstance(config, VisionTransformerConfig):
         raise ValueError(
             "build_model expects a tk.VisionTransformerConfig or a tk.X2Plus1DConfig. Received: "
-            f"{config!r}. A dictionary becomes one by "
-            "VisionTransformerConfig.from_dict."
+            f"{config!r}. A dictionary becomes one by VisionTransformerConfig.from_dict."
         )
     inputs = keras.Input(config.input_shape, name="images")
     x, grid = _embed(inputs, config)
@@ -187,23 +189,8 @@ def _classify(x: Any, config: VisionTransformerConfig) -> Any:
     """Returns float32 logits, or the tokens if there is no classifier."""
     if config.classifier is None:
         return x
-    full_precision = accumulation_dtype(keras.config.dtype_policy().compute_dtype)
     if config.classifier == "map":
         x = AttentionPooling(config.num_heads, config.mlp_dim, name="map_head")(x)
     else:
-        x = TokenPooling(config.classifier, dtype=full_precision, name="pooling")(x)
-    if config.representation_size is not None:
-        x = keras.layers.Dense(
-            config.representation_size,
-            activation="tanh",
-            kernel_initializer="lecun_normal",
-            dtype=full_precision,
-            name="pre_logits",
-        )(x)
-    return keras.layers.Dense(
-        config.num_classes,
-        kernel_initializer="zeros",
-        bias_initializer=keras.initializers.Constant(config.head_bias),
-        dtype=full_precision,
-        name="head",
-    )(x)
+        x = TokenPooling(config.classifier, dtype=full_precision(), name="pooling")(x)
+    return apply_head(x, config, "tanh", "lecun_normal")

@@ -14,7 +14,6 @@ from tokenlearner_keras.graph import filled
 from tokenlearner_keras.graph import graph_calls
 from tokenlearner_keras.layers.batch_normalization import BatchNormalization
 from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
-from tokenlearner_keras.layers.common import accumulation_dtype
 from tokenlearner_keras.layers.common import convolve
 from tokenlearner_keras.layers.common import rematerialize
 from tokenlearner_keras.layers.token_fuser import TokenFuser
@@ -22,6 +21,8 @@ from tokenlearner_keras.layers.token_learner import TokenLearner
 from tokenlearner_keras.layers.video_attention import GridAttention
 from tokenlearner_keras.layers.video_attention import VectorTransformer
 from tokenlearner_keras.models.model import VisionTransformer
+from tokenlearner_keras.models.model import apply_head
+from tokenlearner_keras.models.model import full_precision
 from tokenlearner_keras.models.x2plus1d_config import MODULES
 from tokenlearner_keras.models.x2plus1d_config import X2Plus1DConfig
 
@@ -31,10 +32,7 @@ _END_OF_PART = re.compile(r"stem_relu|stage_\d+_block_\d+_relu")
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
 class X2Plus1D(VisionTransformer):
-    """A functional model of convolutions; `tk.build_model` and `tk.create_model` return one.
-
-    It shares with its parent the check of the inputs' size.
-    """
+    """A functional model of convolutions; `tk.build_model` and `tk.create_model` return one."""
 
     @property
     def remat(self) -> bool:
@@ -80,7 +78,7 @@ class X2Plus1D(VisionTransformer):
 
 
 def _function(nodes: list[Node], entry: keras.KerasTensor) -> Any:
-    """Returns a function that runs calls of a graph in training, from the tensor they start at."""
+    """Returns a function that runs calls of a graph in training, on the value of `entry`."""
     nodes = list(nodes)
 
     def run(x: Any) -> Any:
@@ -123,13 +121,8 @@ def apply_module(
 ) -> Any:
     """Applies a module; every operation but TokenLearner ends in a batch norm and a ReLU.
 
-    Args:
-        x: `(batch, time, height, width, channels)`.
-        module: A key of `MODULES`.
-        config: The configuration.
-        prefix: Begins the names of all layers but those around the learned tokens.
-        number: Which of the model's modules this is, in the names of those.
-        strides: Of the 2-D convolution, along height and width.
+    The names of all layers begin with `prefix`, but those around the learned tokens end with
+    `number`, which of the model's modules this is. `strides` are those of the 2-D convolution.
     """
     for operation in MODULES[module]:
         if operation == "token_learner":
@@ -200,22 +193,7 @@ STEM_TIME = (5, 1, 1)
 
 
 def build_x2plus1d(config: X2Plus1DConfig, name: str = "x2plus1d") -> X2Plus1D:
-    """Builds the model that a configuration describes, with fresh weights.
-
-    Args:
-        config: The configuration.
-        name: Name of the Keras model.
-
-    Returns:
-        A functional model from float videos `(batch, time, height, width, 3)` to logits
-        `(batch, num_classes)` in float32, or to the positions `(batch, time, height / 32,
-        width / 32, channels)` if `config.classifier` is None. The dtype policy in force
-        applies.
-
-    Reference:
-        Ryoo et al. 2021, arXiv 2106.11297, on Charades and AViD; Feichtenhofer 2020,
-        arXiv 2004.04730.
-    """
+    """Builds a convolutional video model with fresh weights, see `build_model`."""
     inputs = keras.Input(config.input_shape, name="images")
     x = convolution(inputs, config.stem_width, SPACE, "stem_conv2d", strides=2)
     x = convolution(x, config.stem_width, STEM_TIME, "stem_conv1d")
@@ -258,24 +236,7 @@ def _classify(x: Any, config: X2Plus1DConfig) -> Any:
     """Returns float32 logits, or the positions if there is no classifier."""
     if config.classifier is None:
         return x
-    full_precision = accumulation_dtype(keras.config.dtype_policy().compute_dtype)
     x = keras.layers.GlobalAveragePooling3D(
-        data_format="channels_last", dtype=full_precision, name="pooling"
+        data_format="channels_last", dtype=full_precision(), name="pooling"
     )(x)
-    if config.representation_size is not None:
-        x = keras.layers.Dense(
-            config.representation_size,
-            activation="relu",
-            kernel_initializer="he_normal",
-            dtype=full_precision,
-            name="pre_logits",
-        )(x)
-    if config.dropout:
-        x = keras.layers.Dropout(config.dropout, dtype=full_precision, name="dropout")(x)
-    return keras.layers.Dense(
-        config.num_classes,
-        kernel_initializer="zeros",
-        bias_initializer=keras.initializers.Constant(config.head_bias),
-        dtype=full_precision,
-        name="head",
-    )(x)
+    return apply_head(x, config, "relu", "he_normal", config.dropout)

@@ -1,16 +1,17 @@
 """The configuration of the convolutional video models for Charades and AViD."""
 
 import dataclasses
-import math
-import numbers
-from collections.abc import Mapping
 from typing import Any
 
 from tokenlearner_keras.layers.common import check_choice
 from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.layers.common import check_rate
 from tokenlearner_keras.layers.common import check_size
-from tokenlearner_keras.models.config import check_fields
+from tokenlearner_keras.layers.common import check_sizes
+from tokenlearner_keras.models.config import BaseModelConfig
+from tokenlearner_keras.models.config import check_finite
+from tokenlearner_keras.models.config import check_flag
+from tokenlearner_keras.models.config import check_optional_positive
 
 #: What each module of the paper's ablation does, in order, between the two 1x1x1 convolutions.
 MODULES: dict[str, tuple[str, ...]] = {
@@ -39,7 +40,7 @@ _OPTIONAL_POSITIVE = ("fuser_bottleneck_dim", "representation_size")
 
 
 @dataclasses.dataclass(frozen=True)
-class X2Plus1DConfig:
+class X2Plus1DConfig(BaseModelConfig):
     """A convolutional model of `tk.build_model`; the defaults are the plain X(2+1)D-M.
 
     Attributes:
@@ -110,30 +111,19 @@ class X2Plus1DConfig:
     remat: bool = False
 
     def __post_init__(self) -> None:
-        # Stored as plain Python numbers and tuples: they come back equal from JSON.
-        self._set("image_size", check_size(self.image_size, "image_size"))
-        for name in _STAGES:
-            self._set(name, _positive_integers(getattr(self, name), name))
-        for name in (*_POSITIVE, *_OPTIONAL_POSITIVE):
-            if name in _POSITIVE or getattr(self, name) is not None:
-                self._set(name, check_positive_integer(getattr(self, name), name))
-        for name in ("dropout", "batch_norm_momentum"):
-            self._set(name, check_rate(getattr(self, name), name))
-        for name in ("head_bias", "batch_norm_epsilon"):
-            self._set(name, _finite(getattr(self, name), name))
+        self._check(check_size, "image_size")
+        self._check(_check_stage_sizes, *_STAGES)
+        self._check(check_positive_integer, *_POSITIVE)
+        self._check(check_optional_positive, *_OPTIONAL_POSITIVE)
+        self._check(check_rate, "dropout", "batch_norm_momentum")
+        self._check(check_finite, "head_bias", "batch_norm_epsilon")
         check_choice(self.module, tuple(MODULES), "module")
         check_choice(self.token_learner_pooling, ("sum", "mean"), "token_learner_pooling")
         check_choice(self.fuser_mixing, ("frame", "video"), "fuser_mixing")
         check_choice(self.classifier, ("gap", None), "classifier")
-        for name in ("vector_attention", "remat"):
-            value = getattr(self, name)
-            if not isinstance(value, bool):
-                raise ValueError(f"`{name}` must be True or False. Received: {value!r}.")
+        self._check(check_flag, "vector_attention", "remat")
         self._check_ranges()
         self._check_stages()
-
-    def _set(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
 
     def _check_ranges(self) -> None:
         if self.batch_norm_epsilon <= 0:
@@ -152,12 +142,10 @@ class X2Plus1DConfig:
         lengths = {name: len(getattr(self, name)) for name in _STAGES}
         if len(set(lengths.values())) != 1:
             raise ValueError(
-                f"{', '.join(_STAGES)} must have one number a stage each. Received "
+                f"{', '.join(_STAGES)} must each have one number per stage. Received "
                 f"{', '.join(f'{count} {name}' for name, count in lengths.items())}."
             )
-        if self.is_plain:
-            return
-        if self.module_blocks >= self.depths[-1]:
+        if not self.is_plain and self.module_blocks >= self.depths[-1]:
             raise ValueError(
                 "`module_blocks` must be below the depth of the last stage, whose first block "
                 f"halves the grid. Received module_blocks={self.module_blocks}, depths="
@@ -180,29 +168,8 @@ class X2Plus1DConfig:
         """Shape of one input: `(time, height, width, 3)`."""
         return (self.num_frames, *self.image_size, 3)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns all fields; `from_dict` gives an equal configuration."""
-        return dataclasses.asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "X2Plus1DConfig":
-        """Builds a configuration from a (JSON) dictionary.
-
-        Raises:
-            ValueError: If a key is unknown, with the nearest known one.
-        """
-        check_fields(cls, values)
-        return cls(**values)
-
-
-def _positive_integers(value: Any, name: str) -> tuple[int, ...]:
+def _check_stage_sizes(value: Any, name: str) -> tuple[int, ...]:
     if not isinstance(value, (list, tuple)) or not value:
-        raise ValueError(f"`{name}` must hold one integer a stage. Received: {value!r}.")
-    return tuple(check_positive_integer(each, name) for each in value)
-
-
-def _finite(value: Any, name: str) -> float:
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not number or not math.isfinite(value):
-        raise ValueError(f"`{name}` must be a finite number. Received: {value!r}.")
-    return float(value)
+        raise ValueError(f"`{name}` must hold one integer per stage. Received: {value!r}.")
+    return check_sizes(value, name)

@@ -10,6 +10,7 @@ import numpy as np
 
 from tokenlearner_keras.layers.common import check_choice
 from tokenlearner_keras.layers.common import check_grid
+from tokenlearner_keras.layers.common import optional
 from tokenlearner_keras.layers.patch_embedding import METHODS
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
 from tokenlearner_keras.layers.patch_embedding import inflate_kernel
@@ -19,6 +20,7 @@ from tokenlearner_keras.weights.reference import Parameter
 from tokenlearner_keras.weights.reference import load_reference_params
 from tokenlearner_keras.weights.reference import reference_parameters
 from tokenlearner_keras.weights.report import LoadReport
+from tokenlearner_keras.weights.report import first_problems
 from tokenlearner_keras.weights.vit_checkpoint import CLASS_TOKEN
 from tokenlearner_keras.weights.vit_checkpoint import EMBEDDING
 from tokenlearner_keras.weights.vit_checkpoint import POSITIONS
@@ -41,48 +43,46 @@ def load_npz(
 ) -> LoadReport:
     """Loads a public ViT checkpoint (AugReg, big_vision) into a model.
 
-    The position table is resized to the model's grid and repeated for every frame of a
-    video, a 2-D patch kernel is inflated to tubelets, a head for another number of
-    classes is skipped. TokenLearner and TokenFuser keep their weights unless the file
-    holds some under the reference's names. Nothing is written unless everything fits.
+    A 2-D patch kernel is inflated to tubelets, and a head for another number of classes is skipped.
+    TokenLearner and TokenFuser keep their weights unless the file holds some under the reference's
+    names. Nothing is written unless everything fits.
 
-    A position table of the model's shape is copied. Any other is assumed to have a square
-    grid, as in all public files, unless `grid_size` gives it. Whether a class token's row is
-    among the positions follows from the names in the file.
+    A position table of the model's shape is copied. Any other is assumed to have a square grid, as
+    in all public files, unless `grid_size` gives it; it is resized to the model's grid and repeated
+    for every frame of a video. Whether a class token's row is among the positions follows from the
+    names in the file.
 
-    The public checkpoints take inputs in [-1, 1]. Expect a start for the blocks, not
-    accuracy: the authors of TokenLearner found that pre-trained layers around a new
-    TokenLearner do not help.
+    The public checkpoints take inputs in [-1, 1]. Expect a start for the blocks, not accuracy: the
+    authors of TokenLearner found that pre-trained layers around a new TokenLearner do not help.
 
     Args:
-        model: An image or video model of `tk.build_model` or `tk.create_model`, of the
-            checkpoint's width, depth, heads and patch size.
+        model: An image or video model of `tk.build_model` or `tk.create_model`, of the checkpoint's
+            width, depth, heads and patch size.
         path: The `.npz` file, such as `tk.download_weights` returns.
         strict: If True, anything missing, skipped, resized or left over is an error.
-        inflation: How a 2-D kernel fills a tubelet, `"central_frame"` or `"average"`.
-            None: as the model's `tubelet_inflation` says, else into the central frame.
+        inflation: How a 2-D kernel fills a tubelet, `"central_frame"` or `"average"`. None: as the
+            model's `tubelet_inflation` says, else into the central frame.
         grid_size: Grid `(height, width)` of the positions in the file, in patches. None: the
             model's own if the table has its shape, else a square.
 
     Returns:
-        A report with the names that were `loaded`, `resized`, `skipped`, `missing` and
-        `left_over`; see `LoadReport`.
+        A report with the names that were loaded, resized, skipped, missing and left over.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a ViT checkpoint or is damaged, the model is not of
-            this package, a shape differs, or (strict) the two do not match exactly.
+        ValueError: If the file is not a ViT checkpoint or is damaged, the model is not of this
+            package, a shape differs, or (strict) the two do not match exactly.
 
     Example:
         >>> model = tk.create_model("vit_b16_tl8at6", num_classes=10)
         >>> print(tk.load_npz(model, tk.download_weights("vit_b16_augreg_in21k")))
 
     Reference:
-        vision_transformer `vit_jax/checkpoint.py`; Arnab et al. 2021, arXiv 2103.15691,
-        section 3.4, for video.
+        vision_transformer `vit_jax/checkpoint.py`; Arnab et al. 2021, arXiv 2103.15691, section
+        3.4, for video.
     """
     check_choice(inflation, (None, *METHODS), "inflation")
-    grid_size = None if grid_size is None else check_grid(grid_size, "grid_size")
+    grid_size = optional(check_grid, grid_size, "grid_size")
     parameters = _parameters(model)
     arrays = read_npz(path)
     try:
@@ -161,10 +161,9 @@ def _plan(
     values = {name: value for name, value in values.items() if name not in skipped}
     problems += _size_problems(values, sources, parameters)
     if problems:
-        more = len(problems) - _SHOWN_PROBLEMS
-        listed = [*problems[:_SHOWN_PROBLEMS], *([f"and {more} more"] if more > 0 else [])]
+        listed = "\n  ".join(first_problems(problems, _SHOWN_PROBLEMS))
         raise ValueError(
-            "is the checkpoint of another model:\n  " + "\n  ".join(listed) + "\n"
+            f"is the checkpoint of another model:\n  {listed}\n"
             f"{_describe(sources)} Build a model of that size, such as vit_b16 for width 768, "
             "12 blocks and patches of 16, or take another checkpoint"
         )
@@ -239,7 +238,7 @@ def _floats(source: Source) -> np.ndarray:
 def _heads_of_other_classes(
     values: Mapping[str, np.ndarray], parameters: Mapping[str, Parameter]
 ) -> set[str]:
-    """Returns the names of each head's layer that has another shape, whole."""
+    """Returns all names of each head that has a layer of another shape."""
     skipped: set[str] = set()
     for head in _HEADS:
         names = {name for name in values if name.startswith(f"{head}/")}

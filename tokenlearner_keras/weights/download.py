@@ -9,9 +9,11 @@ import shutil
 import tempfile
 import urllib.parse
 from pathlib import Path
+from typing import Any
 
 import keras
 
+from tokenlearner_keras.layers.common import optional
 from tokenlearner_keras.weights.npz_file import iterate_npz
 from tokenlearner_keras.weights.vit_checkpoint import check_vit_names
 
@@ -21,32 +23,17 @@ BASE_URL = "https://storage.googleapis.com/vit_models"
 # regularisation, and the fine-tuning on ImageNet-1k. 21k names without one are the
 # pre-trained models, of 21843 classes at 224 pixels.
 _AUGREG = (
-    ("ti16", "Ti_16-i21k", "aug_none-wd_0.03-do_0.0-sd_0.0", ""),
-    ("ti16", "Ti_16-i21k", "aug_none-wd_0.03-do_0.0-sd_0.0", "lr_0.03-res_224"),
-    ("ti16", "Ti_16-i21k", "aug_none-wd_0.03-do_0.0-sd_0.0", "lr_0.03-res_384"),
-    ("s32", "S_32-i21k", "aug_light1-wd_0.03-do_0.0-sd_0.0", ""),
-    ("s32", "S_32-i21k", "aug_light1-wd_0.03-do_0.0-sd_0.0", "lr_0.03-res_224"),
-    ("s32", "S_32-i21k", "aug_light1-wd_0.03-do_0.0-sd_0.0", "lr_0.03-res_384"),
-    ("s16", "S_16-i21k", "aug_light1-wd_0.03-do_0.0-sd_0.0", ""),
-    ("s16", "S_16-i21k", "aug_light1-wd_0.03-do_0.0-sd_0.0", "lr_0.03-res_224"),
-    ("s16", "S_16-i21k", "aug_light1-wd_0.03-do_0.0-sd_0.0", "lr_0.03-res_384"),
-    ("b32", "B_32-i21k", "aug_medium1-wd_0.03-do_0.0-sd_0.0", ""),
-    ("b32", "B_32-i21k", "aug_medium1-wd_0.03-do_0.0-sd_0.0", "lr_0.03-res_224"),
-    ("b32", "B_32-i21k", "aug_light1-wd_0.1-do_0.0-sd_0.0", "lr_0.03-res_384"),
-    ("b16", "B_16-i21k", "aug_medium1-wd_0.1-do_0.0-sd_0.0", ""),
-    ("b16", "B_16-i21k", "aug_medium1-wd_0.1-do_0.0-sd_0.0", "lr_0.01-res_224"),
-    ("b16", "B_16-i21k", "aug_medium1-wd_0.1-do_0.0-sd_0.0", "lr_0.01-res_384"),
-    ("b8", "B_8-i21k", "aug_medium1-wd_0.1-do_0.0-sd_0.0", ""),
-    ("b8", "B_8-i21k", "aug_medium1-wd_0.1-do_0.0-sd_0.0", "lr_0.01-res_224"),
-    ("l16", "L_16-i21k", "aug_medium1-wd_0.1-do_0.1-sd_0.1", ""),
-    ("l16", "L_16-i21k", "aug_medium1-wd_0.1-do_0.1-sd_0.1", "lr_0.01-res_224"),
-    ("l16", "L_16-i21k", "aug_medium1-wd_0.1-do_0.1-sd_0.1", "lr_0.01-res_384"),
-    ("s16", "S_16-i1k", "aug_medium2-wd_0.1-do_0.0-sd_0.0", "lr_0.01-res_224"),
-    ("s16", "S_16-i1k", "aug_medium2-wd_0.1-do_0.0-sd_0.0", "lr_0.01-res_384"),
-    ("b32", "B_32-i1k", "aug_medium2-wd_0.1-do_0.1-sd_0.1", "lr_0.01-res_224"),
-    ("b32", "B_32-i1k", "aug_medium2-wd_0.1-do_0.1-sd_0.1", "lr_0.01-res_384"),
-    ("b16", "B_16-i1k", "aug_strong2-wd_0.1-do_0.1-sd_0.1", "lr_0.01-res_224"),
-    ("b16", "B_16-i1k", "aug_strong2-wd_0.1-do_0.1-sd_0.1", "lr_0.01-res_384"),
+    ("Ti_16-i21k", "aug_none-wd_0.03-do_0.0-sd_0.0", ("", "lr_0.03-res_224", "lr_0.03-res_384")),
+    ("S_32-i21k", "aug_light1-wd_0.03-do_0.0-sd_0.0", ("", "lr_0.03-res_224", "lr_0.03-res_384")),
+    ("S_16-i21k", "aug_light1-wd_0.03-do_0.0-sd_0.0", ("", "lr_0.03-res_224", "lr_0.03-res_384")),
+    ("B_32-i21k", "aug_medium1-wd_0.03-do_0.0-sd_0.0", ("", "lr_0.03-res_224")),
+    ("B_32-i21k", "aug_light1-wd_0.1-do_0.0-sd_0.0", ("lr_0.03-res_384",)),
+    ("B_16-i21k", "aug_medium1-wd_0.1-do_0.0-sd_0.0", ("", "lr_0.01-res_224", "lr_0.01-res_384")),
+    ("B_8-i21k", "aug_medium1-wd_0.1-do_0.0-sd_0.0", ("", "lr_0.01-res_224")),
+    ("L_16-i21k", "aug_medium1-wd_0.1-do_0.1-sd_0.1", ("", "lr_0.01-res_224", "lr_0.01-res_384")),
+    ("S_16-i1k", "aug_medium2-wd_0.1-do_0.0-sd_0.0", ("lr_0.01-res_224", "lr_0.01-res_384")),
+    ("B_32-i1k", "aug_medium2-wd_0.1-do_0.1-sd_0.1", ("lr_0.01-res_224", "lr_0.01-res_384")),
+    ("B_16-i1k", "aug_strong2-wd_0.1-do_0.1-sd_0.1", ("lr_0.01-res_224", "lr_0.01-res_384")),
 )
 # The models of the first paper (arXiv 2010.11929), with a pre_logits layer before fine-tuning.
 _ORIGINAL = {
@@ -64,10 +51,11 @@ _ORIGINAL = {
 }
 
 
-def _augreg_release(size: str, model: str, regularisation: str, tuning: str) -> tuple[str, str]:
+def _augreg_release(model: str, regularisation: str, tuning: str) -> tuple[str, str]:
     """Returns the name and the file of a release."""
     file = f"augreg/{model}-300ep-lr_0.001-{regularisation}"
-    name = f"vit_{size}_augreg_" + ("in21k" if model.endswith("i21k") else "in1k")
+    size, data = model.replace("_", "").lower().split("-")
+    name = f"vit_{size}_augreg_{data.replace('i', 'in')}"
     if tuning:
         file += f"--imagenet2012-steps_20k-{tuning}"
         name += "_ft_in1k_" if name.endswith("in21k") else "_"
@@ -75,7 +63,14 @@ def _augreg_release(size: str, model: str, regularisation: str, tuning: str) -> 
     return name, f"{file}.npz"
 
 
-_RELEASES = {**dict(_augreg_release(*row) for row in _AUGREG), **_ORIGINAL}
+_RELEASES = {
+    **dict(
+        _augreg_release(model, regularisation, tuning)
+        for model, regularisation, tunings in _AUGREG
+        for tuning in tunings
+    ),
+    **_ORIGINAL,
+}
 
 
 def list_weights(pattern: str = "*") -> list[str]:
@@ -92,16 +87,15 @@ def download_weights(
 ) -> Path:
     """Downloads a public ViT checkpoint, once, and returns its path in the cache.
 
-    The publisher gives no checksums. The first download is therefore read whole and
-    its SHA-256 kept in a file beside it; every later use must match that, and a damaged
-    file is fetched again. Pass `sha256` if you know the checksum. A download that fails
-    a check is removed and never takes the place of a good file.
+    The publisher gives no checksums. The first download is therefore read whole and its SHA-256
+    kept in a file beside it; every later use must match that, and a damaged file is fetched again.
+    A download that fails a check is removed and never takes the place of a good file.
 
     Args:
-        name: One of `list_weights()`, such as `"vit_b16_augreg_in21k"` (21843 classes)
-            or `"vit_b16_augreg_in21k_ft_in1k_224"` (1000 classes, 224 pixels), or the
-            whole address of another file, `https://…` or `file://…`.
-        sha256: Checksum that the file must have, 64 hexadecimal digits.
+        name: One of `list_weights()`, such as `"vit_b16_augreg_in21k"` (21843 classes) or
+            `"vit_b16_augreg_in21k_ft_in1k_224"` (1000 classes, 224 pixels), or the whole address of
+            another file, `https://…` or `file://…`.
+        sha256: Checksum that the file must have, 64 hexadecimal digits, if you know it.
         cache_dir: Folder of the cache. None: Keras' own, `$KERAS_HOME` or `~/.keras`.
         base_url: Address of a mirror with the same files. None: the publisher's.
 
@@ -109,8 +103,8 @@ def download_weights(
         Path of the `.npz` file, for `tk.load_npz`.
 
     Raises:
-        ValueError: If the name is unknown (with the nearest ones), the checksum differs
-            or the file is not a ViT checkpoint.
+        ValueError: If the name is unknown (with the nearest ones), the checksum differs or the file
+            is not a ViT checkpoint.
         OSError: If the download fails.
 
     Example:
@@ -119,7 +113,7 @@ def download_weights(
     url, file_name = _address(name, BASE_URL if base_url is None else base_url)
     folder = _cache_folder(cache_dir)
     target = folder / file_name
-    checksum = _checked_sha256(sha256)
+    checksum = optional(_check_sha256, sha256, "sha256")
     if not _is_good(target, checksum):
         _download(url, target, checksum or _recorded(target))
     return target
@@ -149,11 +143,9 @@ def _cache_folder(cache_dir: str | Path | None) -> Path:
     return folder
 
 
-def _checked_sha256(value: str | None) -> str | None:
-    if value is None:
-        return None
+def _check_sha256(value: Any, name: str) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[0-9a-fA-F]{64}", value):
-        raise ValueError(f"`sha256` must be 64 hexadecimal digits. Received: {value!r}.")
+        raise ValueError(f"`{name}` must be 64 hexadecimal digits. Received: {value!r}.")
     return value.lower()
 
 

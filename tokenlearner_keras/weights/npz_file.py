@@ -24,7 +24,7 @@ _MAX_HEADER_BYTES = 16 * 2**10
 _CHUNK_BYTES = 2**20
 _ENCRYPTED = 0x1
 #: What a damaged archive makes zipfile raise.
-DAMAGE = (
+_DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
@@ -56,54 +56,27 @@ class _Member(NamedTuple):
 
 
 def read_npz(path: str | Path, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]:
-    """Returns all arrays of an `.npz` file by name.
-
-    Args:
-        path: The file.
-        max_bytes: Bytes that all arrays together may take in memory.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not an `.npz` file, damaged, or declares sizes that do not
-            fit; the message says what the file seems to be and what to do.
-    """
+    """Returns all arrays by name, which may take `max_bytes` in memory; see `iterate_npz`."""
     return dict(iterate_npz(path, max_bytes))
 
 
 def iterate_npz(path: str | Path, max_bytes: int = MAX_BYTES) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the names and arrays of an `.npz` file one by one; see `read_npz`.
+    """Yields the names and arrays of an `.npz` file one by one.
 
-    All declared sizes are checked before the first array is read.
+    All declared sizes are checked before the first array is read. ValueError says what a file that
+    is not an `.npz` file seems to be and what to do.
     """
     path = Path(path)
     check_positive_integer(max_bytes, "max_bytes")
     _check_zip(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            yield from iterate_archive(archive, path, path.stat().st_size, max_bytes)
-    except DAMAGE as error:
+            _check_archive(archive, path, max_bytes)
+            members = [_read_header(archive, info, path) for info in archive.infolist()]
+            for member in members:
+                yield member.name, _read_array(archive, member)
+    except _DAMAGE as error:
         raise _error(path, f"is damaged or incomplete ({error}). Download it again") from error
-
-
-def iterate_archive(
-    archive: zipfile.ZipFile, path: Path, file_bytes: int, max_bytes: int
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the names and arrays of an open `.npz` file one by one; see `read_npz`.
-
-    Args:
-        archive: The file.
-        path: For messages.
-        file_bytes: The size of the file.
-        max_bytes: As for `read_npz`.
-
-    Raises:
-        ValueError: If it declares sizes that do not fit, or holds Python objects.
-        Exception: One of `DAMAGE`, if it is damaged.
-    """
-    _check_archive(archive, path, file_bytes, max_bytes)
-    members = [_read_header(archive, info, path) for info in archive.infolist()]
-    for member in members:
-        yield member.name, _read_array(archive, member)
 
 
 def _error(path: Path, problem: str) -> ValueError:
@@ -119,19 +92,19 @@ def _check_zip(path: Path) -> None:
             f"There is no file {path}.{hint} tk.download_weights fetches public weights by name."
         )
     if not path.is_file():
-        raise _error(path, "is no file, so no .npz of weights. Give the path of the file itself")
+        raise _error(path, "is not a file. Give the path of the .npz file of weights itself")
     with path.open("rb") as file:
-        problem = kind_of_file(file.read(512))
+        problem = _kind_of_file(file.read(512))
     if problem is not None:
-        raise _error(path, f"is no .npz file of weights: {problem}")
+        raise _error(path, f"is not an .npz file of weights: {problem}")
 
 
-def _check_archive(archive: zipfile.ZipFile, path: Path, file_bytes: int, max_bytes: int) -> None:
+def _check_archive(archive: zipfile.ZipFile, path: Path, max_bytes: int) -> None:
     """Checks what the archive's directory declares, before any member is opened."""
-    infos = archive.infolist()
-    problem = kind_of_archive([info.filename for info in infos])
+    infos, file_bytes = archive.infolist(), path.stat().st_size
+    problem = _kind_of_archive([info.filename for info in infos])
     if problem is not None:
-        raise _error(path, f"is no .npz file of weights: {problem}")
+        raise _error(path, f"is not an .npz file of weights: {problem}")
     for info in infos:
         supported = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
         if not supported or info.flag_bits & _ENCRYPTED:
@@ -233,7 +206,7 @@ _WEB_PAGE = (
 )
 
 
-def kind_of_file(start: bytes) -> str | None:
+def _kind_of_file(start: bytes) -> str | None:
     """Returns what a file that begins with `start` is and what to do; None for a zip."""
     if start.startswith(_ZIP):
         return None
@@ -253,7 +226,7 @@ def kind_of_file(start: bytes) -> str | None:
     return "it does not begin as one. Check the path, or download it again"
 
 
-def kind_of_archive(names: Sequence[str]) -> str | None:
+def _kind_of_archive(names: Sequence[str]) -> str | None:
     """Returns what an archive of these members is and what to do; None for an `.npz`."""
     endings = {name.rsplit("/", 1)[-1] for name in names}
     if "data.pkl" in endings:
@@ -265,7 +238,7 @@ def kind_of_archive(names: Sequence[str]) -> str | None:
         return "it is a Keras model (.keras). Load it with keras.models.load_model"
     others = [name for name in names if not name.endswith(".npy")]
     if others:
-        return f"it is an archive with {others[0]!r}, which is no NumPy array"
+        return f"it is an archive with {others[0]!r}, which is not a NumPy array"
     if len(set(names)) != len(names):
         twice = next(name for name in names if list(names).count(name) > 1)
         return f"it holds {twice!r} more than once. Download it again"

@@ -1,7 +1,7 @@
 """Loads parameter trees of the reference implementation (Flax names)."""
 
 import difflib
-from collections.abc import Callable
+from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
@@ -45,16 +45,15 @@ def load_reference_params(
     Nothing is written unless everything fits.
 
     Args:
-        target: A built TokenLearner, TokenLearnerV11, TokenLearnerMHA, TokenFuser or
-            encoder layer, or a model from `tk.build_model`.
-        params: Arrays by the reference's names, flat (`{"a/b/kernel": array}`) or
-            nested (`{"a": {"b": {"kernel": array}}}`).
-        strict: If False, parameters that one side lacks are skipped; shapes must
-            still fit.
+        target: A built TokenLearner, TokenLearnerV11, TokenLearnerMHA, TokenFuser or encoder layer,
+            or a model from `tk.build_model`.
+        params: Arrays by the reference's names, flat (`{"a/b/kernel": array}`) or nested
+            (`{"a": {"b": {"kernel": array}}}`).
+        strict: If False, parameters that one side lacks are skipped; shapes must still fit.
 
     Raises:
-        ValueError: If the target is not built or not of this package, a shape
-            differs, or (strict) a parameter is missing or left over; all are listed.
+        ValueError: If the target is not built or not of this package, a shape differs, or (strict)
+            a parameter is missing or left over; all are listed.
 
     Reference:
         scenic `projects/token_learner/model.py`; no kernel is transposed.
@@ -79,11 +78,7 @@ def load_reference_params(
 
 
 def reference_parameters(target: keras.layers.Layer) -> dict[str, Parameter]:
-    """Returns the variables of a layer or model by the reference's names, with its shapes.
-
-    Raises:
-        ValueError: If the target is not built or has weights without such a name.
-    """
+    """Returns the variables of a layer or model by the reference's names, with its shapes."""
     if not isinstance(target, keras.layers.Layer):
         raise ValueError(
             f"Expected a layer or model as the target. Received: {type(target).__name__}."
@@ -142,25 +137,23 @@ def _plain(variable: keras.Variable) -> Parameter:
 
 
 def _layer(layer: keras.layers.Layer) -> Parameters:
-    for kind, names in _NAMES.items():
+    if isinstance(layer, MultiHeadAttention):
+        yield from _attention(layer)
+    for kind, parts in _PARTS.items():
         if isinstance(layer, kind):
-            yield from names(layer)
+            for name, attribute in parts.items():
+                # A bias or a norm that the layer goes without is None or not there.
+                yield from _part(name, getattr(layer, attribute, None))
 
 
-def _norm(layer: Any) -> Parameters:
-    yield "scale", _plain(layer.gamma)
-    yield "bias", _plain(layer.beta)
-
-
-def _linear(layer: Any) -> Parameters:
-    yield "kernel", _plain(layer.kernel)
-    if layer.bias is not None:
-        yield "bias", _plain(layer.bias)
-
-
-def _mlp(layer: MlpBlock) -> Parameters:
-    yield from _prefixed("Dense_0", _linear(layer.hidden_layer))
-    yield from _prefixed("Dense_1", _linear(layer.output_layer))
+def _part(name: str, part: Any) -> Parameters:
+    if isinstance(part, keras.layers.Layer):
+        yield from _prefixed(name, _layer(part)) if name else _layer(part)
+    elif isinstance(part, list):
+        for index, each in enumerate(part):
+            yield from _part(name.format(index), each)
+    elif part is not None:
+        yield name, _plain(part)
 
 
 def _attention(layer: MultiHeadAttention) -> Parameters:
@@ -174,55 +167,14 @@ def _attention(layer: MultiHeadAttention) -> Parameters:
     yield "out/bias", _plain(layer.output_layer.bias)
 
 
-def _encoder_block(layer: EncoderBlock) -> Parameters:
-    yield from _prefixed("LayerNorm_0", _norm(layer.attention_norm))
-    yield from _prefixed("MultiHeadDotProductAttention_0", _attention(layer.attention))
-    yield from _prefixed("LayerNorm_1", _norm(layer.mlp_norm))
-    yield from _prefixed("MlpBlock_0", _mlp(layer.mlp))
-
-
-def _token_learner(layer: TokenLearner) -> Parameters:
-    yield from _prefixed("LayerNorm_0", _norm(layer.norm))
-    for index, convolution in enumerate(layer.convolutions):
-        yield from _prefixed(f"Conv_{index}", _linear(convolution))
-
-
-def _token_learner_v11(layer: TokenLearnerV11) -> Parameters:
-    yield from _prefixed("LayerNorm_0", _norm(layer.norm))
-    yield from _prefixed("token_masking", _mlp(layer.token_masking))
-
-
-def _token_learner_mha(layer: TokenLearnerMHA) -> Parameters:
-    yield "tokens", _plain(layer.tokens)
-    yield from _prefixed("attn", _attention(layer.attention))
-
-
-def _token_fuser(layer: TokenFuser) -> Parameters:
-    if layer.use_normalization:
-        yield from _prefixed("fuser_mix_norm1", _norm(layer.mix_norm1))
-        yield from _prefixed("fuser_mix_norm2", _norm(layer.mix_norm2))
-    yield from _prefixed("Dense_0", _linear(layer.mixing_layer))
-    yield from _prefixed("LayerNorm_0", _norm(layer.original_norm))
-    masking = _linear if layer.bottleneck_dim is None else _mlp
-    yield from _prefixed("token_masking", masking(layer.token_masking))
-
-
-def _attention_pooling(layer: AttentionPooling) -> Parameters:
-    yield "probe", _plain(layer.probe)
-    yield from _prefixed("MultiHeadDotProductAttention_0", _attention(layer.attention))
-    yield from _prefixed("LayerNorm_0", _norm(layer.norm))
-    yield from _prefixed("MlpBlock_0", _mlp(layer.mlp))
-
-
 def _model(model: keras.Model) -> Parameters:
     """Names by type and order; Dense layers (`head`, `pre_logits`) by their own name."""
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for layer in model.layers:
         module = _MODULES.get(type(layer))
         if module is not None:
-            number = counts.setdefault(module, 0)
+            yield from _prefixed(module.format(counts[module]), _layer(layer))
             counts[module] += 1
-            yield from _prefixed(module.format(number), _layer(layer))
         elif isinstance(layer, keras.layers.Dense):
             name = "output_projection" if layer.name == "head" else layer.name
             yield from _prefixed(name, _layer(layer))
@@ -241,18 +193,37 @@ _MODULES = {
     keras.layers.LayerNormalization: "Transformer/encoder_norm",
     AttentionPooling: "MAPHead_0",
 }
-_NAMES: dict[type, Callable[[Any], Parameters]] = {
-    PatchEmbedding: lambda layer: _linear(layer.projection),
-    PositionEmbedding: lambda layer: iter([("pos_embedding", _plain(layer.table))]),
-    ClassToken: lambda layer: iter([("cls", _plain(layer.token))]),
-    EncoderBlock: _encoder_block,
-    MlpBlock: _mlp,
-    MultiHeadAttention: _attention,
-    TokenLearner: _token_learner,
-    TokenLearnerV11: _token_learner_v11,
-    TokenLearnerMHA: _token_learner_mha,
-    TokenFuser: _token_fuser,
-    AttentionPooling: _attention_pooling,
-    keras.layers.LayerNormalization: _norm,
-    keras.layers.Dense: _linear,
+#: The reference's name of each part of a layer, and the part's attribute in the layer.
+_PARTS: dict[Any, dict[str, str]] = {
+    keras.layers.LayerNormalization: {"scale": "gamma", "bias": "beta"},
+    (keras.layers.Dense, keras.layers.Conv2D, keras.layers.Conv3D): {
+        "kernel": "kernel",
+        "bias": "bias",
+    },
+    PatchEmbedding: {"": "projection"},
+    PositionEmbedding: {"pos_embedding": "table"},
+    ClassToken: {"cls": "token"},
+    MlpBlock: {"Dense_0": "hidden_layer", "Dense_1": "output_layer"},
+    EncoderBlock: {
+        "LayerNorm_0": "attention_norm",
+        "MultiHeadDotProductAttention_0": "attention",
+        "LayerNorm_1": "mlp_norm",
+        "MlpBlock_0": "mlp",
+    },
+    TokenLearner: {"LayerNorm_0": "norm", "Conv_{}": "convolutions"},
+    TokenLearnerV11: {"LayerNorm_0": "norm", "token_masking": "token_masking"},
+    TokenLearnerMHA: {"tokens": "tokens", "attn": "attention"},
+    TokenFuser: {
+        "fuser_mix_norm1": "mix_norm1",
+        "fuser_mix_norm2": "mix_norm2",
+        "Dense_0": "mixing_layer",
+        "LayerNorm_0": "original_norm",
+        "token_masking": "token_masking",
+    },
+    AttentionPooling: {
+        "probe": "probe",
+        "MultiHeadDotProductAttention_0": "attention",
+        "LayerNorm_0": "norm",
+        "MlpBlock_0": "mlp",
+    },
 }

@@ -9,14 +9,13 @@ _SHOWN = 6
 class LoadReport:
     """What became of each parameter of the model, and of what else the file holds.
 
-    Every parameter of the model is in exactly one of the first four. Names are the
-    reference's, `head/...` for the logits' layer; between two Keras models they are the
-    variables' paths.
+    Every parameter of the model is in exactly one of the first four. Names are the reference's,
+    `head/...` for the logits' layer; between two Keras models they are the variables' paths.
 
     Attributes:
         loaded: Taken as they are in the file.
-        resized: Taken, but adapted: positions resized or repeated over time, a patch
-            kernel inflated to a tubelet's.
+        resized: Taken, but adapted: positions resized or repeated over time, a patch kernel
+            inflated to a tubelet's.
         skipped: In the file for another number of classes, so left as they were.
         missing: Not in the file, so left as they were.
         left_over: Keys of the file that the model has no parameter for.
@@ -42,3 +41,9 @@ class LoadReport:
                 label = field.name.replace("_", " ")
                 lines.append(f"{len(names)} {label}: {', '.join(names[:_SHOWN])}{more}")
         return "\n".join(lines)
+
+
+def first_problems(problems: list[str], most: int) -> list[str]:
+    """Returns at most that many problems, and how many more there are."""
+    more = len(problems) - most
+    return [*problems[:most], f"and {more} more"] if more > 0 else problems

@@ -14,6 +14,7 @@ from tokenlearner_keras.layers.patch_embedding import inflate_kernel
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
 from tokenlearner_keras.layers.token_fuser import TokenFuser
 from tokenlearner_keras.weights.report import LoadReport
+from tokenlearner_keras.weights.report import first_problems
 from tokenlearner_keras.weights.resize import fit_table
 
 _HEADS = ("pre_logits/", "head/")
@@ -25,23 +26,22 @@ Variables = dict[str, keras.Variable]
 def transfer_weights(model: keras.Model, source: keras.Model) -> LoadReport:
     """Gives a model the weights of another one, as far as both have them.
 
-    Parameters go by name. The position table is interpolated to the model's grid; that of
-    an image model is repeated for every frame of a video, and its patch kernel is inflated
-    to tubelets as the model's `tubelet_inflation` says, else into the central frame. What
-    the source lacks, such as a TokenLearner, and a head for other classes stay as they
-    are. Nothing is written unless everything fits.
+    Parameters go by name. The position table is interpolated to the model's grid; that of an image
+    model is repeated for every frame of a video, and its patch kernel is inflated to tubelets as
+    the model's `tubelet_inflation` says, else into the central frame. What the source lacks, such
+    as a TokenLearner, and a head for other classes stay as they are. Nothing is written unless
+    everything fits.
 
-    A video model with an image model's weights gives a still video the logits of its
-    image: all frames have the same tokens, and attention over repeated tokens is that over
-    one of each. A class token, which is not repeated, and the classifier `"gsp"`, which
-    sums over the frames, are the exceptions.
+    A video model with an image model's weights gives a still video the logits of its image: all
+    frames have the same tokens, and attention over repeated tokens is that over one of each. A
+    class token, which is not repeated, and the classifier `"gsp"`, which sums over the frames, are
+    the exceptions.
 
     Args:
         model: The model that receives the weights.
-        source: A model of the same width, depth, heads, patches and tokens, for images
-            or videos of any size; of images or videos if `model` is one of videos, of
-            images if it is one of images. If both have a TokenLearner, it is of the same
-            version and pooling and at the same block. For a convolutional video model
+        source: A model of the same width, depth, heads, patches and tokens, for images or videos of
+            any size; of images if `model` is one of images. If both have a TokenLearner, it is of
+            the same version and pooling and at the same block. For a convolutional video model
             another one.
 
     Returns:
@@ -51,8 +51,8 @@ def transfer_weights(model: keras.Model, source: keras.Model) -> LoadReport:
         ValueError: If the two do not fit; `model` is unchanged then.
 
     Reference:
-        Ryoo et al. 2021, arXiv 2106.11297, on video: transformer and TokenLearner of an
-        image model; Arnab et al. 2021, arXiv 2103.15691, section 3.4.
+        Ryoo et al. 2021, arXiv 2106.11297, on video: transformer and TokenLearner of an image
+        model; Arnab et al. 2021, arXiv 2103.15691, section 3.4.
     """
     target_graph = functional_graph(model, "transfer_weights")
     source_graph = functional_graph(source, "transfer_weights")
@@ -230,8 +230,6 @@ def _listed(names: Any) -> str:
 
 def _describe(problems: list[str], pairs: Pairs) -> str:
     """Returns what does not fit and what to do, in one line."""
-    more = len(problems) - _SHOWN_PROBLEMS
-    listed = [*problems[:_SHOWN_PROBLEMS], *([f"and {more} more"] if more > 0 else [])]
     hint = (
         "Choose a model of the same width, depth, heads, patches and tokens and with the same "
         "TokenLearner (version, block, pooling), or give the new model those of the source"
@@ -243,4 +241,5 @@ def _describe(problems: list[str], pairs: Pairs) -> str:
             "A fuser with mixing='video' has a matrix over the tokens of all frames. Take "
             "fuser_mixing='frame', or a source of as many frames or without a fuser"
         )
-    return f"the source is another model: {'; '.join(listed)}. {hint}."
+    listed = "; ".join(first_problems(problems, _SHOWN_PROBLEMS))
+    return f"the source is another model: {listed}. {hint}."

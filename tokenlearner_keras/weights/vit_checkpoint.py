@@ -45,27 +45,20 @@ class Source(NamedTuple):
 
 
 def check_vit_names(names: Collection[str]) -> str:
-    """Returns what precedes the parameters' names in a ViT checkpoint of these keys.
-
-    Raises:
-        ValueError: If the keys are not those of a ViT.
-    """
+    """Returns what precedes the parameters' names; raises ValueError unless they are a ViT's."""
     prefix = next((each for each in _PREFIXES if each + EMBEDDING in names), None)
     if prefix is None:
         raise ValueError(
-            f"holds no key {EMBEDDING!r}, also not below params/ or opt/target/, so it is no "
+            f"holds no key {EMBEDDING!r}, also not below params/ or opt/target/, so it is not a "
             f"public ViT checkpoint. Its {len(names)} keys begin with {sorted(names)[:4]}"
         )
     if not any(name.startswith(f"{prefix}Transformer/encoderblock") for name in names):
-        raise ValueError("holds no encoder block, so it is no public ViT checkpoint")
+        raise ValueError("holds no encoder block, so it is not a public ViT checkpoint")
     return prefix
 
 
 def name_arrays(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, Source], set[str]]:
     """Returns the arrays by the reference's names, and the keys outside the model.
-
-    Raises:
-        ValueError: If the keys are not those of a ViT, or two stand for the same name.
 
     Reference:
         big_vision `models/vit.py` (`fix_old_checkpoints`, `scan_to_pyloop`) and
@@ -124,23 +117,12 @@ def fit_positions(
     covers_time: bool | None,
     grid_size: tuple[int, int] | None = None,
 ) -> FittedPositions:
-    """Returns a checkpoint's table for a layer.
+    """Returns a checkpoint's table `(1, positions, channels)` for a built layer.
 
     A table of the layer's length is taken as it is; any other is that of a square grid, unless
-    `grid_size` says which.
-
-    Args:
-        table: `(1, positions, channels)`, with or without a class token's row in front.
-        layer: The built layer, for `(height, width)` or `(time, height, width)`.
-        has_class_row: Whether the names in the checkpoint say that there is such a row. It
-            counts where its length allows both.
-        has_class_token: Whether the checkpoint has a class token.
-        covers_time: Whether the table is that of a video; None: only if it has the
-            length of the layer's `(time, height, width)`.
-        grid_size: Grid `(height, width)` of the table.
-
-    Raises:
-        ValueError: If the shape cannot be fitted.
+    `grid_size` says which. `has_class_row` is what the names in the checkpoint say; it counts where
+    the length allows both. `covers_time` says whether the table is that of a video; None: only if
+    it has the length of the layer's `(time, height, width)`.
     """
     own = keras.ops.convert_to_numpy(layer.table)
     if table.ndim != 3 or table.shape[0] != 1 or table.shape[2] != own.shape[2]:
