@@ -27,6 +27,7 @@ or removed, and those that lack a row, left out by --skip_bad, which can be read
 status is 0 when the split is complete, even if --skip_bad left out rows.
 """
 
+import contextlib
 import dataclasses
 import math
 
@@ -35,18 +36,12 @@ from absl import flags
 from trainers.data.conversion.lock import conversion_lock
 from trainers.data.conversion.lock import label_map_is_used
 from trainers.data.conversion.lock import label_map_lock
-from trainers.data.conversion.options import ConversionOptions
 from trainers.data.conversion.video_list import VideoRow
 from trainers.data.conversion.video_list import read_video_list
 from trainers.data.conversion.writer import Conversion
-from trainers.data.records.manifest import DESCRIPTION
-from trainers.data.records.manifest import LABELS
+from trainers.data.conversion.writer import ConversionOptions
+from trainers.data.records import manifest
 from trainers.data.records.manifest import Description
-from trainers.data.records.manifest import read_description
-from trainers.data.records.manifest import read_label_file
-from trainers.data.records.manifest import read_labels
-from trainers.data.records.manifest import write_description
-from trainers.data.records.manifest import write_labels
 from trainers.data.sources import check_source
 from trainers.data.video_files import FRAMES_PER_SECOND
 from trainers.data.video_files import MIN_SIDE
@@ -64,9 +59,9 @@ from trainers.utils.subprocesses import default_workers
 FLAGS = flags.FLAGS
 _ROWS_PER_SHARD = 256
 _MISTAKES_SHOWN = 3
-_ANEW = (
-    "or convert all splits anew: to another --output, or to this one without its *.tfrecord-*, "
-    f"*.conversion.json, {LABELS} and {DESCRIPTION}"
+_CONVERT_ALL = (
+    "or convert all splits again: to another --output, or to this one without its *.tfrecord-*, "
+    f"*.conversion.json, {manifest.LABELS} and {manifest.DESCRIPTION}"
 )
 
 
@@ -89,7 +84,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
         "min_side", MIN_SIDE, "Pixels of the shorter side; never enlarged.", **values
     )
     flags.DEFINE_integer("jpeg_quality", 95, "1 to 100.", **values)
-    cli.define_path("labels", "A text file with a class a line, for the first run.", flag_values)
+    cli.define_path("labels", "A text file, one class per line, for the first run.", flag_values)
     flags.DEFINE_bool("multi_label", None, "Videos may have several labels, or none.", **values)
     flags.DEFINE_bool("skip_bad", False, "Leave out rows that cannot be read; list them.", **values)
     flags.DEFINE_integer("workers", default_workers(), "Shards written at the same time.", **values)
@@ -97,32 +92,22 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
 
 def main() -> None:
     """Converts one split."""
-    with StopRequest().listening():
-        _run()
-
-
-def _run() -> None:
-    """Checks, plans, labels and converts; every stage is named once, in order."""
-    _check_flags()
-    import_av()
-    rows = read_video_list(FLAGS.csv)
-    options = _options(len(rows))
-
-    # ----------------------------------------------------------- labels of all splits
-    if not files.exists(FLAGS.output):
-        _plan(rows, options)  # a mistake in the list leaves no folder behind
-        files.make_directories(FLAGS.output)
-    with conversion_lock(FLAGS.split) as lock:
+    with StopRequest().listening(), contextlib.ExitStack() as stack:
+        _check_flags()
+        import_av()
+        rows = read_video_list(FLAGS.csv)
+        if not files.exists(FLAGS.output):
+            _plan(rows)  # a mistake in the list leaves no folder behind
+            files.make_directories(FLAGS.output)
         with label_map_lock(FLAGS.output):
-            lock.acquire(FLAGS.output)
-            conversion, description = _plan(rows, options)
-            write_labels(FLAGS.output, tuple(conversion.label_numbers))
-            write_description(FLAGS.output, description)
+            stack.enter_context(conversion_lock(FLAGS.output, FLAGS.split))
+            conversion, description = _plan(rows)
+            manifest.write_labels(FLAGS.output, tuple(conversion.label_numbers))
+            manifest.write_description(FLAGS.output, description)
         _convert(conversion)
 
 
 def _convert(conversion: Conversion) -> None:
-    """Writes the videos and prints how many there are."""
     try:
         total = len(conversion.rows)
         with progress_bar(FLAGS.split, total, conversion.rows_done) as advance:
@@ -146,8 +131,7 @@ def _convert(conversion: Conversion) -> None:
 def sorted_labels(rows: list[VideoRow]) -> tuple[str, ...]:
     """Returns all labels of a list: numbers in numerical order, then names in alphabetical order.
 
-    Raises:
-        ConfigurationError: If no row has a label.
+    Raises ConfigurationError if no row has a label.
     """
     names = {label for row in rows for label in row.labels}
     if not names:
@@ -171,17 +155,14 @@ def _check_flags() -> None:
         raise ConfigurationError(f"--workers: expected 1 or more, received {FLAGS.workers}.")
 
 
-def _options(num_rows: int) -> ConversionOptions:
-    num_shards = math.ceil(num_rows / _ROWS_PER_SHARD) if FLAGS.shards is None else FLAGS.shards
-    return ConversionOptions(
+def _plan(rows: list[VideoRow]) -> tuple[Conversion, Description]:
+    """Returns the conversion, and what all splits share; checks all of it and writes nothing."""
+    num_shards = math.ceil(len(rows) / _ROWS_PER_SHARD) if FLAGS.shards is None else FLAGS.shards
+    options = ConversionOptions(
         num_shards, FLAGS.frames_per_second, FLAGS.min_side, FLAGS.jpeg_quality
     )
-
-
-def _plan(rows: list[VideoRow], options: ConversionOptions) -> tuple[Conversion, Description]:
-    """Returns the conversion, and what all splits share; checks all of it and writes nothing."""
     begun = label_map_is_used(FLAGS.output, FLAGS.split)
-    labels = _label_map(rows, read_labels(FLAGS.output) if begun else None)
+    labels = _label_map(rows, manifest.read_labels(FLAGS.output) if begun else None)
     description = _description(rows, labels, options, begun)
     _check_labels(rows, labels, description.multi_label, begun)
     rows = _with_missing_labels(rows, description.multi_label)
@@ -196,31 +177,24 @@ def _plan(rows: list[VideoRow], options: ConversionOptions) -> tuple[Conversion,
 
 def _label_map(rows: list[VideoRow], written: tuple[str, ...] | None) -> tuple[str, ...]:
     """Returns the names of the classes: of the folder, of --labels, or of the list."""
-    given = _given_labels()
+    given = None
+    if FLAGS.labels:
+        try:
+            given = manifest.read_label_file(FLAGS.labels)
+        except OSError as error:
+            raise ConfigurationError(
+                f"--labels={FLAGS.labels} cannot be read: {error}. It must be a text file in UTF-8."
+            ) from error
     if written and given and written != given:
-        raise ConfigurationError(
-            f"--labels={FLAGS.labels} differs from {files.join(FLAGS.output, LABELS)}, which "
-            f"an earlier split was made with. Leave --labels out, {_ANEW}."
-        )
+        raise _contradiction("labels", FLAGS.labels, manifest.LABELS, "Leave --labels out")
     return written or given or sorted_labels(rows)
-
-
-def _given_labels() -> tuple[str, ...] | None:
-    if not FLAGS.labels:
-        return None
-    try:
-        return read_label_file(FLAGS.labels)
-    except OSError as error:
-        raise ConfigurationError(
-            f"--labels={FLAGS.labels} cannot be read: {error}. It must be a text file in UTF-8."
-        ) from error
 
 
 def _description(
     rows: list[VideoRow], labels: tuple[str, ...], options: ConversionOptions, begun: bool
 ) -> Description:
     """Returns what all splits share: as the folder has it, or as this split has it."""
-    written = read_description(FLAGS.output) if begun else None
+    written = manifest.read_description(FLAGS.output) if begun else None
     if written is None:
         several = any(len(row.labels) > 1 for row in rows)
         multi_label = several if FLAGS.multi_label is None else FLAGS.multi_label
@@ -232,11 +206,16 @@ def _description(
     ):
         expected = getattr(written, name)
         if None not in (value, expected) and value != expected:
-            raise ConfigurationError(
-                f"--{name}={value} differs from {files.join(FLAGS.output, DESCRIPTION)}, which "
-                f"an earlier split was made with. {hint.format(name, expected)}, {_ANEW}."
-            )
+            hint = hint.format(name, expected)
+            raise _contradiction(name, value, manifest.DESCRIPTION, hint)
     return dataclasses.replace(written, num_classes=len(labels))
+
+
+def _contradiction(flag: str, value: object, name: str, hint: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"--{flag}={value} differs from {files.join(FLAGS.output, name)}, which an earlier split "
+        f"was made with. {hint}, {_CONVERT_ALL}."
+    )
 
 
 def _check_labels(
@@ -246,7 +225,7 @@ def _check_labels(
     known = set(labels)
     place = "of the label map" if begun else f"of --labels={FLAGS.labels}"
     hint = (
-        f"{_ANEW}, and name the classes of all splits in --labels=FILE"
+        f"{_CONVERT_ALL}, and name the classes of all splits in --labels=FILE"
         if begun
         else "or add the label to that file"
     )
@@ -260,7 +239,7 @@ def _check_labels(
         if len(row.labels) > 1 and not multi_label:
             raise DataError(
                 f"{FLAGS.csv}, row {row.number}: {len(row.labels)} labels, but the data set has "
-                f"one a video. Correct the row, {_ANEW}, and set --multi_label."
+                f"one per video. Correct the row, {_CONVERT_ALL}, and set --multi_label."
             )
 
 
@@ -282,9 +261,8 @@ def _with_missing_labels(rows: list[VideoRow], multi_label: bool) -> list[VideoR
     """Marks rows without a label as bad, where each video must have one."""
     if multi_label:
         return rows
-    missing = "no label"
     return [
-        row if row.labels or row.problem else dataclasses.replace(row, problem=missing)
+        row if row.labels or row.problem else dataclasses.replace(row, problem="no label")
         for row in rows
     ]
 

@@ -20,6 +20,7 @@ from trainers.configuration.data_options import RecordsConfig
 from trainers.data.conversion.lock import conversion_lock
 from trainers.data.conversion.video_list import VideoRow
 from trainers.data.conversion.writer import Conversion
+from trainers.data.records import manifest
 from trainers.data.records.manifest import write_labels
 from trainers.data.sources import make_source
 from trainers.utils.errors import ConfigurationError
@@ -164,7 +165,7 @@ def test_bad_rows(videos: Path, convert: Convert) -> None:
 
     output = convert(rows, "--skip_bad")
     listed = [line for line in output.splitlines() if line.startswith("left out")]
-    reasons = ["Invalid data", "no number of seconds", "not after", "no frame from 50 s"]
+    reasons = ["Invalid data", "not a number of seconds", "not after", "no frame from 50 s"]
     reasons += ["no such file", "no label"]
     assert [line.split(":")[0] for line in listed] == [f"left out row {n}" for n in range(3, 9)]
     assert all(reason in line for reason, line in zip(reasons, listed, strict=True))
@@ -301,9 +302,8 @@ def test_two_splits_at_once(
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         checked.append(labels)
 
-    monkeypatch.setattr(make_video_records, "write_labels", write_and_check)
-    with conversion_lock("validation") as lock:
-        lock.acquire(str(records))
+    monkeypatch.setattr(manifest, "write_labels", write_and_check)
+    with conversion_lock(str(records), "validation"):
         # No shard is there, but the other conversion counts by this label map already.
         convert(ROWS)
         with pytest.raises(ConfigurationError, match="Another conversion of this split .process"):
@@ -321,9 +321,9 @@ def test_the_home_directory(
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
-def test_a_full_disk(videos: Path, convert: Convert) -> None:
-    (videos / "records").mkdir()
-    (videos / "records" / ".partial-train.tfrecord-00000-of-00001").symlink_to("/dev/full")
+def test_a_full_disk(convert: Convert, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = tf.io.TFRecordWriter
+    monkeypatch.setattr(tf.io, "TFRecordWriter", lambda path: write("/dev/full"))
     with pytest.raises(OSError, match="train.tfrecord-00000-of-00001.*[Nn]o space"):
         convert(ROWS, "--shards=1")
 

@@ -1,18 +1,9 @@
 """Skips unreadable examples, up to `data.max_bad_examples`.
 
-Without a limit the first bad example stops the run; `trainers.data.decode_errors` names it.
-With a limit, training replaces a bad example by the next good one in the order of the indices,
-under the seed of the place that it takes. Evaluation leaves a bad example out, and
-`num_examples` says so. Whether an example is bad is found while reading it, from the bytes
-alone. So a batch remains a function of (seed, step) and of the files: a run resumed after a
-kill sees what an uninterrupted one sees, with nothing to save.
-
-A decoder fails only on the frames it decodes, so an example may be bad in one epoch, and
-good in another that shows other frames of it.
-
-Each bad example is counted once. With a file, what an earlier run of the same training met
-counts for the limit as well. Batches are prepared ahead, so the count may include examples of
-steps that are still to come. Each host counts its own.
+Whether an example is bad is found while reading it, from the bytes alone. So a batch remains a
+function of (seed, step) and of the files: a run resumed after a kill sees what an uninterrupted
+one sees, with nothing to save. A decoder fails only on the frames it decodes, so an example may
+be bad in one epoch, and good in another that shows other frames of it.
 """
 
 import json
@@ -25,28 +16,27 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from trainers.configuration.data_options import check_max_bad_examples
-from trainers.data.decode_errors import describe_data_failure
+from trainers.data.decode_errors import first_damaged
+from trainers.data.decode_errors import source_name
 from trainers.data.sources import Source
 from trainers.utils import files
 from trainers.utils.errors import DataError
+from trainers.utils.reporting import read_metrics
 
 
 class BadExamplesFile:
     """A file with one JSON object per bad example: `source` (name/split), `index` and `reason`.
 
-    Args:
-        path: The path of the file, which is created with the first example.
+    The file is created with the first example.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._lock = threading.Lock()
-        content = files.read(path) if files.exists(path) else b""
-        self._rows = _complete_rows(content)
-        whole = b"".join(map(_line, self._rows))
-        if whole != content:
-            files.write_atomically(path, whole)
+        self._rows = read_metrics(path)
+        if files.exists(path):
+            # Without a line cut off by a kill, whose example will be met again.
+            files.write_atomically(path, b"".join(map(_line, self._rows)))
 
     def reasons(self, source: str) -> dict[int, str]:
         """Returns the reasons of a source's (name/split) listed examples, by index."""
@@ -65,16 +55,6 @@ def _line(row: dict[str, Any]) -> bytes:
     return (json.dumps(row) + "\n").encode()
 
 
-def _complete_rows(content: bytes) -> list[dict[str, Any]]:
-    rows = []
-    for line in content.splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue  # a line cut off by a kill; the example will be met again
-    return rows
-
-
 Element = dict[str, Any]
 #: A function of an example's index, () int64, and any further arguments that returns an element.
 Load = Callable[..., Element]
@@ -85,14 +65,14 @@ _OFFSET = "offset to the example that stands in"
 class BadExamples:
     """Counts the bad examples of a source, and replaces them or leaves them out.
 
+    Each is counted once, by each host its own. Batches are prepared ahead, so the count may
+    include examples of steps that are still to come.
+
     Args:
         source: The source that is read.
         limit: How many different bad examples to skip; 0 stops at the first, and changes nothing
             in the pipeline.
         log: Called with a message for each bad example once.
-
-    Raises:
-        ConfigurationError: `limit` is below 0.
     """
 
     def __init__(
@@ -101,9 +81,9 @@ class BadExamples:
         limit: int,
         log: Callable[[str], None] = lambda message: None,
     ) -> None:
-        check_max_bad_examples(limit)
         self.source = source
         self.limit = limit
+        self._name = source_name(source)
         self._file: BadExamplesFile | None = None
         self._log = log
         self._lock = threading.Lock()
@@ -123,7 +103,7 @@ class BadExamples:
     def remember_in(self, file: BadExamplesFile) -> None:
         """Lists bad examples in a file, and counts those that an earlier run listed there."""
         with self._lock:
-            self._reasons = {**file.reasons(_name(self.source)), **self._reasons}
+            self._reasons = {**file.reasons(self._name), **self._reasons}
         self.list_in(file)
 
     def list_in(self, file: BadExamplesFile) -> None:
@@ -134,14 +114,13 @@ class BadExamples:
         with self._lock:
             self._file = file
             for index, reason in self._reasons.items():
-                file.add(_name(self.source), index, reason)
+                file.add(self._name, index, reason)
 
     def replacing(self, load: Load) -> Load:
-        """Wraps `load` for training: a good example stands in for a bad one.
+        """Wraps `load` for training: the next good example takes the place of a bad one.
 
-        Every tensor that `load` returns must depend on its arguments alone. The result takes the
-        same arguments, for `tf.data.Dataset.map`. It fails if more than `limit` examples are bad;
-        see `explain`.
+        Every tensor that `load` returns must depend on its arguments alone. The result fails if
+        more than `limit` examples are bad; see `explain`.
         """
         if not self.limit:
             return load
@@ -158,10 +137,9 @@ class BadExamples:
         return load_good
 
     def leaving_out(self, load: Load) -> Load:
-        """Wraps `load` for evaluation: a bad example becomes padding.
+        """Wraps `load` for evaluation: a bad example becomes zeros, its "mask" included.
 
-        The elements of `load` need a "mask", () float32. A bad example becomes zeros, the mask
-        included, and its "index", if it has one, becomes -1.
+        Its "index", if it has one, becomes -1.
         """
         if not self.limit:
             return load
@@ -182,8 +160,7 @@ class BadExamples:
     def explain(self) -> Iterator[None]:
         """Replaces an error of the input pipeline by the DataError that caused it, if there is one.
 
-        Wrap the steps in it, inside `explain_data_failures`, which would name any bad example of
-        the step.
+        It belongs inside `explain_data_failures`, which would name any bad example of the step.
         """
         try:
             yield
@@ -199,7 +176,7 @@ class BadExamples:
         listed = "; ".join(list(self.reasons.values())[:3])
         more = f"; and {self.count - 3} more" if self.count > 3 else ""
         return (
-            f"{_name(self.source)}: {self.count} of {self.source.num_examples} examples cannot be "
+            f"{self._name}: {self.count} of {self.source.num_examples} examples cannot be "
             f"read, {self.limit} are allowed (data.max_bad_examples): {listed}{more}"
         )
 
@@ -223,13 +200,13 @@ class BadExamples:
         for each in range(attempts):
             self._add((int(index) + each) % self.source.num_examples)
         if offset < 0:
-            raise self._stop(f"no example of {_name(self.source)} can be read")
+            raise self._stop(f"no example of {self._name} can be read")
         return offset
 
     def _note_left_out(self, index: np.int64, offset: np.int64) -> np.int64:
         self._add(int(index))
         if self.count == self.source.num_examples:
-            raise self._stop(f"no example of {_name(self.source)} can be read")
+            raise self._stop(f"no example of {self._name} can be read")
         return offset
 
     def _add(self, index: int) -> None:
@@ -238,21 +215,20 @@ class BadExamples:
                 reason = self._reason(index)
                 self._reasons[index] = reason
                 if self._file:
-                    self._file.add(_name(self.source), index, reason)
+                    self._file.add(self._name, index, reason)
                 self._log(f"bad example {self.count} of {self.limit} allowed: {reason}")
             if self.count > self.limit:
                 raise self._stop(
-                    f"{self.count} examples of {_name(self.source)} cannot be read, more than "
+                    f"{self.count} examples of {self._name} cannot be read, more than "
                     f"data.max_bad_examples={self.limit}. The last: {self._reasons[index]}"
                 )
 
     def _reason(self, index: int) -> str:
-        error = tf.errors.InvalidArgumentError(None, None, "")
-        found = describe_data_failure(error, self.source, [index])
+        found = first_damaged(self.source, [index])
         if found is None:
             # A fault of the program, or a passing one of the network: not to be skipped.
             raise self._stop(
-                f"example {index} of {_name(self.source)} failed, but can be read. Start the same "
+                f"example {index} of {self._name} failed, but can be read. Start the same "
                 "command again; with data.max_bad_examples=0 the error itself is shown"
             )
         return str(found)
@@ -269,7 +245,3 @@ def _first(examples: tf.data.Dataset) -> Element:
     nothing = tf.data.Dataset.from_tensors({**zeros, _OFFSET: tf.constant(-1, tf.int64)})
     element: Element = examples.concatenate(nothing).take(1).get_single_element()
     return element
-
-
-def _name(source: Source) -> str:
-    return f"{source.name}/{source.split}"

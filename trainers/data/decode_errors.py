@@ -1,9 +1,8 @@
 """Finds the damaged example behind an input-pipeline error, and names its file.
 
-An operation that fails inside `tf.data` cannot say which file it was reading. But the order of
-the examples is a function of the step, so the caller knows which examples a failing step
-read. They are decoded again here, and the first that fails is named. This costs nothing
-until an error occurs.
+An operation that fails inside `tf.data` cannot say which file it was reading. The caller knows
+which examples it may have read, since their order is a function of the step: they are decoded
+again here.
 """
 
 import os
@@ -41,11 +40,6 @@ _RECORD_HINT = "remove its file and convert again, or skip it by data.max_bad_ex
 def explain_data_failures(source: Source, indices: Callable[[], Iterable[int]]) -> Iterator[None]:
     """Replaces an error of the input pipeline by a `DataError` that names the file.
 
-    ```python
-    with explain_data_failures(source, lambda: examples_at_step(step, ...)):
-        batch = next(iterator)
-    ```
-
     Args:
         source: The source that the pipeline reads.
         indices: Called only after a failure; returns the indices of the examples that the
@@ -56,33 +50,20 @@ def explain_data_failures(source: Source, indices: Callable[[], Iterable[int]]) 
     """
     try:
         yield
-    except _DATA_ERRORS as error:
-        explanation = describe_data_failure(error, source, indices())
+    except _DATA_ERRORS:
+        explanation = first_damaged(source, indices())
         if explanation is None:
             raise
         raise explanation from None
 
 
-def describe_data_failure(
-    error: Exception, source: Source, indices: Iterable[int]
-) -> DataError | None:
-    """Returns the DataError to raise instead of an input-pipeline error.
-
-    `indices` are the examples that may be at fault, in reading order. None if the data is not at
-    fault: the error is of another kind, or every example can be read.
-    """
-    if not isinstance(error, _DATA_ERRORS):
-        return None
+def first_damaged(source: Source, indices: Iterable[int]) -> DataError | None:
+    """Reads examples in parallel; returns the error of the first that fails, None without one."""
     candidates = list(dict.fromkeys(map(int, indices)))
     if len(candidates) > 1:
         # With long videos it may take a while.
-        message = f"looking for the damaged example of {_source_name(source)} ..."
+        message = f"looking for the damaged example of {source_name(source)} ..."
         print(message, file=sys.stderr, flush=True)
-    return _first_damaged(source, candidates)
-
-
-def _first_damaged(source: Source, candidates: list[int]) -> DataError | None:
-    """Examines examples in parallel, and returns the error of the first that fails."""
     threads = os.cpu_count() or 1
     remaining = iter(candidates)
     with ThreadPoolExecutor(threads) as pool:
@@ -102,9 +83,10 @@ def _examine(source: Source, index: int) -> DataError | None:
             return error  # raised inside tf.numpy_function; it names the file itself
         except (tf.errors.OpError, OSError, ValueError) as error:
             hint = _RECORD_HINT if _is_converted(source) else _FILE_HINT
-            return DataError(
-                f"cannot read {_named_record(source, index)}: {plain_reason(error)}; {hint}"
-            )
+            record = _record(source, index)
+            identity = getattr(source, "identity", None)
+            named = f"{identity(index)} ({record})" if identity else record
+            return DataError(f"cannot read {named}: {plain_reason(error)}; {hint}")
         if "video" in example or "frames" in example:
             return _examine_video(source, index, example)
         try:
@@ -153,19 +135,12 @@ def _is_converted(source: Source) -> bool:
     return hasattr(source, "original")
 
 
-def _named_record(source: Source, index: int) -> str:
-    """Returns a record that `load` cannot read, with its file if the source names it."""
-    identity = getattr(source, "identity", None)
-    record = _record(source, index)
-    return f"{identity(index)} ({record})" if identity else record
-
-
 def _record(source: Source, index: int) -> str:
     """Returns the number of a record, and the file it was made of if the source knows it."""
     original = getattr(source, "original", None)
     name = original(index) if original else None
     made_of = f", made of {name}" if name else ""
-    return f"record {index} of {_source_name(source)}{made_of}"
+    return f"record {index} of {source_name(source)}{made_of}"
 
 
 def _identity(example: dict[str, tf.Tensor]) -> str:
@@ -175,10 +150,8 @@ def _identity(example: dict[str, tf.Tensor]) -> str:
     return identity.decode("utf-8", errors="replace")
 
 
-def _source_name(source: Source) -> str:
-    """Returns name/split, as far as the source has them."""
-    name = str(getattr(source, "name", type(source).__name__))
-    return "/".join([name, *([source.split] if hasattr(source, "split") else [])])
+def source_name(source: Source) -> str:
+    return f"{source.name}/{source.split}"
 
 
 def plain_reason(error: Exception) -> str:

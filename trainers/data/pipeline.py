@@ -7,6 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from trainers.configuration.checks import check
+from trainers.configuration.checks import check_at_least_zero
+from trainers.configuration.checks import check_positive
 from trainers.data.bad_examples import BadExamples
 from trainers.data.preprocessing.examples import Preprocessing
 from trainers.data.preprocessing.examples import evaluation_input
@@ -47,30 +50,24 @@ def training_dataset(
     and the pairs of mixup are never split between two hosts.
 
     Args:
-        source: the examples.
-        preprocessing: crops, flips and augmentation.
-        batch_size: global batch size, over all hosts and replicas.
-        seed: seed of the order, of the augmentation and of mixup.
-        start_step: the first step to yield.
-        mixup_alpha: parameter of mixup; 0 is off.
+        batch_size: over all hosts and replicas.
+        seed: of the order, of the augmentation and of mixup.
+        mixup_alpha: 0 is off.
         bad_examples: replaces examples that cannot be read; None fails at the first.
-        num_hosts: hosts that share each global batch.
-        host_index: which of them this is.
         replicas_per_host: each step yields this many elements, one per replica.
         private_threads: threads of this pipeline alone; None shares TensorFlow's.
 
     Returns:
-        Dataset of `image`, uint8 (replica batch, height, width, 3) or, for videos,
-        (replica batch, frames, height, width, 3), and `target`,
-        float32 (replica batch, num_classes): one-hot, several ones where an example
-        has several labels, or a blend of these under mixup.
+        Dataset of `image`, uint8 (replica batch, height, width, 3) or, for videos, (replica batch,
+        frames, height, width, 3), and `target`, float32 (replica batch, num_classes): one-hot,
+        several ones where an example has several labels, or a blend of these under mixup.
 
     Raises:
         ConfigurationError: if an argument is out of range or does not divide.
     """
     _check_layout(source, batch_size, num_hosts, host_index, replicas_per_host)
-    _check_at_least("start_step", start_step, 0)
-    _check_at_least("mixup_alpha", mixup_alpha, 0)
+    check_at_least_zero("start_step", start_step)
+    check_at_least_zero("mixup_alpha", mixup_alpha)
     host_batch = batch_size // num_hosts
     if mixup_alpha > 0 and num_hosts > 1 and host_batch % 2:
         raise ConfigurationError(
@@ -127,24 +124,16 @@ def evaluation_dataset(
     none waits for another at the end.
 
     Args:
-        source: the examples.
-        preprocessing: crop and size.
-        batch_size: global batch size, over all hosts and replicas.
         views: whether to return all views of a video, or one clip of it.
-        bad_examples: makes padding of examples that cannot be read; None fails at the
-            first.
-        num_hosts: hosts that share the examples.
-        host_index: which of them this is.
-        replicas_per_host: each step yields this many elements, one per replica.
-        private_threads: threads of this pipeline alone; None shares TensorFlow's.
+        bad_examples: makes padding of examples that cannot be read; None fails at the first.
+        batch_size, replicas_per_host, private_threads: as for `training_dataset`.
 
     Returns:
         Dataset of known length, of `image` (uint8 (replica batch, height, width, 3); for
-        videos (replica batch, [views,] frames, height, width, 3)),
-        `target` (float32 (replica batch, num_classes)), `label` (as in the source,
-        batched), `mask` (float32 (replica batch,), 1 for an example and 0 for
-        padding) and `index` (int64 (replica batch,), -1 for padding). All else is
-        zero where there is padding.
+        videos (replica batch, [views,] frames, height, width, 3)), `target` (float32 (replica
+        batch, num_classes)), `label` (as in the source, batched), `mask` (float32 (replica
+        batch,), 1 for an example and 0 for padding) and `index` (int64 (replica batch,), -1 for
+        padding). All else is zero where there is padding.
 
     Raises:
         ConfigurationError: if an argument is out of range or does not divide.
@@ -170,7 +159,8 @@ def evaluation_dataset(
         }
 
     def finish(batch: Element) -> Element:
-        return {**batch, "target": _targets(batch["label"], source.num_classes)}
+        targets = _targets(batch["label"], source.num_classes)
+        return {**batch, "target": targets * batch["mask"][:, tf.newaxis]}
 
     examples = tf.data.Dataset.range(num_examples).map(index_at)
     load_any = bad_examples.leaving_out(load) if bad_examples else load
@@ -179,7 +169,7 @@ def evaluation_dataset(
     examples = examples.map(load_any, num_parallel_calls=parallel)
     padding = _padding_like(examples).repeat(num_steps * host_batch - num_examples)
     batches = examples.concatenate(padding).batch(host_batch, drop_remainder=True)
-    batches = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).map(_mask_target)
+    batches = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
     dataset = _for_replicas(batches, host_batch, replicas_per_host, private_threads)
     length = num_steps * replicas_per_host
     return dataset.apply(tf.data.experimental.assert_cardinality(length))
@@ -190,10 +180,6 @@ def _targets(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
     if labels.shape.rank == 2:
         return tf.ensure_shape(tf.cast(labels, tf.float32), (None, num_classes))
     return tf.one_hot(labels, num_classes, dtype=tf.float32)
-
-
-def _mask_target(batch: Element) -> Element:
-    return {**batch, "target": batch["target"] * batch["mask"][:, tf.newaxis]}
 
 
 def _padding_like(examples: tf.data.Dataset) -> tf.data.Dataset:
@@ -220,7 +206,7 @@ def _for_replicas(
     # Examples run in parallel; threads inside an operation would only compete.
     options.threading.max_intra_op_parallelism = 1
     if private_threads is not None:
-        _check_at_least("private_threads", private_threads, 1)
+        check_positive("private_threads", private_threads)
         options.threading.private_threadpool_size = private_threads
     return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
 
@@ -237,30 +223,18 @@ def _check_layout(
             "the data source holds no examples: expected at least 1, received "
             f"{source.num_examples}; check data.source and data.data_dir"
         )
-    _check_at_least("batch_size", batch_size, 1)
-    _check_at_least("num_hosts", num_hosts, 1)
-    _check_at_least("replicas_per_host", replicas_per_host, 1)
-    if not 0 <= host_index < num_hosts:
-        raise ConfigurationError(
-            f"host_index: expected 0 to {num_hosts - 1}, received {host_index}"
-        )
+    check_positive("batch_size", batch_size)
+    check_positive("num_hosts", num_hosts)
+    check_positive("replicas_per_host", replicas_per_host)
+    check(0 <= host_index < num_hosts, "host_index", f"0 to {num_hosts - 1}", host_index)
     check_batch_size(batch_size, {"hosts": num_hosts, "replicas on each": replicas_per_host})
-
-
-def _check_at_least(name: str, value: float, smallest: int) -> None:
-    if value < smallest:
-        raise ConfigurationError(f"{name}: expected {smallest} or more, received {value}")
 
 
 def check_batch_size(batch_size: int, sharers: Mapping[str, int]) -> None:
     """Checks that a global batch can be cut into parts of equal size.
 
-    Args:
-        batch_size: Global batch size.
-        sharers: What cuts it, in order, with the number of parts; the names are for the message.
-
-    Raises:
-        ConfigurationError: If it cannot, with nearby batch sizes that can.
+    `sharers` are what cuts it, in order, with the number of parts; the names are for the message.
+    Raises ConfigurationError if it cannot, with nearby batch sizes that can.
     """
     parts = math.prod(sharers.values())
     if batch_size % parts:
@@ -279,13 +253,8 @@ def evaluation_batch_size(
     """Returns the global batch size of an evaluation; the metrics do not depend on it.
 
     Videos with all their views need about the memory of the batch of single clips, except
-    that a replica takes at least one video.
-
-    Args:
-        batch_size: That of the configuration.
-        preprocessing: What makes the inputs.
-        replicas: Those of all hosts; with several views, the result is a multiple.
-        views: Whether all views of a video are evaluated.
+    that a replica takes at least one video. With several views, the result is a multiple of
+    `replicas`, those of all hosts.
     """
     count = num_views(preprocessing) if views else 1
     return batch_size if count == 1 else max(1, batch_size // (count * replicas)) * replicas

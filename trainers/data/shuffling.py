@@ -25,10 +25,7 @@ _BATCH_STREAM = 3
 def step_positions(
     step: tf.Tensor, batch_size: int, num_hosts: int = 1, host_index: int = 0
 ) -> tf.Tensor:
-    """Returns the positions of one host in one step, int64 (batch_size / num_hosts,).
-
-    `step` is an int64 scalar, `batch_size` the global one.
-    """
+    """Returns one host's positions in a step, int64 (global batch_size / num_hosts,)."""
     host_batch = batch_size // num_hosts
     begin = step * batch_size + host_index * host_batch
     return begin + tf.range(host_batch, dtype=tf.int64)
@@ -65,29 +62,11 @@ def batch_seed(step: tf.Tensor, seed: int) -> tf.Tensor:
 
 
 def examples_at_step(
-    step: int,
-    *,
-    num_examples: int,
-    batch_size: int,
-    seed: int,
-    num_hosts: int = 1,
-    host_index: int = 0,
+    step: int, *, num_examples: int, batch_size: int, seed: int
 ) -> npt.NDArray[np.int64]:
-    """Returns the indices of the examples of one training step, in the order of the batch.
-
-    Args:
-        step: training step, from 0.
-        num_examples: examples of the source.
-        batch_size: global batch size.
-        seed: seed of the run.
-        num_hosts: hosts that share the global batch.
-        host_index: which of them asks.
-
-    Returns:
-        int64 (batch_size / num_hosts,).
-    """
+    """Returns the examples of one training step, (batch_size,), in the order of the batch."""
     with tf.device("CPU:0"):
-        positions = step_positions(tf.constant(step, tf.int64), batch_size, num_hosts, host_index)
+        positions = step_positions(tf.constant(step, tf.int64), batch_size)
         indices, _ = shuffled_examples(positions, num_examples, seed)
     result: npt.NDArray[np.int64] = indices.numpy()
     return result
@@ -101,10 +80,9 @@ def examples_near_steps(
     Batches are prepared ahead, so those of a few later steps are among them.
     """
     for each in range(step, step + num_steps + _AHEAD):
-        indices = examples_at_step(
+        yield from examples_at_step(
             each, num_examples=num_examples, batch_size=batch_size, seed=seed
-        )
-        yield from map(int, indices)
+        ).tolist()
 
 
 def mixed_words(*words: int | tf.Tensor) -> tf.Tensor:

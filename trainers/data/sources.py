@@ -1,19 +1,28 @@
 """Defines the interface of a data source, and opens sources by name."""
 
-from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Protocol
 
 import tensorflow as tf
 
 from trainers.configuration.data_options import RecordsConfig
+from trainers.data.datasets.digits import digits_source
+from trainers.data.datasets.elpv import elpv_source
+from trainers.data.datasets.folders import ImageFolderSource
+from trainers.data.datasets.folders import VideoFolderSource
+from trainers.data.datasets.in_memory import InMemorySource
+from trainers.data.datasets.tfds import TfdsSource
+from trainers.data.datasets.video_records import VideoRecordsSource
+from trainers.data.freedoom.dataset import load_rendered
+from trainers.data.freedoom.options import STANDARD_SETS
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import did_you_mean
 
 SPLITS = ("train", "validation", "test")
-# For TFDS; includes what `trainers/data/datasets/tfds_splits.py` sets aside for validation.
+# For TFDS; "whole_train" includes what `plan_splits` sets aside for validation.
 TFDS_SPLITS = (*SPLITS, "whole_train")
 _IN_A_FOLDER = ("folder", "video_folder", "records")
+_BUILT_IN = (*STANDARD_SETS, "digits", "elpv")
 
 
 class Source(Protocol):
@@ -22,8 +31,7 @@ class Source(Protocol):
     A source decides neither order nor shuffling: the caller gives the index. Optional methods
     are `identity(index)`, which names file and record in messages when `load` fails, and, where
     records are made of other files, `original(index)`, which names that file, or None if the
-    record does not say. A source of class folders has `file_splits` and `notes`, see
-    `ClassFolders`.
+    record does not say. A source of class folders has `file_splits` and `notes`, see there.
 
     Attributes:
         name: as in `data.source`.
@@ -82,30 +90,40 @@ def make_source(
         class_names: for folders, the classes in the order of their labels, of which a folder may
             lack some; None: those of its own train split.
         records: how to read `records`; `tfds` uses only its `recover`.
-        file_splits: for folders without split folders, see `find_class_folders`.
+        file_splits: for folders without split folders, from "CLASS/FILE" to the split; None:
+            each class is split 80/10/10.
 
     Raises:
         ConfigurationError: unknown name or split, missing package or data.
     """
     check_source(name, split)
-    family, _, dataset = name.partition(":")
-    if family == "tfds":
-        from trainers.data.datasets.tfds import TfdsSource
-
+    if name.startswith("tfds:"):
+        dataset = name.removeprefix("tfds:")
         return TfdsSource(dataset, split, data_dir, records is not None and records.recover)
     if name == "folder":
-        from trainers.data.datasets.folders import ImageFolderSource
-
         return ImageFolderSource(data_dir, split, class_names, file_splits)
     if name == "video_folder":
-        from trainers.data.datasets.folders import VideoFolderSource
-
         return VideoFolderSource(data_dir, split, class_names, file_splits)
     if name == "records":
-        from trainers.data.datasets.video_records import VideoRecordsSource
-
         return VideoRecordsSource(data_dir, split, records)
-    return _BUILT_IN[name](split)
+    if name == "digits":
+        return digits_source(split)
+    if name == "elpv":
+        return elpv_source(split)
+    return _freedoom_source(name, split)
+
+
+def _freedoom_source(name: str, split: str) -> Source:
+    options = STANDARD_SETS[name]
+    arrays = load_rendered(split, options)
+    return InMemorySource(
+        name,
+        split,
+        arrays[options.pixels],
+        arrays["labels"],
+        options.class_names,
+        options.mirrored_classes,
+    )
 
 
 def is_multi_label(source: Source) -> bool:
@@ -132,13 +150,7 @@ def reads_directory(name: str) -> bool:
 def check_source(name: str, split: str, key: str = "split") -> None:
     """Checks the names of a source and of a split, without opening any data.
 
-    Args:
-        name: as `data.source`.
-        split: one of the source's splits.
-        key: what the split is called in messages.
-
-    Raises:
-        ConfigurationError: unknown name or split, with the nearest one.
+    `key` is what the split is called in messages. Raises ConfigurationError with the nearest name.
     """
     splits = TFDS_SPLITS if name.startswith("tfds:") else SPLITS
     if split not in splits:
@@ -146,54 +158,9 @@ def check_source(name: str, split: str, key: str = "split") -> None:
             f"Unknown {key} {split!r}: expected one of {', '.join(splits)}."
             + did_you_mean(split, splits)
         )
-    if reads_directory(name):
-        return
-    if name not in _BUILT_IN:
+    if not reads_directory(name) and name not in _BUILT_IN:
         names = (*_BUILT_IN, *_IN_A_FOLDER, "tfds:NAME")
         raise ConfigurationError(
             f"Unknown data.source {name!r}: expected one of {', '.join(names)}."
             + did_you_mean(name, names)
         )
-
-
-def _freedoom_objects(split: str) -> Source:
-    from trainers.data.datasets.in_memory import InMemorySource
-    from trainers.data.freedoom.dataset import load_freedoom_objects
-    from trainers.data.freedoom.options import CLASS_NAMES
-
-    rendered = load_freedoom_objects(split)
-    return InMemorySource("freedoom_objects", split, rendered.images, rendered.labels, CLASS_NAMES)
-
-
-def _freedoom_motion(split: str) -> Source:
-    from trainers.data.freedoom.dataset import freedoom_motion_source
-
-    return freedoom_motion_source(split)
-
-
-def _freedoom_multilabel(split: str) -> Source:
-    from trainers.data.freedoom.dataset import freedoom_motion_source
-    from trainers.data.freedoom.options import MotionOptions
-
-    return freedoom_motion_source(split, MotionOptions(multi_label=True))
-
-
-def _digits(split: str) -> Source:
-    from trainers.data.datasets.digits import digits_source
-
-    return digits_source(split)
-
-
-def _elpv(split: str) -> Source:
-    from trainers.data.datasets.elpv import elpv_source
-
-    return elpv_source(split)
-
-
-_BUILT_IN: dict[str, Callable[[str], Source]] = {
-    "freedoom_objects": _freedoom_objects,
-    "freedoom_motion": _freedoom_motion,
-    "freedoom_multilabel": _freedoom_multilabel,
-    "digits": _digits,
-    "elpv": _elpv,
-}

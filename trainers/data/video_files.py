@@ -54,11 +54,9 @@ def read_frames(
     pixels are not square are resized in width until they are.
 
     Args:
-        path: the file.
         start: seconds from the first frame; None is 0.
         end: seconds from the first frame, not included; None, or a time after the end, is the end
             of the file.
-        frames_per_second: frames to take from each second.
         min_side: pixels of the shorter side; frames are only made smaller, never larger.
 
     Yields:

@@ -13,6 +13,7 @@ from tests.helpers.video_record_sets import SmallVideo
 from tests.helpers.video_record_sets import describe
 from tests.helpers.video_record_sets import number_of
 from tests.helpers.video_record_sets import write_split
+from trainers.configuration.data_options import DataConfig
 from trainers.data.bad_examples import BadExamples
 from trainers.data.bad_examples import BadExamplesFile
 from trainers.data.datasets.video_records import VideoRecordsSource
@@ -210,8 +211,8 @@ def test_a_fault_of_the_program_is_not_passed_over(tmp_path: Path) -> None:
             list(dataset)
 
 
-def test_limit_is_checked(tmp_path: Path) -> None:
+def test_limit_is_checked() -> None:
     with pytest.raises(
         ConfigurationError, match=r"data\.max_bad_examples must be at least 0\. Received: -1"
     ):
-        BadExamples(open_source(tmp_path), -1)
+        DataConfig(max_bad_examples=-1)

@@ -61,7 +61,7 @@ def test_in_memory_images_do_not_enter_the_graph() -> None:
     ("shape", "labels", "message"),
     [
         ((2, 4, 4, 2), [0, 0], "shape"),
-        ((2, 4, 4, 3), [0], "one an image"),
+        ((2, 4, 4, 3), [0], "one an example"),
         ((2, 4, 4, 3), [0, 2], "0 to 1"),
         ((2, 4, 4, 3), [0.0, 1.0], "whole numbers"),
         ((0, 4, 4, 3), np.zeros(0, int), "none"),

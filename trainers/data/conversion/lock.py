@@ -1,41 +1,31 @@
 """Lets conversions of several splits share a folder, at the same time or in turn.
 
 Each conversion holds the lock of its split from start to end. The lock of the label map is
-held while making or reading the label map, and while taking the lock of a split. Where
-file locks do not exist (gs://, Windows, some network file systems) nothing is locked.
+held while making or reading the label map, and while taking the lock of a split.
 """
 
-import contextlib
-from collections.abc import Iterator
-from pathlib import Path
+from contextlib import AbstractContextManager
 
 from trainers.data.records.manifest import has_shards
 from trainers.data.sources import SPLITS
 from trainers.utils import files
-from trainers.utils.cache import exclusive
 from trainers.utils.errors import ConfigurationError
-from trainers.utils.lock import WorkdirLock
+from trainers.utils.lock import locked
 
-_LABEL_MAP_LOCK = ".labels.lock"
 _REFUSAL = (
     "Another conversion of this split (process {owner}) is writing to {folder}. Wait for its "
     "end, stop it, or use another --output."
 )
 
 
-def conversion_lock(split: str) -> WorkdirLock:
-    """Returns the lock of a split, for a `with`; call its `acquire` to take it."""
-    return WorkdirLock(_lock_name(split), _REFUSAL)
+def conversion_lock(output: str, split: str) -> AbstractContextManager[bool]:
+    """Keeps a second conversion of a split out of a folder; yields whether it is locked."""
+    return locked(files.join(output, f".{split}.lock"), _REFUSAL)
 
 
-@contextlib.contextmanager
-def label_map_lock(output: str) -> Iterator[None]:
+def label_map_lock(output: str) -> AbstractContextManager[bool]:
     """Waits until no other conversion makes the label map of an existing folder."""
-    if files.is_remote(output):
-        yield
-        return
-    with exclusive(Path(output, _LABEL_MAP_LOCK)):
-        yield
+    return locked(files.join(output, ".labels.lock"))
 
 
 def label_map_is_used(output: str, split: str) -> bool:
@@ -46,22 +36,13 @@ def label_map_is_used(output: str, split: str) -> bool:
     """
     if not files.exists(output):
         return False
-    if has_shards(output):
-        return True
     others = [other for other in SPLITS if other != split]
-    return any(_is_running(output, other) for other in others)
+    return has_shards(output) or any(_is_running(output, other) for other in others)
 
 
 def _is_running(output: str, split: str) -> bool:
-    if files.is_remote(output):
+    try:
+        with conversion_lock(output, split) as is_held:
+            return not is_held
+    except ConfigurationError:
         return True
-    with conversion_lock(split) as lock:
-        try:
-            lock.acquire(output)
-        except ConfigurationError:
-            return True
-        return not lock.is_held
-
-
-def _lock_name(split: str) -> str:
-    return f".{split}.lock"

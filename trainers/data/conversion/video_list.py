@@ -35,33 +35,21 @@ _OTHER_SEPARATOR = " Separate the cells by commas; a semicolon stands between la
 
 @dataclass(frozen=True)
 class VideoRow:
-    """One part of a video file.
+    """One part of a video file."""
 
-    Attributes:
-        number: of the line in the CSV file, whose header is line 1.
-        name: the path as it is written there.
-        path: the absolute path of the file.
-        start: seconds, None for the beginning.
-        end: seconds, None for the end.
-        labels: names of the classes, each once.
-        problem: what is wrong with the row, "" if nothing is.
-    """
-
-    number: int
-    name: str
-    path: str
-    start: float | None
+    number: int  # of the line in the CSV file, whose header is line 1
+    name: str  # the path as it is written there
+    path: str  # absolute
+    start: float | None  # seconds
     end: float | None
-    labels: tuple[str, ...]
-    problem: str = ""
+    labels: tuple[str, ...]  # each once
+    problem: str = ""  # what is wrong with the row
 
 
 def read_video_list(path: str) -> list[VideoRow]:
     """Reads a CSV file; rows with mistakes are returned with their `problem`.
 
-    Raises:
-        ConfigurationError: the file does not exist or is not such a list, or a video lies on a
-            remote file system.
+    Raises ConfigurationError if the file cannot be read, or a video lies on a remote file system.
     """
     try:
         text = files.read(path).decode("utf-8-sig")
@@ -71,7 +59,7 @@ def read_video_list(path: str) -> list[VideoRow]:
         ) from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(
-            f"--csv={path} is no text file in UTF-8: {error}. Save it as one."
+            f"--csv={path} is not a text file in UTF-8: {error}. Save it as one."
         ) from error
     reader = csv.reader(io.StringIO(text, newline=None))  # "\r" also ends a line
     try:
@@ -86,15 +74,17 @@ def read_video_list(path: str) -> list[VideoRow]:
     if not lines:
         raise ConfigurationError(f"--csv={path} names no video. {_HEADER}")
     rows = [_row(number, cells, columns, folder) for number, cells in lines]
-    _check_local(path, rows)
+    remote = next((row for row in rows if files.is_remote(row.path)), None)
+    if remote:
+        raise ConfigurationError(
+            f"--csv={path}, row {remote.number}: expected a video on a local disk, received "
+            f"{remote.path}. Copy the videos to a local disk; --output may be remote."
+        )
     return rows
 
 
 def mark_missing_files(rows: list[VideoRow], needed: set[int]) -> list[VideoRow]:
-    """Returns the rows, with a `problem` where a file is missing.
-
-    It looks only for the files of rows whose number is in `needed`.
-    """
+    """Returns the rows; one whose number is in `needed` has a `problem` if its file is missing."""
     paths = {row.path for row in rows if row.number in needed and not row.problem}
     missing = {path for path in paths if not os.path.isfile(path)}
     return [
@@ -103,15 +93,6 @@ def mark_missing_files(rows: list[VideoRow], needed: set[int]) -> list[VideoRow]
         else row
         for row in rows
     ]
-
-
-def _check_local(path: str, rows: list[VideoRow]) -> None:
-    remote = next((row for row in rows if files.is_remote(row.path)), None)
-    if remote:
-        raise ConfigurationError(
-            f"--csv={path}, row {remote.number}: expected a video on a local disk, received "
-            f"{remote.path}. Copy the videos to a local disk; --output may be remote."
-        )
 
 
 def _columns(path: str, header: list[str]) -> dict[str, int]:
@@ -136,10 +117,8 @@ def _row(number: int, cells: list[str], columns: dict[str, int], folder: str) ->
     problems = []
     if len(cells) != len(columns):
         problems.append(f"{len(cells)} cells, expected {len(columns)}")
-    start, problem = _seconds("start", cell.get("start", ""))
-    problems.append(problem)
-    end, problem = _seconds("end", cell.get("end", ""))
-    problems.append(problem)
+    start = _seconds("start", cell.get("start", ""), problems)
+    end = _seconds("end", cell.get("end", ""), problems)
     if end is not None and end <= (start or 0.0):
         problems.append(f"the end, {end:g} s, is not after the start, {start or 0.0:g} s")
     name = cell.get("path", "")
@@ -153,7 +132,7 @@ def _row(number: int, cells: list[str], columns: dict[str, int], folder: str) ->
         start=start,
         end=end,
         labels=tuple(dict.fromkeys(label for label in labels if label)),
-        problem=next((problem for problem in problems if problem), ""),
+        problem=problems[0] if problems else "",
     )
 
 
@@ -163,14 +142,15 @@ def _full_path(folder: str, name: str) -> str:
     return path if files.is_remote(path) else os.path.join(os.getcwd(), path)
 
 
-def _seconds(name: str, text: str) -> tuple[float | None, str]:
-    """Returns the number, and what is wrong with it."""
+def _seconds(name: str, text: str, problems: list[str]) -> float | None:
+    """Returns the number, or adds to `problems` what is wrong with it."""
     if not text:
-        return None, ""
+        return None
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
-        return None, f"the {name} {text!r} is no number of seconds, 0 or more, such as 61.5"
-    return value, ""
+        problems.append(f"the {name} {text!r} is not a number of seconds, 0 or more, such as 61.5")
+        return None
+    return value

@@ -1,26 +1,17 @@
 """Writes video files into TFRecord shards, each complete or absent.
 
-Shard k of n holds the rows k * N / n to (k + 1) * N / n of the list, in its order. It is
-written under another name, forced to disk, renamed, and then recorded in
-`SPLIT.conversion.json`, together with the rows that were left out. A conversion that was
-killed and starts again skips the recorded shards. The bytes of a shard depend only on
-the rows, the videos and the options, so the files end up the same.
-
-Rows that were left out are tried again. A shard is rewritten if one of them can be read now,
-if its rows have been corrected in the list, or if its file is truncated. A file of the right
-size is accepted: the training checks what it reads, and names a damaged file to remove.
+A finished shard is recorded in `SPLIT.conversion.json`, together with the rows that were left out;
+a conversion that was killed and starts again skips it. The bytes of a shard depend only on the
+rows, the videos and the options, so the files end up the same.
 """
 
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Callable
 from collections.abc import Iterable
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import as_completed
-from contextlib import contextmanager
 from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import field
@@ -31,32 +22,55 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from trainers.configuration.data_options import RecordsConfig
-from trainers.data.conversion.options import ConversionOptions
 from trainers.data.conversion.video_list import VideoRow
 from trainers.data.conversion.video_list import mark_missing_files
 from trainers.data.records.manifest import shard_name
+from trainers.data.video_files import FRAMES_PER_SECOND
+from trainers.data.video_files import MIN_SIDE
 from trainers.data.video_files import read_frames
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import DataError
 
 
+@dataclass(frozen=True)
+class ConversionOptions:
+    """How videos become records; raises ConfigurationError if a value is out of range."""
+
+    num_shards: int
+    frames_per_second: float = FRAMES_PER_SECOND
+    min_side: int = MIN_SIDE  # pixels of the shorter side; smaller videos keep theirs
+    jpeg_quality: int = 95
+
+    def __post_init__(self) -> None:
+        for name, flag, smallest, largest in (
+            ("num_shards", "shards", 1, 99_999),
+            ("frames_per_second", "frames_per_second", 0.01, 1000),
+            ("min_side", "min_side", 1, 65_500),
+            ("jpeg_quality", "jpeg_quality", 1, 100),
+        ):
+            value = getattr(self, name)
+            if not smallest <= value <= largest:
+                raise ConfigurationError(
+                    f"--{flag}: expected {smallest} to {largest}, received {value}."
+                )
+
+
 @dataclass
 class ShardResult:
-    """What a finished shard holds; `skipped` has number and reason of each row left out."""
+    """What a finished shard holds."""
 
     fingerprint: str  # of its rows
     num_examples: int = 0
     num_bytes: int = 0
-    skipped: list[tuple[int, str]] = field(default_factory=list)
+    skipped: list[tuple[int, str]] = field(default_factory=list)  # number of a row, reason
 
 
-def fingerprint(content: Any) -> str:
-    """Returns a hash of content that JSON can hold."""
+def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def read_state(path: str) -> tuple[str, dict[int, ShardResult]]:
+def _read_state(path: str) -> tuple[str, dict[int, ShardResult]]:
     """Reads the fingerprint of a conversion, and its finished shards by number."""
     try:
         state = json.loads(files.read(path))
@@ -64,15 +78,8 @@ def read_state(path: str) -> tuple[str, dict[int, ShardResult]]:
         return str(state["fingerprint"]), results
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigurationError(
-            f"{path} is damaged ({error}). Remove it; the conversion then begins anew."
+            f"{path} is damaged ({error}). Remove it; the conversion then starts again."
         ) from error
-
-
-def write_state(path: str, of_all: str, results: dict[int, ShardResult]) -> None:
-    """Writes what `read_state` reads."""
-    shards = {str(number): asdict(result) for number, result in results.items()}
-    text = json.dumps({"fingerprint": of_all, "shards": shards}, indent=1, sort_keys=True) + "\n"
-    files.write_atomically(path, text.encode())
 
 
 def _result(value: dict[str, Any]) -> ShardResult:
@@ -82,48 +89,33 @@ def _result(value: dict[str, Any]) -> ShardResult:
     )
 
 
+@dataclass
 class Conversion:
     """One split on its way into shards.
 
-    Args:
-        csv_name: the list, for messages.
-        rows: all rows of the list.
-        label_numbers: from the name of a class to its number.
-        output: the folder, which exists.
-        split: "train", "validation" or "test".
-        options: how videos become records.
-        skip_bad: whether to leave out a row that cannot be read, instead of raising an error.
-
-    Raises:
-        ConfigurationError: more shards than rows, or the folder holds shards of the split
-            with other options, or from a list that has no shard in common with this one.
+    Raises ConfigurationError if there are more shards than rows, or the folder holds shards of the
+    split with other options, or from a list that has no shard in common with this one.
     """
 
-    def __init__(
-        self,
-        csv_name: str,
-        rows: list[VideoRow],
-        label_numbers: dict[str, int],
-        output: str,
-        split: str,
-        options: ConversionOptions,
-        skip_bad: bool,
-    ) -> None:
-        if options.num_shards > len(rows):
+    csv_name: str  # for messages
+    rows: list[VideoRow]
+    label_numbers: dict[str, int]
+    output: str
+    split: str
+    options: ConversionOptions
+    skip_bad: bool  # leaves out a row that cannot be read, instead of raising an error
+
+    def __post_init__(self) -> None:
+        if self.options.num_shards > len(self.rows):
             raise ConfigurationError(
-                f"--shards: expected at most the {len(rows)} rows of {csv_name}, received "
-                f"{options.num_shards}."
+                f"--shards: expected at most the {len(self.rows)} rows of {self.csv_name}, "
+                f"received {self.options.num_shards}."
             )
-        self.csv_name = csv_name
-        self.rows = rows
-        self.label_numbers = label_numbers
-        self.output = output
-        self.split = split
-        self.options = options
-        self.skip_bad = skip_bad
-        self._state_path = files.join(output, f"{split}.conversion.json")
+        self._state_path = files.join(self.output, f"{self.split}.conversion.json")
         # Neither the files' location nor `skip_bad` changes a good record.
-        self._fingerprint = fingerprint([len(rows), sorted(label_numbers.items()), asdict(options)])
+        self._fingerprint = _digest(
+            [len(self.rows), sorted(self.label_numbers.items()), asdict(self.options)]
+        )
         self.results, self._changed = self._load_results()
         self._stopped = threading.Event()
 
@@ -134,29 +126,21 @@ class Conversion:
 
     @property
     def rows_done(self) -> int:
-        """Returns the number of rows in shards that `run` need not touch."""
         return len(self.rows) - sum(len(self._rows_of(number)) for number in self._to_do())
 
     @property
     def skipped(self) -> list[tuple[int, str]]:
-        """Returns number and reason of each row that was left out, in order."""
+        """Number and reason of each row that was left out, in order."""
         return sorted(row for result in self.results.values() for row in result.skipped)
 
     @property
     def num_examples(self) -> int:
-        """Returns the number of records in finished shards."""
         return sum(result.num_examples for result in self.results.values())
 
     def run(self, workers: int, advance: Callable[[], None]) -> None:
         """Writes the missing shards, and tries again the rows that others left out.
 
-        Args:
-            workers: shards to write at the same time, one thread each.
-            advance: called after each row.
-
-        Raises:
-            DataError: a row cannot be read, and `skip_bad` is off.
-            OSError: a shard cannot be written.
+        It writes `workers` shards at the same time, and calls `advance` after each row.
         """
         for number in self._changed:
             files.remove(self._path_of(number))  # old and new shards must not look like one set
@@ -189,14 +173,10 @@ class Conversion:
         """Returns whether all rows that a shard lacks are still unreadable; renews the reasons."""
         result = self.results[number]
         lacking = {number for number, _ in result.skipped}
-        rows = [row for row in self._rows_of(number) if row.number in lacking]
-        skipped = []
-        for row in rows:
-            self._check_stopped()
-            try:
-                self._record(row)
-            except DataError as error:
-                skipped.append(self._left_out(row, error))
+        skipped: list[tuple[int, str]] = []
+        for row in self._rows_of(number):
+            if row.number in lacking:
+                self._record(row, skipped)
         if len(skipped) < len(lacking):
             return False
         result.skipped = skipped
@@ -205,46 +185,41 @@ class Conversion:
     def _write_shard(self, number: int, advance: Callable[[], None]) -> ShardResult:
         result = ShardResult(self._fingerprint_of(number))
         path = self._path_of(number)
-        with (
-            files.as_os_error(path),
-            _replaced(path) as partial,
-            tf.io.TFRecordWriter(partial) as writer,
-        ):
-            for row in self._rows_of(number):
-                self._check_stopped()
-                try:
-                    writer.write(self._record(row))
-                    result.num_examples += 1
-                except DataError as error:
-                    result.skipped.append(self._left_out(row, error))
-                advance()
+        with files.as_os_error(path), files.replaced_file(path) as partial:
+            with tf.io.TFRecordWriter(partial) as writer:
+                for row in self._rows_of(number):
+                    record = self._record(row, result.skipped)
+                    if record is not None:
+                        writer.write(record)
+                        result.num_examples += 1
+                    advance()
+            files.fsync(partial)
         result.num_bytes = files.size(path)
         return result
 
-    def _check_stopped(self) -> None:
+    def _record(self, row: VideoRow, skipped: list[tuple[int, str]]) -> bytes | None:
+        """Returns the record of a row; with `skip_bad` a bad row is added to `skipped`."""
         if self._stopped.is_set():
             raise DataError("stopped, because another shard failed")
-
-    def _left_out(self, row: VideoRow, error: DataError) -> tuple[int, str]:
-        """Returns number and reason of a row to leave out; raises an error without `skip_bad`."""
-        if not self.skip_bad:
-            raise DataError(
-                f"{self.csv_name}, row {row.number}: {error}. Mend the file or correct the row, or "
-                "leave out such rows with --skip_bad; the same command resumes."
-            ) from error
-        return row.number, str(error)
-
-    def _record(self, row: VideoRow) -> bytes:
-        if row.problem:
-            raise DataError(row.problem)
-        frames = read_frames(
-            row.path,
-            row.start,
-            row.end,
-            frames_per_second=self.options.frames_per_second,
-            min_side=self.options.min_side,
-        )
-        return make_record(row, frames, self.label_numbers, self.options)
+        try:
+            if row.problem:
+                raise DataError(row.problem)
+            frames = read_frames(
+                row.path,
+                row.start,
+                row.end,
+                frames_per_second=self.options.frames_per_second,
+                min_side=self.options.min_side,
+            )
+            return make_record(row, frames, self.label_numbers, self.options)
+        except DataError as error:
+            if not self.skip_bad:
+                raise DataError(
+                    f"{self.csv_name}, row {row.number}: {error}. Repair the file, correct the "
+                    "row, or leave out such rows with --skip_bad; the same command resumes."
+                ) from error
+            skipped.append((row.number, str(error)))
+            return None
 
     def _rows_of(self, number: int) -> list[VideoRow]:
         total, shards = len(self.rows), self.options.num_shards
@@ -255,13 +230,13 @@ class Conversion:
 
     def _fingerprint_of(self, number: int) -> str:
         rows = self._rows_of(number)
-        return fingerprint([[row.number, row.name, row.start, row.end, row.labels] for row in rows])
+        return _digest([[row.number, row.name, row.start, row.end, row.labels] for row in rows])
 
     def _load_results(self) -> tuple[dict[int, ShardResult], list[int]]:
         """Returns the finished shards, and the numbers of those whose rows have changed."""
         if not files.exists(self._state_path):
             return {}, []
-        of_all, results = read_state(self._state_path)
+        of_all, results = _read_state(self._state_path)
         if of_all == self._fingerprint:
             there = {n: result for n, result in results.items() if self._is_whole(n, result)}
             same = {n: r for n, r in there.items() if r.fingerprint == self._fingerprint_of(n)}
@@ -270,31 +245,20 @@ class Conversion:
         raise ConfigurationError(
             f"{self.output} holds {self.split} shards of another list, label map or other "
             f"options than {self.csv_name} and these. Use another --output, or remove "
-            f"{self.split}.* there. Where the name of a class was wrong, remove the other "
-            "splits, labels.txt and dataset.json, too."
+            f"{self.split}.* there. Where the name of a class was wrong, also remove the other "
+            "splits, labels.txt and dataset.json."
         )
 
     def _is_whole(self, number: int, result: ShardResult) -> bool:
-        """Returns whether a shard exists with the size that was written."""
+        # The size is enough: the training checks what it reads, and names a damaged file to remove.
         path = self._path_of(number)
         return files.exists(path) and result.num_bytes == files.size(path)
 
     def _save_results(self) -> None:
-        write_state(self._state_path, self._fingerprint, self.results)
-
-
-@contextmanager
-def _replaced(path: str) -> Iterator[str]:
-    """Yields another name to write to, and renames it when the block succeeds."""
-    folder, name = os.path.split(path)
-    partial = files.join(folder, f".partial-{name}")
-    try:
-        yield partial
-        files.fsync(partial)
-        files.rename(partial, path)
-        files.fsync(folder)
-    finally:
-        files.remove(partial)
+        shards = {str(number): asdict(result) for number, result in self.results.items()}
+        state = {"fingerprint": self._fingerprint, "shards": shards}
+        text = json.dumps(state, indent=1, sort_keys=True) + "\n"
+        files.write_atomically(self._state_path, text.encode())
 
 
 MAX_BYTES = 2_000_000_000  # of the 2 GiB of a protocol buffer; the rest is for names and labels
@@ -309,8 +273,7 @@ def make_record(
 ) -> bytes:
     """Returns a `tf.train.SequenceExample` as DMVR reads it; equal arguments give equal bytes.
 
-    `frames` are (height, width, 3) each, at least one. Raises DataError if they differ in size, or
-    are too many for one record.
+    There is at least one frame. Raises DataError if frames differ in size, or are too many.
     """
     keys = RecordsConfig()
     example = tf.train.SequenceExample()
@@ -329,8 +292,7 @@ def make_record(
     context["image/frame_rate"].float_list.value.append(options.frames_per_second)
     context["image/height"].int64_list.value.append(height)
     context["image/width"].int64_list.value.append(width)
-    content: bytes = example.SerializeToString(deterministic=True)
-    return content
+    return example.SerializeToString(deterministic=True)
 
 
 def _add_frames(images: Any, frames: Iterable[NDArray[np.uint8]], quality: int) -> tuple[int, int]:

@@ -27,22 +27,13 @@ def digits_source(split: str) -> InMemorySource:
     ink, labels = load_digits(return_X_y=True)
     images = np.round(ink * (255.0 / LARGEST_VALUE)).astype(np.uint8)
     order = np.random.default_rng(SPLIT_SEED).permutation(len(labels))
-    chosen = _part(order, split)
+    ends = [round(part * len(order)) for part in (TRAIN_PART, TRAIN_PART + VALIDATION_PART)]
+    train, validation, test = np.split(order, ends)
+    chosen = {"train": train, "validation": validation, "test": test}[split]
     return InMemorySource(
         name="digits",
         split=split,
-        images=images[chosen].reshape(-1, 8, 8),
+        pixels=images[chosen].reshape(-1, 8, 8),
         labels=labels[chosen].astype(np.int64),
         class_names=tuple(str(digit) for digit in range(10)),
     )
-
-
-def _part(order: np.ndarray, split: str) -> np.ndarray:
-    train_end = round(TRAIN_PART * len(order))
-    validation_end = round((TRAIN_PART + VALIDATION_PART) * len(order))
-    ends = {
-        "train": (0, train_end),
-        "validation": (train_end, validation_end),
-        "test": (validation_end, len(order)),
-    }
-    return order[slice(*ends[split])]

@@ -11,10 +11,6 @@ Without split folders, data_dir/CLASS/FILE, each class is split 80/10/10 when a 
 starts, in the order of a hash of "CLASS/FILE". The work directory keeps that list, so a
 file keeps its split when others are added or removed, or the folder moves. The split of a file
 that is not on the list depends on its hash alone.
-
-A video file is decoded whole for every example, which suits experiments and evaluation. For
-long trainings, convert the files once with `python -m trainers.make_video_records`;
-then only the wanted frames are decoded.
 """
 
 import hashlib
@@ -23,7 +19,6 @@ from collections import Counter
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
@@ -41,59 +36,9 @@ SPLIT_FOLDERS = {
     "validation": ("validation", "val", "valid"),
     "test": ("test",),
 }
+_SPLIT_NAMES = tuple(name for names in SPLIT_FOLDERS.values() for name in names)
 TRAIN_PERCENT = 80
 VALIDATION_PERCENT = 10
-
-
-@dataclass(frozen=True)
-class ClassFolders:
-    """The files of a split.
-
-    Attributes:
-        class_names: the folders of the train split, sorted.
-        paths: the files, sorted by class, then by name.
-        labels: the position of each file's class in `class_names`.
-        file_splits: from "CLASS/FILE" to the split, as given or decided; empty where
-            folders say it.
-        notes: one line for each kind of thing left out.
-    """
-
-    class_names: tuple[str, ...]
-    paths: tuple[str, ...]
-    labels: tuple[int, ...]
-    file_splits: Mapping[str, str]
-    notes: tuple[str, ...]
-
-
-def find_class_folders(
-    data_dir: str | None,
-    split: str,
-    *,
-    source: str,
-    kind: str,
-    extensions: tuple[str, ...],
-    class_names: tuple[str, ...] | None = None,
-    file_splits: Mapping[str, str] | None = None,
-) -> ClassFolders:
-    """Lists the classes and the files of a split.
-
-    Args:
-        data_dir: the folder of the layout above, local or on a file system that
-            TensorFlow reads.
-        split: "train", "validation" or "test".
-        source: as in `data.source`, for messages.
-        kind: what the files hold, such as "image", for messages.
-        extensions: the endings of the files' names, in lower case.
-        class_names: the classes in the order of their labels; None: the folders of the
-            train split, or of the only one, sorted, without those that hold no such file.
-        file_splits: from "CLASS/FILE" to the split, where folders do not say it;
-            `split_of_file` decides for a file that it lacks. None: `split_exactly` decides.
-
-    Raises:
-        ConfigurationError: a folder is missing, empty or of another layout, or holds a
-            class that is not among `class_names`.
-    """
-    return _Search(source, kind, extensions, class_names, file_splits).find(data_dir, split)
 
 
 def split_exactly(class_files: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -136,73 +81,108 @@ def _percent_and_hash(class_name: str, file_name: str) -> tuple[int, bytes]:
     return int.from_bytes(digest[:8], "big") % 100, digest
 
 
-@dataclass(frozen=True)
-class _Search:
-    source: str
-    kind: str
-    extensions: tuple[str, ...]
-    known: tuple[str, ...] | None
-    file_splits: Mapping[str, str] | None
+def _check_known(folder: str, own_names: Iterable[str], known: tuple[str, ...]) -> None:
+    unknown = sorted(set(own_names) - set(known))
+    if unknown:
+        raise ConfigurationError(
+            f"{folder} has classes that the training's data lack: {', '.join(unknown)}. "
+            "Labels are numbered by the classes of the train split: add the folders there, "
+            "or remove them here."
+        )
+
+
+class _FolderSource:
+    """What the sources of image files and of video files share.
+
+    Args:
+        data_dir: the folder of the layout above, local or on a file system that TensorFlow reads.
+        class_names: the classes in the order of their labels; None: the folders of the
+            train split, or of the only one, sorted, without those that hold no such file.
+        file_splits: from "CLASS/FILE" to the split, where folders do not say it;
+            `split_of_file` decides for a file that it lacks. None: `split_exactly` decides.
+
+    Attributes:
+        file_splits: the same, as given or decided; empty where folders say it.
+        notes: one line for each kind of thing left out.
+
+    Raises:
+        ConfigurationError: a folder is missing, empty or of another layout, or holds a
+            class that is not among `class_names`.
+    """
+
+    name: str
+    kind: str  # what the files hold, for messages
+    extensions: tuple[str, ...]  # the endings of the files' names, in lower case
+
+    def __init__(
+        self,
+        data_dir: str | None,
+        split: str,
+        class_names: tuple[str, ...] | None = None,
+        file_splits: Mapping[str, str] | None = None,
+    ) -> None:
+        if not data_dir:
+            raise ConfigurationError(
+                f"data.source={self.name} needs data.data_dir, received {data_dir!r}. "
+                + self._layout
+            )
+        self._check_place(data_dir)
+        data_dir = os.path.expanduser(data_dir)
+        if not files.is_directory(data_dir):
+            raise ConfigurationError(f"data.data_dir={data_dir!r} is not a folder. {self._layout}")
+        self.split = split
+        self.notes: list[str] = []
+        self.file_splits: Mapping[str, str] = {}
+        folders = self._folders(data_dir)
+        if self._has_split_folders(data_dir, folders):
+            others = [name for name in folders if name.lower() not in _SPLIT_NAMES]
+            if others:
+                self.notes.append(f"left out of {data_dir}: beside the splits {', '.join(others)}")
+            folder = self._split_folder(data_dir, split, folders)
+            found = self._class_files(folder, self.notes)
+            if class_names is None:
+                train = self._split_folder(data_dir, "train", folders)
+                class_names = tuple(found if train == folder else self._class_files(train, []))
+            _check_known(folder, found, class_names)
+        else:
+            folder = data_dir
+            found = self._class_files(folder, self.notes)
+            class_names = class_names or tuple(found)
+            _check_known(folder, found, class_names)
+            self.file_splits = split_exactly(found) if file_splits is None else file_splits
+            found = self._of_split(folder, found)
+        self.class_names = class_names
+        numbers = {name: number for number, name in enumerate(class_names)}
+        chosen = [(name, file) for name, names in found.items() for file in names]
+        self._files = [files.join(folder, name, file) for name, file in chosen]
+        self.num_examples = len(chosen)
+        with tf.device("CPU"):
+            self._paths = tf.constant(self._files)
+            self._labels = tf.constant([numbers[name] for name, _ in chosen], tf.int64)
 
     @property
-    def endings(self) -> str:
-        return f"{', '.join(self.extensions[:-1])} or {self.extensions[-1]}"
+    def num_classes(self) -> int:
+        return len(self.class_names)
 
     @property
-    def layout(self) -> str:
+    def _layout(self) -> str:
         pattern = "*.{" + ",".join(extension[1:] for extension in self.extensions) + "}"
         return (
             f"Expected data_dir/{{train,validation,test}}/CLASS/{pattern}, or "
             f"data_dir/CLASS/{pattern}, which is split 80/10/10."
         )
 
-    def find(self, data_dir: str | None, split: str) -> ClassFolders:
-        if not data_dir:
-            raise ConfigurationError(
-                f"data.source={self.source} needs data.data_dir, received {data_dir!r}. "
-                + self.layout
-            )
-        data_dir = os.path.expanduser(data_dir)
-        if not files.is_directory(data_dir):
-            raise ConfigurationError(f"data.data_dir={data_dir!r} is not a folder. {self.layout}")
-        folders = self._folders(data_dir)
-        splits: Mapping[str, str] = {}
-        notes: list[str] = []
-        has_splits = self._has_split_folders(data_dir, folders)
-        if has_splits:
-            notes += self._beside_splits(data_dir, folders)
-            folder = self._split_folder(data_dir, split, folders)
-            found = self._class_files(folder, notes)
-            known = self.known
-            if known is None:
-                train = self._split_folder(data_dir, "train", folders)
-                known = tuple(found if train == folder else self._class_files(train, []))
-        else:
-            folder = data_dir
-            found = self._class_files(folder, notes)
-            known = self.known or tuple(found)
-            splits = split_exactly(found) if self.file_splits is None else self.file_splits
-        _check_known(folder, tuple(found), known)
-        if not has_splits:
-            found = self._of_split(folder, split, found, splits)
-        numbers = {name: number for number, name in enumerate(known)}
-        chosen = [(name, file) for name, names in found.items() for file in names]
-        return ClassFolders(
-            class_names=known,
-            paths=tuple(files.join(folder, name, file) for name, file in chosen),
-            labels=tuple(numbers[name] for name, _ in chosen),
-            file_splits=splits,
-            notes=tuple(notes),
-        )
+    def _check_place(self, data_dir: str) -> None:
+        """Checks that such files can be read from there."""
 
     def _folders(self, folder: str) -> list[str]:
         entries = files.list_entries(folder, self.extensions)
         return [name for name, is_folder in entries if is_folder]
 
     def _has_split_folders(self, data_dir: str, folders: list[str]) -> bool:
-        """Returns whether there is a split folder, rather than a class ("train") with its files."""
+        """Returns whether there is a split folder, not just a class of that name with its files."""
         return any(
-            bool(self._folders(files.join(data_dir, name)))
+            self._folders(files.join(data_dir, name))
             for name in folders
             if name.lower() in _SPLIT_NAMES
         )
@@ -214,13 +194,9 @@ class _Search:
             hint = " Add the folder, or set data.final_split=None." if missing else ""
             raise ConfigurationError(
                 f"{data_dir} must have one folder {' or '.join(SPLIT_FOLDERS[split])} for "
-                f"the split {split!r}, received {', '.join(folders)}. {self.layout}{hint}"
+                f"the split {split!r}, received {', '.join(folders)}. {self._layout}{hint}"
             )
         return files.join(data_dir, present[0])
-
-    def _beside_splits(self, data_dir: str, folders: list[str]) -> list[str]:
-        others = [name for name in folders if name.lower() not in _SPLIT_NAMES]
-        return [f"left out of {data_dir}: beside the splits {', '.join(others)}"] if others else []
 
     def _class_files(self, folder: str, notes: list[str]) -> dict[str, list[str]]:
         """Returns the files of each class that has any; notes what is left out."""
@@ -234,22 +210,26 @@ class _Search:
             found[name] = []
             inside = files.join(folder, name)
             for path in files.files_below(inside, self.extensions):
-                _check_name(path)
+                if not files.is_utf8(path):
+                    raise ConfigurationError(
+                        f"The name of a file is not UTF-8: {path!r}. Rename it."
+                    )
                 is_read = path.lower().endswith(self.extensions)
                 (found[name] if is_read else others).append(path[len(inside) + 1 :])
         if not found:
-            raise ConfigurationError(f"{folder} has no class folders. {self.layout}")
+            raise ConfigurationError(f"{folder} has no class folders. {self._layout}")
         empty = [name for name, names in found.items() if not names]
         if len(empty) == len(found):
             counted = f" ({count_by_suffix(others)})" if others else ""
             raise ConfigurationError(
                 f"{folder} has no {self.kind} files in its class folders {', '.join(empty)}"
-                f"{counted}: expected names that end in {', '.join(self.extensions)}. {self.layout}"
+                f"{counted}: expected names that end in {', '.join(self.extensions)}. "
+                + self._layout
             )
         if others:
             notes.append(
                 f"left out of {folder}: {count_by_suffix(others)}; {self.kind} files end in "
-                f"{self.endings}"
+                f"{', '.join(self.extensions[:-1])} or {self.extensions[-1]}"
             )
         loose = [name for name in loose if name.lower().endswith(self.extensions)]
         if loose:
@@ -260,84 +240,23 @@ class _Search:
             )
         return {name: names for name, names in found.items() if names}
 
-    def _of_split(
-        self, folder: str, split: str, found: dict[str, list[str]], splits: Mapping[str, str]
-    ) -> dict[str, list[str]]:
-        """Returns the files of a split, by the list or else by their names."""
+    def _of_split(self, folder: str, found: dict[str, list[str]]) -> dict[str, list[str]]:
+        """Returns the files of the split, by the list or else by their names."""
+
+        def is_chosen(name: str, file: str) -> bool:
+            split = self.file_splits.get(f"{name}/{file}") or split_of_file(name, file)
+            return split == self.split
+
         chosen = {
-            name: [
-                file
-                for file in names
-                if (splits.get(f"{name}/{file}") or split_of_file(name, file)) == split
-            ]
-            for name, names in found.items()
+            name: [file for file in names if is_chosen(name, file)] for name, names in found.items()
         }
         if not any(chosen.values()):
             raise ConfigurationError(
-                f"Of the few files in {folder} none falls into the split {split!r} when split "
+                f"Of the few files in {folder} none falls into the split {self.split!r} when split "
                 "80/10/10: expected a class of three files or more. Make split folders instead. "
-                + self.layout
+                + self._layout
             )
         return chosen
-
-
-_SPLIT_NAMES = tuple(name for names in SPLIT_FOLDERS.values() for name in names)
-
-
-def _check_name(path: str) -> None:
-    if not files.is_utf8(path):
-        raise ConfigurationError(f"The name of a file is not UTF-8: {path!r}. Rename it.")
-
-
-def _check_known(folder: str, own_names: tuple[str, ...], known: tuple[str, ...]) -> None:
-    unknown = sorted(set(own_names) - set(known))
-    if unknown:
-        raise ConfigurationError(
-            f"{folder} has classes that the training's data lack: {', '.join(unknown)}. "
-            "Labels are numbered by the classes of the train split: add the folders there, "
-            "or remove them here."
-        )
-
-
-class _FolderSource:
-    """What the sources of image files and of video files share.
-
-    For arguments, `file_splits`, `notes` and errors see `find_class_folders` and `ClassFolders`.
-    """
-
-    name: str
-    kind: str
-    extensions: tuple[str, ...]
-
-    def __init__(
-        self,
-        data_dir: str | None,
-        split: str,
-        class_names: tuple[str, ...] | None = None,
-        file_splits: Mapping[str, str] | None = None,
-    ) -> None:
-        self.split = split
-        found = find_class_folders(
-            data_dir,
-            split,
-            source=self.name,
-            kind=self.kind,
-            extensions=self.extensions,
-            class_names=class_names,
-            file_splits=file_splits,
-        )
-        self.class_names = found.class_names
-        self.file_splits = found.file_splits
-        self.notes = found.notes
-        self.num_examples = len(found.paths)
-        self._files = found.paths
-        with tf.device("CPU"):
-            self._paths = tf.constant(found.paths)
-            self._labels = tf.constant(found.labels, tf.int64)
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
 
 
 class ImageFolderSource(_FolderSource):
@@ -359,6 +278,7 @@ class ImageFolderSource(_FolderSource):
 class VideoFolderSource(_FolderSource):
     """A `Source` of labelled video files on a local file system, at 25 frames per second.
 
+    A file is decoded whole for every example; `VideoRecordsSource` decodes only the wanted frames.
     Raises ConfigurationError also for a folder that is not on a local disk, and without PyAV.
     """
 
@@ -366,21 +286,14 @@ class VideoFolderSource(_FolderSource):
     kind = "video"
     extensions = VIDEO_EXTENSIONS
 
-    def __init__(
-        self,
-        data_dir: str | None,
-        split: str,
-        class_names: tuple[str, ...] | None = None,
-        file_splits: Mapping[str, str] | None = None,
-    ) -> None:
+    def _check_place(self, data_dir: str) -> None:
         import_av()
-        if data_dir and files.is_remote(data_dir):
+        if files.is_remote(data_dir):
             raise ConfigurationError(
                 f"data.source={self.name}: expected data.data_dir on a local disk, received "
                 f"{data_dir}. Copy the videos to a local disk, or convert them there by "
                 "trainers.make_video_records, whose records may be remote."
             )
-        super().__init__(data_dir, split, class_names, file_splits)
 
     def identity(self, index: int) -> str:
         return self._files[index]

@@ -2,36 +2,89 @@
 
 The label is the feature `label`, one class, or for ImageNet-ReaL `real_label`, any number
 of classes that are right. A video is a feature `video`, whose records hold an encoded image
-per frame. `trainers/data/datasets/tfds_splits.py` says which records make up a split.
+per frame.
 """
 
 import importlib
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
-from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from trainers.data.datasets.tfds_splits import RecordRange
-from trainers.data.datasets.tfds_splits import plan_splits
 from trainers.data.records.array_record import ArrayRecordFiles
 from trainers.data.records.tfrecord import RecordFiles
+from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import DataError
 
-PREPARE = (
-    'Prepare it with: python -c "import tensorflow_datasets as tfds; tfds.builder('
-    '{arguments}).download_and_prepare()"'
-)
 _SEVERAL_LABELS = "real_label"
+_Records = RecordFiles | ArrayRecordFiles
+LARGE = 100_000  # from here on 1 % is enough for choosing a model
 
 
-class _Records(Protocol):
-    def read(self, index: int) -> bytes: ...
+@dataclass(frozen=True)
+class RecordRange:
+    """Records `start` to `stop` - 1 of a TFDS split."""
 
-    def identity(self, index: int) -> str: ...
+    split: str
+    start: int
+    stop: int
+
+
+def plan_splits(sizes: Mapping[str, int], test_has_labels: bool) -> dict[str, RecordRange]:
+    """Maps our splits to TFDS's, given the number of records of each TFDS split.
+
+    | TFDS has                | train       | validation  | test       |
+    |-------------------------|-------------|-------------|------------|
+    | train, validation, test | train       | validation  | test       |
+    | train, test             | first 90 %  | last 10 %   | test       |
+    | train, validation       | the rest    | last part   | validation |
+    | train                   | first 80 %  | next 10 %   | last 10 %  |
+    | validation or test only |             |             | that one   |
+
+    "whole_train" is all of TFDS's train split, including what is "validation" above: for
+    recipes that were published with it. A test split without labels (ImageNet's) counts as
+    missing. The "last part" is 1 % of a train split of 100,000 examples or more, else
+    10 %: the test result must not be reported on what the model was chosen on.
+
+    Raises:
+        ConfigurationError: the splits train, validation and test are all missing.
+    """
+    whole = {name: RecordRange(name, 0, size) for name, size in sizes.items()}
+    has_test = "test" in sizes and test_has_labels
+    count = sizes.get("train", 0)
+    if not count:
+        # Sets made for testing, such as ImageNet-V2.
+        if not has_test and "validation" not in sizes:
+            raise ConfigurationError(
+                "The data set needs a split 'train', 'validation' or 'test' with labels, received "
+                f"{', '.join(sizes)}."
+            )
+        return {"test": whole["test" if has_test else "validation"]}
+    if has_test and "validation" in sizes:
+        plan = {name: whole[name] for name in ("train", "validation", "test")}
+    elif has_test:
+        plan = {**_cut(count, count // 10), "test": whole["test"]}
+    elif "validation" in sizes:
+        last_part = count // (100 if count >= LARGE else 10)
+        plan = {**_cut(count, last_part), "test": whole["validation"]}
+    else:
+        tenth = count // 10
+        test = RecordRange("train", count - tenth, count)
+        plan = {**_cut(count - tenth, tenth), "test": test}
+    return {**plan, "whole_train": whole["train"]}
+
+
+def _cut(count: int, validation_count: int) -> dict[str, RecordRange]:
+    train_count = count - validation_count
+    return {
+        "train": RecordRange("train", 0, train_count),
+        "validation": RecordRange("train", train_count, count),
+    }
 
 
 class TfdsSource:
@@ -39,13 +92,11 @@ class TfdsSource:
 
     Args:
         dataset: "NAME[/CONFIG][:VERSION]", as for `tfds.builder`.
-        split: one of `trainers.data.sources.TFDS_SPLITS`.
         data_dir: the folder of all prepared sets; None for TFDS's default.
         recover: as for `RecordFiles`; TFRecords only.
 
     Raises:
-        ConfigurationError: the set is not prepared there, or it is not a set of images
-            or videos with one label each.
+        ConfigurationError: the set is not prepared there, or is not of labelled images or videos.
         DataError: its files are damaged.
     """
 
@@ -158,50 +209,39 @@ def _open_builder(dataset: str, data_dir: str | None) -> Any:
         # From the files alone: neither the network nor the set's own code is needed.
         builder = tfds.core.read_only_builder.builder_from_files(dataset, data_dir=directory)
     except (tfds.core.registered.DatasetNotFoundError, ValueError, OSError) as error:
-        raise ConfigurationError(_not_prepared(dataset, directory)) from error
+        names = [name for name in files.list_names(directory) if name[:1] != "."]
+        found = [name for name in names if name != "downloads"]
+        raise ConfigurationError(
+            f"The TFDS data set {dataset!r} is not prepared in {directory} (found there: "
+            f'{", ".join(found[:20]) or "nothing"}). Prepare it with: python -c "import '
+            f"tensorflow_datasets as tfds; tfds.builder({dataset!r}, data_dir={directory!r})"
+            '.download_and_prepare()"'
+        ) from error
     return builder
-
-
-def _not_prepared(dataset: str, directory: str) -> str:
-    found = []
-    if tf.io.gfile.isdir(directory):
-        names = (name.rstrip("/") for name in tf.io.gfile.listdir(directory))
-        found = sorted(name for name in names if name != "downloads" and name[:1] != ".")
-    arguments = f"{dataset!r}, data_dir={directory!r}"
-    return (
-        f"The TFDS data set {dataset!r} is not prepared in {directory} (found there: "
-        f"{', '.join(found[:20]) or 'nothing'}). " + PREPARE.format(arguments=arguments)
-    )
 
 
 def _pixels_and_label(features: Any, name: str) -> Any:
     """Reduces a set's features to the two that are read."""
     import tensorflow_datasets as tfds
 
-    pixels = _pixels(features)
-    if pixels:
-        label = features["label"] if "label" in features else None
-        if isinstance(label, tfds.features.ClassLabel):
-            return tfds.features.FeaturesDict({**pixels, "label": label})
-        label = features[_SEVERAL_LABELS] if _SEVERAL_LABELS in features else None
-        if isinstance(getattr(label, "feature", None), tfds.features.ClassLabel):
-            return tfds.features.FeaturesDict({**pixels, _SEVERAL_LABELS: label})
-    found = ", ".join(f"{key}: {type(value).__name__}" for key, value in features.items())
-    raise ConfigurationError(
-        f"{name} must have the features 'image' (Image of uint8) or 'video' (Video of uint8), "
-        f"and 'label' (ClassLabel); found {found}."
-    )
-
-
-def _pixels(features: Any) -> dict[str, Any]:
-    """Returns the feature `image`, or else `video`, if it holds uint8."""
-    import tensorflow_datasets as tfds
-
-    for key, kind in (("image", tfds.features.Image), ("video", tfds.features.Video)):
+    read: dict[str, Any] = {}
+    for key, kind in (("video", tfds.features.Video), ("image", tfds.features.Image)):
         feature = features[key] if key in features else None
         if isinstance(feature, kind) and np.dtype(feature.np_dtype) == np.uint8:
-            return {key: feature}
-    return {}
+            read = {key: feature}
+    label = features["label"] if "label" in features else None
+    several = features[_SEVERAL_LABELS] if _SEVERAL_LABELS in features else None
+    if isinstance(label, tfds.features.ClassLabel):
+        read["label"] = label
+    elif isinstance(getattr(several, "feature", None), tfds.features.ClassLabel):
+        read[_SEVERAL_LABELS] = several
+    if len(read) < 2:
+        found = ", ".join(f"{key}: {type(value).__name__}" for key, value in features.items())
+        raise ConfigurationError(
+            f"{name} must have the features 'image' (Image of uint8) or 'video' (Video of uint8), "
+            f"and 'label' (ClassLabel); found {found}."
+        )
+    return tfds.features.FeaturesDict(read)
 
 
 def _open_records(builder: Any, split: str, recover: bool = False) -> _Records:
@@ -220,12 +260,7 @@ def _open_records(builder: Any, split: str, recover: bool = False) -> _Records:
 
 
 def import_tfds() -> Any:
-    """Returns the module `tensorflow_datasets`.
-
-    Raises:
-        ConfigurationError: If it is not installed or does not load. In the latter case it only
-            logs why, and is left without its contents.
-    """
+    """Returns the module `tensorflow_datasets`; raises ConfigurationError if it does not load."""
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -234,7 +269,7 @@ def import_tfds() -> Any:
             f"not be imported ({error}). Install it with: "
             "pip install tensorflow-datasets importlib_resources"
         ) from error
-    if not hasattr(tfds, "core"):
+    if not hasattr(tfds, "core"):  # the package logs why, and is left without its contents
         raise ConfigurationError(
             f"The package tensorflow-datasets is installed, but does not load: {_reason()}. "
             "TensorFlow before 2.20 needs an older part of it: "

@@ -2,8 +2,6 @@
 
 The records are `tf.train.SequenceExample`s as DMVR writes them: a feature list with one
 encoded image per frame, and a context feature with the number of the class, or of several.
-`trainers.make_video_records` makes them. The files are described in
-`trainers/data/records/manifest.py`.
 """
 
 import contextlib
@@ -26,7 +24,7 @@ from trainers.utils.errors import DataError
 _FILENAME_KEY = "video/filename"
 _HINT = (
     "Copy the file again; or remove it, and the same make_video_records command as before makes "
-    "it anew."
+    "it again."
 )
 
 
@@ -37,8 +35,7 @@ class VideoRecordsSource:
     cached. Frames stay encoded: the reader decides which of them to decode.
 
     Raises:
-        ConfigurationError: files are missing, hold other records, or contradict the
-            configuration.
+        ConfigurationError: files are missing, hold other records, or contradict `config`.
         DataError: a file is damaged.
     """
 
@@ -135,7 +132,7 @@ class VideoRecordsSource:
             example.ParseFromString(self._records.read(number))
         except DecodeError as error:
             raise DataError(
-                f"{name} is no tf.train.SequenceExample ({error}). Make the records with "
+                f"{name} is not a tf.train.SequenceExample ({error}). Make the records with "
                 "python -m trainers.make_video_records."
             ) from error
         if not example.feature_lists.feature_list:
@@ -143,7 +140,7 @@ class VideoRecordsSource:
             features = ", ".join(sorted(example.context.feature)) or "none"
             raise ConfigurationError(
                 f"{name} is a tf.train.Example, with the features {features}. Expected a "
-                f"tf.train.SequenceExample, with an encoded image a frame in the feature list "
+                f"tf.train.SequenceExample, with one encoded image per frame in the feature list "
                 f"{self.config.image_key!r} (records.image_key). Make such records of videos with "
                 "python -m trainers.make_video_records; images are read by data.source=folder or "
                 "tfds:NAME."

@@ -1,143 +1,158 @@
 """Loads the built-in image set and clip sets, rendered from the Freedoom maps.
 
-`freedoom_objects`: twenty kinds of things (monsters and items) cut out of rendered frames,
-64x64 RGB. Every example also has the mask of the object itself, so attention maps can be
-compared with it.
-
-`freedoom_motion` and `freedoom_multilabel`: a player stands, walks, turns and looks, 16
-frames of 64x64 RGB. The first has one motion or none in a clip (nine classes, equally many
-clips of each), the second any set of motions, one per axis. The labels of every clip are
-checked against the engine's own position, angle and pitch.
-
-Train, validation and test examples come from different maps.
+`freedoom_objects`: twenty kinds of things (monsters and items) cut out of rendered frames, each
+with the mask of the object. `freedoom_motion` and `freedoom_multilabel`: a player stands, walks,
+turns and looks. The labels of every clip are checked against the engine's own position, angle and
+pitch.
 
 Rendered from `freedoom2.wad`, Copyright (c) 2001-2018 Contributors to the Freedoom
 project, 3-clause BSD licence, by the engine in the package `vizdoom` (MIT licence).
 """
 
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from typing import TypeVar
 
-from trainers.data.datasets.in_memory import InMemoryVideoSource
+import numpy as np
+from numpy.typing import NDArray
+
 from trainers.data.freedoom.engine import engine_version
 from trainers.data.freedoom.engine import import_vizdoom
 from trainers.data.freedoom.options import FreedoomOptions
-from trainers.data.freedoom.options import MotionOptions
-from trainers.data.freedoom.render_clips import RenderedClips
-from trainers.data.freedoom.render_clips import motion_jobs
-from trainers.data.freedoom.render_images import RenderedImages
-from trainers.data.freedoom.render_images import split_jobs
-from trainers.data.freedoom.rendering import cached_arrays
-from trainers.data.freedoom.rendering import render_jobs
-from trainers.data.freedoom.rendering import rendered_path
+from trainers.data.freedoom.options import RenderOptions
+from trainers.utils.cache import cache_directory
+from trainers.utils.cache import is_intact
+from trainers.utils.cache import replaced_file
 from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import DataError
+from trainers.utils.lock import locked
+from trainers.utils.reporting import log_to_stderr
+from trainers.utils.subprocesses import Job
+from trainers.utils.subprocesses import default_workers
+from trainers.utils.subprocesses import run_jobs
 
-NAME = "freedoom_objects"
-IMAGE_KEYS = ("images", "labels", "masks")
+Arrays = dict[str, NDArray[Any]]
+Options = TypeVar("Options", bound=RenderOptions)
 
 
-def load_freedoom_objects(
-    split: str,
-    options: FreedoomOptions | None = None,
-    workers: int | None = None,
-) -> RenderedImages:
-    """Loads one split from the cache; renders it first if it is not there.
+@dataclass(frozen=True)
+class RenderedImages:
+    """Images of objects with their class and where the object is.
 
-    Args:
-        split: "train", "validation" or "test".
-        options: what to render; None for the standard set.
-        workers: number of processes that render; None for one per core, at most 8.
-            The result does not depend on it.
+    Attributes:
+        images: (count, size, size, 3) uint8.
+        labels: (count,) int64, positions in `CLASS_NAMES`.
+        masks: (count, size, size) bool, True where the object is visible.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    masks: NDArray[np.bool_]
+
+
+def load_freedoom_objects(split: str) -> RenderedImages:
+    """Loads one split of the standard image set; see `load_rendered`."""
+    return RenderedImages(**load_rendered(split, FreedoomOptions()))
+
+
+def load_rendered(split: str, options: RenderOptions) -> Arrays:
+    """Loads one split of a set from the cache; renders it first if it is not there.
+
+    Returns:
+        Of images the attributes of `RenderedImages`. Of clips "videos", (count, num_frames, size,
+        size, 3) uint8, and "labels", (count,) int64, positions in `options.class_names`, or with
+        several labels (count, 8) float32, zeros and ones.
 
     Raises:
         ConfigurationError: unknown split, or `vizdoom` is not installed.
-        DataError: rendering failed.
+        DataError: rendering failed or gave nothing.
     """
-    options = options or FreedoomOptions()
     if split not in options.splits:
         raise ConfigurationError(
-            f"{NAME} has the splits {sorted(options.splits)}, received {split!r}."
+            f"{options.name} has the splits {sorted(options.splits)}, received {split!r}."
         )
-    arrays = cached_arrays(
-        image_cache_path(split, options),
-        IMAGE_KEYS,
-        "images",
-        lambda: vars(render_images(split, options, workers)),
-    )
-    return RenderedImages(**arrays)
+    path = cache_path(split, options)
+    arrays = _load(path)
+    if arrays is None:
+        # Of two processes that start together, one renders and the other waits.
+        with locked(path.with_suffix(".lock")):
+            arrays = _load(path)
+            if arrays is None:
+                arrays = _render_into(path, split, options)
+    return arrays
 
 
-def image_cache_path(split: str, options: FreedoomOptions) -> Path:
+def cache_path(split: str, options: RenderOptions) -> Path:
     """Returns the path of a split's cache file, whether or not the file exists."""
-    return rendered_path(NAME, split, options.fingerprint(split, engine_version()))
+    fingerprint = options.fingerprint(split, engine_version())
+    return cache_directory() / options.name / f"{split}-{fingerprint}.npz"
 
 
-def render_images(
-    split: str, options: FreedoomOptions, workers: int | None = None
-) -> RenderedImages:
-    """Renders one split, with one process per map; the images are ordered by map, then by class."""
-    import_vizdoom()
-    jobs = {job.map_name: job.to_json() for job in split_jobs(options, split)}
-    description = f"Rendering {NAME}, {split} maps"
-    arrays = render_jobs(jobs, "trainers.data.freedoom.render_images", description, workers)
-    return RenderedImages(**arrays)
+def render_split(split: str, options: RenderOptions, workers: int | None = None) -> Arrays:
+    """Renders one split, with one process per map; the examples are in the order of the maps.
 
-
-SINGLE_LABEL = "freedoom_motion"
-MULTI_LABEL = "freedoom_multilabel"
-CLIP_KEYS = ("videos", "labels")
-
-
-def freedoom_motion_source(
-    split: str, options: MotionOptions | None = None, workers: int | None = None
-) -> InMemoryVideoSource:
-    """Opens one split of the clips as a data source; see `load_freedoom_motion`."""
-    options = options or MotionOptions()
-    clips = load_freedoom_motion(split, options, workers)
-    return InMemoryVideoSource(
-        set_name(options),
-        split,
-        clips.videos,
-        clips.labels,
-        options.class_names,
-        options.mirrored_classes,
-    )
-
-
-def load_freedoom_motion(
-    split: str, options: MotionOptions | None = None, workers: int | None = None
-) -> RenderedClips:
-    """Loads one split from the cache; renders it first if it is not there.
-
-    See `load_freedoom_objects`; the standard set is `freedoom_motion`.
+    The result does not depend on `workers`, the number of processes alive at once; None is one
+    per core, at most 8.
     """
-    options = options or MotionOptions()
-    if split not in options.splits:
-        raise ConfigurationError(
-            f"{set_name(options)} has the splits {sorted(options.splits)}, received {split!r}."
-        )
-    arrays = cached_arrays(
-        clip_cache_path(split, options),
-        CLIP_KEYS,
-        "clips",
-        lambda: vars(render_clips(split, options, workers)),
-    )
-    return RenderedClips(**arrays)
-
-
-def set_name(options: MotionOptions) -> str:
-    """Returns the name of the set in `data.source`."""
-    return MULTI_LABEL if options.multi_label else SINGLE_LABEL
-
-
-def clip_cache_path(split: str, options: MotionOptions) -> Path:
-    """Returns the path of a split's cache file, whether or not the file exists."""
-    return rendered_path(set_name(options), split, options.fingerprint(split, engine_version()))
-
-
-def render_clips(split: str, options: MotionOptions, workers: int | None = None) -> RenderedClips:
-    """Renders one split, with one process per map; the clips are ordered by map."""
     import_vizdoom()
-    jobs = {job.map_name: job.to_json() for job in motion_jobs(options, split)}
-    description = f"Rendering {set_name(options)}, {split} maps"
-    arrays = render_jobs(jobs, "trainers.data.freedoom.render_clips", description, workers)
-    return RenderedClips(**arrays)
+    chosen = options.splits[split]
+    with tempfile.TemporaryDirectory(prefix="tokenlearner-") as directory:
+        outputs = {name: Path(directory) / f"{name}.npz" for name in chosen.maps}
+        jobs = [
+            Job(name, options.module, (name, str(chosen.count), options.to_json(), str(output)))
+            for name, output in outputs.items()
+        ]
+        description = f"Rendering {options.name}, {split} maps"
+        run_jobs(jobs, description, workers or default_workers())
+        parts = [_read(output) for output in outputs.values()]
+    return {key: np.concatenate([part.pop(key) for part in parts]) for key in list(parts[0])}
+
+
+def run_worker(
+    options_class: type[Options], render_map: Callable[[str, int, Options], Arrays]
+) -> None:
+    """Renders one map for `render_split`, which gives the arguments of the command line."""
+    map_name, count, options, output = sys.argv[1:]
+    _write(Path(output), render_map(map_name, int(count), options_class.from_json(options)))
+
+
+def _render_into(path: Path, split: str, options: RenderOptions) -> Arrays:
+    start = time.monotonic()
+    arrays = render_split(split, options)
+    count = len(arrays["labels"])
+    if not count:
+        raise DataError(f"Rendering {path.stem} gave no {options.examples}; expected at least one.")
+    with replaced_file(path) as temporary:
+        _write(temporary, arrays)
+    seconds = time.monotonic() - start
+    log_to_stderr(f"{count} {options.examples} in {seconds:.0f} s, kept in {path}")
+    return arrays
+
+
+def _load(path: Path) -> Arrays | None:
+    if not path.exists():
+        return None
+    if is_intact(path):
+        try:
+            return _read(path)
+        except (OSError, ValueError, zipfile.BadZipFile):
+            pass  # the digest matches a file that was never good
+    log_to_stderr(f"The cached file {path} is damaged; it is rendered again.")
+    return None
+
+
+def _read(path: Path) -> Arrays:
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _write(path: Path, arrays: Mapping[str, Any]) -> None:
+    with path.open("wb") as stream:
+        np.savez(stream, **arrays)

@@ -1,41 +1,22 @@
 """Films a player who moves through a Freedoom map."""
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.data.freedoom.engine import IDLE_TICS
 from trainers.data.freedoom.engine import POWER_UP_DISTANCE
-from trainers.data.freedoom.engine import POWER_UPS
+from trainers.data.freedoom.engine import FreedoomMap
 from trainers.data.freedoom.engine import is_inverted
-from trainers.data.freedoom.engine import new_game
+from trainers.data.freedoom.engine import near_power_up
 
 FRAME_WIDTH = 160
 FRAME_HEIGHT = 120
 # The square in the middle of the picture then shows 90 degrees both ways.
 FIELD_OF_VIEW = math.degrees(2.0 * math.atan(FRAME_WIDTH / FRAME_HEIGHT))
 FIELD_OF_VIEW_TICS = 20  # until the engine has widened the picture
-BUTTONS = (
-    "MOVE_FORWARD_BACKWARD_DELTA",
-    "MOVE_LEFT_RIGHT_DELTA",
-    "TURN_LEFT_RIGHT_DELTA",
-    "LOOK_UP_DOWN_DELTA",
-)
-VARIABLES = (
-    "POSITION_X",
-    "POSITION_Y",
-    "ANGLE",
-    "PITCH",
-    "POSITION_Z",
-    "VELOCITY_X",
-    "VELOCITY_Y",
-    "VELOCITY_Z",
-)
 HEIGHT = 4  # the first four variables are the pose
 REST = slice(5, 8)  # the velocities
-CHEATS = ("god", "notarget")
 # How the engine moves a player on plain ground.
 PUSH = 1.0 / 32.0  # map units per tic, per tic, for one unit of a walking button
 FRICTION = 0.90625  # what remains of the velocity after a tic
@@ -56,7 +37,6 @@ def expected_path(
             grows to the left, the pitch downwards.
         action: (4,) push forward and to the right, turn to the right and upwards in
             degrees, all for one tic.
-        tics: number of steps.
     """
     poses = np.empty((tics, 4))
     position, velocity = start[:2].astype(np.float64), np.zeros(2)
@@ -73,31 +53,47 @@ def expected_path(
     return poses
 
 
-class FreedoomWalk:
-    """One map of `freedoom2.wad` with a player for whom walls are walls.
-
-    The working directory must belong to this process, because the engine writes into it. `seed`
-    is that of the engine's random numbers, 0 to 2**31 - 1.
+class FreedoomWalk(FreedoomMap):
+    """A map with a player for whom walls are walls.
 
     Attributes:
         places: (count, 2) float64, where the player can stand, in map units.
     """
 
+    resolution = "RES_160X120"
+    buttons = (
+        "MOVE_FORWARD_BACKWARD_DELTA",
+        "MOVE_LEFT_RIGHT_DELTA",
+        "TURN_LEFT_RIGHT_DELTA",
+        "LOOK_UP_DOWN_DELTA",
+    )
+    variables = (
+        "POSITION_X",
+        "POSITION_Y",
+        "ANGLE",
+        "PITCH",
+        "POSITION_Z",
+        "VELOCITY_X",
+        "VELOCITY_Y",
+        "VELOCITY_Z",
+    )
+    commands = ("god", "notarget", "movebob 0")
+
     def __init__(self, map_name: str, seed: int) -> None:
-        self._game = new_game(map_name, seed, "RES_160X120", BUTTONS, VARIABLES)
-        self._game.init()
-        self.restart()
-        self.places = self._places()
+        super().__init__(map_name, seed)
+        things = self._objects()
+        places = [
+            (round(thing.x), round(thing.y))
+            for thing in things
+            if not near_power_up(thing.x, thing.y, things)
+        ]
+        self.places = np.array(places, np.float64)
 
     def restart(self) -> None:
         """Begins the map again."""
-        self._game.new_episode()
-        for cheat in CHEATS:
-            self._game.send_game_command(cheat)
-        self._game.send_game_command("movebob 0")
-        self._advance((0.0, 0.0, 0.0, 0.0), IDLE_TICS)
+        super().restart()
         self._game.send_game_command(f"fov {FIELD_OF_VIEW:.2f}")
-        self._advance((0.0, 0.0, 0.0, 0.0), FIELD_OF_VIEW_TICS)
+        self._wait(FIELD_OF_VIEW_TICS)
 
     def stand(self, place: NDArray[np.float64], angle: float, pitch: float) -> bool:
         """Puts the player at one of `places`, looking at `angle` and `pitch` (down) in degrees.
@@ -119,9 +115,6 @@ class FreedoomWalk:
 
         Args:
             action: as for `expected_path`; the pushes are whole numbers.
-            num_frames: of the film.
-            tics_per_frame: steps from frame to frame.
-            tics_before: steps before the first frame.
 
         Returns:
             (num_frames, 120, 160, 3) uint8, or None unless the engine's position, angle and pitch
@@ -136,7 +129,7 @@ class FreedoomWalk:
         for number in range(num_frames):
             steps = tics_per_frame if number else tics_before
             if steps:
-                self._advance(tuple(action), steps)
+                self._advance(action, steps)
             state = self._variables()
             done = tics_before + number * tics_per_frame
             expected = path[done - 1] if done else start[:4]
@@ -152,25 +145,11 @@ class FreedoomWalk:
         """Returns where the player is and looks, (4,) as for `expected_path`."""
         return self._read()[:4]
 
-    def close(self) -> None:
-        """Ends the engine's process."""
-        self._game.close()
-
-    def _places(self) -> NDArray[np.float64]:
-        things = self._game.get_state().objects
-        power_ups = [thing for thing in things if thing.name in POWER_UPS]
-        places = [
-            (round(thing.position_x), round(thing.position_y))
-            for thing in things
-            if all(_distance(thing, other) >= POWER_UP_DISTANCE for other in power_ups)
-        ]
-        return np.array(places, np.float64)
-
     def _settled(self) -> NDArray[np.float64] | None:
         """Waits for the end of sliding and falling; None if there is no end."""
         previous = None
         for _ in range(LONGEST_REST):
-            self._advance((0.0, 0.0, 0.0, 0.0), REST_TICS)
+            self._wait(REST_TICS)
             state = self._variables()
             if state is None:
                 return None
@@ -186,15 +165,6 @@ class FreedoomWalk:
             self.restart()
             return None
         return self._read()
-
-    def _read(self) -> NDArray[np.float64]:
-        names = self._game.get_available_game_variables()
-        return np.array([self._game.get_game_variable(name) for name in names])
-
-    def _advance(self, action: tuple[float, ...], tics: int) -> None:
-        self._game.set_action([float(value) for value in action])
-        # Variables are updated with the picture, and only the last tic makes one.
-        self._game.advance_action(tics, True)
 
 
 def _agree(
@@ -212,7 +182,3 @@ def _agree(
         math.hypot(*difference[:2]) <= POSITION_TOLERANCE
         and (np.abs(turned) <= ANGLE_TOLERANCE).all()
     )
-
-
-def _distance(thing: Any, other: Any) -> float:
-    return math.hypot(thing.position_x - other.position_x, thing.position_y - other.position_y)

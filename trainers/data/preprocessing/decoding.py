@@ -62,11 +62,8 @@ def decode_image(example: Example, exif_orientation: bool = False) -> tf.Tensor:
         exif_orientation: turn and mirror the image as the EXIF tag of a camera says.
 
     Returns:
-        uint8 (height, width, 3).
-
-    Raises:
-        tf.errors.InvalidArgumentError: while running, if the bytes are not an image;
-            `trainers.data.decode_errors` turns it into a message that names the file.
+        uint8 (height, width, 3). While running, an InvalidArgumentError says that the bytes are
+        not an image; `trainers.data.decode_errors` turns it into a message that names the file.
     """
     if "image" in example:
         return example["image"]
@@ -74,7 +71,7 @@ def decode_image(example: Example, exif_orientation: bool = False) -> tf.Tensor:
     if not exif_orientation:
         return image
     # Pillow decodes a PNG to find its tag, so first make sure that it is not a bomb.
-    with tf.control_dependencies(None if tf.executing_eagerly() else [image]):
+    with tf.control_dependencies([image]):
         return _turned(image, _orientation(example["encoded"]))
 
 
@@ -93,7 +90,7 @@ def decode_window(
 
     def from_jpeg() -> tf.Tensor:
         shape = tf.io.extract_jpeg_shape(encoded)
-        with tf.control_dependencies(_operations([_check_size(shape[0], shape[1])])):
+        with tf.control_dependencies([_check_size(shape[0], shape[1])]):
             if not exif_orientation:
                 window = choose_window(shape[0], shape[1])
                 return tf.io.decode_and_crop_jpeg(encoded, window, channels=3)
@@ -106,8 +103,7 @@ def decode_window(
         return _cut_window(decode_image(example, exif_orientation), choose_window)
 
     # tf.io.is_jpeg checks the same three bytes.
-    is_jpeg = tf.equal(tf.strings.substr(encoded, 0, 3), _JPEG_MAGIC)
-    image = tf.cond(is_jpeg, from_jpeg, from_other_format)
+    image = tf.cond(_begins_with(encoded, _JPEG_MAGIC), from_jpeg, from_other_format)
     return tf.ensure_shape(image, (None, None, 3))
 
 
@@ -155,7 +151,7 @@ def _decode_by_tensorflow(encoded: tf.Tensor) -> tf.Tensor:
         ),
         _check_size(*_declared_size(encoded)),
     ]
-    with tf.control_dependencies(_operations(refusals)):
+    with tf.control_dependencies(refusals):
         return tf.io.decode_image(encoded, channels=3, expand_animations=False)
 
 
@@ -191,11 +187,6 @@ def _check_size(height: tf.Tensor, width: tf.Tensor) -> tf.Operation | None:
     pixels = tf.abs(tf.cast(height, tf.int64) * tf.cast(width, tf.int64))
     message = f"the image has more than {MAX_PIXELS} pixels"
     return tf.debugging.assert_less_equal(pixels, tf.constant(MAX_PIXELS, tf.int64), message)
-
-
-def _operations(checks: list[tf.Operation | None]) -> list[tf.Operation]:
-    """Returns what to wait for: in a graph a check is an operation, eagerly it is None."""
-    return [check for check in checks if check is not None]
 
 
 def _cut_window(image: tf.Tensor, choose_window: ChooseWindow) -> tf.Tensor:
@@ -263,25 +254,16 @@ def video_length(example: Example) -> tf.Tensor:
     frames = example["video"] if "video" in example else example["frames"]
     length = tf.shape(frames)[0]
     refusal = tf.debugging.assert_positive(length, "the video holds no frames")
-    # The assertion is an operation to wait for in a graph, and None eagerly.
-    with tf.control_dependencies([] if refusal is None else [refusal]):
+    with tf.control_dependencies([refusal]):
         return tf.identity(length)
 
 
 def decode_frames(example: Example, indices: tf.Tensor) -> tf.Tensor:
-    """Returns some frames of a video.
+    """Returns some frames of a video, uint8 (n, height, width, 3).
 
-    Args:
-        example: of a source of videos, with "video" or "frames".
-        indices: of the frames, int32 (n,); a repeated index is decoded again.
-
-    Returns:
-        uint8 (n, height, width, 3).
-
-    Raises:
-        tf.errors.InvalidArgumentError: while running, if the bytes of a frame are not an
-            image, or two of the frames differ in size; `trainers.data.decode_errors` turns
-            it into a message that names the file and the frame.
+    `indices` are those of the frames, int32 (n,); a repeated index is decoded again. While running,
+    an InvalidArgumentError says that the bytes of a frame are not an image, or that two frames
+    differ in size; `trainers.data.decode_errors` turns it into a message that names both.
     """
     if "video" in example:
         return tf.gather(example["video"], indices)

@@ -38,15 +38,8 @@ def training_label(example: Example, seed: tf.Tensor, preprocessing: Preprocessi
 def evaluation_input(example: Example, preprocessing: Preprocessing, views: bool) -> tf.Tensor:
     """Returns what a model is evaluated on.
 
-    Args:
-        example: see `Source.load`.
-        preprocessing: what to do.
-        views: whether to return all views of a video, or the clip in its middle; an image has
-            one view.
-
-    Returns:
-        uint8 (height, width, 3), for videos (frames, height, width, 3), with `views`
-        (views, frames, height, width, 3).
+    It is uint8 (height, width, 3) of an image. With `views` it is all views of a video, (views,
+    frames, height, width, 3), else the clip in its middle, (frames, height, width, 3).
     """
     if not isinstance(preprocessing, VideoPreprocessingConfig):
         return evaluation_example(example, preprocessing)
@@ -61,11 +54,7 @@ def num_views(preprocessing: Preprocessing) -> int:
 
 
 def check_kind(source: Source, preprocessing: Preprocessing) -> None:
-    """Checks that a source has what the model takes: images, or videos.
-
-    Raises:
-        ConfigurationError: if it has the other.
-    """
+    """Raises ConfigurationError unless a source has what the model takes: images, or videos."""
     example = tf.data.Dataset.range(1).map(source.load).element_spec
     has_videos = "video" in example or "frames" in example
     takes_videos = isinstance(preprocessing, VideoPreprocessingConfig)

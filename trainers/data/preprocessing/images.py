@@ -1,21 +1,20 @@
-"""Makes images of fixed size from examples: crops, flips and augmentation.
+"""Makes images of fixed size from examples: crops, flips and augmentation, all from one seed.
 
-Images stay uint8: they cross to the device as bytes and are normalized there. All
-randomness is drawn from the seed that is passed in, so the same seed gives the same
-bytes, in any order and in any number of parallel calls.
+Images stay uint8: they cross to the device as bytes and are normalized there.
 """
 
+from functools import partial
+
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from trainers.configuration.data_options import PreprocessingConfig
+from trainers.data.preprocessing.augmentation import randaugment
+from trainers.data.preprocessing.augmentation import to_bytes
 from trainers.data.preprocessing.decoding import Example
 from trainers.data.preprocessing.decoding import decode_image
 from trainers.data.preprocessing.decoding import decode_window
-from trainers.data.preprocessing.randaugment import randaugment
-
-__all__ = ["PreprocessingConfig", "evaluation_example", "inception_window", "train_example"]
 
 # Numbers folded into the seed of an example, so that no two draws share a stream.
 _INCEPTION_STREAM = 1
@@ -37,13 +36,12 @@ def train_example(example: Example, seed: tf.Tensor, config: PreprocessingConfig
         image = _resize(_cropped(example, seed, shift_y, shift_x, config), config)
         if config.flip:
             image = tf.cond(flip < 0.5, lambda: tf.reverse(image, [1]), lambda: tf.identity(image))
-    if config.randaugment_layers > 0:
-        image = randaugment(
-            image,
-            tf.random.experimental.stateless_fold_in(seed, _RANDAUGMENT_STREAM),
-            config.randaugment_layers,
-            config.randaugment_magnitude,
-        )
+    image = randaugment(
+        image,
+        tf.random.experimental.stateless_fold_in(seed, _RANDAUGMENT_STREAM),
+        config.randaugment_layers,
+        config.randaugment_magnitude,
+    )
     return tf.ensure_shape(image, (*config.image_size, 3))
 
 
@@ -51,11 +49,8 @@ def evaluation_example(example: Example, config: PreprocessingConfig) -> tf.Tens
     """Cuts the centre of one evaluation example, and resizes it; see `train_example`."""
     if config.eval_crop_fraction == 1.0:
         return _resize(decode_image(example, config.exif_orientation), config)
-
-    def choose(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-        return _centre_window(height, width, config)
-
-    return _resize(decode_window(example, choose, config.exif_orientation), config)
+    centre = partial(_centre_window, config=config)
+    return _resize(decode_window(example, centre, config.exif_orientation), config)
 
 
 def _cropped(
@@ -82,10 +77,7 @@ def _cropped(
 def inception_window(
     height: tf.Tensor, width: tf.Tensor, seed: tf.Tensor, config: PreprocessingConfig
 ) -> tf.Tensor:
-    """Returns the window that `train_example` cuts out for `crop="inception"`.
-
-    int32 (4,): top, left, height, width.
-    """
+    """Returns the window of `crop="inception"`, int32 (4,): top, left, height, width."""
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
         image_size=tf.stack([height, width, 3]),
         bounding_boxes=tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
@@ -125,7 +117,7 @@ def _resize(image: tf.Tensor, config: PreprocessingConfig) -> tf.Tensor:
         return image
     # Without antialiasing, as in the published recipes.
     pixels = tf.image.resize(image, config.image_size, method=config.interpolation, antialias=False)
-    return tf.cast(tf.clip_by_value(tf.round(pixels), 0.0, 255.0), tf.uint8)
+    return to_bytes(pixels)
 
 
 def _shift_and_flip(
@@ -135,11 +127,9 @@ def _shift_and_flip(
     flip: tf.Tensor,
     config: PreprocessingConfig,
 ) -> tf.Tensor:
-    """Pads by reflection, cuts at random and flips.
-
-    Looking up columns, or padding with `tf.pad`, takes twice the time of this: rows
-    are contiguous and can be looked up, columns come from the mirrored image.
-    """
+    """Pads by reflection, cuts at random and flips."""
+    # Looking up columns, or padding with `tf.pad`, takes twice the time of this: rows are
+    # contiguous and can be looked up, columns come from the mirrored image.
     width, padding = config.image_size[1], config.padding
     shifts = 2 * padding + 1
     rows = tf.constant(_reflected_positions(config.image_size[0], padding))
@@ -153,11 +143,7 @@ def _shift_and_flip(
     return padded[:, begin : begin + width]
 
 
-def _reflected_positions(size: int, padding: int) -> npt.NDArray[np.int32]:
+def _reflected_positions(size: int, padding: int) -> NDArray[np.int32]:
     """Returns (2 padding + 1, size): for each shift, the positions that are shown."""
-    shifts = np.arange(-padding, padding + 1)[:, np.newaxis]
-    positions = np.abs(np.arange(size) + shifts)
-    reflected: npt.NDArray[np.int32] = np.minimum(positions, 2 * (size - 1) - positions).astype(
-        np.int32
-    )
-    return reflected
+    positions = np.pad(np.arange(size, dtype=np.int32), padding, mode="reflect")
+    return np.lib.stride_tricks.sliding_window_view(positions, size)

@@ -1,8 +1,8 @@
 """Blends pairs of images and of their targets for training (mixup)."""
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
+from numpy.typing import NDArray
 
 
 def mixing_weights(batch_size: int, seed: tf.Tensor, alpha: float) -> tf.Tensor:
@@ -36,11 +36,9 @@ def mixup(images: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tuple[tf
     sum to 1, so do the blended ones.
 
     Args:
-        images: uint8 (batch, height, width, 3) or (batch, frames, height, width, 3), of a
-            known batch size.
+        images: uint8 (batch, [frames,] height, width, 3), of a known batch size.
         targets: float32 (batch, num_classes).
-        weights: float32 (batch,), the share that each example keeps; see
-            `mixing_weights`.
+        weights: see `mixing_weights`.
 
     Reference:
         Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018.
@@ -53,12 +51,12 @@ def mixup(images: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tuple[tf
     return tf.cast(tf.round(mixed_pixels), tf.uint8), mixed_targets
 
 
-def _partners(batch_size: int) -> npt.NDArray[np.int64]:
-    partners: npt.NDArray[np.int64] = np.arange(batch_size) ^ 1
+def _partners(batch_size: int) -> NDArray[np.int64]:
+    partners: NDArray[np.int64] = np.arange(batch_size) ^ 1
     if batch_size % 2:
         partners[-1] = max(batch_size - 2, 0)
     return partners
 
 
-def _blend(values: tf.Tensor, partners: npt.NDArray[np.int64], weights: tf.Tensor) -> tf.Tensor:
+def _blend(values: tf.Tensor, partners: NDArray[np.int64], weights: tf.Tensor) -> tf.Tensor:
     return weights * values + (1.0 - weights) * tf.gather(values, partners)

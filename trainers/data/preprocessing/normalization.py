@@ -17,9 +17,9 @@ _SMALLEST_DEVIATION = 1.0
 
 
 def channel_statistics(kind: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Returns mean and deviation of the channels, one number for all or one each.
+    """Returns mean and deviation in units of a byte, one number for all channels or one each.
 
-    In units of a byte; None for "clip", where each clip has its own.
+    None for "clip", where each clip has its own.
     """
     check_normalization(kind)
     return CHANNEL_STATISTICS.get(kind)

@@ -1,32 +1,20 @@
-"""Makes clips of fixed size from videos: frames, crops, flips and augmentation.
+"""Makes clips of fixed size from videos: frames, crops, flips and augmentation, all from one seed.
 
-What is drawn for a clip is drawn once and applies to all its frames. Clips stay uint8:
-they cross to the device as bytes and are normalized there. All randomness is drawn from
-the seed that is passed in, so the same seed gives the same bytes, in any order and in any
-number of parallel calls.
+What is drawn for a clip is drawn once and applies to all its frames. Clips stay uint8, as images.
 """
+
+import dataclasses
 
 import tensorflow as tf
 
 from trainers.configuration.data_options import VideoPreprocessingConfig
-from trainers.data.preprocessing.clip_sampling import middle_frames
-from trainers.data.preprocessing.clip_sampling import order_frames
-from trainers.data.preprocessing.clip_sampling import training_frames
-from trainers.data.preprocessing.clip_sampling import view_frames
-from trainers.data.preprocessing.color_jitter import color_drop
-from trainers.data.preprocessing.color_jitter import color_jitter
+from trainers.data.preprocessing.augmentation import color_drop
+from trainers.data.preprocessing.augmentation import color_jitter
+from trainers.data.preprocessing.augmentation import randaugment
+from trainers.data.preprocessing.augmentation import to_bytes
 from trainers.data.preprocessing.decoding import Example
 from trainers.data.preprocessing.decoding import decode_frames
 from trainers.data.preprocessing.decoding import video_length
-from trainers.data.preprocessing.randaugment import randaugment
-
-__all__ = [
-    "VideoPreprocessingConfig",
-    "evaluation_clip",
-    "evaluation_views",
-    "is_mirrored",
-    "train_clip",
-]
 
 # Numbers folded into the seed of an example, so that no two draws share a stream.
 _ORDER_STREAM = 1
@@ -63,40 +51,27 @@ def is_mirrored(seed: tf.Tensor, config: VideoPreprocessingConfig) -> tf.Tensor:
     return tf.logical_and(config.flip, _draws(seed)[-1] < _FLIPPED_SHARE)
 
 
-def evaluation_clip(
-    example: Example, config: VideoPreprocessingConfig, seed: tf.Tensor | None = None
-) -> tf.Tensor:
-    """Cuts the centre out of the clip in the middle of one evaluation example.
-
-    `seed` is the stateless seed of the "shuffled" order, int32 or int64 (2,); without one
-    it is computed from the content of the video. Nothing else is random. The result is as that of
-    `train_clip`.
-    """
-    indices = middle_frames(video_length(example), config.num_frames, config.stride)
-    indices = _evaluation_order(example, indices, config, seed)
-    frames, places = _resized_frames(example, indices, config)
-    centre = (_free_space(frames, config) + 1) // 2
-    clip = tf.gather(_window(frames, centre, config), places)
-    return tf.ensure_shape(clip, (config.num_frames, *config.image_size, 3))
+def evaluation_clip(example: Example, config: VideoPreprocessingConfig) -> tf.Tensor:
+    """Cuts the centre out of the clip in the middle of one evaluation example; see `train_clip`."""
+    one_view = dataclasses.replace(config, temporal_views=1, spatial_views=1)
+    return evaluation_views(example, one_view)[0]
 
 
-def evaluation_views(
-    example: Example, config: VideoPreprocessingConfig, seed: tf.Tensor | None = None
-) -> tf.Tensor:
+def evaluation_views(example: Example, config: VideoPreprocessingConfig) -> tf.Tensor:
     """Cuts all views of one test example, uint8 (views, frames, height, width, 3).
 
     Three windows lie at the start, the centre and the end of the side that exceeds the window by
-    more; left to right where both are equal. The centre of an odd number
-    of free pixels is rounded up, to the right and down, as in `evaluation_clip`. Each
-    frame is decoded and resized once, however many views show it.
+    more; left to right where both are equal. The centre of an odd number of free pixels is rounded
+    up, to the right and down. Each frame is decoded and resized once, however many views show it.
 
     All clips of the first window come first, from the start of the video to its end, then all of
-    the second: view `window * temporal_views + clip`. For `seed` see `evaluation_clip`; each clip
-    is shuffled differently.
+    the second: view `window * temporal_views + clip`. The "shuffled" order of each clip depends on
+    the content of the video; nothing is random.
     """
     length = video_length(example)
     indices = view_frames(length, config.num_frames, config.stride, config.temporal_views)
-    indices = _evaluation_order(example, indices, config, seed)
+    seed = _content_seed(example) if config.frame_order == "shuffled" else None
+    indices = order_frames(indices, config.frame_order, seed)
     frames, places = _resized_frames(example, indices, config)
     views = [
         tf.gather(_window(frames, begin, config), places)
@@ -106,21 +81,56 @@ def evaluation_views(
     return tf.ensure_shape(views, (config.num_views, config.num_frames, *config.image_size, 3))
 
 
+def training_frames(length: tf.Tensor, num_frames: int, stride: int, draw: tf.Tensor) -> tf.Tensor:
+    """Returns the frames of a clip from anywhere in the video, int32 (num_frames,).
+
+    `draw` is uniform in [0, 1): all clips that lie within the video are equally likely.
+    """
+    starts = tf.maximum(length - (num_frames - 1) * stride, 1)
+    start = tf.cast(draw * tf.cast(starts, tf.float32), tf.int32)
+    return _clip_frames(start, length, num_frames, stride)
+
+
+def view_frames(length: tf.Tensor, num_frames: int, stride: int, num_views: int) -> tf.Tensor:
+    """Returns the frames of several clips at equal distances, int32 (num_views, num_frames).
+
+    The first clip begins with the video, the last ends with it, the gap after its last
+    frame included; starts in between are rounded down. A single clip is the middle one.
+    """
+    last_start = tf.maximum(length - num_frames * stride, 0)
+    if num_views == 1:
+        starts = last_start[tf.newaxis] // 2
+    else:
+        # Whole numbers, because a float32 spacing may fall just below the exact one.
+        starts = tf.range(num_views) * last_start // (num_views - 1)
+    return _clip_frames(starts[:, tf.newaxis], length, num_frames, stride)
+
+
+def order_frames(frames: tf.Tensor, frame_order: str, seed: tf.Tensor | None = None) -> tf.Tensor:
+    """Returns the frames of clips, int32 (..., num_frames), in another order, for experiments.
+
+    "natural" keeps the order, "repeated" shows the middle frame of each clip (the later of two)
+    everywhere, "shuffled" shuffles each clip differently.
+    """
+    if frame_order == "natural":
+        return frames
+    if frame_order == "repeated":
+        middle = frames.shape[-1] // 2
+        return tf.broadcast_to(frames[..., middle, tf.newaxis], frames.shape)
+    draws = tf.random.stateless_uniform(frames.shape, seed, alg="philox")
+    return tf.gather(frames, tf.argsort(draws), batch_dims=frames.shape.rank - 1)
+
+
+def _clip_frames(start: tf.Tensor, length: tf.Tensor, num_frames: int, stride: int) -> tf.Tensor:
+    # The remainder repeats a short video from its start: a clip never holds invented frames, and
+    # even a video of a single frame becomes a clip.
+    return (start + tf.range(0, num_frames * stride, stride)) % length
+
+
 def _draws(seed: tf.Tensor) -> list[tf.Tensor]:
-    """Returns what is drawn for a training clip: start, scales, shifts and flip."""
+    """Draws the start, scales, shifts and flip of a training clip."""
     # One draw for all: each random operation costs as much as moving a small image.
     return tf.unstack(tf.random.stateless_uniform((6,), seed, alg="philox"))
-
-
-def _evaluation_order(
-    example: Example,
-    indices: tf.Tensor,
-    config: VideoPreprocessingConfig,
-    seed: tf.Tensor | None,
-) -> tf.Tensor:
-    if config.frame_order == "shuffled" and seed is None:
-        seed = _content_seed(example)
-    return order_frames(indices, config.frame_order, seed)
 
 
 def _content_seed(example: Example) -> tf.Tensor:
@@ -140,9 +150,8 @@ def _resized_frames(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Decodes and resizes each frame once, even if it is repeated or shared.
 
-    Returns:
-        The frames, (n, height, width, 3), not yet rounded to bytes, and where to look
-        them up: int32 of the shape of `indices`.
+    Returns the frames, (n, height, width, 3), not yet rounded to bytes, and where to look them up:
+    int32 of the shape of `indices`.
     """
     distinct, places = tf.unique(tf.reshape(indices, [-1]))
     frames = decode_frames(example, distinct)
@@ -191,18 +200,16 @@ def _window(frames: tf.Tensor, begin: tf.Tensor, config: VideoPreprocessingConfi
     """Cuts the same window out of all frames, and rounds it to bytes."""
     height, width = config.image_size
     pixels = frames[:, begin[0] : begin[0] + height, begin[1] : begin[1] + width]
-    pixels = tf.round(tf.cast(pixels, tf.float32))
-    return tf.cast(tf.clip_by_value(pixels, 0.0, 255.0), tf.uint8)
+    return to_bytes(tf.cast(pixels, tf.float32))
 
 
 def _augmented(clip: tf.Tensor, seed: tf.Tensor, config: VideoPreprocessingConfig) -> tf.Tensor:
-    if config.randaugment_layers > 0:
-        clip = randaugment(
-            clip,
-            _stream(seed, _RANDAUGMENT_STREAM),
-            config.randaugment_layers,
-            config.randaugment_magnitude,
-        )
+    clip = randaugment(
+        clip,
+        _stream(seed, _RANDAUGMENT_STREAM),
+        config.randaugment_layers,
+        config.randaugment_magnitude,
+    )
     if config.color_jitter > 0:
         clip = color_jitter(clip, _stream(seed, _COLOR_JITTER_STREAM), config.color_jitter)
     if config.color_drop > 0:

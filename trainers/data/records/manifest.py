@@ -27,19 +27,12 @@ SHARD_LAYOUT = "Expected data_dir/SPLIT.tfrecord-00000-of-00004 and so on, or SP
 
 @dataclass(frozen=True)
 class Description:
-    """What holds for all splits of a data set.
-
-    Attributes:
-        num_classes: number of classes.
-        multi_label: whether a video may have several labels, or none.
-        frames_per_second: frames taken from each second, None if that is unknown.
-        min_side: pixels of the shorter side, None if that is unknown.
-    """
+    """What holds for all splits of a data set; None is unknown."""
 
     num_classes: int
-    multi_label: bool
+    multi_label: bool  # whether a video may have several labels, or none
     frames_per_second: float | None = None
-    min_side: int | None = None
+    min_side: int | None = None  # pixels of the shorter side
 
 
 def shard_name(split: str, number: int, count: int) -> str:
@@ -60,10 +53,14 @@ def find_shards(data_dir: str, split: str) -> list[str]:
             group = found.setdefault((name[: match.start("number")], int(match["count"])), {})
             group[int(match["number"])] = name
     if len(found) != 1:
+        hint = ""
+        if not found:
+            other = ", or set data.final_split=None" if split == "test" else ""
+            hint = f" Make it by trainers.make_video_records --split={split}{other}."
         sets = ", ".join(f"{stem}*-of-{count:05d}" for stem, count in sorted(found))
         raise ConfigurationError(
             f"{data_dir} must hold one set of TFRecord files for the split {split!r}, found "
-            f"{sets or 'none'}. {SHARD_LAYOUT}{'' if found else _hint(split)}"
+            f"{sets or 'none'}. {SHARD_LAYOUT}{hint}"
         )
     ((_, count), shards), *_ = found.items()
     missing = sorted(set(range(count)) - set(shards))
@@ -71,14 +68,9 @@ def find_shards(data_dir: str, split: str) -> list[str]:
         raise ConfigurationError(
             f"{data_dir} lacks {len(missing)} of {count} files of the split {split!r}, the "
             f"first is number {missing[0]:05d}. Copy the rest, or let the conversion end: "
-            "the same command again goes on."
+            "the same command resumes it."
         )
     return [files.join(data_dir, shards[number]) for number in range(count)]
-
-
-def _hint(split: str) -> str:
-    other = ", or set data.final_split=None" if split == "test" else ""
-    return f" Make it by trainers.make_video_records --split={split}{other}."
 
 
 def has_shards(data_dir: str) -> bool:
@@ -87,11 +79,7 @@ def has_shards(data_dir: str) -> bool:
 
 
 def read_description(data_dir: str) -> Description | None:
-    """Reads `dataset.json`; None if there is none.
-
-    Raises:
-        ConfigurationError: it is damaged.
-    """
+    """Reads `dataset.json`; None if there is none. Raises ConfigurationError if it is damaged."""
     path = files.join(data_dir, DESCRIPTION)
     content = _read_json(path)
     if content is None:
@@ -113,18 +101,14 @@ def read_description(data_dir: str) -> Description | None:
 
 def _is_description(description: Description) -> bool:
     """Returns whether all values have their types and are possible."""
-    if type(description.num_classes) is not int or type(description.multi_label) is not bool:
-        return False
-    if description.frames_per_second is not None and (
-        type(description.frames_per_second) not in (int, float)
-        or not description.frames_per_second > 0
-    ):
-        return False
-    if description.min_side is not None and (
-        type(description.min_side) is not int or description.min_side < 1
-    ):
-        return False
-    return description.num_classes >= 1
+    rate, side = description.frames_per_second, description.min_side
+    return (
+        type(description.num_classes) is int
+        and description.num_classes >= 1
+        and type(description.multi_label) is bool
+        and (rate is None or (type(rate) in (int, float) and rate > 0))
+        and (side is None or (type(side) is int and side >= 1))
+    )
 
 
 def write_description(data_dir: str, description: Description) -> None:
@@ -138,13 +122,9 @@ def write_description(data_dir: str, description: Description) -> None:
 def read_labels(data_dir: str) -> tuple[str, ...] | None:
     """Reads the label map of a data set: `labels.txt`, or `labels.json`.
 
-    The latter is a list of names, or an object from names to numbers.
-
-    Returns:
-        The names in the order of their numbers, or None if there is no label map.
-
-    Raises:
-        ConfigurationError: it is damaged.
+    The latter is a list of names, or an object from names to numbers. Returns the names in the
+    order of their numbers, or None if there is no label map. Raises ConfigurationError if it is
+    damaged.
     """
     path = files.join(data_dir, LABELS)
     if files.exists(path):
@@ -166,8 +146,7 @@ def read_labels(data_dir: str) -> tuple[str, ...] | None:
 def read_label_file(path: str) -> tuple[str, ...]:
     """Reads a text file of class names, one per line; the first is class 0.
 
-    Raises:
-        ConfigurationError: a line is empty, or two are the same.
+    Raises ConfigurationError if a line is empty, or two are the same.
     """
     try:
         lines = files.read(path).decode("utf-8-sig").splitlines()
@@ -192,11 +171,11 @@ def _checked(labels: list[str], path: str) -> tuple[str, ...]:
         if not label or label in labels[:number]:
             problem = f"names {label!r} again" if label else "is empty"
             raise ConfigurationError(
-                f"{path}: line {number + 1} {problem}; expected a name a class, each once. "
-                "Correct the file."
+                f"{path}: line {number + 1} {problem}; expected one name per line, each "
+                "once. Correct the file."
             )
     if not labels:
-        raise ConfigurationError(f"{path} is empty; expected a name a class.")
+        raise ConfigurationError(f"{path} is empty; expected one name per line.")
     return tuple(labels)
 
 
@@ -206,4 +185,4 @@ def _read_json(path: str) -> Any:
     try:
         return json.loads(files.read(path))
     except ValueError as error:
-        raise ConfigurationError(f"{path} is no JSON: {error}. Correct or remove it.") from error
+        raise ConfigurationError(f"{path} is not JSON: {error}. Correct or remove it.") from error

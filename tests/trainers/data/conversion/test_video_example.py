@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from trainers.data.conversion import writer
-from trainers.data.conversion.options import ConversionOptions
 from trainers.data.conversion.video_list import VideoRow
+from trainers.data.conversion.writer import ConversionOptions
 from trainers.data.conversion.writer import make_record
 from trainers.utils.errors import DataError
 

@@ -58,7 +58,7 @@ def test_paths_are_shown_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_times_in_minutes(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("path,end,label\na.mp4,00:00:01,run\n")
     (row,) = read_video_list(str(tmp_path / "list.csv"))
-    assert row.problem == "the end '00:00:01' is no number of seconds, 0 or more, such as 61.5"
+    assert row.problem == "the end '00:00:01' is not a number of seconds, 0 or more, such as 61.5"
 
 
 @pytest.mark.parametrize(

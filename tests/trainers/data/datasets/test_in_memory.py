@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from trainers.configuration.data_options import VideoPreprocessingConfig
-from trainers.data.datasets.in_memory import InMemoryVideoSource
+from trainers.data.datasets.in_memory import InMemorySource
 from trainers.data.pipeline import training_dataset
 
 NAMES = ("a", "b", "c")
@@ -23,7 +23,7 @@ def videos(count: int = 4) -> np.ndarray:
     ],
 )
 def test_examples(labels: np.ndarray, dtype: type) -> None:
-    source = InMemoryVideoSource("x", "train", videos(), labels, NAMES)
+    source = InMemorySource("x", "train", videos(), labels, NAMES)
     assert (source.num_examples, source.num_classes, source.class_names) == (4, 3, NAMES)
     dataset = tf.data.Dataset.range(4).map(source.load, num_parallel_calls=2)
     examples = list(dataset.as_numpy_iterator())
@@ -36,7 +36,7 @@ def test_examples(labels: np.ndarray, dtype: type) -> None:
 
 def test_videos_do_not_enter_the_graph() -> None:
     clips = np.zeros((100, 8, 32, 32, 3), np.uint8)
-    source = InMemoryVideoSource("x", "train", clips, np.zeros(100, int), ("a",))
+    source = InMemorySource("x", "train", clips, np.zeros(100, int), ("a",))
     signature = tf.TensorSpec([], tf.int64)
     graph = tf.function(source.load).get_concrete_function(signature).graph
     assert graph.as_graph_def().ByteSize() < 10_000
@@ -46,8 +46,9 @@ def test_videos_do_not_enter_the_graph() -> None:
     ("clips", "labels", "message"),
     [
         (videos()[..., :1], [0] * 4, "shape"),
-        (videos()[:, 0], [0] * 4, "shape"),
-        (videos(), [0, 1], "one a video"),
+        (videos()[:, 0, :, :, :2], [0] * 4, "shape"),
+        (videos()[:, 0, 0, 0], [0] * 4, "shape"),
+        (videos(), [0, 1], "one an example"),
         (videos(), [0, 1, 2, 3], "0 to 2"),
         (videos(), [0.0, 1.0, 2.0, 1.0], "whole numbers"),
         (videos(), np.zeros((4, 2)), "zeros and ones"),
@@ -57,7 +58,7 @@ def test_videos_do_not_enter_the_graph() -> None:
 )
 def test_wrong_arrays(clips: np.ndarray, labels: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        InMemoryVideoSource("x", "train", clips, np.array(labels), NAMES)
+        InMemorySource("x", "train", clips, np.array(labels), NAMES)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_wrong_arrays(clips: np.ndarray, labels: list[int], message: str) -> Non
     ],
 )
 def test_labels_in_a_mirror(labels: np.ndarray, mirrored: np.ndarray) -> None:
-    source = InMemoryVideoSource("x", "train", videos(len(labels)), labels, NAMES, (1, 0, 2))
+    source = InMemorySource("x", "train", videos(len(labels)), labels, NAMES, (1, 0, 2))
     found = [source.load(tf.constant(i, tf.int64))["mirrored_label"] for i in range(len(labels))]
     np.testing.assert_array_equal(found, mirrored)
 
@@ -76,7 +77,7 @@ def test_labels_in_a_mirror(labels: np.ndarray, mirrored: np.ndarray) -> None:
 @pytest.mark.parametrize("mirrored", [(1, 0), (1, 2, 0), (0, 0, 2), (-1, 0, 2)])
 def test_a_mirror_swaps_pairs(mirrored: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="mirrored twice"):
-        InMemoryVideoSource("x", "train", videos(), np.zeros(4, int), NAMES, mirrored)
+        InMemorySource("x", "train", videos(), np.zeros(4, int), NAMES, mirrored)
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -85,7 +86,7 @@ def test_labels_follow_mirrored_training_clips(several: bool) -> None:
     to_the_right = np.broadcast_to(np.arange(8, dtype=np.uint8)[:, None] * 30, (3, 8, 8, 3))
     clips = np.stack([to_the_right, to_the_right[:, :, ::-1]])
     labels = np.array([[1, 0, 1], [0, 1, 1]]) if several else np.array([0, 1])
-    source = InMemoryVideoSource("x", "train", clips, labels, NAMES, (1, 0, 2))
+    source = InMemorySource("x", "train", clips, labels, NAMES, (1, 0, 2))
     config = VideoPreprocessingConfig((8, 8), 2, stride=1, min_resize=8, scale_jitter=None)
     batches = training_dataset(source, config, batch_size=32, seed=0).take(1)
     (batch,) = batches.as_numpy_iterator()

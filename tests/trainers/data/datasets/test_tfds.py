@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from trainers.data.datasets.tfds import RecordRange
 from trainers.data.datasets.tfds import TfdsSource
-from trainers.data.datasets.tfds_splits import RecordRange
-from trainers.data.datasets.tfds_splits import plan_splits
+from trainers.data.datasets.tfds import plan_splits
 from trainers.data.sources import SPLITS
 from trainers.data.sources import make_source
 from trainers.utils.errors import ConfigurationError

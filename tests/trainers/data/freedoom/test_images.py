@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 
 from trainers.data.freedoom import dataset
-from trainers.data.freedoom.dataset import image_cache_path
+from trainers.data.freedoom.dataset import Arrays
+from trainers.data.freedoom.dataset import RenderedImages
+from trainers.data.freedoom.dataset import cache_path
 from trainers.data.freedoom.dataset import load_freedoom_objects
-from trainers.data.freedoom.dataset import render_images
+from trainers.data.freedoom.dataset import load_rendered
+from trainers.data.freedoom.dataset import render_split
 from trainers.data.freedoom.options import CLASS_NAMES
-from trainers.data.freedoom.options import SPLIT_NAMES
 from trainers.data.freedoom.options import FreedoomOptions
 from trainers.data.freedoom.options import SplitOptions
-from trainers.data.freedoom.render_images import RenderJob
 from trainers.data.freedoom.render_images import render_map
-from trainers.data.freedoom.render_images import split_jobs
+from trainers.data.sources import SPLITS
 from trainers.utils.cache import checksum_path
 from trainers.utils.errors import ConfigurationError
 
@@ -51,35 +52,33 @@ def test_cache_keys_and_bytes_are_those_of_earlier_versions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or everybody would render the set again, or get another one: raise the version then."""
-    prints = [FreedoomOptions().fingerprint(split, "1.3.2") for split in SPLIT_NAMES]
+    prints = [FreedoomOptions().fingerprint(split, "1.3.2") for split in SPLITS]
     assert prints == ["3399d2eee4aa4b6e", "9c0a830753dc3822", "8dd4da1459eb4029"]
     if pytest.importorskip("vizdoom").__version__ != "1.3.2":
         pytest.skip("the fixture was rendered by vizdoom 1.3.2")
     monkeypatch.chdir(tmp_path)
-    options = FreedoomOptions(image_size=32, splits={"train": SplitOptions(("MAP07",), 7)})
-    rendered = render_map(split_jobs(options, "train")[0])
-    count = len(rendered.labels)
+    rendered = render_map("MAP07", 7, FreedoomOptions(image_size=32))
+    count = len(rendered["labels"])
     assert count > 20
     with np.load(FIXTURE, allow_pickle=False) as arrays:
-        np.testing.assert_array_equal(rendered.images, arrays["images"][:count])
-        np.testing.assert_array_equal(rendered.masks, arrays["masks"][:count])
-        np.testing.assert_array_equal(rendered.labels, arrays["labels"][:count])
+        assert set(arrays) == set(rendered)
+        for name, array in rendered.items():
+            np.testing.assert_array_equal(array, arrays[name][:count])
 
 
-def test_job_survives_the_command_line() -> None:
-    job = split_jobs(FreedoomOptions(), "train")[0]
-    assert RenderJob.from_json(job.to_json()) == job
+def test_options_survive_the_command_line() -> None:
+    options = FreedoomOptions(seed=3, turn=0.1, splits={})
+    assert FreedoomOptions.from_json(options.to_json()) == options
 
 
 def test_rendering_does_not_depend_on_the_number_of_workers() -> None:
     pytest.importorskip("vizdoom")
-    one = render_images("train", SMALL, workers=1)
-    two = render_images("train", SMALL, workers=2)
-    assert len(one.labels) > 20
-    assert one.images.shape[1:] == (32, 32, 3)
-    assert one.images.tobytes() == two.images.tobytes()
-    assert one.masks.tobytes() == two.masks.tobytes()
-    assert one.labels.tobytes() == two.labels.tobytes()
+    one = render_split("train", SMALL, workers=1)
+    two = render_split("train", SMALL, workers=2)
+    assert len(one["labels"]) > 20
+    assert one["images"].shape[1:] == (32, 32, 3)
+    for name in ("images", "masks", "labels"):
+        assert one[name].tobytes() == two[name].tobytes()
 
 
 def test_cache_is_used_and_damage_repaired(
@@ -87,34 +86,41 @@ def test_cache_is_used_and_damage_repaired(
 ) -> None:
     pytest.importorskip("vizdoom")
     with np.load(FIXTURE) as arrays:
-        rendered = dataset.RenderedImages(**arrays)
+        rendered = dict(arrays)
     calls = []
 
-    def render(*arguments: object) -> dataset.RenderedImages:
+    def render(*arguments: object) -> Arrays:
         calls.append(arguments)
         return rendered
 
-    monkeypatch.setattr(dataset, "render_images", render)
-    load_freedoom_objects("train", SMALL)
-    again = load_freedoom_objects("train", SMALL)
+    monkeypatch.setattr(dataset, "render_split", render)
+    load_rendered("train", SMALL)
+    again = load_rendered("train", SMALL)
     assert len(calls) == 1
-    np.testing.assert_array_equal(again.masks, rendered.masks)
+    np.testing.assert_array_equal(again["masks"], rendered["masks"])
 
-    path = image_cache_path("train", SMALL)
+    path = cache_path("train", SMALL)
     assert cache in path.parents
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     capsys.readouterr()
-    repaired = load_freedoom_objects("train", SMALL)
+    repaired = load_rendered("train", SMALL)
     assert len(calls) == 2
     assert "damaged" in capsys.readouterr().err
-    np.testing.assert_array_equal(repaired.images, rendered.images)
+    np.testing.assert_array_equal(repaired["images"], rendered["images"])
 
     checksum_path(path).unlink()
-    load_freedoom_objects("train", SMALL)
+    load_rendered("train", SMALL)
     assert len(calls) == 3
     assert not [name for name in path.parent.iterdir() if name.suffix == ".tmp"]
+
+
+def test_images_of_the_standard_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    with np.load(FIXTURE) as arrays:
+        rendered = dict(arrays)
+    monkeypatch.setattr(dataset, "load_rendered", lambda *arguments: rendered)
+    assert load_freedoom_objects("test") == RenderedImages(**rendered)
 
 
 def test_unknown_split_names_the_known_ones(cache: Path) -> None:
@@ -132,7 +138,7 @@ def test_missing_engine_names_the_command(cache: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(ConfigurationError, match=r"pip install '\.\[demo\]'"):
-        load_freedoom_objects("train", SMALL)
+        load_rendered("train", SMALL)
 
 
 def test_fixture_has_every_class_and_sensible_masks() -> None:

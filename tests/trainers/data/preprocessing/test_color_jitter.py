@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from tests.helpers.fake_videos import numbered_video
-from trainers.data.preprocessing.color_jitter import color_drop
-from trainers.data.preprocessing.color_jitter import color_jitter
+from trainers.data.preprocessing.augmentation import color_drop
+from trainers.data.preprocessing.augmentation import color_jitter
 
 Change = Callable[[tf.Tensor, tf.Tensor, float], tf.Tensor]
 

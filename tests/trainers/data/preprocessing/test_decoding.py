@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 from PIL import ImageOps
 
-from benchmarks.reliability.hostile_images import bombs
+from benchmarks.reliability.hostile_data import bombs
 from trainers.data.preprocessing import decoding
 from trainers.data.preprocessing.decoding import decode_image
 from trainers.data.preprocessing.decoding import decode_window

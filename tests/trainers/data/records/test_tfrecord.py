@@ -1,6 +1,5 @@
 """TFRecord files by record number, and damage told by file and byte."""
 
-import sys
 import threading
 from pathlib import Path
 
@@ -11,11 +10,9 @@ from numpy.typing import NDArray
 
 from tests.helpers.processes import PATIENCE
 from trainers.data.records import tfrecord
-from trainers.data.records import tfrecord_recovery
 from trainers.data.records.tfrecord import RecordFiles
+from trainers.data.records.tfrecord import masked_crc32c
 from trainers.data.records.tfrecord import scan_offsets
-from trainers.data.records.tfrecord_recovery import masked_crc32c
-from trainers.data.records.tfrecord_recovery import masked_crc32c_if_fast
 from trainers.utils.errors import DataError
 
 
@@ -105,32 +102,11 @@ def test_damaged_header(shards: list[str]) -> None:
         scan_offsets(shards[2])
 
 
-def test_the_compiled_checksum_is_that_of_python() -> None:
-    pytest.importorskip("google_crc32c")
-    for data in (b"", b"123456789", bytes(range(256))):
-        assert masked_crc32c_if_fast(data) == masked_crc32c(data)
-
-
-def test_damaged_data_is_found_where_a_fast_checksum_exists(
-    shards: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_damaged_data_is_found(shards: list[str]) -> None:
     files = RecordFiles(shards)
     path = Path(shards[2])
     content = bytearray(path.read_bytes())
     content[-20] ^= 1
     path.write_bytes(content)
-    monkeypatch.setattr(tfrecord, "masked_crc32c_if_fast", masked_crc32c)
     with pytest.raises(DataError, match="checksum"):
         files.read(4)
-
-
-def test_checksums_that_are_not_verified_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "google_crc32c", None)
-    tfrecord_recovery._compiled.cache_clear()
-    try:
-        with pytest.warns(UserWarning, match="not verified: pip install google-crc32c") as told:
-            assert tfrecord_recovery.masked_crc32c_if_fast(b"a") is None
-            assert tfrecord_recovery.masked_crc32c_if_fast(b"b") is None
-        assert len(told) == 1
-    finally:
-        tfrecord_recovery._compiled.cache_clear()

@@ -1,4 +1,4 @@
-"""Applies a few random operations of one common strength to each image or clip (RandAugment).
+"""Changes images and clips at random: RandAugment, colour jitter and colour drop.
 
 Pure TensorFlow operations on uint8, with all randomness from a given seed. They run
 on the host: the geometric ones have no kernel for accelerators.
@@ -11,27 +11,19 @@ from functools import partial
 import tensorflow as tf
 
 from trainers.configuration.data_options import FULL_MAGNITUDE
-from trainers.configuration.data_options import check_randaugment
-from trainers.utils.errors import ConfigurationError
 
 
 def randaugment(image: tf.Tensor, seed: tf.Tensor, layers: int, magnitude: float) -> tf.Tensor:
     """Applies `layers` operations, each drawn from all with equal chance.
 
-    The frames of a clip all get the same operations, in the same direction.
-
-    Args:
-        image: uint8 (height, width, 3), or a clip (frames, height, width, 3).
-        seed: stateless seed, integer (2,); the same seed gives the same bytes.
-        layers: number of operations one after another, 0 or more.
-        magnitude: common strength, 0 to 30. (Where a scale of 0 to 10 is used, as
-            in `RandAugment(2, 10)` of some recipes, take three times its number.)
+    The image is uint8 (height, width, 3), or a clip (frames, height, width, 3), whose frames all
+    get the same operations, in the same direction. `seed` is a stateless seed, integer (2,), and
+    `magnitude` the common strength, 0 to 30.
 
     Reference:
         Cubuk et al., "RandAugment: Practical Automated Data Augmentation with a
         Reduced Search Space", NeurIPS 2020.
     """
-    check_randaugment(layers, magnitude)
     if layers == 0:
         return image
     operations = tuple(OPERATIONS.values())
@@ -47,22 +39,7 @@ def randaugment(image: tf.Tensor, seed: tf.Tensor, layers: int, magnitude: float
     return image
 
 
-def apply_operation(
-    name: str, image: tf.Tensor, magnitude: float, sign: float | tf.Tensor = 1.0
-) -> tf.Tensor:
-    """Applies one operation of `OPERATIONS` by name, with a magnitude of 0 to 30.
-
-    `sign` is -1 or 1, the direction of operations that have one.
-    """
-    check_randaugment(1, magnitude)
-    if name not in OPERATIONS:
-        raise ConfigurationError(
-            f"unknown operation: expected one of {', '.join(OPERATIONS)}, received {name!r}"
-        )
-    sign = tf.convert_to_tensor(sign, tf.float32)
-    return OPERATIONS[name](image, magnitude / FULL_MAGNITUDE, sign)
-
-
+#: From an image or clip, a strength of 0 to 1 and a direction, -1 or 1 (for those that have one).
 Operation = Callable[[tf.Tensor, float, tf.Tensor], tf.Tensor]
 
 # The effect of each operation at full strength; the usual ranges of RandAugment.
@@ -76,9 +53,14 @@ _FILL = 128.0  # mid grey where a geometric operation has nothing to show
 _LUMA = (0.299, 0.587, 0.114)
 _SMOOTHING = ((1.0, 1.0, 1.0), (1.0, 5.0, 1.0), (1.0, 1.0, 1.0))
 
+# The ranges of color_jitter, of the published video recipes.
+_MAX_BRIGHTNESS = 32.0 / 255.0  # of the range of a pixel
+_MAX_SATURATION = 0.4
+_MAX_CONTRAST = 0.4
+_MAX_HUE = 0.2  # of the colour circle
+
 
 def identity(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
-    """Returns the image."""
     del strength, sign
     return tf.identity(image)
 
@@ -90,7 +72,7 @@ def autocontrast(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tenso
     low = tf.reduce_min(pixels, axis=_positions(image))
     high = tf.reduce_max(pixels, axis=_positions(image))
     stretched = (pixels - low) * (255.0 / tf.maximum(high - low, 1.0))
-    return _to_bytes(tf.where(high > low, stretched, pixels))
+    return to_bytes(tf.where(high > low, stretched, pixels))
 
 
 def equalize(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
@@ -127,12 +109,12 @@ def solarize(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
 
 def color(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
     """Moves away from, or towards, the grey image."""
-    return _enhance(image, grey(image), strength, sign)
+    return _enhance(image, _grey(image), strength, sign)
 
 
 def contrast(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
     """Moves away from, or towards, the mean grey."""
-    return _enhance(image, tf.reduce_mean(grey(image)), strength, sign)
+    return _enhance(image, tf.reduce_mean(_grey(image)), strength, sign)
 
 
 def brightness(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
@@ -200,7 +182,27 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
-def grey(image: tf.Tensor) -> tf.Tensor:
+def color_jitter(clip: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Tensor:
+    """Changes brightness, saturation, contrast and hue of a share of the clips, in this order.
+
+    All are drawn uniformly. Contrast is measured from the mean of each channel over the whole clip,
+    so that equal pixels of two frames stay equal. Pixels are kept in range after each step and
+    rounded once, at the end.
+    """
+    draws = tf.random.stateless_uniform((5,), seed, alg="philox")
+    changes = 2.0 * draws[1:] - 1.0
+    return tf.cond(
+        draws[0] < probability, lambda: _jittered(clip, changes), lambda: tf.identity(clip)
+    )
+
+
+def color_drop(clip: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Tensor:
+    """Turns a share of the clips to grey."""
+    draw = tf.random.stateless_uniform((), seed, alg="philox")
+    return tf.cond(draw < probability, lambda: _without_color(clip), lambda: tf.identity(clip))
+
+
+def _grey(image: tf.Tensor) -> tf.Tensor:
     """Returns the brightness of each pixel, float32 with one channel."""
     weighted = tf.cast(image, tf.float32) * tf.constant(_LUMA)
     return tf.reduce_sum(weighted, axis=-1, keepdims=True)
@@ -216,14 +218,15 @@ def _frames(image: tf.Tensor) -> tf.Tensor:
     return image[tf.newaxis] if len(image.shape) == 3 else image
 
 
-def _to_bytes(pixels: tf.Tensor) -> tf.Tensor:
+def to_bytes(pixels: tf.Tensor) -> tf.Tensor:
+    """Rounds float32 pixels to uint8."""
     return tf.cast(tf.clip_by_value(tf.round(pixels), 0.0, 255.0), tf.uint8)
 
 
 def _enhance(image: tf.Tensor, plain: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
     """Moves each pixel away from (sign 1) or towards (sign -1) a plainer image."""
     factor = 1.0 + sign * (strength * _MAX_ENHANCEMENT)
-    return _to_bytes(plain + factor * (tf.cast(image, tf.float32) - plain))
+    return to_bytes(plain + factor * (tf.cast(image, tf.float32) - plain))
 
 
 def _transform(
@@ -255,3 +258,24 @@ def _transform(
         fill_mode="CONSTANT",
     )
     return tf.ensure_shape(tf.reshape(result, tf.shape(image)), image.shape)
+
+
+def _jittered(clip: tf.Tensor, changes: tf.Tensor) -> tf.Tensor:
+    """Applies four changes, each -1 to 1."""
+    by_brightness, by_saturation, by_contrast, by_hue = tf.unstack(changes)
+    pixels = tf.cast(clip, tf.float32) / 255.0
+    pixels = _in_range(pixels + _MAX_BRIGHTNESS * by_brightness)
+    pixels = _in_range(tf.image.adjust_saturation(pixels, 1.0 + _MAX_SATURATION * by_saturation))
+    mean = tf.reduce_mean(pixels, axis=(0, 1, 2))
+    pixels = _in_range(mean + (1.0 + _MAX_CONTRAST * by_contrast) * (pixels - mean))
+    pixels = _in_range(tf.image.adjust_hue(pixels, _MAX_HUE * by_hue))
+    return tf.cast(tf.round(255.0 * pixels), tf.uint8)
+
+
+def _without_color(clip: tf.Tensor) -> tf.Tensor:
+    pixels = tf.cast(tf.round(_grey(clip)), tf.uint8)
+    return tf.broadcast_to(pixels, tf.shape(clip))
+
+
+def _in_range(pixels: tf.Tensor) -> tf.Tensor:
+    return tf.clip_by_value(pixels, 0.0, 1.0)
