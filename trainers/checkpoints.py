@@ -24,30 +24,21 @@ FLAGS = flags.FLAGS
 
 def main() -> None:
     """Prints the state of every checkpoint."""
-    directory, steps = _find(FLAGS.workdir)
-    for step in steps:
-        print(f"{step} {_state(directory, step)}", flush=True)
-
-
-def _find(workdir: str | None) -> tuple[str, list[int]]:
-    """Returns the directory of the checkpoints and their steps."""
-    if not workdir:
+    if not FLAGS.workdir:
         raise ConfigurationError("Expected --workdir=DIR of a training. Received none.")
-    directory = files.join(workdir, "checkpoints")
+    directory = files.join(FLAGS.workdir, "checkpoints")
     steps = checkpoint_steps(directory)
     if not steps:
         raise ConfigurationError(
             "Expected --workdir=DIR of a training that has saved a checkpoint. Received "
-            f"{workdir!r}, where {directory!r} holds none."
+            f"{FLAGS.workdir!r}, where {directory!r} holds none."
         )
-    return directory, steps
-
-
-def _state(directory: str, step: int) -> str:
-    try:
-        return f"ok {digest(read_checkpoint(directory, step))}"
-    except DamagedCheckpointError as error:
-        return f"damaged {error}"
+    for step in steps:
+        try:
+            state = f"ok {digest(read_checkpoint(directory, step))}"
+        except DamagedCheckpointError as error:
+            state = f"damaged {error}"
+        print(f"{step} {state}", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,33 +6,23 @@ that is as good there does not look at motion. Draws the attention maps over a c
 """
 
 import dataclasses
-from pathlib import Path
 
-import keras
 import numpy as np
 import tensorflow as tf
 from absl import flags
-from ml_collections import ConfigDict
 
-import tokenlearner_keras as tk
-from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
-from trainers.checkpointing.workdir import read_configuration
 from trainers.configuration.data_options import VideoPreprocessingConfig
-from trainers.data.preprocessing.normalization import normalize
 from trainers.data.preprocessing.videos import evaluation_clip
 from trainers.data.sources import Source
 from trainers.data.sources import make_source
+from trainers.demo import FinishedRun
+from trainers.demo import finished_run
+from trainers.demo import headline
 from trainers.engines.flags import make_local_engine
-from trainers.evaluation.evaluator import Evaluator
-from trainers.experiment import make_preprocessing
-from trainers.steps.losses import make_loss
+from trainers.experiment import make_evaluator
 from trainers.utils import cli
-from trainers.utils import files
-from trainers.utils.errors import ConfigurationError
-from trainers.utils.reporting import read_metrics
 
 FLAGS = flags.FLAGS
-PICTURE = "attention_maps.png"
 SOURCES = ("freedoom_motion", "freedoom_multilabel")
 _CONTROLS = {
     "repeated": "on one frame of each clip, repeated",
@@ -44,118 +34,35 @@ _SHOWN_CLASSES = ("forward", "strafe_left", "turn_right", "look_up")
 
 def main() -> None:
     """Prints the result and the controls; writes the picture."""
-    workdir = FLAGS.workdir or ""
-    config, model, preprocessing = finished_run(workdir)
-    test = make_source(config.data.source, "test", None)
-    _print_result(workdir, config, model, test)
-    _print_controls(config, model, preprocessing, test)
-    if not any(isinstance(layer, BaseTokenLearner) for layer in model.layers):
-        print("\nno TokenLearner in this model, so there are no tokens to show", flush=True)
-        return
-    path = Path(workdir) / PICTURE
-    _draw(config, model, preprocessing, test, path)
-    print(f"\nwhat the tokens look at: {path}", flush=True)
-
-
-def finished_run(
-    workdir: str,
-) -> tuple[ConfigDict, keras.Model, VideoPreprocessingConfig]:
-    """Returns configuration, model and preprocessing of a finished run of the demo.
-
-    Raises:
-        ConfigurationError: If the directory holds no such run.
-    """
-    config, model_config = read_configuration(workdir)
-    preprocessing = make_preprocessing(config, model_config)
-    is_demo = config.data.source in SOURCES
-    if not is_demo or not isinstance(preprocessing, VideoPreprocessingConfig):
-        raise ConfigurationError(
-            f"The report is about the data sources {', '.join(SOURCES)}. Received a run on "
-            f"{config.data.source!r}; for your own data: python -m trainers.evaluate "
-            f"--workdir={workdir}."
-        )
-    path = files.join(workdir, "model.keras")
-    if not files.exists(path):
-        raise ConfigurationError(
-            f"{workdir} holds no finished training: run the training command again to finish it."
-        )
-    return config, keras.saving.load_model(path, compile=False), preprocessing
-
-
-def _print_result(workdir: str, config: ConfigDict, model: keras.Model, test: Source) -> None:
-    """Prints the result that the training wrote at its end."""
-    rows = [r for r in read_metrics(files.join(workdir, "metrics.jsonl")) if r["split"] == "test"]
-    if not rows:
-        raise ConfigurationError(
-            f"{workdir} holds no test result: run the training command again to finish it."
-        )
-    name, value = headline(rows[-1])
-    expected = config.demo.expected_accuracy
-    promise = f" (the whole training is expected to reach {expected})" if expected else ""
-    print(
-        f"\ntest {name} {value:.3f} on {rows[-1]['num_examples']} rendered clips of unseen maps, "
-        f"after {rows[-1]['step']} steps{promise}\n"
-        f"model {model.name}: {tk.count_macs(model) / 1e6:.1f} million MACs a clip"
-    )
-    if name == "accuracy":
+    run = finished_run(FLAGS.workdir, SOURCES)
+    test = make_source(run.config.data.source, "test", None)
+    run.print_result()
+    if not run.config.data.multi_label:
         print(f"  beside it: chance {1 / test.num_classes:.3f}", flush=True)
-
-
-def _print_controls(
-    config: ConfigDict,
-    model: keras.Model,
-    preprocessing: VideoPreprocessingConfig,
-    test: Source,
-) -> None:
     for order, description in _CONTROLS.items():
-        metrics = evaluate_order(config, model, preprocessing, test, order)
-        name, value = headline(metrics)
+        name, value = headline(evaluate_order(run, test, order))
         print(f"  the same model {description}: {name} {value:.3f}", flush=True)
+    if run.has_tokens():
+        chosen = _examples(test)
+        clips = [evaluation_clip(test.load(index), _preprocessing(run)) for index in chosen]
+        pixels = np.stack(clips)
+        titles = [_title(test, index) for index in chosen]
+        run.draw(pixels, run.attention_maps(pixels), titles)
 
 
-def evaluate_order(
-    config: ConfigDict,
-    model: keras.Model,
-    preprocessing: VideoPreprocessingConfig,
-    source: Source,
-    frame_order: str,
-) -> dict[str, float]:
+def evaluate_order(run: FinishedRun, source: Source, frame_order: str) -> dict[str, float]:
     """Returns the metrics of a trained model on clips whose frames are in another order.
 
     For `frame_order` see `VideoPreprocessingConfig`.
     """
-    evaluator = Evaluator(
-        model=model,
-        optimizer=None,
-        loss=make_loss(config.loss),
-        engine=make_local_engine(),
-        preprocessing=dataclasses.replace(preprocessing, frame_order=frame_order),
-        batch_size=config.batch_size,
-        normalization=config.data.normalization,
-        multi_label=config.data.multi_label,
-    )
+    preprocessing = dataclasses.replace(_preprocessing(run), frame_order=frame_order)
+    evaluator = make_evaluator(run.config, run.model, None, make_local_engine(), preprocessing)
     return evaluator.evaluate(source)
 
 
-def headline(metrics: dict[str, float]) -> tuple[str, float]:
-    """Returns the metric of an evaluation to report: its name in words and its value."""
-    name = "mean_average_precision" if "mean_average_precision" in metrics else "accuracy"
-    return name.replace("_", " "), metrics[name]
-
-
-def _draw(
-    config: ConfigDict,
-    model: keras.Model,
-    preprocessing: VideoPreprocessingConfig,
-    test: Source,
-    path: Path,
-) -> None:
-    chosen = _examples(test)
-    clips = np.stack([evaluation_clip(test.load(index), preprocessing) for index in chosen])
-    inputs = np.asarray(normalize(clips, config.data.normalization))
-    maps = next(iter(tk.attention_maps(model, inputs).values()))
-    titles = [_title(test, index) for index in chosen]
-    tk.plot_attention_maps(clips, maps, path, titles)
+def _preprocessing(run: FinishedRun) -> VideoPreprocessingConfig:
+    assert isinstance(run.preprocessing, VideoPreprocessingConfig)  # the sources hold videos
+    return run.preprocessing
 
 
 def _examples(test: Source) -> list[tf.Tensor]:

@@ -12,18 +12,20 @@ results of each class and the confusion matrix.
 """
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import keras
 from absl import flags
 from ml_collections import ConfigDict
 
 from tokenlearner_keras import resize_model
-from tokenlearner_keras.models.names import ModelConfig
 from trainers.checkpointing.state import load_state
 from trainers.checkpointing.workdir import read_class_names
 from trainers.checkpointing.workdir import read_configuration
 from trainers.checkpointing.workdir import read_file_splits
+from trainers.configuration.checks import check
+from trainers.configuration.checks import check_choice
 from trainers.configuration.data_options import check_max_bad_examples
 from trainers.configuration.schedule import NO_TRAINING
 from trainers.data.preprocessing.examples import check_kind
@@ -44,11 +46,12 @@ from trainers.experiment import make_evaluator
 from trainers.experiment import make_model
 from trainers.experiment import make_preprocessing
 from trainers.experiment import make_records
+from trainers.inference.trained_model import describe_weights
 from trainers.inference.trained_model import load_checkpoint
 from trainers.preflight import check_labels
 from trainers.preflight import describe_model
 from trainers.preflight import log_notes
-from trainers.steps.ema import averaged_weights
+from trainers.steps.optimizer import averaged_weights
 from trainers.utils import cli
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import one_line
@@ -108,10 +111,17 @@ def evaluate(
     config, model_config = read_configuration(workdir)
     sets = _chosen_sets(config, split, eval_sets)
     averages = _choose_weights(config, weights)
-    size_config = _choose_image_size(model_config, image_size)
+    size_config = model_config
+    if image_size is not None:
+        with _explain_image_size(image_size):
+            size_config = dataclasses.replace(model_config, image_size=(image_size, image_size))
     preprocessing = make_preprocessing(config, size_config)
-    _choose_batch_size(config, batch_size)
-    _choose_bad_examples(config, max_bad_examples)
+    if batch_size is not None:
+        check(batch_size >= 1, "--batch_size", "at least 1", batch_size)
+        config.batch_size = batch_size
+    if max_bad_examples is not None:
+        check_max_bad_examples(max_bad_examples)
+        config.data.max_bad_examples = max_bad_examples
     check_report(report)
 
     # ----------------------------------------------------- checkpoint and devices
@@ -143,13 +153,16 @@ def evaluate(
         model, optimizer = make_model(config, model_config, NO_TRAINING)
     load_state(arrays, model, optimizer)
     if image_size is not None and size_config.image_size != model_config.image_size:
-        with devices.scope(), averaged_weights(model, optimizer if averages else None):
-            model, optimizer = _resized(model, image_size), None
+        used = averaged_weights(model, optimizer if averages else None)
+        with devices.scope(), used, _explain_image_size(image_size):
+            model, optimizer = resize_model(model, image_size), None
     for source in sources.values():
         check_kind(source, preprocessing)
         check_labels(source, config.data.multi_label)
-    evaluator = make_evaluator(config, model, optimizer, devices, preprocessing, averages)
-    print(f"{describe_model(model)}, step {step}, {_describe_weights(averages)}", flush=True)
+    evaluator = make_evaluator(
+        config, model, optimizer if averages else None, devices, preprocessing
+    )
+    print(f"{describe_model(model)}, step {step}, {describe_weights(averages)}", flush=True)
 
     # ---------------------------------------------------------------- evaluation
     results = {}
@@ -158,8 +171,8 @@ def evaluate(
             results[name] = _evaluate_set(evaluator, source, views, by_class=bool(report))
             print(f"{name}: {format_metrics(results[name]['metrics'])}", flush=True)
         if report and hosts.is_chief:
-            used = "ema" if averages else "raw"
-            write_report(report, {"step": step, "weights": used, "sets": results})
+            content = {"step": step, "weights": "ema" if averages else "raw", "sets": results}
+            write_report(report, content)
             print(f"report: {report}", flush=True)
         hosts.barrier()
     return {name: result["metrics"] for name, result in results.items()}
@@ -192,10 +205,8 @@ def _evaluate_set(
 
 def _choose_weights(config: ConfigDict, weights: str | None) -> bool:
     """Returns whether moving averages of the weights are evaluated."""
-    if weights not in (None, *WEIGHTS):
-        raise ConfigurationError(
-            f"--weights must be one of {', '.join(WEIGHTS)}. Received: {weights!r}."
-        )
+    if weights is not None:
+        check_choice("--weights", weights, WEIGHTS)
     if weights == "ema" and config.ema_decay is None:
         raise ConfigurationError(
             "--weights=ema needs a training with moving averages. Received one with "
@@ -204,40 +215,13 @@ def _choose_weights(config: ConfigDict, weights: str | None) -> bool:
     return config.ema_decay is not None and weights != "raw"
 
 
-def _choose_image_size(model: ModelConfig, size: int | None) -> ModelConfig:
-    """Returns the model's configuration for images of another size."""
-    if size is None:
-        return model
+@contextmanager
+def _explain_image_size(size: int) -> Iterator[None]:
+    """Names the argument if the model cannot take images of this size."""
     try:
-        return dataclasses.replace(model, image_size=(size, size))
+        yield
     except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"--image_size={size}: {error}") from error
-
-
-def _resized(model: keras.Model, size: int) -> keras.Model:
-    """Returns a model with the same weights for images of another size."""
-    try:
-        return resize_model(model, size)
-    except ValueError as error:
         raise ConfigurationError(f"--image_size={size}: {one_line(error)}") from error
-
-
-def _choose_batch_size(config: ConfigDict, batch_size: int | None) -> None:
-    if batch_size is None:
-        return
-    if batch_size < 1:
-        raise ConfigurationError(f"--batch_size must be at least 1. Received: {batch_size}.")
-    config.batch_size = batch_size
-
-
-def _choose_bad_examples(config: ConfigDict, limit: int | None) -> None:
-    if limit is not None:
-        check_max_bad_examples(limit)
-        config.data.max_bad_examples = limit
-
-
-def _describe_weights(averages: bool) -> str:
-    return "moving averages of the weights" if averages else "weights as trained"
 
 
 def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:

@@ -2,7 +2,8 @@
 
 import dataclasses
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import keras
 from ml_collections import ConfigDict
@@ -35,17 +36,11 @@ from trainers.utils.errors import ConfigurationError
 
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
-    """The sources of a training.
-
-    Attributes:
-        train: What is trained on.
-        evaluation: What is evaluated, by name; the best checkpoint is best by the first.
-        final: What is evaluated once, after the training.
-    """
+    """The sources of a training."""
 
     train: Source
-    evaluation: dict[str, Source]
-    final: Source | None
+    evaluation: dict[str, Source]  # by name; the best checkpoint is best by the first
+    final: Source | None  # evaluated once, after the training
 
 
 def open_training_data(config: ConfigDict, workdir: str, hosts: Hosts) -> TrainingData:
@@ -56,22 +51,21 @@ def open_training_data(config: ConfigDict, workdir: str, hosts: Hosts) -> Traini
             another host, has.
     """
     data, records = config.data, make_records(config)
-
-    def opened(
-        split: str, class_names: tuple[str, ...] | None, file_splits: Mapping[str, str] | None
-    ) -> Source:
-        return make_source(data.source, split, data.data_dir, class_names, records, file_splits)
-
     with hosts.all_succeed():
-        train = opened(data.train_split, None, read_file_splits(workdir))
-        names, file_splits = train.class_names, getattr(train, "file_splits", {})
+        known = read_file_splits(workdir)
+        train = make_source(data.source, data.train_split, data.data_dir, None, records, known)
+        names, splits = train.class_names, getattr(train, "file_splits", {})
         evaluation = {
-            each.name: each.open(train.num_classes, names, records, file_splits)
+            each.name: each.open(train.num_classes, names, records, splits)
             for each in configured_sets(data)
         }
-        final = opened(data.final_split, names, file_splits) if data.final_split else None
+        final = None
+        if data.final_split:
+            final = make_source(
+                data.source, data.final_split, data.data_dir, names, records, splits
+            )
         check_same_data(workdir, train)
-    checksum = zlib.crc32(repr(sorted(file_splits.items())).encode())
+    checksum = zlib.crc32(repr(sorted(splits.items())).encode())
     hosts.check_same("how the files are split (checksums)", checksum)
     return TrainingData(train, evaluation, final)
 
@@ -107,18 +101,25 @@ def make_model(
         config.optimizer, warmup_steps=schedule.warmup, total_steps=schedule.total
     )
     keras.utils.set_random_seed(config.seed)
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(config.dtype_policy)
-    try:
+    with global_dtype_policy(config.dtype_policy):
         built = build_model(model, name=config.model.name)
-    finally:
-        keras.config.set_dtype_policy(before)  # a notebook may build other models
     optimizer = make_optimizer(config.optimizer, learning_rate, built.trainable_variables)
     if config.ema_decay is not None:
         optimizer.use_ema = True
         optimizer.ema_momentum = config.ema_decay
     optimizer.build(built.trainable_variables)
     return built, optimizer
+
+
+@contextmanager
+def global_dtype_policy(name: str) -> Iterator[None]:
+    """Sets Keras' policy inside the block only: a notebook may build other models."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def make_train_step(
@@ -153,17 +154,11 @@ def make_evaluator(
     optimizer: keras.optimizers.Optimizer | None,
     engine: Engine,
     preprocessing: Preprocessing,
-    averages: bool = True,
 ) -> Evaluator:
     """Returns the evaluator of a configuration, whose loss is without label smoothing.
 
-    Args:
-        config: The whole configuration.
-        model: From `make_model`, built in the engine's scope.
-        optimizer: From `make_model`; None if the model holds what is to be evaluated.
-        engine: Where to run.
-        preprocessing: From `make_preprocessing`.
-        averages: Whether moving averages of the weights are evaluated, if there are any.
+    The model is built in the engine's scope. Without an optimizer it is evaluated as it is, else
+    with the moving averages of its weights, if there are any.
     """
     return Evaluator(
         model=model,
@@ -173,7 +168,6 @@ def make_evaluator(
         preprocessing=preprocessing,
         batch_size=config.batch_size,
         normalization=config.data.normalization,
-        averages=averages,
         multi_label=config.data.multi_label,
         view_reduction=make_view_reduction(config.video.view_reduction, config.loss),
         max_bad_examples=config.data.max_bad_examples,
@@ -212,10 +206,10 @@ def make_records(config: ConfigDict) -> RecordsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
-    """A model with what is needed to predict files.
+    """A model with what is needed to predict files, or to export it.
 
     Attributes:
-        model: The Keras model, with the weights to use.
+        model: With the weights to use; takes (B, *input_shape).
         preprocessing: Makes its inputs.
         normalization: Name of the input normalisation.
         activation: Makes probabilities of its outputs: "softmax", "sigmoid" or "none".
@@ -236,3 +230,11 @@ class TrainedModel:
     def takes_videos(self) -> bool:
         """Whether it takes videos, or images."""
         return isinstance(self.preprocessing, VideoPreprocessingConfig)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of an input: (H, W, 3), or (T, H, W, 3) of videos."""
+        image = (*self.preprocessing.image_size, 3)
+        if isinstance(self.preprocessing, VideoPreprocessingConfig):
+            return (self.preprocessing.num_frames, *image)
+        return image

@@ -33,6 +33,7 @@ from trainers.checkpointing.workdir import read_configuration
 from trainers.checkpointing.workdir import read_file_splits
 from trainers.configuration.configuration import base_config
 from trainers.data.preprocessing.examples import check_kind
+from trainers.data.preprocessing.normalization import channel_statistics
 from trainers.data.sources import Source
 from trainers.data.sources import make_source
 from trainers.engines.flags import check_tensorflow
@@ -46,25 +47,22 @@ from trainers.exporting.formats import FORMATS
 from trainers.exporting.formats import check_requirements
 from trainers.exporting.formats import write_litert
 from trainers.exporting.formats import write_onnx
-from trainers.exporting.metadata import Metadata
-from trainers.exporting.metadata import describe_export
-from trainers.exporting.metadata import to_json
+from trainers.exporting.formats import write_saved_model
+from trainers.exporting.formats import write_stablehlo
+from trainers.exporting.output import Metadata
 from trainers.exporting.output import check_output
+from trainers.exporting.output import describe_export
 from trainers.exporting.output import json_path
 from trainers.exporting.output import partial_output
 from trainers.exporting.runtime_check import check_differences
 from trainers.exporting.runtime_check import check_in_runtime
-from trainers.exporting.saved_model import write_saved_model
 from trainers.exporting.served_model import ServedModel
-from trainers.exporting.stablehlo import check_stablehlo_normalization
-from trainers.exporting.stablehlo import write_stablehlo
-from trainers.inference.flags import check_model_flags
 from trainers.inference.flags import define_model_flags
-from trainers.inference.flags import input_settings
+from trainers.inference.flags import model_arguments
 from trainers.inference.keras_file import InputSettings
+from trainers.inference.keras_file import is_keras_file
 from trainers.inference.keras_file import load_model
 from trainers.utils import cli
-from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import did_you_mean
 from trainers.utils.files import AnyPath
@@ -106,39 +104,37 @@ def export(
 
     Raises:
         ConfigurationError: If an argument is wrong, or a package or the data are missing.
-        ExportError: If the export answers otherwise than Keras; nothing is left of it.
+        ExportError: If the export's outputs differ from Keras'; nothing is left of it.
     """
     check_tensorflow("trainers.export")
     path, target = path_text(workdir), path_text(output)
-    is_workdir = not path.endswith(".keras") or files.is_directory(path)
-    _check_arguments(format, input, None if is_workdir else eval_set or "", target)
+    workdir_path = None if is_keras_file(path) else path
+    _check_arguments(format, input, workdir_path, eval_set)
+    check_output(target)
     check_requirements(format)
-    names_file = path_text(class_names) or None
     with StopRequest().listening(), _full_float32():
         # ------------------------------------------------------ model and examples
-        trained = load_model(path, checkpoint, names_file, settings)
-        served = ServedModel(trained)
+        served = ServedModel.of(load_model(path, checkpoint, path_text(class_names), settings))
         of_bytes = input == "uint8"
         _check_model(served, format, of_bytes)
-        source = _open_set(path if is_workdir else None, eval_set)
+        source = _open_set(workdir_path, eval_set)
         check_kind(source, served.preprocessing)
         examples = read_examples(source, served)
         if format == "saved_model":
             cases = saved_model_cases(examples, served)
-            metadata = describe_export(trained, "uint8 of any size")
+            metadata = describe_export(served, "uint8 of any size")
         else:
             cases = single_cases(examples, served, of_bytes)
-            metadata = describe_export(trained, input or INPUTS[0])
+            metadata = describe_export(served, input or INPUTS[0])
         print(
-            f"{trained.model.name} of {trained.description}; compared on {len(examples)} "
+            f"{served.model.name} of {served.description}; compared on {len(examples)} "
             f"examples of {source.name}/{source.split}",
             flush=True,
         )
 
         # -------------------------------------------------------- export and check
-        with partial_output(target) as partial:
+        with partial_output(target, metadata) as partial:
             _write(served, format, of_bytes, partial, metadata)
-            Path(json_path(partial)).write_bytes(to_json(metadata))
             differences = check_in_runtime(format, partial, cases)
             for name, difference in differences.items():
                 print(f"{name}: relative difference {difference:.1e}", flush=True)
@@ -149,7 +145,7 @@ def export(
 
 @contextmanager
 def _full_float32() -> Iterator[None]:
-    """Computes float32 as such on GPUs, too, which would round it to TensorFloat-32."""
+    """Keeps GPUs from rounding float32 to TensorFloat-32."""
     settings = tf.config.experimental
     before = settings.tensor_float_32_execution_enabled()
     settings.enable_tensor_float_32_execution(False)
@@ -160,9 +156,9 @@ def _full_float32() -> Iterator[None]:
 
 
 def _check_arguments(
-    format: str | None, input: str | None, eval_set_of_file: str | None, output: str
+    format: str | None, input: str | None, workdir: str | None, eval_set: str | None
 ) -> None:
-    """Checks that the arguments agree; `eval_set_of_file` is None for a work directory."""
+    """Checks that the arguments agree; `workdir` is None for a `.keras` file."""
     if format not in FORMATS:
         raise ConfigurationError(
             f"Expected --format={'|'.join(FORMATS)}. Received {format or 'none'}."
@@ -174,34 +170,39 @@ def _check_arguments(
         raise ConfigurationError(
             "--input goes with a format of one function. A saved_model has both. Leave it out."
         )
-    if eval_set_of_file == "":
+    if workdir is None and not eval_set:
         raise ConfigurationError(
             "--model needs examples to compare on: --eval_set=SOURCE:SPLIT[@DATA_DIR], such as "
             "folder:validation@DATA. Received none."
         )
-    check_output(output)
 
 
 def _check_model(served: ServedModel, format: str, of_bytes: bool) -> None:
     """Checks that the format can hold the model."""
     if format == "saved_model":
         return
-    if served.weight_bytes >= _LARGEST_FILE:
+    weight_bytes = 4 * served.model.count_params()
+    if weight_bytes >= _LARGEST_FILE:
         raise ConfigurationError(
             f"--format={format} holds less than 2 GiB. Received a model of "
-            f"{served.weight_bytes / 2**30:.1f} GiB. Use --format=saved_model."
+            f"{weight_bytes / 2**30:.1f} GiB. Use --format=saved_model."
         )
-    if format == "stablehlo" and of_bytes:
-        check_stablehlo_normalization(served.normalization)
+    if format == "stablehlo" and of_bytes and channel_statistics(served.normalization) is None:
+        raise ConfigurationError(
+            f"--format=stablehlo --input=uint8 cannot include data.normalization="
+            f"{served.normalization!r}, which takes the statistics of each clip. Use "
+            "--input=normalized, and normalise before."
+        )
 
 
 def _open_set(workdir: str | None, eval_set: str | None) -> Source:
     """Returns the set to compare on: the given one, or the training's first."""
-    config = read_configuration(workdir)[0] if workdir else base_config()
-    class_names = read_class_names(workdir) if workdir else None
-    sets = parse_sets([eval_set], config.data) if eval_set else configured_sets(config.data)
-    first = sets[0]
-    file_splits = read_file_splits(workdir) if workdir else None
+    config, class_names, file_splits = base_config(), None, None
+    if workdir is not None:
+        config, _ = read_configuration(workdir)
+        class_names = read_class_names(workdir)
+        file_splits = read_file_splits(workdir)
+    first = (parse_sets([eval_set], config.data) if eval_set else configured_sets(config.data))[0]
     records = make_records(config)
     return make_source(first.source, first.split, first.data_dir, class_names, records, file_splits)
 
@@ -237,7 +238,7 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
 
 def main() -> None:
     """Exports as the flags say."""
-    check_model_flags(FLAGS)
+    model = model_arguments(FLAGS)
     tf.config.set_visible_devices([], "GPU")  # results differ on accelerators
     export(
         FLAGS.workdir or FLAGS.model,
@@ -245,9 +246,7 @@ def main() -> None:
         FLAGS.output,
         input=FLAGS.input,
         eval_set=FLAGS.eval_set,
-        checkpoint=FLAGS.checkpoint,
-        class_names=FLAGS.class_names,
-        settings=input_settings(FLAGS) if FLAGS.model else None,
+        **model,
     )
 
 

@@ -27,14 +27,15 @@ import numpy as np
 from absl import flags
 from numpy.typing import NDArray
 
+from trainers.configuration.checks import check
+from trainers.configuration.checks import check_choice
 from trainers.data.pipeline import evaluation_batch_size
 from trainers.data.video_files import FRAMES_PER_SECOND
 from trainers.data.video_files import MIN_SIDE
 from trainers.data.video_files import import_av
 from trainers.engines.flags import check_backend
-from trainers.inference.flags import check_model_flags
 from trainers.inference.flags import define_model_flags
-from trainers.inference.flags import input_settings
+from trainers.inference.flags import model_arguments
 from trainers.inference.inputs import check_outside
 from trainers.inference.inputs import find_inputs
 from trainers.inference.inputs import named_inputs
@@ -47,11 +48,10 @@ from trainers.inference.output import likeliest_classes
 from trainers.inference.output import to_text
 from trainers.inference.output import write_text
 from trainers.inference.overlays import AttentionOverlays
-from trainers.inference.predictor import Predictor
 from trainers.inference.reader import PredictionReader
+from trainers.inference.trained_model import Predictor
 from trainers.steps.losses import LOSSES
 from trainers.utils import cli
-from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import DataError
 from trainers.utils.files import AnyPath
 from trainers.utils.files import check_writable
@@ -103,13 +103,13 @@ def predict(
         DataError: If no file can be read.
     """
     check_backend()
-    _check_numbers(top_k, batch_size, frames_per_second, min_side)
-    if format not in FORMATS:
-        raise ConfigurationError(
-            f"--format must be one of {', '.join(FORMATS)}. Received: {format!r}."
-        )
-    model_path, names_file = path_text(model_or_workdir), path_text(class_names)
-    output, overlay_dir = path_text(output), path_text(overlay_dir)
+    for name, value in {"top_k": top_k, "batch_size": batch_size, "min_side": min_side}.items():
+        check(value >= 1, f"--{name}", "at least 1", value)
+    is_rate = 0 < frames_per_second < math.inf
+    check(is_rate, "--frames_per_second", "a number above 0", frames_per_second)
+    check_choice("--format", format, FORMATS)
+    model_path, output = path_text(model_or_workdir), path_text(output)
+    overlay_dir = path_text(overlay_dir)
     several = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
     named = named_inputs([os.fspath(each) for each in several])
     check_output(output, named, model_path)
@@ -117,26 +117,23 @@ def predict(
         check_outside(overlay_dir, named, "overlay_dir")
 
     # ------------------------------------------------------------- model and inputs
-    trained = load_model(model_path, checkpoint, names_file or None, settings)
+    trained = load_model(model_path, checkpoint, path_text(class_names), settings)
     if trained.takes_videos:
         import_av()
     paths = find_inputs(named, trained.takes_videos)
     check_output(output, paths, model_path)
     if output:
         check_writable(folder_of(output), f"--output={output}")
-    predictor = Predictor(trained)
+    batch_size = evaluation_batch_size(batch_size, trained.preprocessing, 1, views)
+    predictor = Predictor(trained, min(batch_size, len(paths)))
     overlays = AttentionOverlays(overlay_dir, predictor) if overlay_dir else None
     reader = PredictionReader(
-        trained.preprocessing,
-        views=views,
-        frames_per_second=frames_per_second,
-        min_side=min_side,
+        trained.preprocessing, views=views, frames_per_second=frames_per_second, min_side=min_side
     )
-    batch_size = evaluation_batch_size(batch_size, trained.preprocessing, 1, views)
     log_to_stderr(f"{trained.model.name} of {trained.description}; inputs: {len(paths)}")
 
     # ------------------------------------------------------------------- prediction
-    predictions = _predict(predictor, reader, paths, batch_size, top_k, overlays)
+    predictions = _predict(predictor, reader, paths, top_k, overlays)
     if not predictions.names:
         raise DataError(f"No input can be read, of {len(paths)}; nothing is written.")
     if output:
@@ -149,7 +146,6 @@ def _predict(
     predictor: Predictor,
     reader: PredictionReader,
     paths: list[str],
-    batch_size: int,
     top_k: int,
     overlays: AttentionOverlays | None,
 ) -> Predictions:
@@ -166,28 +162,18 @@ def _predict(
             log_to_stderr(f"left out: {error}")
             advance()
 
-        for batch in reader.batches(paths, min(batch_size, len(paths)), leave_out):
-            answers = predictor.probabilities(batch.inputs, len(batch.files))
+        for batch in reader.batches(paths, predictor.batch_size, leave_out):
+            answers = predictor.probabilities([file.inputs for file in batch])
             found, values = likeliest_classes(answers, class_names, top_k)
             if overlays is not None:
                 best = zip(found, values, strict=True)
-                overlays.draw(batch.files, [f"{row[0]} {each[0]:.2f}" for row, each in best])
-            names += [file.path for file in batch.files]
+                overlays.draw(batch, [f"{row[0]} {each[0]:.2f}" for row, each in best])
+            names += [file.path for file in batch]
             classes += found
             probabilities += list(values)
-            for _ in batch.files:
+            for _ in batch:
                 advance()
     return Predictions(tuple(names), tuple(classes), np.array(probabilities), tuple(left_out))
-
-
-def _check_numbers(top_k: int, batch_size: int, frames_per_second: float, min_side: int) -> None:
-    for name, value in {"top_k": top_k, "batch_size": batch_size, "min_side": min_side}.items():
-        if value < 1:
-            raise ConfigurationError(f"--{name} must be at least 1. Received: {value}.")
-    if not 0 < frames_per_second < math.inf:
-        raise ConfigurationError(
-            f"--frames_per_second: expected a number above 0. Received {frames_per_second}."
-        )
 
 
 def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
@@ -234,7 +220,6 @@ def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
 
 def main() -> None:
     """Predicts as the flags say, and prints the predictions if no file takes them."""
-    check_model_flags(FLAGS)
     predictions = predict(
         FLAGS.workdir or FLAGS.model,
         FLAGS.inputs,
@@ -242,13 +227,11 @@ def main() -> None:
         overlay_dir=FLAGS.overlay_dir,
         output=FLAGS.output,
         format=FLAGS.format,
-        checkpoint=FLAGS.checkpoint,
-        class_names=FLAGS.class_names,
-        settings=input_settings(FLAGS) if FLAGS.model else None,
         batch_size=FLAGS.batch_size,
         views=FLAGS.views,
         frames_per_second=FLAGS.frames_per_second,
         min_side=FLAGS.min_side,
+        **model_arguments(FLAGS),
     )
     if not FLAGS.output:
         write_text(to_text(predictions, FLAGS.format))

@@ -32,7 +32,7 @@ from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
 from trainers.steps.losses import make_loss
 from trainers.steps.metrics import TOP_K
-from trainers.steps.metrics import check_average_precision
+from trainers.steps.metrics import check_scikit_learn
 from trainers.steps.train_step import TrainStep
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
@@ -65,10 +65,9 @@ def check_configuration(config: ConfigDict, workdir: str | None) -> None:
 
 
 def check_steps(config: ConfigDict) -> ModelConfig:
-    """Checks the parts of the steps, for which it needs neither data nor devices.
+    """Checks the parts of the steps, which needs neither data nor devices.
 
-    Returns:
-        The model's configuration, for any number of classes: only the data determine it.
+    Returns the model's configuration, for two classes: only the data determine their number.
 
     Raises:
         ConfigurationError: If anything is wrong.
@@ -77,7 +76,7 @@ def check_steps(config: ConfigDict) -> ModelConfig:
     check_training(config)
     make_loss(config.loss, config.label_smoothing)
     if config.data.multi_label:
-        check_average_precision()
+        check_scikit_learn("data.multi_label")
     model_config = make_model_config(config, 2)
     make_preprocessing(config, model_config)
     clips = model_config.num_frames is not None
@@ -93,11 +92,7 @@ def check_sources(
 ) -> None:
     """Checks that the data are of the kind that the configuration asks for.
 
-    Args:
-        config: The whole configuration.
-        preprocessing: Makes the model's inputs.
-        train: What is trained on.
-        evaluation: What is evaluated, by name; the best checkpoint is best by the first.
+    The best checkpoint is best by the first source of `evaluation`.
 
     Raises:
         ConfigurationError: If they are not.
@@ -151,8 +146,7 @@ def _names_a_side(name: str, class_names: tuple[str, ...]) -> bool:
 def check_labels(source: Source, multi_label: bool, is_trained_on: bool = False) -> None:
     """Checks that the labels of a source are what `data.multi_label` says.
 
-    Without it, a set that is only evaluated may still have several labels: then any of them is
-    right.
+    Without it, a set that is only evaluated may have several labels: any of them is then right.
 
     Raises:
         ConfigurationError: If they are not.
@@ -172,7 +166,7 @@ def _check_labels(name: str, several: bool | None, multi_label: bool) -> None:
 
 
 def log_notes(*sources: Source | None) -> None:
-    """Prints to stderr what class folders leave out, each line once; skips None."""
+    """Prints to stderr what class folders leave out, each line once."""
     for note in dict.fromkeys(each for source in sources for each in getattr(source, "notes", ())):
         log_to_stderr(note)
 
@@ -195,18 +189,12 @@ def describe_model(model: keras.Model) -> str:
     )
 
 
-_FINDINGS = (DataError, TrainingError, OSError, tf.errors.OpError)
-
-
 @contextmanager
 def failures_are_findings() -> Iterator[None]:
-    """Turns any failure that a training would have later into a ConfigurationError, status 2.
-
-    It covers failures of the data, the steps and the files.
-    """
+    """Turns a failure of the data, the steps or the files into a ConfigurationError, status 2."""
     try:
         yield
-    except _FINDINGS as error:
+    except (DataError, TrainingError, OSError, tf.errors.OpError) as error:
         raise ConfigurationError(f"{first_line(error)}.") from error
 
 
@@ -220,13 +208,7 @@ def run_one_step_each(
 ) -> None:
     """Runs one training step and one evaluation step per source, and prints the results.
 
-    Args:
-        train_step: Of the training.
-        evaluator: Of the training.
-        batches: Of the training.
-        step: Steps done.
-        sources: All that a training evaluates, by name.
-        final_split: Which of them is judged after the training, a video by all its views.
+    Videos of `final_split`, which is judged after the training, are evaluated by all their views.
 
     Raises:
         TrainingError: If the loss or the gradient is not finite.

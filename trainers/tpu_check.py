@@ -33,10 +33,10 @@ from trainers.aot.advice import MemoryUse
 from trainers.aot.advice import advice
 from trainers.aot.advice import gib
 from trainers.aot.advice import smallest_slice
-from trainers.aot.compiler import Program
 from trainers.aot.compiler import TpuCompiler
 from trainers.aot.lowering import StepLowering
-from trainers.aot.steps import make_lowering
+from trainers.aot.lowering import make_lowering
+from trainers.aot.steps import Program
 from trainers.aot.topology import Topology
 from trainers.aot.topology import parse_topology
 from trainers.configuration.configuration import AnyConfig
@@ -115,7 +115,9 @@ def _check(
     num_classes = _num_classes(config) if num_classes is None else num_classes
     lowering = make_lowering(config, num_classes, compiler.devices, batch_axis, model_axis)
     print(_describe(config, topology, lowering), flush=True)
-    print(f"compiler: {compiler.versions}; {_scope(config, lowering)}", flush=True)
+    count = config.gradient_accumulation_steps
+    once = f", the body of the loop over {count} micro-batches counted once" if count > 1 else ""
+    print(f"compiler: {compiler.versions}; {lowering.scope}{once}", flush=True)
 
     rows = [_compile("train", lowering.train, compiler, topology)]
     if not train_only:
@@ -129,12 +131,12 @@ def _check(
     use = MemoryUse(
         topology=topology,
         batch_size=config.batch_size,
-        micro_batches=config.gradient_accumulation_steps,
+        micro_batches=count,
         needed=max(row["bytes"] for row in rows),
         fixed=lowering.state_bytes + lowering.gradient_bytes,
         gradient=lowering.gradient_bytes,
         remat=bool(config.model.remat),
-        model_axis=lowering.model_axis,
+        model_axis=model_axis,
         largest_model_axis=lowering.largest_model_axis,
     )
     if not use.fits:
@@ -167,10 +169,7 @@ def _compile(
     topology: Topology,
     kept: int = 0,
 ) -> dict[str, Any]:
-    """Lowers and compiles a step, and prints a line about it.
-
-    `kept` bytes on the chip are not part of the program.
-    """
+    """Compiles a step and prints a line about it; `kept` bytes are on the chip in addition."""
     log_to_stderr(f"compiling the {name} step; a large model takes many minutes")
     start = time.monotonic()
     program = lower()
@@ -210,18 +209,8 @@ def _describe(config: ConfigDict, topology: Topology, lowering: StepLowering) ->
     )
 
 
-def _scope(config: ConfigDict, lowering: StepLowering) -> str:
-    """Returns what the figures cover, and what they leave out."""
-    count = config.gradient_accumulation_steps
-    once = f", the body of the loop over {count} micro-batches counted once" if count > 1 else ""
-    return f"{lowering.scope}{once}"
-
-
 def described_classes(source: str) -> int | None:
-    """Returns the classes of a TFDS set by its description; None if there is none.
-
-    Raises ConfigurationError if it is a TFDS set and the package does not load.
-    """
+    """Returns the classes of a TFDS set by its description; None if there is none."""
     family, _, dataset = source.partition(":")
     if family != "tfds":
         return None

@@ -17,6 +17,7 @@ import dataclasses
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from contextlib import contextmanager
 from contextlib import nullcontext
 from functools import partial
@@ -29,8 +30,8 @@ from tokenlearner_keras.models.names import ModelConfig
 from trainers.aot.memory_report import print_memory
 from trainers.checkpointing.checkpoint_file import Arrays
 from trainers.checkpointing.init_from import initialize
+from trainers.checkpointing.state import resume
 from trainers.checkpointing.store import CheckpointStore
-from trainers.checkpointing.workdir import make_workdir
 from trainers.checkpointing.workdir import prepare_workdir
 from trainers.checkpointing.workdir import save_model
 from trainers.configuration.configuration import AnyConfig
@@ -63,7 +64,7 @@ from trainers.preflight import describe_model
 from trainers.preflight import failures_are_findings
 from trainers.preflight import log_notes
 from trainers.preflight import run_one_step_each
-from trainers.steps.ema import averaged_weights
+from trainers.steps.optimizer import averaged_weights
 from trainers.steps.optimizer import make_learning_rate
 from trainers.steps.train_step import TrainStep
 from trainers.training.log import TrainingLog
@@ -73,12 +74,10 @@ from trainers.training.non_finite import Batches
 from trainers.training.non_finite import Replay
 from trainers.training.profiling import StepProfiler
 from trainers.training.profiling import parse_profile_steps
-from trainers.training.resume import restore
-from trainers.training.resume import resume
 from trainers.utils import cli
 from trainers.utils import files
 from trainers.utils.files import AnyPath
-from trainers.utils.lock import WorkdirLock
+from trainers.utils.lock import workdir_lock
 from trainers.utils.reporting import MetricsWriter
 from trainers.utils.reporting import ProgressLine
 from trainers.utils.reporting import format_metrics
@@ -126,7 +125,7 @@ def train(
     config, workdir = whole_config(config), files.path_text(workdir)
     with (
         failures_are_findings() if dry_run else nullcontext(),
-        WorkdirLock() as lock,
+        ExitStack() as stack,
         StopRequest().listening() as stop,
     ):
         check_configuration(config, workdir)
@@ -147,14 +146,16 @@ def train(
             return {}
         # Everything has been checked: from here on the directory belongs to this run.
         with devices.hosts.all_succeed():
-            make_workdir(run.output)
-            lock.acquire(run.output)
+            files.check_writable(run.output, f"--workdir={run.output}")
+            stack.enter_context(workdir_lock(run.output))
             prepare_workdir(run.output, config, run.model_config, run.data.train)
         writer = MetricsWriter(run.output, run.step)
         _run_steps(run, writer, profiler, stop)
         _finish(run, writer)
     print(f"finished: {workdir}", flush=True)
-    return _last_metrics(run)
+    rows = _last_rows(run)
+    names = (*run.data.evaluation, config.data.final_split)
+    return {name: rows[name][1] for name in names if name in rows}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,9 +192,10 @@ class _Run:
 
     def fresh(self) -> tuple[keras.Model, keras.optimizers.Optimizer]:
         """Returns model and optimizer as they are at the beginning."""
-        made = _make_model(self.config, self.model_config, self.schedule, self.engine)
-        _initialize(made[0], self.config)
-        return made
+        with self.engine.scope():
+            model, optimizer = make_model(self.config, self.model_config, self.schedule)
+        _initialize(model, self.config)
+        return model, optimizer
 
 
 def _prepare(config: ConfigDict, workdir: str, engine: Engine) -> _Run:
@@ -207,7 +209,8 @@ def _prepare(config: ConfigDict, workdir: str, engine: Engine) -> _Run:
     model_config = make_model_config(config, data.train.num_classes)
     preprocessing = make_preprocessing(config, model_config)
     check_sources(config, preprocessing, data.train, data.evaluation)
-    model, optimizer = _make_model(config, model_config, schedule, engine)
+    with engine.scope():
+        model, optimizer = make_model(config, model_config, schedule)
     print(describe_model(model), flush=True)
     store = CheckpointStore(
         files.join(workdir, "checkpoints"),
@@ -249,13 +252,6 @@ def _prepare(config: ConfigDict, workdir: str, engine: Engine) -> _Run:
     )
 
 
-def _make_model(
-    config: ConfigDict, model_config: ModelConfig, schedule: TrainingSchedule, engine: Engine
-) -> tuple[keras.Model, keras.optimizers.Optimizer]:
-    with engine.scope():
-        return make_model(config, model_config, schedule)
-
-
 def _initialize(model: keras.Model, config: ConfigDict) -> None:
     if config.init_from:
         print(f"{config.init_from}: {initialize(model, config.init_from)}", flush=True)
@@ -278,14 +274,14 @@ def _rehearse(run: _Run) -> None:
 def _run_steps(run: _Run, writer: MetricsWriter, profiler: StepProfiler, stop: StopRequest) -> None:
     """Trains to the end."""
     config, schedule, hosts = run.config, run.schedule, run.engine.hosts
-    model, optimizer = run.train_step.model, run.train_step.optimizer
     bad_examples_file = BadExamplesFile(files.join(run.output, "bad_examples.jsonl"))
     run.bad_examples.remember_in(bad_examples_file)
     run.evaluator.list_bad_examples_in(bad_examples_file)
     replay = Replay(
         run.train_step,
         run.batches_after,
-        partial(restore, run.store, model, optimizer, run.fresh),
+        run.store,
+        run.fresh,
         config.steps_per_loop,
         lambda: stop.signal_number is not None,
     )
@@ -330,8 +326,9 @@ def _finish(run: _Run, writer: MetricsWriter) -> None:
         save_model(run.train_step.model, run.output)
     with hosts.explain_lost_hosts():
         if run.data.final is not None:
-            final = _final_metrics(run)
-            if final is None:
+            # A run that had finished has them already.
+            step, final = _last_rows(run).get(final_split, (0, {}))
+            if step != total:
                 final = run.evaluator.evaluate(run.data.final, views=True)
                 writer.write(total, final_split, final)
             print(
@@ -345,22 +342,13 @@ def _finish(run: _Run, writer: MetricsWriter) -> None:
             print(each.report(), flush=True)
 
 
-def _final_metrics(run: _Run) -> Metrics | None:
-    """Returns the metrics of the final split if a finished run has written them."""
-    rows = _rows(run, run.config.data.final_split)
-    return next((metrics for step, metrics in rows if step == run.schedule.total), None)
-
-
-def _last_metrics(run: _Run) -> dict[str, Metrics]:
-    found = {name: _rows(run, name) for name in (*run.data.evaluation, run.config.data.final_split)}
-    return {name: rows[-1][1] for name, rows in found.items() if rows}
-
-
-def _rows(run: _Run, split: str) -> list[tuple[int, Metrics]]:
-    """Returns the step and the metrics of each evaluation of a split."""
-    rows = read_metrics(files.join(run.workdir, "metrics.jsonl"))
-    named = [row for row in rows if row.pop("split") == split]
-    return [(row.pop("step"), row) for row in named]
+def _last_rows(run: _Run) -> dict[str, tuple[int, Metrics]]:
+    """Returns the step and the metrics of the last row of each split, by its name."""
+    found = {}
+    for row in read_metrics(files.join(run.workdir, "metrics.jsonl")):
+        split, step = row.pop("split"), row.pop("step")
+        found[split] = (step, row)
+    return found
 
 
 def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:

@@ -117,7 +117,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return Trainer(monkeypatch, folder)("run", *data, *short)
 
 
-QUICK = ("Sequential", "Keras with a TokenLearner", "of a training")
+QUICK = ("Keras with a TokenLearner", "of a training")
 
 
 @pytest.fixture(

@@ -9,9 +9,9 @@ from PIL import Image
 
 from tests.helpers.small_runs import Trainer
 from trainers import demo_video
-from trainers.data.freedoom import dataset
-from trainers.data.freedoom.dataset import MotionOptions
-from trainers.data.freedoom.dataset import RenderedClips
+from trainers.data import sources
+from trainers.data.freedoom.dataset import Arrays
+from trainers.data.freedoom.options import MotionOptions
 from trainers.utils.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[2]
@@ -22,14 +22,14 @@ SHORT = ("batch_size=18", "total_steps=2", "video.stride=1", "model.width=24")
 @pytest.fixture
 def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
     with np.load(FIXTURE, allow_pickle=False) as arrays:
-        clips = RenderedClips(**arrays)
+        clips = dict(arrays)
 
-    def load(split: str, options: MotionOptions, workers: int | None) -> RenderedClips:
+    def load(split: str, options: MotionOptions) -> Arrays:
         if not options.multi_label:
             return clips
-        return RenderedClips(clips.videos, np.eye(9, dtype=np.float32)[clips.labels][:, 1:])
+        return {**clips, "labels": np.eye(9, dtype=np.float32)[clips["labels"]][:, 1:]}
 
-    monkeypatch.setattr(dataset, "load_freedoom_motion", load)
+    monkeypatch.setattr(sources, "load_rendered", load)
     return Trainer(monkeypatch, tmp_path)
 
 

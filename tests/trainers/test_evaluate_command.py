@@ -101,7 +101,8 @@ def test_it_finds_what_the_training_wrote(
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "replicas"), [(7, 1), pytest.param(300, 1, marks=pytest.mark.slow), (10, 2)]
+    ("batch_size", "replicas"),
+    [(7, 1), *(pytest.param(*each, marks=pytest.mark.slow) for each in [(300, 1), (10, 2)])],
 )
 def test_batch_size_and_replicas_do_not_matter(
     command: Evaluate, workdir: Path, tmp_path: Path, batch_size: int, replicas: int

@@ -65,6 +65,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.every_backend
 def test_train_twice_evaluate_and_resume(tmp_path: Path) -> None:
     config = _config()
@@ -179,7 +180,7 @@ def test_predict_with_a_keras_file(trained: Path, images: Path) -> None:
     [
         ({"top_k": 0}, "--top_k must be at least 1. Received: 0"),
         ({"batch_size": 0}, "--batch_size must be at least 1"),
-        ({"frames_per_second": float("nan")}, "expected a number above 0"),
+        ({"frames_per_second": float("nan")}, "must be a number above 0"),
         ({"format": "xml"}, "--format must be one of csv, json. Received: 'xml'"),
     ],
 )

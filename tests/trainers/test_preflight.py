@@ -17,7 +17,7 @@ from tests.helpers.small_runs import write_images
 from tests.helpers.worker_hosts import ends_of
 from tests.helpers.worker_hosts import error_line
 from tests.helpers.worker_hosts import start_workers
-from trainers.aot.memory import compiled_memory
+from trainers.aot.tensorflow_steps import ReplicaStep
 from trainers.utils.errors import ConfigurationError
 
 MEMORY = "memory of a replica's {} step: "
@@ -31,14 +31,14 @@ def test_memory_is_what_the_shapes_need() -> None:
         hidden = tf.nn.relu(inputs @ weights)  # (64, 512)
         return tf.reduce_sum(tf.sort(hidden, axis=0) * hidden)
 
-    memory = compiled_memory(step, tf.TensorSpec((64, 256)))
+    memory = ReplicaStep(step, (tf.TensorSpec((64, 256)),)).memory()
     assert memory is not None
     assert memory.arguments == 4 * (256 * 512 + 64 * 256)
     assert memory.temporaries >= 4 * 64 * 512
     assert 4 <= memory.results < 1000
     parts = (memory.arguments, memory.results, memory.temporaries, memory.constants)
     assert memory.total == sum(parts)
-    larger = compiled_memory(step, tf.TensorSpec((128, 256)))
+    larger = ReplicaStep(step, (tf.TensorSpec((128, 256)),)).memory()
     assert larger is not None and larger.temporaries > 1.8 * memory.temporaries
 
 
@@ -46,7 +46,7 @@ def test_what_is_not_compiled_has_no_memory() -> None:
     def step(text: tf.Tensor) -> tf.Tensor:
         return tf.strings.length(text)
 
-    assert compiled_memory(step, tf.TensorSpec((), tf.string)) is None
+    assert ReplicaStep(step, (tf.TensorSpec((), tf.string),)).memory() is None
 
 
 @pytest.mark.slow
@@ -172,7 +172,7 @@ def test_two_hosts(hosts: list[Path]) -> None:
 @pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.extra)])
 def test_two_hosts_and_the_data_on_one(hosts: list[Path], victim: int) -> None:
     shutil.rmtree(hosts[victim] / "images")
-    _check_refused(hosts, victim, "images", f"Host {victim} of 2 cannot go on")
+    _check_refused(hosts, victim, "images", f"Host {victim} of 2 cannot continue")
 
 
 @pytest.mark.extra

@@ -15,8 +15,7 @@ from tests.helpers.goldens import CHECKPOINT
 from tests.helpers.small_runs import Trainer
 from tests.helpers.small_runs import rows
 from tokenlearner_keras.graph import without_weights
-from trainers.configuration.configuration import complete_config
-from trainers.configuration.configuration import load_config_file
+from trainers.configuration.configuration import whole_config
 from trainers.configuration.schedule import make_training_schedule
 from trainers.configuration.training_options import check_training
 from trainers.evaluation.sets import configured_sets
@@ -48,7 +47,7 @@ SMALL = [
 
 
 def _config(name: str) -> Any:
-    return complete_config(load_config_file(str(CONFIGS / f"{name}.py")))
+    return whole_config(str(CONFIGS / f"{name}.py"))
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -184,7 +183,9 @@ def _check_rows(workdir: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["imagenet_vit_b16_tl", "imagenet_modern"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("imagenet_vit_b16_tl", marks=pytest.mark.extra), "imagenet_modern"]
+)
 def test_imagenet_from_scratch(run: Any, name: str) -> None:
     workdir = run(name)
     _check_rows(workdir)

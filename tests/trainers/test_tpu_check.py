@@ -4,7 +4,6 @@ import dataclasses
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,14 @@ from tests.helpers.video_runs import TRANSFORMER
 from tests.helpers.video_runs import video_config
 from trainers import tpu_check
 from trainers.aot import compiler as tpu_compiler
-from trainers.aot import tensorflow_steps
 from trainers.aot.advice import MemoryUse
 from trainers.aot.advice import advice
 from trainers.aot.advice import smallest_micro_batches
 from trainers.aot.advice import smallest_model_axis
 from trainers.aot.advice import smallest_slice
 from trainers.aot.compiler import TpuCompiler
-from trainers.aot.tensorflow_steps import TensorFlowLowering
+from trainers.aot.lowering import make_lowering
+from trainers.aot.tensorflow_steps import ReplicaStep
 from trainers.aot.topology import GENERATIONS
 from trainers.aot.topology import GIB
 from trainers.aot.topology import parse_topology
@@ -146,12 +145,12 @@ def test_advice_names_flags() -> None:
 
 # ------------------------------------------------------------------------ lowering
 def test_both_steps_are_lowered(tmp_path: Path) -> None:
-    lowering = TensorFlowLowering(_config(tmp_path), 10, chips=4)
+    lowering = make_lowering(_config(tmp_path), 10, range(4))
     assert lowering.examples == 8
     # AdamW: the weights and two averages of them in float32, a step and a rate.
     state = lowering.state_bytes
     assert 3 * lowering.gradient_bytes < state < 3 * lowering.gradient_bytes + 100
-    for program in (lowering.train(), lowering.evaluate()):
+    for program in (lowering.train(), lowering.evaluations["eval"]()):
         assert program.code.startswith(b"ML\xefR")  # MLIR's bytecode
     assert list(lowering.evaluations) == ["eval"]
 
@@ -159,16 +158,16 @@ def test_both_steps_are_lowered(tmp_path: Path) -> None:
 def test_the_step_of_all_views_is_lowered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = video_config(tmp_path, TRANSFORMER, multi_label=False)
     values = parse(f"--config={config_file(tmp_path, text)}", "--config.batch_size=24")
-    lowering = TensorFlowLowering(values.config, 3, chips=2)
+    lowering = make_lowering(values.config, 3, range(2))
     assert list(lowering.evaluations) == ["eval", "test"] and lowering.examples == 12
     shapes = []
 
-    def lower(name: str, step: Any, specs: Sequence[tf.TensorSpec]) -> Any:
-        shapes.append(specs[0].shape)
-        return lower_step(name, step, specs)
+    def lower(step: ReplicaStep, name: str) -> Any:
+        shapes.append(step.specifications[0].shape)
+        return lower_step(step, name)
 
-    lower_step = tensorflow_steps._lower
-    monkeypatch.setattr(tensorflow_steps, "_lower", lower)
+    lower_step = ReplicaStep.lower
+    monkeypatch.setattr(ReplicaStep, "lower", lower)
     assert lowering.evaluations["test"]().code.startswith(b"ML\xefR")
     assert shapes == [(2, 6, 4, 16, 16, 3)]  # two videos of six views each on a chip
 
@@ -185,14 +184,14 @@ def test_operations_without_a_kernel_are_named(
     with pytest.raises(
         TrainingError, match="train step does not compile: XLA has no kernel for PyFunc"
     ) as caught:
-        TensorFlowLowering(_config(tmp_path), 10, chips=1).train()
+        make_lowering(_config(tmp_path), 10, range(1)).train()
     assert "\n" not in str(caught.value)
 
 
 def test_a_batch_that_cannot_be_shared_out(tmp_path: Path) -> None:
     config = _config(tmp_path, "--config.gradient_accumulation_steps=3")
     with pytest.raises(ConfigurationError, match="expected a multiple of 12"):
-        TensorFlowLowering(config, 10, chips=4)
+        make_lowering(config, 10, range(4))
 
 
 # ------------------------------------------------------------------------- classes
@@ -242,14 +241,19 @@ def test_classes_of_records(
 
 
 # ------------------------------------------------------------------------- command
-@pytest.mark.slow
-def test_wrong_usage(tmp_path: Path) -> None:
-    config = f"--config={config_file(tmp_path)}"
-    for argument in ("--topology=v5e:3x3", "--num_classes=0", "--config.batch_size=0"):
-        status, output, errors = _run(config, argument)
-        lines = [line for line in errors.splitlines() if line.startswith("error: ")]
-        assert (status, output, len(lines)) == (2, [], 1), errors
-        assert "Traceback" not in errors
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"topology": "v5e:3x3"}, "v5e:3x3"),
+        ({"num_classes": 0}, "--num_classes must be at least 1. Received: 0"),
+        ({}, "batch_size must be a whole number of at least 1. Received: 0"),
+    ],
+)
+def test_wrong_usage(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
+    config = _config(tmp_path)
+    config.batch_size = 32 if arguments else 0
+    with pytest.raises(ConfigurationError, match=message):
+        tpu_check.tpu_check(config, **arguments)
 
 
 @needs_compiler

@@ -12,7 +12,7 @@ import pytest
 
 from tests.helpers.small_runs import config_file
 from tests.helpers.small_runs import parse
-from trainers.aot.steps import make_lowering
+from trainers.aot.lowering import make_lowering
 from trainers.utils.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -20,7 +20,7 @@ from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import DataError
 from trainers.utils.errors import TrainingError
 from trainers.utils.lock import LOCK_FILE
-from trainers.utils.lock import WorkdirLock
+from trainers.utils.lock import workdir_lock
 
 
 @pytest.mark.slow
@@ -275,8 +275,7 @@ def test_a_damaged_image_is_named(trainer: Trainer, tmp_path: Path) -> None:
 def test_a_second_training_in_the_directory_is_refused(trainer: Trainer) -> None:
     workdir = trainer("run", "--config.total_steps=1")
     before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
-    with WorkdirLock() as lock:
-        lock.acquire(str(workdir))
+    with workdir_lock(str(workdir)):
         with pytest.raises(ConfigurationError, match="Another training"):
             trainer("run", "--config.total_steps=2")
         del before[workdir / LOCK_FILE]  # the process that holds it stands in it

@@ -18,8 +18,7 @@ from tests.helpers.video_record_sets import frame_of
 from tests.helpers.video_record_sets import number_of
 from tests.helpers.video_record_sets import small_videos
 from tests.helpers.video_record_sets import write_split
-from trainers.configuration.configuration import complete_config
-from trainers.configuration.configuration import load_config_file
+from trainers.configuration.configuration import whole_config
 from trainers.data.bad_examples import BadExamples
 from trainers.data.bad_examples import BadExamplesFile
 from trainers.data.decode_errors import explain_data_failures
@@ -53,7 +52,7 @@ Batch = dict[str, NDArray[Any]]
 
 
 def _config(name: str) -> ConfigDict:
-    return complete_config(load_config_file(str(CONFIGS / f"{name}.py")))
+    return whole_config(str(CONFIGS / f"{name}.py"))
 
 
 RECIPES = [

@@ -13,33 +13,20 @@ from trainers.aot.topology import slices
 
 @dataclasses.dataclass(frozen=True)
 class MemoryUse:
-    """The memory of the larger step, compiled for a slice.
-
-    Attributes:
-        topology: The slice.
-        batch_size: Global batch size.
-        micro_batches: Parts of each chip's share (`gradient_accumulation_steps`).
-        needed: Bytes on a chip.
-        fixed: Bytes of `needed` that a smaller batch does not save.
-        gradient: Bytes of one gradient, which the sum over micro-batches takes in addition.
-        remat: Whether the blocks already compute their activations a second time.
-        model_axis: Chips that share one copy of weights and optimizer state.
-        largest_model_axis: How many could; 1 if the engine cannot share a copy.
-    """
+    """The memory of the larger step, compiled for a slice."""
 
     topology: Topology
-    batch_size: int
-    micro_batches: int
-    needed: int
-    fixed: int
-    gradient: int
-    remat: bool
-    model_axis: int = 1
-    largest_model_axis: int = 1
+    batch_size: int  # global
+    micro_batches: int  # parts of each chip's share (`gradient_accumulation_steps`)
+    needed: int  # bytes on a chip
+    fixed: int  # bytes of `needed` that a smaller batch does not save
+    gradient: int  # bytes of one gradient, which the sum over micro-batches takes in addition
+    remat: bool  # whether the blocks already compute their activations a second time
+    model_axis: int = 1  # chips that share one copy of weights and optimizer state
+    largest_model_axis: int = 1  # how many could; 1 if the engine cannot share a copy
 
     @property
     def fits(self) -> bool:
-        """Whether a chip has enough memory."""
         return self.needed <= self.topology.generation.available
 
 
@@ -98,7 +85,6 @@ def advice(use: MemoryUse) -> str:
 
 
 def gib(size: int) -> str:
-    """Formats a number of bytes in GiB."""
     return f"{size / GIB:.2f} GiB" if size >= GIB / 10 else f"{size / GIB:.4f} GiB"
 
 

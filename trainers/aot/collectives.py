@@ -17,8 +17,8 @@ _CHAIN = re.compile(r'\bchain_id="(\d+)"')
 # reduce-scatter has an all-reduce in it.
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.-]+) \(.*\) -> (.+) \{$")
 _REDUCE_SCATTER = "all-reduce-scatter"
-_ARRAY = re.compile(r"\b([a-z]+\d*)[a-z\d]*\[([\d,]*)\]")
-_BITS = re.compile(r"\d+")
+# The bits of an element, as its type names them ("bf16", "f8e4m3fn", "pred"), and the dimensions.
+_ARRAY = re.compile(r"\b[a-z]+(\d*)[a-z\d]*\[([\d,]*)\]")
 _COMMENT = re.compile(r"/\*.*?\*/")
 
 
@@ -54,15 +54,10 @@ def _operations(program: str) -> Iterator[tuple[tuple[str, str], int]]:
             if computation.startswith(_REDUCE_SCATTER):
                 yield ("reduce-scatter", key), _size(computed)
             else:
-                yield (kind, key), _size(_result(result, kind) if started else result)
-
-
-def _result(shape: str, kind: str) -> str:
-    """Returns the part of a started operation's shape that its result has.
-
-    An all-reduce has only that part; the others have operands, results and maybe scratch space.
-    """
-    return shape if kind == "all-reduce" else _parts(shape)[1]
+                # A started all-reduce has only the shape of its result; the others have operands,
+                # results and maybe scratch space.
+                has_more = started and kind != "all-reduce"
+                yield (kind, key), _size(_parts(result)[1] if has_more else result)
 
 
 def _parts(result: str) -> list[str]:
@@ -79,15 +74,8 @@ def _parts(result: str) -> list[str]:
 
 def _size(shape: str) -> int:
     """Returns the bytes of an array, or of all arrays of a tuple."""
-    arrays = _ARRAY.findall(shape)
-    return sum(math.prod(_sizes(sizes)) * _bits(dtype) for dtype, sizes in arrays) // 8
-
-
-def _sizes(sizes: str) -> list[int]:
-    return [int(size) for size in sizes.split(",") if size]
-
-
-def _bits(dtype: str) -> int:
-    """Returns the bits of an element, by the name of its type: "bf16", "f8", "pred"."""
-    bits = _BITS.search(dtype)
-    return int(bits[0]) if bits else 8
+    total = 0
+    for bits, dimensions in _ARRAY.findall(shape):
+        elements = math.prod(int(size) for size in dimensions.split(",") if size)
+        total += elements * int(bits or 8)
+    return total // 8

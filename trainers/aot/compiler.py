@@ -1,20 +1,18 @@
-"""Compiles programs with libtpu, without a TPU.
-
-jax opens libtpu's compiler (the extra `tpu-check`) for a slice that is only described, and passes
-it programs: JAX's own, or those of TensorFlow.
-"""
+"""Compiles programs of JAX and TensorFlow with libtpu for a slice that is only described."""
 
 import dataclasses
 import importlib.metadata
 import os
 import re
+import textwrap
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
-from typing import Protocol
 
 from trainers.aot.collectives import Collectives
 from trainers.aot.collectives import count_collectives
+from trainers.aot.steps import Program
+from trainers.aot.steps import step_memory
 from trainers.aot.topology import Topology
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import TrainingError
@@ -36,39 +34,17 @@ _LONGEST_REASON = 600  # characters
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-class Program(Protocol):
-    """A step that a compiler can take."""
-
-    def compile(self, devices: Sequence[Any]) -> Any:
-        """Compiles the step for all chips of the slice; returns the executable of jaxlib."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """The compiler's figures for a program.
+    """The compiler's figures for a program, of one chip."""
 
-    Attributes:
-        memory: Bytes of HBM of a chip while it runs: arguments, results that take no argument's
-            place, temporaries and code. Where it does not fit, what it would need.
-        flops: Floating-point operations of a chip in one run, the body of a loop counted once; None
-            if the program does not fit.
-        collectives: What goes between the chips.
-    """
-
-    memory: int
-    flops: float | None
+    memory: int  # bytes of HBM while it runs, or that it would need where it does not fit
+    flops: float | None  # the body of a loop counted once; None if it does not fit
     collectives: tuple[Collectives, ...] = ()
 
 
 class TpuCompiler:
-    """Compiles programs for the chips of a slice.
-
-    Attributes:
-        devices: The chips, only described: they can hold no data.
-
-    Raises:
-        ConfigurationError: If jax or libtpu is missing, or does not know the slice.
-    """
+    """Compiles programs for the chips of a slice, `devices`, which can hold no data."""
 
     def __init__(self, topology: Topology) -> None:
         self._jax = _import_jax()
@@ -76,24 +52,20 @@ class TpuCompiler:
 
     @property
     def versions(self) -> str:
-        """The versions of the two packages, for the record."""
         names = ("jax", "libtpu")
         return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
 
     def compile(self, name: str, program: Program) -> Compiled:
-        """Compiles a lowered step; `name` is for messages.
-
-        Raises:
-            TrainingError: If the compiler refuses it for a reason other than its size.
-        """
+        """Compiles a step; raises a `TrainingError` if it is refused for more than its size."""
         try:
             executable = program.compile(self.devices)
         except self._jax.errors.JaxRuntimeError as error:
             return Compiled(_memory_needed(name, error), None)
         (module,) = executable.hlo_modules()
+        analysis = executable.cost_analysis()
         return Compiled(
-            memory=_memory(executable.get_compiled_memory_stats()),
-            flops=_flops(executable),
+            memory=step_memory(executable.get_compiled_memory_stats()).total,
+            flops=float((analysis[0] if isinstance(analysis, list) else analysis)["flops"]),
             collectives=count_collectives(module.to_string()),
         )
 
@@ -103,12 +75,11 @@ def _describe(topology: Topology) -> Sequence[Any]:
     config = topology.generation.chip_config
     options = {"chip_config_name": config} if config else {}
     try:
-        described = topologies.get_topology_desc(topology.name, "tpu", **options)
+        devices = topologies.get_topology_desc(topology.name, "tpu", **options).devices
     except (RuntimeError, ValueError) as error:
         raise ConfigurationError(
             f"libtpu cannot describe --topology={topology.name} ({first_line(error)})."
         ) from error
-    devices: Sequence[Any] = described.devices
     if len(devices) != topology.chips:
         raise ConfigurationError(
             f"--topology={topology.name}: expected {topology.chips} devices, one a chip. "
@@ -136,33 +107,14 @@ def _import_jax() -> Any:
     return jax
 
 
-def _memory(statistics: Any) -> int:
-    return int(
-        statistics.argument_size_in_bytes
-        + statistics.output_size_in_bytes
-        - statistics.alias_size_in_bytes
-        + statistics.temp_size_in_bytes
-        + statistics.generated_code_size_in_bytes
-    )
-
-
-def _flops(executable: Any) -> float:
-    analysis = executable.cost_analysis()
-    return float((analysis[0] if isinstance(analysis, list) else analysis)["flops"])
-
-
 def _memory_needed(name: str, error: Exception) -> int:
     """Returns the bytes that a program which is too large would need; raises for other errors."""
     for pattern in _TOO_LARGE:
         found = pattern.search(str(error))
         if found:
             return int(float(found[1]) * _UNITS[found[2]])
+    # The compiler names the operation after its first line.
+    reason = textwrap.shorten(one_line(error), _LONGEST_REASON, placeholder=" ...")
     raise TrainingError(
-        f"The {name} step does not compile: libtpu refuses it ({_shortened(error)})."
+        f"The {name} step does not compile: libtpu refuses it ({reason})."
     ) from error
-
-
-def _shortened(error: Exception) -> str:
-    """Returns an error in one line; the compiler names the operation after its first line."""
-    text = one_line(error)
-    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]} ..."

@@ -1,94 +1,104 @@
-"""Lowers the train and eval steps of a configuration for the chips of a slice."""
+"""Makes the steps of a configuration, for the engine in use or for the chips of a slice."""
 
-import abc
 from collections.abc import Callable
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
 from ml_collections import ConfigDict
 
 from tokenlearner_keras.models.names import ModelConfig
-from trainers.aot.compiler import Program
+from trainers.aot.steps import MeasuredSteps
+from trainers.aot.steps import Program
+from trainers.aot.tensorflow_steps import SingleReplicaSteps
 from trainers.data.pipeline import check_batch_size
 from trainers.data.pipeline import evaluation_batch_size
+from trainers.data.preprocessing.examples import Preprocessing
 from trainers.data.preprocessing.examples import num_views
+from trainers.engines.engine import Engine
 from trainers.engines.engine import Specifications
+from trainers.engines.flags import check_axes
+from trainers.engines.flags import check_backend
+from trainers.engines.hosts import Hosts
+from trainers.engines.tensorflow_engine import TensorFlowEngine
 from trainers.experiment import make_model_config
 from trainers.experiment import make_preprocessing
 
 
-class StepLowering(abc.ABC):
-    """Builds model, optimizer and steps, and lowers the steps without running them.
+def measured_steps(
+    engine: Engine, config: ConfigDict, model_config: ModelConfig, preprocessing: Preprocessing
+) -> MeasuredSteps:
+    """Returns the steps as an engine runs them: on TensorFlow one replica's, on JAX the whole."""
+    if isinstance(engine, TensorFlowEngine):
+        device = engine.strategy.extended.worker_devices[0]
+        single = TensorFlowEngine(tf.distribute.OneDeviceStrategy(device))
+        return SingleReplicaSteps(single, config, model_config, preprocessing)
+    # Only the engine in use is sure to be installed.
+    from trainers.aot.jax_steps import JaxMeasuredSteps
 
-    Args:
-        config: The whole configuration.
-        num_classes: Classes of the data.
-        chips: Replicas that share the batch.
+    return JaxMeasuredSteps(engine, config, model_config, preprocessing)
+
+
+class StepLowering:
+    """Builds the steps of a configuration, and lowers them without running them.
 
     Attributes:
         examples: Examples of a chip in a step.
         state_bytes: Size of weights and optimizer state on a chip.
-        optimizer_bytes: Size of the optimizer state alone.
-        gradient_bytes: Size of a gradient of all weights.
-        model_axis: Chips that share one copy of weights and optimizer state.
-        largest_model_axis: How many could; 1 if the engine cannot share a copy.
         scope: The part of the step that the programs cover, in words.
-
-    Raises:
-        ConfigurationError: If a value is out of range, or the batch cannot be shared out.
+        largest_model_axis: Chips that could share one copy of weights and optimizer state; 1 if the
+            engine cannot share a copy.
     """
 
-    scope: str
-    model_axis = 1
-    largest_model_axis = 1
-
-    def __init__(self, config: ConfigDict, num_classes: int, chips: int) -> None:
+    def __init__(
+        self,
+        config: ConfigDict,
+        num_classes: int,
+        chips: int,
+        engine: Engine,
+        scope: str,
+        largest_model_axis: int = 1,
+    ) -> None:
         accumulation = config.gradient_accumulation_steps
         check_batch_size(
             config.batch_size, {"chips": chips, "gradient_accumulation_steps": accumulation}
         )
         model_config = make_model_config(config, num_classes)
         preprocessing = make_preprocessing(config, model_config)
-        self._measured = self._build(config, model_config, preprocessing)
+        self._steps = measured_steps(engine, config, model_config, preprocessing)
+        self.scope = scope
+        self.largest_model_axis = largest_model_axis
         self.examples = config.batch_size // chips
-        self.gradient_bytes = self._measured.gradient_bytes
-        self.optimizer_bytes = self._measured.optimizer_bytes
-        self.state_bytes = self.optimizer_bytes + self._measured.weight_bytes
+        self.gradient_bytes = self._steps.gradient_bytes
+        self.optimizer_bytes = self._steps.optimizer_bytes
+        self.state_bytes = self.optimizer_bytes + self._steps.weight_bytes
         videos = evaluation_batch_size(config.batch_size, preprocessing, chips, views=True)
         self._videos = videos // chips
         self._num_views = num_views(preprocessing)
         self._num_classes = num_classes
-        self._input_shape = _input_shape(model_config)
+        self._input_shape = model_config.input_shape
 
     def train(self) -> Program:
         """Returns the train step, or raises a `TrainingError` if it cannot be lowered."""
-        return self._lower_training(self._batch(self.examples))
+        return self._steps.training(self._batch(self.examples)).lower("train")
 
     @property
     def evaluations(self) -> dict[str, Callable[[], Program]]:
         """The eval step by name, with that of the test where a video has several views."""
-        steps = {"eval": self.evaluate}
-        return {**steps, "test": self.evaluate_views} if self._num_views > 1 else steps
+        steps: dict[str, Callable[[], Program]] = {}
+        steps["eval"] = partial(self._evaluate, "eval", self.examples)
+        if self._num_views > 1:
+            steps["test"] = partial(self._evaluate, "test", self._videos, self._num_views)
+        return steps
 
-    def evaluate(self) -> Program:
-        """Returns the eval step, or raises a `TrainingError` if it cannot be lowered."""
-        return self._lower_evaluation("eval", self._labelled(self.examples))
-
-    def evaluate_views(self) -> Program:
-        """Returns the eval step of a test, with all views of its videos."""
-        return self._lower_evaluation("test", self._labelled(self._videos, self._num_views))
-
-    @abc.abstractmethod
-    def _build(self, config: ConfigDict, model_config: ModelConfig, preprocessing: Any) -> Any:
-        """Returns the engine's steps to be measured."""
-
-    @abc.abstractmethod
-    def _lower_training(self, batch: Specifications) -> Program:
-        """Lowers the train step for a chip's share of a batch."""
-
-    @abc.abstractmethod
-    def _lower_evaluation(self, name: str, batch: Specifications) -> Program:
-        """Lowers an eval step for a chip's share of a batch."""
+    def _evaluate(self, name: str, examples: int, *views: int) -> Program:
+        batch = {
+            **self._batch(examples, *views),
+            "label": tf.TensorSpec((examples,), tf.int64),
+            "mask": tf.TensorSpec((examples,), tf.float32),
+        }
+        return self._steps.evaluation(batch).lower(name)
 
     def _batch(self, examples: int, *views: int) -> Specifications:
         return {
@@ -96,14 +106,27 @@ class StepLowering(abc.ABC):
             "target": tf.TensorSpec((examples, self._num_classes), tf.float32),
         }
 
-    def _labelled(self, examples: int, *views: int) -> Specifications:
-        return {
-            **self._batch(examples, *views),
-            "label": tf.TensorSpec((examples,), tf.int64),
-            "mask": tf.TensorSpec((examples,), tf.float32),
-        }
 
+def make_lowering(
+    config: ConfigDict,
+    num_classes: int,
+    devices: Sequence[Any],
+    batch_axis: int | None = None,
+    model_axis: int = 1,
+) -> StepLowering:
+    """Returns the steps as the engine of Keras' backend runs them on chips, which may be absent."""
+    chips = len(devices)
+    if check_backend() == "tensorflow":
+        check_axes(batch_axis, model_axis)
+        single = TensorFlowEngine(tf.distribute.OneDeviceStrategy("CPU:0"))
+        scope = "not included: the all-reduce of the gradients"
+        return StepLowering(config, num_classes, chips, single, scope)
+    from trainers.engines.jax_engine import JaxEngine
+    from trainers.engines.jax_sharding import JaxLayout
 
-def _input_shape(model: ModelConfig) -> tuple[int, ...]:
-    image = (*model.image_size, 3)
-    return image if model.num_frames is None else (model.num_frames, *image)
+    engine = JaxEngine(JaxLayout(devices, batch_axis, model_axis), Hosts())
+    shared = f", each copy of the weights on {model_axis} of them" if model_axis > 1 else ""
+    scope = f"the step of all {chips} chips{shared}"
+    first_host = devices[0].process_index
+    of_a_host = sum(each.process_index == first_host for each in devices)
+    return StepLowering(config, num_classes, chips, engine, scope, largest_model_axis=of_a_host)

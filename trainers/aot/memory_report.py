@@ -3,8 +3,8 @@
 from ml_collections import ConfigDict
 
 from tokenlearner_keras.models.names import ModelConfig
-from trainers.aot.memory import StepMemory
-from trainers.aot.steps import measured_steps
+from trainers.aot.lowering import measured_steps
+from trainers.aot.steps import Step
 from trainers.data.pipeline import evaluation_batch_size
 from trainers.data.pipeline import evaluation_dataset
 from trainers.data.pipeline import training_dataset
@@ -24,9 +24,7 @@ def print_memory(
 ) -> None:
     """Prints the memory of a replica's training step and evaluation step.
 
-    Where a video has several views there is one more, the evaluation step of all views. The steps
-    are compiled in a separate model and optimizer: on TensorFlow for one replica, without the
-    all-reduce, on JAX for all devices.
+    Where a video has several views there is one more, the evaluation step of all views.
     """
     replicas = engine.num_replicas
     measured = measured_steps(engine, config, model_config, preprocessing)
@@ -37,29 +35,27 @@ def print_memory(
         f"{_megabytes(measured.optimizer_bytes)}",
         flush=True,
     )
-    _print_step("training step", measured.training_memory(train_data.element_spec))
+    _print_step("training step", measured.training(train_data.element_spec))
     for name, views in {"evaluation step": False, "evaluation step of views": True}.items():
         if not views or num_views(preprocessing) > 1:
             batch_size = evaluation_batch_size(config.batch_size, preprocessing, replicas, views)
             share["batch_size"] = batch_size
             eval_data = evaluation_dataset(eval_source, preprocessing, views=views, **share)
-            _print_step(name, measured.evaluation_memory(eval_data.element_spec))
+            _print_step(name, measured.evaluation(eval_data.element_spec))
 
 
-def _print_step(name: str, memory: StepMemory | None) -> None:
-    print(f"memory of a replica's {name}: {_describe(memory)}", flush=True)
-
-
-def _describe(memory: StepMemory | None) -> str:
-    if memory is None:
-        return "not available on this backend (for TPUs: python -m trainers.tpu_check)"
-    parts = {
-        "weights, optimizer and batch": memory.arguments,
-        "activations, gradients and scratch": memory.temporaries,
-        "results and constants": memory.results + memory.constants,
-    }
-    listed = ", ".join(f"{name} {_megabytes(size)}" for name, size in parts.items())
-    return f"{_megabytes(memory.total)} as compiled by XLA ({listed})"
+def _print_step(name: str, step: Step) -> None:
+    memory = step.memory()
+    description = "not available on this backend (for TPUs: python -m trainers.tpu_check)"
+    if memory is not None:
+        parts = {
+            "weights, optimizer and batch": memory.arguments,
+            "activations, gradients and scratch": memory.temporaries,
+            "results and constants": memory.results + memory.constants,
+        }
+        listed = ", ".join(f"{part} {_megabytes(size)}" for part, size in parts.items())
+        description = f"{_megabytes(memory.total)} as compiled by XLA ({listed})"
+    print(f"memory of a replica's {name}: {description}", flush=True)
 
 
 def _megabytes(size: int) -> str:

@@ -1,77 +1,90 @@
-"""Compiles the steps of a configuration on the engine in use, without running them."""
+"""The steps of a configuration, in a separate model, to be compiled without running them."""
 
+import abc
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 from typing import Protocol
 
-import tensorflow as tf
 from ml_collections import ConfigDict
 
 from tokenlearner_keras.models.names import ModelConfig
-from trainers.aot.lowering import StepLowering
-from trainers.aot.memory import StepMemory
+from trainers.configuration.schedule import NO_TRAINING
 from trainers.data.preprocessing.examples import Preprocessing
 from trainers.engines.engine import Engine
 from trainers.engines.engine import Specifications
-from trainers.engines.flags import check_axes
-from trainers.engines.flags import check_backend
+from trainers.experiment import make_evaluator
+from trainers.experiment import make_model
+from trainers.experiment import make_train_step
 
 
-class MeasuredSteps(Protocol):
-    """Steps compiled only to measure them, in a separate model; all sizes are on one device."""
+@dataclasses.dataclass(frozen=True)
+class StepMemory:
+    """Bytes of a device that XLA has set aside for one run of a step."""
+
+    arguments: int  # weights, optimizer state and the batch
+    results: int  # what does not take the place of an argument
+    temporaries: int  # activations, gradients and scratch space; reused places count once
+    constants: int  # built into the program
 
     @property
-    def weight_bytes(self) -> int: ...
-
-    @property
-    def optimizer_bytes(self) -> int: ...
-
-    def training_memory(self, batch: Specifications) -> StepMemory | None:
-        """Returns a training step's memory for a replica's share of a batch; None if unknown."""
-
-    def evaluation_memory(self, batch: Specifications) -> StepMemory | None:
-        """Returns an evaluation step's memory for a replica's share of a batch; None if unknown."""
+    def total(self) -> int:
+        return self.arguments + self.results + self.temporaries + self.constants
 
 
-def measured_steps(
-    engine: Engine, config: ConfigDict, model_config: ModelConfig, preprocessing: Preprocessing
-) -> MeasuredSteps:
-    """Returns the steps of a configuration as the engine of the training runs them."""
-    # Only the engine in use is sure to be installed.
-    if engine.name == "jax":
-        from trainers.aot.jax_steps import JaxMeasuredSteps
-        from trainers.engines.jax_engine import JaxEngine
-
-        assert isinstance(engine, JaxEngine)
-        return JaxMeasuredSteps(engine, config, model_config, preprocessing)
-
-    from trainers.aot.tensorflow_steps import SingleReplicaSteps
-    from trainers.engines.tensorflow_engine import TensorFlowEngine
-
-    assert isinstance(engine, TensorFlowEngine)
-    device = engine.strategy.extended.worker_devices[0]
-    single = TensorFlowEngine(tf.distribute.OneDeviceStrategy(device))
-    return SingleReplicaSteps(config, model_config, preprocessing, single)
+def step_memory(statistics: Any) -> StepMemory:
+    """Returns the memory of an executable from jaxlib's `CompiledMemoryStats`."""
+    return StepMemory(
+        arguments=statistics.argument_size_in_bytes,
+        results=statistics.output_size_in_bytes - statistics.alias_size_in_bytes,
+        temporaries=statistics.temp_size_in_bytes,
+        constants=statistics.generated_code_size_in_bytes,
+    )
 
 
-def make_lowering(
-    config: ConfigDict,
-    num_classes: int,
-    devices: Sequence[Any],
-    batch_axis: int | None = None,
-    model_axis: int = 1,
-) -> StepLowering:
-    """Returns the steps of a configuration as the engine of Keras' backend runs them.
+class Program(Protocol):
+    """A step that a compiler can take."""
 
-    Raises:
-        ConfigurationError: If a value is out of range, the batch cannot be shared out, or the axes
-            do not fit the slice.
-    """
-    if check_backend() == "tensorflow":
-        check_axes(batch_axis, model_axis)
-        from trainers.aot.tensorflow_steps import TensorFlowLowering
+    def compile(self, devices: Sequence[Any]) -> Any:
+        """Compiles the step for all chips of the slice; returns the executable of jaxlib."""
 
-        return TensorFlowLowering(config, num_classes, len(devices))
-    from trainers.aot.jax_steps import JaxLowering
 
-    return JaxLowering(config, num_classes, devices, batch_axis, model_axis)
+class Step(Protocol):
+    """A step for batches of one shape."""
+
+    def memory(self) -> StepMemory | None:
+        """Compiles it for the devices in use; None if the backend does not tell its memory."""
+
+    def lower(self, name: str) -> Program:
+        """Lowers it for a TPU, or raises a `TrainingError` with its `name`."""
+
+
+class MeasuredSteps(abc.ABC):
+    """Builds model, optimizer and both steps on an engine; all sizes are in bytes on a device."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        config: ConfigDict,
+        model_config: ModelConfig,
+        preprocessing: Preprocessing,
+    ) -> None:
+        self.engine = engine
+        with engine.scope():
+            self.model, optimizer = make_model(config, model_config, NO_TRAINING)
+        self.train_step = make_train_step(config, self.model, optimizer, engine)
+        self.evaluator = make_evaluator(config, self.model, optimizer, engine, preprocessing)
+        self.weight_bytes = self._bytes(self.model.variables)
+        self.optimizer_bytes = self._bytes(optimizer.variables)
+        self.gradient_bytes = self._bytes(self.model.trainable_variables)
+
+    @abc.abstractmethod
+    def training(self, batch: Specifications) -> Step:
+        """Returns the training step for a replica's share of a batch."""
+
+    @abc.abstractmethod
+    def evaluation(self, batch: Specifications) -> Step:
+        """Returns the evaluation step for a replica's share of a batch."""
+
+    @abc.abstractmethod
+    def _bytes(self, variables: Sequence[Any]) -> int: ...

@@ -53,16 +53,11 @@ class Topology:
 
     @property
     def chips(self) -> int:
-        """The number of chips."""
         return math.prod(map(int, self.shape.split("x")))
 
 
 def parse_topology(name: str) -> Topology:
-    """Parses generation and shape of a slice, such as "v5e:2x2" or "v5p:2x2x1".
-
-    Raises:
-        ConfigurationError: If there is no such slice; the message lists the slices.
-    """
+    """Parses generation and shape of a slice, such as "v5e:2x2" or "v5p:2x2x1"."""
     matched = re.fullmatch(r"(\w+):(\d+(?:x\d+)+)", name)
     if not matched or matched[1] not in GENERATIONS:
         raise ConfigurationError(
@@ -81,5 +76,4 @@ def parse_topology(name: str) -> Topology:
 
 
 def slices(generation: Generation) -> list[Topology]:
-    """Returns the slices of a generation, ascending."""
     return [Topology(generation, shape) for shape in generation.shapes]

@@ -1,10 +1,8 @@
-"""Reads and writes one checkpoint, all or nothing.
+"""Reads and writes one checkpoint, all or nothing: a directory `step_00001000`.
 
-A checkpoint is a directory `step_00001000` with `arrays.npz` and `manifest.json`, which holds the
-size and the sha256 of the arrays' file, and a sha256 of itself: no bit of either can change
-unnoticed. On a local disk it is written under another name, forced to disk and renamed. On an
-object store the manifest, written last and removed first, is the commit mark: a directory without
-one is not a checkpoint there.
+It holds `arrays.npz` and `manifest.json`, with the size and the sha256 of the arrays' file, and a
+sha256 of itself: no bit of either can change unnoticed. On an object store the manifest, written
+last and removed first, is the commit mark: a directory without one is not a checkpoint there.
 """
 
 import errno
@@ -32,7 +30,7 @@ _MANIFEST = "manifest.json"
 _KEYS = {"step", "file", "bytes", "sha256", "metrics"}
 _SEAL = "manifest_sha256"
 _NAME = re.compile(r"step_(\d{8,})")
-# What a killed run may leave behind, on a local disk.
+# Prefixes of what a killed run may leave behind, on a local disk.
 _UNFINISHED = ".partial-"
 _REMOVED = ".removed-"
 
@@ -41,8 +39,8 @@ class DamagedCheckpointError(DataError):
     """A checkpoint that exists but is not what was saved."""
 
 
-def checkpoint_path(directory: AnyPath, step: int) -> str:
-    return files.join(directory, f"step_{step:08d}")
+def checkpoint_path(directory: AnyPath, step: int, prefix: str = "") -> str:
+    return files.join(directory, f"{prefix}step_{step:08d}")
 
 
 def checkpoint_steps(directory: AnyPath) -> list[int]:
@@ -61,7 +59,6 @@ def write_checkpoint(
 
     `metrics`, of an evaluation at that step, go into the manifest.
     """
-    final = checkpoint_path(directory, step)
     payload = _to_bytes(arrays)
     manifest = {
         "step": step,
@@ -70,17 +67,19 @@ def write_checkpoint(
         "sha256": hashlib.sha256(payload).hexdigest(),
         "metrics": metrics or {},
     }
-    remove_leftovers(directory)
-    if files.is_remote(directory):
+    _remove_leftovers(directory)
+    is_remote = files.is_remote(directory)
+    if is_remote:
         remove_checkpoint(directory, step)
-        _write_all(final, payload, manifest)
-        return
-    partial = _hidden(directory, _UNFINISHED, step)
-    _write_all(partial, payload, manifest)
-    files.fsync(partial)
-    remove_checkpoint(directory, step)
-    files.rename(partial, final)
-    files.fsync(directory)
+    path = checkpoint_path(directory, step, "" if is_remote else _UNFINISHED)
+    files.make_directories(path)
+    files.write(files.join(path, _ARRAYS), payload)
+    files.write_atomically(files.join(path, _MANIFEST), _sealed(manifest))  # the last one
+    if not is_remote:
+        files.fsync(path)
+        remove_checkpoint(directory, step)
+        files.rename(path, checkpoint_path(directory, step))
+        files.fsync(directory)
 
 
 def read_checkpoint(directory: AnyPath, step: int) -> Arrays:
@@ -99,8 +98,8 @@ def read_checkpoint(directory: AnyPath, step: int) -> Arrays:
     if hashlib.sha256(payload).hexdigest() != manifest["sha256"]:
         raise DamagedCheckpointError("its sha256 is not the one that was saved")
     try:
-        return read_arrays(payload)
-    except ValueError as error:
+        return _read_arrays(payload)
+    except _DAMAGE as error:
         raise DamagedCheckpointError(f"{_ARRAYS} holds no arrays: {one_line(error)}") from error
 
 
@@ -122,13 +121,13 @@ def remove_checkpoint(directory: AnyPath, step: int) -> None:
     if files.is_remote(directory):
         files.remove(files.join(path, _MANIFEST))
     elif files.exists(path):
-        removed = _hidden(directory, _REMOVED, step)
+        removed = checkpoint_path(directory, step, _REMOVED)
         files.rename(path, removed)
         path = removed
     files.remove(path)
 
 
-def remove_leftovers(directory: AnyPath) -> None:
+def _remove_leftovers(directory: AnyPath) -> None:
     """Removes what a killed run left behind while it wrote or removed a checkpoint."""
     remote = files.is_remote(directory)
     for name in files.list_names(directory):
@@ -148,27 +147,14 @@ def digest(arrays: Arrays) -> str:
     return total.hexdigest()
 
 
-def _hidden(directory: AnyPath, prefix: str, step: int) -> str:
-    return files.join(directory, f"{prefix}step_{step:08d}")
-
-
-def _write_all(path: str, payload: bytes, manifest: dict[str, Any]) -> None:
-    files.make_directories(path)
-    files.write(files.join(path, _ARRAYS), payload)
-    files.write_atomically(files.join(path, _MANIFEST), _sealed(manifest))  # the last one
-
-
 def _sealed(manifest: dict[str, Any]) -> bytes:
-    """Returns the content of a manifest's file, with the sha256 of the content without it."""
+    """Returns the content of a manifest's file, with the sha256 of the content without that."""
     seal = hashlib.sha256(_to_json(manifest)).hexdigest()
     return _to_json({**manifest, _SEAL: seal})
 
 
 def _unsealed(text: bytes) -> dict[str, Any]:
-    """Returns the manifest in a file.
-
-    Raises AttributeError, TypeError or ValueError unless each byte is as written.
-    """
+    """Returns the manifest in a file, of which each byte must be as written."""
     manifest = dict(json.loads(text).items())
     written = _to_json(manifest)
     seal = manifest.pop(_SEAL, None)
@@ -195,7 +181,7 @@ def _read(path: str, name: str) -> bytes:
     except FileNotFoundError as error:
         raise DamagedCheckpointError(f"{name} is missing") from error
     except (IsADirectoryError, NotADirectoryError) as error:
-        raise DamagedCheckpointError(f"{name} is no file") from error
+        raise DamagedCheckpointError(f"{name} is not a file") from error
     except OSError as error:
         if error.errno == errno.EIO:  # the disk has lost it
             raise DamagedCheckpointError(f"{name} cannot be read: {error.strerror}") from error
@@ -214,46 +200,35 @@ def _to_bytes(arrays: Arrays) -> bytes:
 
 
 _MAX_HEADER_BYTES = 2**14
-# What a damaged archive makes zipfile and NumPy raise.
+# What a damaged archive makes zipfile and NumPy raise, and the checks of an archive here.
 _DAMAGE = (
     *(zipfile.BadZipFile, struct.error, EOFError, NotImplementedError, OSError),
-    *(OverflowError, RuntimeError, KeyError),
+    *(OverflowError, RuntimeError, KeyError, ValueError),
 )
 
 
-def read_arrays(payload: bytes) -> dict[str, NDArray[Any]]:
-    """Returns the arrays of a file of `numpy.savez`; ValueError says why a file is refused."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(payload)) as archive:
-            members = archive.infolist()
-            if any(each.compress_type != zipfile.ZIP_STORED for each in members):
+def _read_arrays(payload: bytes) -> Arrays:
+    """Returns the arrays of a file of `numpy.savez`; raises one of `_DAMAGE` for another file."""
+    arrays: Arrays = {}
+    with zipfile.ZipFile(io.BytesIO(payload)) as archive:
+        for member in archive.infolist():
+            if member.compress_type != zipfile.ZIP_STORED:
                 raise ValueError("expected arrays without compression")
-            for each in members:
-                _check_header(archive, each)
-            return {
-                each.filename.removesuffix(".npy"): _read_array(archive, each) for each in members
-            }
-    except _DAMAGE as error:
-        raise ValueError(str(error) or type(error).__name__) from error
+            _check_header(archive, member)
+            with archive.open(member) as stream:
+                array = np.lib.format.read_array(stream, allow_pickle=False)
+            arrays[member.filename.removesuffix(".npy")] = array
+    return arrays
 
 
 def _check_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-    """Compares the size that an array's header declares with that of the member."""
+    """Compares the size that a header declares, which NumPy would allocate, with the member's."""
     with archive.open(member) as stream:
         start = io.BytesIO(stream.read(_MAX_HEADER_BYTES))
     if np.lib.format.read_magic(start) != (1, 0):
         raise ValueError(f"{member.filename!r} has a header of another version than 1.0")
     shape, _, dtype = np.lib.format.read_array_header_1_0(start)
-    declared = start.tell() + math.prod(shape) * dtype.itemsize
-    if dtype.hasobject:
-        raise ValueError(f"{member.filename!r} holds Python objects")
-    if min(shape, default=0) < 0 or declared != member.file_size:
+    if start.tell() + math.prod(shape) * dtype.itemsize != member.file_size:
         raise ValueError(
             f"{member.filename!r} declares the shape {shape} in {member.file_size} bytes"
         )
-
-
-def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
-    with archive.open(member) as stream:
-        array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
-    return array

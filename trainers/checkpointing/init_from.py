@@ -2,8 +2,6 @@
 
 import os
 import tempfile
-import zipfile
-import zlib
 from pathlib import Path
 
 import keras
@@ -16,29 +14,11 @@ from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import one_line
 
-# What reading a damaged archive, or one of another model, raises.
-_UNREADABLE = (
-    ValueError,
-    OSError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-    NotImplementedError,
-    EOFError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-
 
 def check_init_from(path: str | None) -> None:
-    """Checks, without reading it, that `init_from` is something to start from.
+    """Raises a ConfigurationError, without reading it, if `init_from` is nothing to start from.
 
-    Args:
-        path: A work directory, a `.keras` file or a public ViT's `.npz`; None is fine.
-
-    Raises:
-        ConfigurationError: If it is none of these.
+    None is fine; else it is a work directory, a `.keras` file or a public ViT's `.npz`.
     """
     if path is not None:
         _weights_file(path)
@@ -52,27 +32,24 @@ def initialize(model: keras.Model, path: str) -> LoadReport:
     to tubelets. A work directory stands for its finished model, which holds the averaged weights if
     there are any.
 
-    Args:
-        model: The model; unchanged if an error is raised.
-        path: As for `check_init_from`.
-
     Returns:
         What became of each parameter.
 
     Raises:
-        ConfigurationError: If the file is missing or damaged, or is of another model.
+        ConfigurationError: If the file is missing or damaged, or is of another model; the model is
+            unchanged then.
     """
     file = _weights_file(path)
-    load = load_npz if file.endswith(".npz") else _load_keras
     try:
         if not files.is_remote(file):
-            return load(model, file)
+            return _load(model, file)
         with tempfile.TemporaryDirectory() as folder:
             # Keras and NumPy read only local files.
             local = Path(folder) / file.rpartition("/")[2]
             local.write_bytes(files.read(file))
-            return load(model, str(local))
-    except _UNREADABLE as error:
+            return _load(model, str(local))
+    # A damaged archive, or a layer of another package, may raise anything.
+    except Exception as error:
         reason = one_line(error)  # it may list parameters, one per line
         raise ConfigurationError(f"init_from={path}: {reason}") from error
 
@@ -98,6 +75,7 @@ def _weights_file(path: str) -> str:
     return path
 
 
-def _load_keras(model: keras.Model, path: str) -> LoadReport:
-    """Copies the weights of a saved model by name."""
+def _load(model: keras.Model, path: str) -> LoadReport:
+    if path.endswith(".npz"):
+        return load_npz(model, path)
     return transfer_weights(model, load_keras_archive(path))

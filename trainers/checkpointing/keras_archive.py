@@ -29,13 +29,9 @@ _MODULES = re.compile(
 def load_keras_archive(path: str) -> keras.Model:
     """Returns the model of a local `.keras` file, as `load_model(path, compile=False)` does.
 
-    Args:
-        path: The file; its layers are of Keras and tokenlearner_keras. How it was compiled does not
-            matter.
-
     Raises:
-        ValueError: If the file is damaged, holds code or classes of other packages, or asks for far
-            more memory than its size.
+        ValueError: If the file is damaged, holds code or classes of other packages than Keras and
+            tokenlearner_keras, or asks for far more memory than its size.
         Exception: Whatever Keras raises for a model that it cannot build.
     """
     try:

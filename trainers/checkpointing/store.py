@@ -1,9 +1,6 @@
-"""Saves, keeps and finds the checkpoints of one work directory.
+"""Saves, keeps and finds the checkpoints of one work directory."""
 
-A separate thread writes them. The training loop waits for a checkpoint only when the next one is
-due, and gets its errors then.
-"""
-
+import dataclasses
 import math
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -17,40 +14,33 @@ from trainers.checkpointing.checkpoint_file import read_checkpoint
 from trainers.checkpointing.checkpoint_file import read_manifest
 from trainers.checkpointing.checkpoint_file import remove_checkpoint
 from trainers.checkpointing.checkpoint_file import write_checkpoint
-from trainers.configuration.checks import check_choice
 from trainers.configuration.training_options import BEST_METRICS
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import explain_os_error
 from trainers.utils.files import AnyPath
 
 
+@dataclasses.dataclass(eq=False)
 class CheckpointStore:
     """Saves and finds the checkpoints of one work directory.
 
-    Exiting its context waits for a checkpoint that is still being written.
+    A separate thread writes them. The training loop waits for a checkpoint only when the next one
+    is due, and gets its errors then. Exiting the context of the store waits as well.
 
     Args:
         directory: Holds the checkpoints, on any file system of TensorFlow; created when needed.
-        keep: How many of the newest stay.
+        keep: How many of the newest stay, at least 1.
         report: Called with a line when a damaged checkpoint is skipped.
-        best_metric: A metric of the evaluation, one of `BEST_METRICS`: the checkpoint that was best
-            by it stays as well. None keeps only the newest.
+        best_metric: One of `BEST_METRICS`: the checkpoint that was best by it stays as well. None
+            keeps only the newest.
     """
 
-    def __init__(
-        self,
-        directory: AnyPath,
-        keep: int,
-        report: Callable[[str], None] = print,
-        best_metric: str | None = None,
-    ) -> None:
-        if keep < 1:
-            raise ConfigurationError(f"keep_checkpoints must be at least 1. Got {keep}.")
-        self.directory = directory
-        self.keep = keep
-        self.report = report
-        self.best_metric = best_metric
-        self._best = BestCheckpoint(directory, best_metric) if best_metric else None
+    directory: AnyPath
+    keep: int
+    report: Callable[[str], None] = print
+    best_metric: str | None = None
+
+    def __post_init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
 
@@ -75,35 +65,35 @@ class CheckpointStore:
     def is_best(self, step: int, metrics: dict[str, float]) -> bool:
         """Whether an evaluation is better by `best_metric` than all checkpoints before `step`.
 
+        A metric that is not finite is never the best.
+
         Raises:
             ConfigurationError: If `best_metric` is not among the metrics.
         """
-        return self._best is not None and self._best.is_improved(step, metrics)
+        if self.best_metric is None:
+            return False
+        if self.best_metric not in metrics:
+            raise ConfigurationError(
+                f"keep_best_metric={self.best_metric!r} is not among the metrics of the "
+                f"evaluation: {', '.join(metrics)}."
+            )
+        # Later ones are damaged, or the run would have resumed from them.
+        before = [other for other in self.steps() if other < step]
+        return _rank(metrics, self.best_metric) > self._best(before, self.best_metric)[0]
 
     def save(self, step: int, arrays: Arrays, metrics: dict[str, float] | None = None) -> None:
         """Starts writing a checkpoint, after which old ones are removed.
 
-        Args:
-            step: Steps done.
-            arrays: Everything that the next step reads; they must not change any more.
-            metrics: Of an evaluation at that step, if there was one.
+        The arrays must not change any more. `metrics` are those of an evaluation at that step.
 
         Raises:
             OSError: If the previous checkpoint could not be written.
         """
         self.wait()
-        best = None
-        if self._best is not None:
-            self._best.note(step, metrics or {})
-            best = self._best.step_before(step)
-        self._writing = self._thread.submit(self._write, step, arrays, metrics, best)
+        self._writing = self._thread.submit(self._write, step, arrays, metrics)
 
     def wait(self) -> None:
-        """Waits until the last checkpoint is written.
-
-        Raises:
-            OSError: If it could not be written.
-        """
+        """Waits until the last checkpoint is written; raises OSError if it could not be."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
@@ -115,11 +105,16 @@ class CheckpointStore:
             ConfigurationError: If there is none.
             DamagedCheckpointError: If it is damaged.
         """
-        self._check_there(step)
+        self.wait()
         try:
             return read_checkpoint(self.directory, step)
         except DamagedCheckpointError as error:
-            self._check_there(step)  # a running training may have removed it meanwhile
+            steps = self.steps()
+            if step not in steps:  # a running training may have removed it meanwhile
+                raise ConfigurationError(
+                    f"{self.directory} has no checkpoint of step {step}. It has: "
+                    f"{', '.join(map(str, steps)) or 'none'}."
+                ) from None
             path = checkpoint_path(self.directory, step)
             raise DamagedCheckpointError(f"checkpoint {path} is damaged: {error}") from error
 
@@ -141,80 +136,35 @@ class CheckpointStore:
                     self.report(f"checkpoint {path} is damaged, skipped: {error}")
         return None
 
-    def _check_there(self, step: int) -> None:
-        steps = self.steps()
-        if step not in steps:
-            raise ConfigurationError(
-                f"{self.directory} has no checkpoint of step {step}. It has: "
-                f"{', '.join(map(str, steps)) or 'none'}."
-            )
-
-    def _write(
-        self, step: int, arrays: Arrays, metrics: dict[str, float] | None, best: int | None
-    ) -> None:
+    def _write(self, step: int, arrays: Arrays, metrics: dict[str, float] | None) -> None:
         write_checkpoint(self.directory, step, arrays, metrics)
         # Later ones are damaged, or the run would have resumed from them.
-        older = [other for other in checkpoint_steps(self.directory) if other <= step]
-        for old in older[: -self.keep]:
+        saved = [other for other in checkpoint_steps(self.directory) if other <= step]
+        best = self._best(saved, self.best_metric)[1] if self.best_metric else None
+        for old in saved[: -self.keep]:
             if old != best:
                 remove_checkpoint(self.directory, old)
 
+    def _best(self, steps: list[int], metric: str) -> tuple[float, int | None]:
+        """Returns rank and step of the best checkpoint, of equally good ones the earliest.
 
-class BestCheckpoint:
-    """Remembers the best checkpoint; the manifests keep it for the run after a kill.
-
-    Of two that are equally good the earlier one stays the best. A metric that is not finite is
-    never the best.
-    """
-
-    def __init__(self, directory: AnyPath, metric: str) -> None:
-        check_choice("keep_best_metric", metric, tuple(BEST_METRICS))
-        self.directory = directory
-        self.metric = metric
-        self._value = -math.inf
-        self._step: int | None = None
-        self._has_looked = False
-
-    def step_before(self, step: int) -> int | None:
-        """Returns the step of the best checkpoint before a step; None without one.
-
-        The manifests are read at the first call, before this run writes its own.
+        The manifests hold the metrics, so the run after a kill knows them as well.
         """
-        if not self._has_looked:
-            self._has_looked = True
-            # Later ones are damaged, or the run would have resumed from them.
-            for other in (s for s in checkpoint_steps(self.directory) if s < step):
-                self._note(other, self._recorded(other))
-        return self._step
+        best = -math.inf
+        best_step: int | None = None
+        for step in steps:
+            try:
+                rank = _rank(read_manifest(self.directory, step)["metrics"], metric)
+            except DamagedCheckpointError:
+                continue
+            if rank > best:
+                best, best_step = rank, step
+        return best, best_step
 
-    def is_improved(self, step: int, metrics: dict[str, float]) -> bool:
-        """Whether an evaluation is better than those of all checkpoints before `step`."""
-        if self.metric not in metrics:
-            raise ConfigurationError(
-                f"keep_best_metric={self.metric!r} is not among the metrics of the "
-                f"evaluation: {', '.join(metrics)}."
-            )
-        self.step_before(step)
-        return self._rank(metrics) > self._value
 
-    def note(self, step: int, metrics: dict[str, float]) -> None:
-        """Records the evaluation of a checkpoint that is being saved."""
-        self.step_before(step)
-        self._note(step, self._rank(metrics))
-
-    def _note(self, step: int, value: float) -> None:
-        if value > self._value:
-            self._value, self._step = value, step
-
-    def _recorded(self, step: int) -> float:
-        try:
-            return self._rank(read_manifest(self.directory, step)["metrics"])
-        except DamagedCheckpointError:
-            return -math.inf
-
-    def _rank(self, metrics: dict[str, float]) -> float:
-        """Returns a number that is larger for a better evaluation."""
-        value = float(metrics.get(self.metric, math.nan))
-        if not math.isfinite(value):
-            return -math.inf
-        return value if BEST_METRICS[self.metric] else -value
+def _rank(metrics: dict[str, float], metric: str) -> float:
+    """Returns a number that is larger for a better evaluation."""
+    value = float(metrics.get(metric, math.nan))
+    if not math.isfinite(value):
+        return -math.inf
+    return value if BEST_METRICS[metric] else -value

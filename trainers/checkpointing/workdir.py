@@ -1,12 +1,11 @@
-"""Reads and writes the configuration, the data split and the final model of a work directory.
+"""Reads and writes the configuration, the data split and the final model of a work directory."""
 
-`split.json` is there where the training's folder has no split folders. It maps "CLASS/FILE" to the
-split, as decided when the training first started.
-"""
-
+import contextlib
 import json
 import os
+import reprlib
 import tempfile
+from collections.abc import Iterator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,20 @@ from ml_collections import ConfigDict
 from tokenlearner_keras.models.names import ModelConfig
 from tokenlearner_keras.models.names import config_class
 from trainers.configuration.configuration import base_config
-from trainers.configuration.configuration import complete_config
+from trainers.configuration.configuration import whole_config
 from trainers.configuration.schedule import NAMES as DURATION_NAMES
 from trainers.configuration.schedule import UNITS as DURATION_UNITS
 from trainers.data.sources import SPLITS
 from trainers.data.sources import Source
-from trainers.engines.arrays import make_whole
+from trainers.engines.engine import make_whole
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 
+_CONFIG_FILE = "config.json"
+# There only if the training's folder has no split folders. It maps "CLASS/FILE" to the split, as
+# decided when the training first started.
 _SPLIT_FILE = "split.json"
+_CONFIG_HINT = "Remove it and run the training command again: it writes a new one."
 # What may differ when a run resumes: how long, how often, what is only printed.
 _FREE = {
     *(f"{name}_{unit}" for name in DURATION_NAMES for unit in DURATION_UNITS),
@@ -76,23 +79,19 @@ def check_workdir(path: str | None, config: ConfigDict, model: ModelConfig) -> N
 def check_same_data(workdir: str, source: Source) -> None:
     """Checks that the run of a work directory, if any, was trained on these data so far.
 
-    The number of examples and the classes are known only once the data are open.
-
-    Raises:
-        ConfigurationError: If it was trained on another number of examples, whose order would be
-            another, or on other classes.
+    The number of examples, which determines their order, and the classes are known only once the
+    data are open. Raises a ConfigurationError if one of them differs.
     """
-    path = files.join(workdir, "config.json")
-    if not files.exists(path):
+    if not _has_run(workdir):
         return
-    before = _read_json(path).get("resolved_data")
+    before = _read_json(workdir).get("resolved_data")
     if not before:
         return  # written by an earlier release
     for name, now in _data_facts(source).items():
         if before.get(name) != now:
             raise ConfigurationError(
-                f"{workdir} holds a run on other data ({name}: {_shortened(before.get(name))} "
-                f"there, {_shortened(now)} here). Use a new --workdir, or the same data to "
+                f"{workdir} holds a run on other data ({name}: {reprlib.repr(before.get(name))} "
+                f"there, {reprlib.repr(now)} here). Use a new --workdir, or the same data to "
                 "resume."
             )
 
@@ -111,22 +110,14 @@ def prepare_workdir(path: str, config: ConfigDict, model: ModelConfig, source: S
         if splits and not files.exists(files.join(path, _SPLIT_FILE)):
             listed = json.dumps(dict(splits), indent=0, sort_keys=True, ensure_ascii=False)
             files.write_atomically(files.join(path, _SPLIT_FILE), f"{listed}\n".encode())
-        payload = _to_json(config, model, _data_facts(source)).encode()
-        files.write_atomically(files.join(path, "config.json"), payload)
+        values = {**_resolved(config, model), "resolved_data": _data_facts(source)}
+        payload = (json.dumps(values, indent=2, sort_keys=True) + "\n").encode()
+        files.write_atomically(files.join(path, _CONFIG_FILE), payload)
     except OSError as error:
-        raise _not_writable(path, error) from error
-
-
-def make_workdir(path: str) -> None:
-    """Creates the work directory.
-
-    Raises:
-        ConfigurationError: If it cannot be created.
-    """
-    try:
-        files.make_directories(path)
-    except OSError as error:
-        raise _not_writable(path, error) from error
+        raise ConfigurationError(
+            f"The work directory {path!r} cannot be written: {error.strerror or error}. "
+            "Choose another --workdir."
+        ) from error
 
 
 def read_configuration(path: str | None) -> tuple[ConfigDict, ModelConfig]:
@@ -137,23 +128,17 @@ def read_configuration(path: str | None) -> tuple[ConfigDict, ModelConfig]:
     """
     if not path:
         raise ConfigurationError("Expected --workdir=DIR of a training. Received none.")
-    name = files.join(path, "config.json")
-    if not files.exists(name):
+    if not _has_run(path):
         raise ConfigurationError(
             f"Expected --workdir=DIR of a training. Received {path!r}, where there is no "
             "config.json. Train first: python -m trainers.train --config=FILE --workdir=DIR"
         )
-    try:
-        values = _read_json(name)
+    values = _read_json(path)
+    with _explain_damage(files.join(path, _CONFIG_FILE), _CONFIG_HINT):
         values.pop("resolved_data", None)
         kind = config_class(values["model"]["name"])
         model = kind.from_dict(values.pop("resolved_model"))
-        return complete_config(ConfigDict(values)), model
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ConfigurationError(
-            f"{name} is damaged ({error}). Remove it and run the training command again: it "
-            "writes a new one."
-        ) from error
+        return whole_config(ConfigDict(values)), model
 
 
 def read_class_names(path: str) -> tuple[str, ...] | None:
@@ -161,36 +146,28 @@ def read_class_names(path: str) -> tuple[str, ...] | None:
 
     None for a run of an earlier release, which did not store them.
     """
-    facts = _read_json(files.join(path, "config.json")).get("resolved_data")
+    facts = _read_json(path).get("resolved_data")
     return tuple(facts["class_names"]) if facts else None
 
 
 def read_file_splits(path: str) -> Mapping[str, str] | None:
     """Returns the split of each file of the training's folder, by "CLASS/FILE".
 
-    Args:
-        path: The work directory, with or without a run.
-
-    Returns:
-        None if there is no run, so that the first start decides; empty if the run has no such list,
-        because folders or the file names alone determine the split.
+    None if there is no run, so that the first start decides; empty if the run has no such list,
+    because folders or the file names alone determine the split.
 
     Raises:
         ConfigurationError: If the list is damaged.
     """
     name = files.join(path, _SPLIT_FILE)
     if not files.exists(name):
-        return {} if files.exists(files.join(path, "config.json")) else None
-    try:
+        return {} if _has_run(path) else None
+    hint = "Restore it: it says which files are for training. Or use a new --workdir."
+    with _explain_damage(name, hint):
         splits = json.loads(files.read(name))
         if not isinstance(splits, dict) or not set(splits.values()) <= set(SPLITS):
             raise ValueError(f"expected an object of {', '.join(SPLITS)}")
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(
-            f"{name} is damaged ({error}). Restore it: it says which files are for training. "
-            "Or use a new --workdir."
-        ) from error
-    return splits
+        return splits
 
 
 def save_model(model: keras.Model, workdir: str) -> None:
@@ -203,69 +180,60 @@ def save_model(model: keras.Model, workdir: str) -> None:
         files.write_atomically(files.join(workdir, path.name), path.read_bytes())
 
 
-def _to_json(config: ConfigDict, model: ModelConfig, data: dict[str, Any] | None = None) -> str:
-    """Returns the configuration as JSON, with all fields of the model that it describes."""
-    values = {**config.to_dict(), "resolved_model": model.to_dict()}
-    if data is not None:
-        values["resolved_data"] = data
-    return json.dumps(values, indent=2, sort_keys=True) + "\n"
+def _has_run(workdir: str) -> bool:
+    return files.exists(files.join(workdir, _CONFIG_FILE))
+
+
+def _resolved(config: ConfigDict, model: ModelConfig) -> dict[str, Any]:
+    """Returns the configuration with all fields of the model that it describes."""
+    return {**config.to_dict(), "resolved_model": model.to_dict()}
 
 
 def _data_facts(source: Source) -> dict[str, Any]:
     return {"num_examples": source.num_examples, "class_names": list(source.class_names)}
 
 
-def _shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _read_json(path: str) -> dict[str, Any]:
-    """Returns the values in a configuration file."""
-    try:
+def _read_json(workdir: str) -> dict[str, Any]:
+    """Returns the values in the configuration file of a run."""
+    path = files.join(workdir, _CONFIG_FILE)
+    with _explain_damage(path, _CONFIG_HINT):
         values = json.loads(files.read(path))
         if not isinstance(values, dict):
             raise ValueError(f"expected an object, found a {type(values).__name__}")
-    except ValueError as error:
-        raise ConfigurationError(
-            f"{path} is damaged ({error}). Remove it to go on with the configuration of "
-            "this command."
-        ) from error
-    return values
+        return values
+
+
+@contextlib.contextmanager
+def _explain_damage(path: str, hint: str) -> Iterator[None]:
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigurationError(f"{path} is damaged ({error}). {hint}") from error
 
 
 def _check_writable(path: str) -> None:
-    """Checks that a local directory is writable, or can be created."""
+    """Checks, without writing, that a local directory is writable or can be created."""
     place = Path(path).absolute()
     nearest = next(each for each in (place, *place.parents) if each.exists())
     checkpoints = place / "checkpoints"
     for each in (nearest, checkpoints) if checkpoints.exists() else (nearest,):
+        problem = None
         if not each.is_dir():
+            problem = f"{each} is not a directory"
+        elif not os.access(each, os.W_OK | os.X_OK):
+            problem = f"no permission to write into {each}"
+        if problem is not None:
             raise ConfigurationError(
-                f"--workdir={path} cannot be written: {each} is no directory. Choose another "
-                "--workdir."
+                f"--workdir={path} cannot be written: {problem}. Choose another --workdir."
             )
-        if not os.access(each, os.W_OK | os.X_OK):
-            raise ConfigurationError(
-                f"--workdir={path} cannot be written: no permission to write into {each}. "
-                "Choose another --workdir."
-            )
-
-
-def _not_writable(path: str, error: OSError) -> ConfigurationError:
-    return ConfigurationError(
-        f"The work directory {path!r} cannot be written: {error.strerror or error}. "
-        "Choose another --workdir."
-    )
 
 
 def _check_same_run(workdir: str, config: ConfigDict, model: ModelConfig) -> None:
-    path = files.join(workdir, "config.json")
-    if not files.exists(path):
+    if not _has_run(workdir):
         return
-    values = _read_json(path)
+    values = _read_json(workdir)
     before = {**_flatten(_defaults(values, type(model))), **_flatten(values)}
-    now = _flatten(json.loads(_to_json(config, model)))
+    now = _flatten(_resolved(config, model))
     keys = sorted((before.keys() | now.keys()) - _FREE)
     different = [key for key in keys if before.get(key) != now.get(key)]
     if different:
@@ -280,19 +248,19 @@ def _check_same_run(workdir: str, config: ConfigDict, model: ModelConfig) -> Non
 
 def _defaults(values: dict[str, Any], kind: type[ModelConfig]) -> dict[str, Any]:
     """Returns the values of keys that the file of an earlier release lacks."""
-    defaults = json.loads(json.dumps(base_config().to_dict()))
     try:
-        model = kind.from_dict(values["resolved_model"]).to_dict()
+        return _resolved(base_config(), kind.from_dict(values["resolved_model"]))
     except (KeyError, TypeError, ValueError):
-        return dict(defaults)  # a model of another kind, which has other keys anyway
-    return {**defaults, "resolved_model": json.loads(json.dumps(model))}
+        # A model of another kind, which has other keys anyway.
+        return dict(base_config().to_dict())
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the values by key, "section.name", as JSON returns them: tuples become lists."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
             flat.update(_flatten(value, f"{prefix}{name}."))
         else:
-            flat[f"{prefix}{name}"] = value
+            flat[f"{prefix}{name}"] = json.loads(json.dumps(value))
     return flat

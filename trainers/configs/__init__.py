@@ -1,1 +1,4 @@
-"""Experiments: one file each; its docstring says command, time and expected result."""
+"""Recipes: the docstring of each says command, hardware and expected result.
+
+`get_config` returns the keys that differ from `base_config` (configuration/configuration.py).
+"""

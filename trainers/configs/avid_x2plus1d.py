@@ -4,9 +4,8 @@
         --config.data.data_dir=RECORDS --workdir=DIR --strategy=tpu --tpu=local
 
 Hardware: unknown; libtpu 0.0.52 refuses the train step of `charades_x2plus1d.py`, nearly the
-same model, for v5e:4x4 (docs/tpu.md). This one has not been compiled by us:
-    python -m trainers.tpu_check --config=trainers/configs/avid_x2plus1d.py \\
-        --topology=v5e:4x4 --num_classes=887
+same model, for v5e:4x4 (docs/tpu.md). We have not compiled this one
+(`trainers.tpu_check --topology=v5e:4x4 --num_classes=887`).
 Data: TFRecords of AViD (docs/video.md) at 12 frames a second, short side 256:
 `trainers.make_video_records --frames_per_second=12`.
 Expected result: unknown; not measured by us. The paper's 53.8 is the mean accuracy over
@@ -25,7 +24,6 @@ from trainers.configs import charades_x2plus1d
 
 
 def get_config() -> ConfigDict:
-    """Returns the keys that differ from trainers/configuration/configuration.py."""
     config = charades_x2plus1d.get_config()
     config.loss = "softmax"
     config.keep_best_metric = "mean_class_accuracy"

@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """Returns the keys that differ from trainers/configuration/configuration.py."""
     config = ConfigDict()
     config.batch_size = 256
     config.total_epochs = 200.0

@@ -20,7 +20,6 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """Returns the keys that differ from trainers/configuration/configuration.py."""
     config = ConfigDict()
     config.batch_size = 64
     config.total_epochs = 30.0

@@ -13,14 +13,13 @@ Expected test accuracy: 0.85 to 0.90.
 Eight of the sixteen frames, 32x32 pixels, each clip normalised by its own mean and
 deviation; tubelets of four frames, for two frames of a tubelet hardly show a motion. Half of
 the clips are mirrored, and those to the left are then labelled as to the right. One block on
-all 32 tokens, then two on four tokens a step of time.
+all 32 tokens, then two on four tokens per time step.
 """
 
 from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """Returns the keys that differ from trainers/configuration/configuration.py."""
     config = ConfigDict()
     config.batch_size = 64
     config.total_epochs = 40.0

@@ -5,7 +5,6 @@
 
 As `demo_video.py`, with several motions at once, a sigmoid for each, and mean average
 precision.
-
 Hardware: any CPU.
 Expected test mean average precision: 0.79 to 0.82.
 """
@@ -16,7 +15,6 @@ from trainers.configs import demo_video
 
 
 def get_config() -> ConfigDict:
-    """Returns the keys that differ from trainers/configuration/configuration.py."""
     config = demo_video.get_config()
     config.loss = "sigmoid"
     config.label_smoothing = 0.0

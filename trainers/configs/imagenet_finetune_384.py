@@ -5,9 +5,7 @@
     python -m trainers.train --config=trainers/configs/imagenet_finetune_384.py \\
         --config.init_from=$WEIGHTS --workdir=DIR --strategy=tpu --tpu=local
 
-Hardware: v5e:4x4, 16 chips; does it fit?
-    python -m trainers.tpu_check --config=trainers/configs/imagenet_finetune_384.py \\
-        --topology=v5e:4x4
+Hardware: v5e:4x4, 16 chips (`trainers.tpu_check --topology=v5e:4x4` says whether it fits).
 Data: TFDS imagenet2012, imagenet2012_real and imagenet_v2 (docs/recipes.md).
 Expected result: unknown; not measured by us. The paper's 83.2 for this model (Table 4) was
 fine-tuned from the authors' own model, pre-trained with its TokenLearner on JFT-300M; here
@@ -24,7 +22,6 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """Returns the keys that differ from trainers/configuration/configuration.py."""
     config = ConfigDict()
     config.batch_size = 512
     config.total_steps = 20_000

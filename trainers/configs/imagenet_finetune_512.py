@@ -5,13 +5,9 @@
     python -m trainers.train --config=trainers/configs/imagenet_finetune_512.py \\
         --config.init_from=$WEIGHTS --workdir=DIR --strategy=tpu --tpu=local
 
-Hardware: v5e:8x8, 64 chips; does it fit?
-    python -m trainers.tpu_check --config=trainers/configs/imagenet_finetune_512.py \\
-        --topology=v5e:8x8
-Data: TFDS imagenet2012, imagenet2012_real and imagenet_v2 (docs/recipes.md).
-Expected result: unknown; not measured by us. The paper's 87.68 for this model (Table 5) was
-fine-tuned from the authors' own model, pre-trained with its TokenLearner on JFT-300M; here
-TokenLearner starts fresh between trained blocks. Do not expect that figure.
+Hardware: v5e:8x8, 64 chips (`trainers.tpu_check --topology=v5e:8x8` says whether it fits).
+Expected result: unknown; not measured by us. Do not expect the paper's 87.68 for this model
+(Table 5), for the reasons that `imagenet_finetune_384.py` gives.
 
 As `imagenet_finetune_384.py`, with averaged weights, as the first Vision Transformers at
 this size, and with blocks that compute their activations twice to fit into memory.
@@ -23,7 +19,6 @@ from trainers.configs import imagenet_finetune_384
 
 
 def get_config() -> ConfigDict:
-    """Returns the keys that differ from trainers/configuration/configuration.py."""
     config = imagenet_finetune_384.get_config()
     config.ema_decay = 0.9999
     config.model.name = "vit_l16_tl16at12_v10"

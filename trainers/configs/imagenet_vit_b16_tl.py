@@ -3,9 +3,7 @@
     python -m trainers.train --config=trainers/configs/imagenet_vit_b16_tl.py --workdir=DIR \\
         --strategy=tpu --tpu=local
 
-Hardware: v5e:4x4, 16 chips; does it fit?
-    python -m trainers.tpu_check --config=trainers/configs/imagenet_vit_b16_tl.py \\
-        --topology=v5e:4x4
+Hardware: v5e:4x4, 16 chips (`trainers.tpu_check --topology=v5e:4x4` says whether it fits).
 Data: TFDS imagenet2012 (docs/recipes.md), trained on its whole train split.
 Expected result: unknown. No accuracy was ever published for this recipe, and none has been
 measured by us.
@@ -22,7 +20,6 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """Returns the keys that differ from trainers/configuration/configuration.py."""
     config = ConfigDict()
     config.seed = 42
     config.batch_size = 4096

@@ -6,20 +6,15 @@
         --config.data.data_dir=RECORDS --config.init_from=$WEIGHTS --workdir=DIR \\
         --strategy=tpu --tpu=local
 
-Hardware: v5e:4x4, 16 chips with 4 clips each (docs/tpu.md); does it fit?
-    python -m trainers.tpu_check --config=trainers/configs/kinetics400_tl16at12_l16.py \\
-        --topology=v5e:4x4 --num_classes=400
+Hardware: v5e:4x4, 16 chips with 4 clips each (docs/tpu.md;
+`trainers.tpu_check --topology=v5e:4x4 --num_classes=400` says whether it fits).
 Data: TFRecords of Kinetics-400 (docs/video.md), 25 frames a second, short side 256.
 Expected result: unknown; not measured by us. The paper's 83.5 for this model (Tables 6 and 7,
 4 x 3 views) started from the authors' own image model, pre-trained with its TokenLearner on
 JFT-300M; here TokenLearner starts fresh between trained blocks. Do not expect that figure.
 
-As published for ViViT on Kinetics, which the paper follows: SGD with momentum, 30 epochs of
-64 clips a step, 2.5 epochs of warm-up, cosine to zero, clipping at 1, no mixup, no label
-smoothing; clips of 32 frames, every second one, short side 256 times 0.9 to 1.33, crops of
-224, flips, colour jitter; the patch kernel in the middle of the tubelet, the position table
-repeated over time; logits averaged over 4 clips x 3 windows.
-
+As published for ViViT on Kinetics, which the paper follows: the values below, no mixup, no
+label smoothing, and the position table repeated over time.
 Ours, where the paper is silent or its text was not at hand: learning rate 0.05, a tenth of
 the clips in grey (ViViT's code), sums over positions in TokenLearner (the reference's code;
 the paper's text says averages), bfloat16, rematerialisation.
@@ -29,7 +24,6 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """Returns the keys that differ from trainers/configuration/configuration.py."""
     config = ConfigDict()
     config.batch_size = 64
     config.total_epochs = 30.0

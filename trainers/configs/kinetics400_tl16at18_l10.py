@@ -4,10 +4,8 @@
         --config.data.data_dir=RECORDS --config.init_from=WEIGHTS --workdir=DIR \\
         --strategy=tpu --tpu=local
 
-Hardware: v5e:8x8, 64 chips with one clip each (docs/tpu.md); does it fit?
-    python -m trainers.tpu_check --config=trainers/configs/kinetics400_tl16at18_l10.py \\
-        --topology=v5e:8x8 --num_classes=400
-Data: TFRecords of Kinetics-400 (docs/video.md), 25 frames a second, short side 256.
+Hardware: v5e:8x8, 64 chips with one clip each (docs/tpu.md;
+`trainers.tpu_check --topology=v5e:8x8 --num_classes=400` says whether it fits).
 Expected result: unknown; not measured by us. The paper's 85.4 (Table 7, 4 x 3 views) started
 from the authors' own L/10 image model, pre-trained on JFT-300M. No public weights have these
 patches and 35 blocks: WEIGHTS is the work directory of a `vit_l10_d35_tl16at18_v10` that you
@@ -22,7 +20,6 @@ from trainers.configs import kinetics400_tl16at12_l16
 
 
 def get_config() -> ConfigDict:
-    """Returns the keys that differ from trainers/configuration/configuration.py."""
     config = kinetics400_tl16at12_l16.get_config()
     config.model.name = "vivit_l10x2_d35_tl16at18_v10"
     return config

@@ -4,17 +4,16 @@
         --config.data.data_dir=RECORDS --config.init_from=WEIGHTS --workdir=DIR \\
         --strategy=tpu --tpu=local
 
-Hardware: v5e:8x8, 64 chips with one clip each (docs/tpu.md); does it fit?
-    python -m trainers.tpu_check --config=trainers/configs/kinetics600_tl16at18_fuser_l10.py \\
-        --topology=v5e:8x8 --num_classes=600
-Data: TFRecords of Kinetics-600 (docs/video.md), 25 frames a second, short side 256.
+Hardware: v5e:8x8, 64 chips with one clip each (docs/tpu.md;
+`trainers.tpu_check --topology=v5e:8x8 --num_classes=600` says whether it fits).
 Expected result: unknown; not measured by us. The paper's 86.3 (Table 8, 4 x 3 views) started
 from the authors' own image model, pre-trained on JFT-300M. Do not expect that figure.
 
-All else is as in `kinetics400_tl16at18_l10.py`. The fuser is the paper's: a linear mask, and
-tokens mixed over all frames (its text; the reference's code mixes those of each frame). No
-image model has that matrix, so WEIGHTS is one without fusers, `vit_l10_d35_tl16at18_v10`: the
-first TokenLearner is copied, the 16 others and the fusers start fresh.
+All else is as in `kinetics400_tl16at18_l10.py`, with records of Kinetics-600. The fuser is the
+paper's: a linear mask, and tokens mixed over all frames (its text; the reference's code mixes
+those of each frame). No image model has that matrix, so WEIGHTS is one without fusers,
+`vit_l10_d35_tl16at18_v10`: the first TokenLearner is copied, the 16 others and the fusers
+start fresh.
 """
 
 from ml_collections import ConfigDict
@@ -23,7 +22,6 @@ from trainers.configs import kinetics400_tl16at18_l10
 
 
 def get_config() -> ConfigDict:
-    """Returns the keys that differ from trainers/configuration/configuration.py."""
     config = kinetics400_tl16at18_l10.get_config()
     config.model.name = "vivit_l10x2_d35_tl16at18_v10_fuser_linear"
     config.model.fuser_mixing = "video"

@@ -1,10 +1,11 @@
-"""Defines every key of a configuration, and reads configuration files and overrides."""
+"""Defines and describes every key of a configuration; reads configuration files and overrides."""
 
 import dataclasses
 import glob
-import importlib.util
+import inspect
 import os
 import re
+import runpy
 import sys
 import typing
 from typing import Any
@@ -21,11 +22,9 @@ from trainers.configuration.data_options import DataConfig
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.configuration.data_options import RecordsConfig
 from trainers.configuration.data_options import VideoPreprocessingConfig
-from trainers.configuration.flags import asks_for_help
 from trainers.configuration.flags import describe_type
 from trainers.configuration.flags import quote_sets
 from trainers.configuration.flags import split_config_argument
-from trainers.configuration.help import describe_keys
 from trainers.configuration.schedule import NAMES as DURATION_NAMES
 from trainers.configuration.schedule import UNITS as DURATION_UNITS
 from trainers.configuration.training_options import OptimizerConfig
@@ -34,11 +33,20 @@ from trainers.utils.cli import parse_known_flags
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import did_you_mean
 
-# Fields that may be None or of several types cannot be typed placeholders.
-_UNTYPED = object
 # Its location depends on how the package was installed.
 _EXAMPLE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "configs", "demo.py")
+_HELP = re.compile(r"--?(help(short|full)?|\?)$")
 _OVERRIDE = re.compile(r"--(?:no)?config\.([^=]*)")
+#: The classes whose docstrings describe the keys of a section; the first that does counts.
+SECTIONS: dict[str, tuple[type, ...]] = {
+    "": (TrainingConfig,),
+    "data": (DataConfig,),
+    "optimizer": (OptimizerConfig,),
+    "model": (VisionTransformerConfig, X2Plus1DConfig),
+    "augmentation": (PreprocessingConfig,),
+    "video": (VideoPreprocessingConfig,),
+    "records": (RecordsConfig,),
+}
 
 #: A `ConfigDict` with the keys that differ from the defaults, or the path of a recipe.
 AnyConfig: TypeAlias = ConfigDict | str | os.PathLike[str]
@@ -50,7 +58,7 @@ def base_config() -> ConfigDict:
     A configuration file names only what differs; all other keys are filled in, so
     that each can be overridden by `--config.key=value`. The keys without a section and those of
     the sections `data`, `optimizer`, `augmentation`, `video`, `records` and `model` are the fields
-    of classes, which describe and check them (`trainers.configuration.help.SECTIONS`).
+    of classes, which describe and check them (`SECTIONS`).
 
     Keys:
         fields_set_to_none: Fields of the model that are None on purpose; filled by the
@@ -91,13 +99,10 @@ def _model_keys() -> ConfigDict:
         if field.name != "num_classes"  # the data source knows it
     }
     for name, default in fields.items():
-        keys[name] = config_dict.placeholder(_placeholder_type(default))
+        # Fields that may be None or of several types cannot be typed placeholders.
+        is_typed = isinstance(default, (bool, int, float, str))
+        keys[name] = config_dict.placeholder(type(default) if is_typed else object)
     return keys
-
-
-def _placeholder_type(default: Any) -> type:
-    simple = isinstance(default, (bool, int, float, str))
-    return type(default) if simple else _UNTYPED
 
 
 def _fields_of(section: Any, *apart: str) -> ConfigDict:
@@ -115,25 +120,18 @@ def _fields_of(section: Any, *apart: str) -> ConfigDict:
 
 
 def parse_config_flag(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    """Reads --config=FILE, adds all missing keys and parses the other flags.
+    """Reads --config=FILE and the other flags after the program's name.
 
-    Afterwards `flag_values.config` is the whole configuration with its overrides.
-
-    Args:
-        argv: The command line, with the program's name in front.
-        flag_values: The flags to fill.
-
-    Raises:
-        ConfigurationError: If the file is missing or wrong, or a key is unknown.
-        flags.Error: If the value of another flag has the wrong type.
+    Afterwards `flag_values.config` is the whole configuration with its overrides. Raises as
+    `whole_config` and `parse_known_flags` do.
     """
     path, rest = split_config_argument(argv)
     rest = [quote_sets(argument) for argument in rest]
-    if asks_for_help(argv):
+    if any(map(_HELP.match, argv)):
         try:
             parse_known_flags(rest, flag_values)
         except SystemExit:
-            print(describe_keys(base_config))
+            print(_describe_keys())
             raise
     if not path:
         raise ConfigurationError(
@@ -165,60 +163,14 @@ def model_fields(config: ConfigDict) -> dict[str, Any]:
 
 
 def whole_config(config: AnyConfig) -> ConfigDict:
-    """Returns a configuration with every key, a new one.
-
-    Raises:
-        ConfigurationError: If a key is unknown, or a value or the recipe is wrong.
-    """
-    if isinstance(config, ConfigDict):
-        return complete_config(config)
+    """Returns a new configuration with every key; a wrong one is a ConfigurationError."""
     if isinstance(config, (str, os.PathLike)):
-        return complete_config(load_config_file(os.fspath(config)))
-    raise ConfigurationError(
-        "Expected a configuration: an ml_collections.ConfigDict, or the path of a recipe such as "
-        f"{_EXAMPLE}. Received: {config!r}."
-    )
-
-
-def load_config_file(path: str) -> ConfigDict:
-    """Runs the get_config() of a Python file; raises ConfigurationError if that is not possible."""
-    if not os.path.isfile(path):
-        hint = did_you_mean(path, glob.glob(os.path.join(os.path.dirname(path), "*.py")))
-        raise ConfigurationError(
-            f"There is no configuration file {path!r}.{hint} Experiments are Python files such "
-            f"as {_EXAMPLE}."
-        )
-    specification = importlib.util.spec_from_file_location("experiment_config", path)
-    if specification is None or specification.loader is None:
-        raise ConfigurationError(f"Expected a Python file (.py) for --config. Got {path!r}.")
-    module = importlib.util.module_from_spec(specification)
-    before = sys.dont_write_bytecode
-    sys.dont_write_bytecode = True  # it is the user's folder; a dry run writes nothing
-    try:
-        specification.loader.exec_module(module)
-        config = module.get_config()
-    except Exception as error:
-        raise ConfigurationError(
-            f"The configuration file {path!r} cannot be read: {type(error).__name__}: "
-            f"{error}. It needs a function get_config() that returns an "
-            "ml_collections.ConfigDict."
-        ) from error
-    finally:
-        sys.dont_write_bytecode = before
+        config = _load_config_file(os.fspath(config))
     if not isinstance(config, ConfigDict):
         raise ConfigurationError(
-            f"get_config() of {path!r} must return an ml_collections.ConfigDict. It "
-            f"returned a {type(config).__name__}."
+            "Expected a configuration: an ml_collections.ConfigDict, or the path of a recipe such "
+            f"as {_EXAMPLE}. Received: {config!r}."
         )
-    return config
-
-
-def complete_config(config: ConfigDict) -> ConfigDict:
-    """Returns the base configuration updated by an experiment's keys.
-
-    Raises:
-        ConfigurationError: If a key is unknown or a value has the wrong type.
-    """
     complete = base_config()
     empty = [(k, v) for k, v in config.items() if isinstance(v, ConfigDict) and not len(v)]
     leaves = [(k, v) for k, v in empty if not isinstance(complete.get(k, v), ConfigDict)]
@@ -240,6 +192,36 @@ def complete_config(config: ConfigDict) -> ConfigDict:
     if "fields_set_to_none" not in config:  # else it is a base_config(), full of placeholders
         _note_none(complete, dict(_leaves(config)))
     return complete
+
+
+def _load_config_file(path: str) -> ConfigDict:
+    """Runs the get_config() of a Python file; raises ConfigurationError if that is not possible."""
+    if not os.path.isfile(path):
+        hint = did_you_mean(path, glob.glob(os.path.join(os.path.dirname(path), "*.py")))
+        raise ConfigurationError(
+            f"There is no configuration file {path!r}.{hint} Experiments are Python files such "
+            f"as {_EXAMPLE}."
+        )
+    if not path.endswith(".py"):
+        raise ConfigurationError(f"Expected a Python file (.py) for --config. Got {path!r}.")
+    before = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # of what it imports: a dry run writes nothing
+    try:
+        config = runpy.run_path(path)["get_config"]()
+    except Exception as error:
+        raise ConfigurationError(
+            f"The configuration file {path!r} cannot be read: {type(error).__name__}: "
+            f"{error}. It needs a function get_config() that returns an "
+            "ml_collections.ConfigDict."
+        ) from error
+    finally:
+        sys.dont_write_bytecode = before
+    if not isinstance(config, ConfigDict):
+        raise ConfigurationError(
+            f"get_config() of {path!r} must return an ml_collections.ConfigDict. It "
+            f"returned a {type(config).__name__}."
+        )
+    return config
 
 
 def _leaves(config: ConfigDict, prefix: str = "") -> list[tuple[str, Any]]:
@@ -269,8 +251,7 @@ def _note_none(config: ConfigDict, given: dict[str, Any]) -> None:
     if unknown:
         raise ConfigurationError(
             "Configuration key 'fields_set_to_none' must be a tuple of names of the model's "
-            f"fields, which the trainer fills by itself. Received: {config.fields_set_to_none!r}. "
-            "Leave it out."
+            f"fields, filled by the trainer. Received: {config.fields_set_to_none!r}. Leave it out."
         )
     names = [key.removeprefix("model.") for key, value in given.items() if value is None]
     fields = [name for name in names if name in config.model and name != "name"]
@@ -279,12 +260,13 @@ def _note_none(config: ConfigDict, given: dict[str, Any]) -> None:
 
 def _check_none(overrides: dict[str, Any]) -> None:
     """Refuses None for a key that must have a value."""
-    optional = {key for key, value in _leaves(base_config()) if value is None}
+    defaults = base_config()
+    optional = {key for key, value in _leaves(defaults) if value is None}
     optional |= {"optimizer.global_clipnorm", "video.scale_jitter"}  # whose default is a value
     for key, value in overrides.items():
         if value is None and key not in optional:
             section, _, name = key.rpartition(".")
-            target = base_config()[section] if section else base_config()
+            target = defaults[section] if section else defaults
             kind = describe_type(target.get_type(name))
             raise ConfigurationError(
                 f"Configuration key {key!r} must be {kind}. Received: None. Leave it out for "
@@ -295,8 +277,60 @@ def _check_none(overrides: dict[str, Any]) -> None:
 def _replace_durations(config: ConfigDict, overrides: dict[str, Any]) -> None:
     """Lets a duration on the command line replace the file's, whatever the units."""
     for name in DURATION_NAMES:
-        given = [unit for unit in DURATION_UNITS if f"{name}_{unit}" in overrides]
-        if given:
-            for unit in DURATION_UNITS:
-                if unit not in given:
-                    config[f"{name}_{unit}"] = None
+        keys = {f"{name}_{unit}" for unit in DURATION_UNITS}
+        if keys & overrides.keys():
+            for key in keys - overrides.keys():
+                config[key] = None
+
+
+def _describe_keys() -> str:
+    """Returns the --help text of the configuration."""
+    config = base_config()
+    lines = key_lines()
+    parts = [
+        "--config=FILE: the recipe, a Python file such as trainers/configs/demo.py, which names "
+        "what differs from the defaults below. Every key is a flag, --config.KEY=VALUE. Of the "
+        "model and of durations, None is what follows from the model's name and the other keys."
+    ]
+    sections = sorted(name for name, value in config.items() if isinstance(value, ConfigDict))
+    for section in ("", *sections):
+        keys = config[section] if section else config
+        parts.append(f"\nsection {section}:" if section else "\nwithout a section:")
+        for name in sorted(set(keys) - set(sections)):
+            key = f"{section}.{name}" if section else name
+            kind = _type(section, name, keys.get_type(name))
+            parts.append(f"  --config.{key} ({kind}; default {keys[name]!r}): {lines[key]}")
+    return "\n".join(parts)
+
+
+def key_lines() -> dict[str, str]:
+    """Returns the description of each key that has one, taken from the docstrings."""
+    lines = _entries(base_config)
+    for section, classes in SECTIONS.items():
+        for each in reversed(classes):
+            start = f"{section}." if section else ""
+            lines |= {f"{start}{name}": line for name, line in _entries(each).items()}
+    for name in DURATION_NAMES:
+        line = lines.pop(f"{name}_*")
+        lines |= {f"{name}_{unit}": f"In {unit}: {line}" for unit in DURATION_UNITS}
+    return {key: line[:1].upper() + line[1:] for key, line in lines.items()}
+
+
+def _entries(documented: Any) -> dict[str, str]:
+    """Returns the first sentence of each entry of a docstring: `name: Text. More text.`"""
+    docstring = inspect.getdoc(documented) or ""
+    entries = re.findall(r"^    ([a-z][\w.*]*): (.*(?:\n        .*)*)", docstring, re.MULTILINE)
+    texts = {name: " ".join(text.split()) for name, text in entries}
+    return {name: re.split(r"(?<=\.)\s(?=[A-Z\"`])", text)[0] for name, text in texts.items()}
+
+
+def _type(section: str, name: str, kind: type) -> str:
+    """Returns the words for a key's type; for a field that may be None, those of its other type."""
+    if kind is object:
+        hints: dict[str, Any] = {}
+        for each in reversed(SECTIONS[section]):
+            hints |= typing.get_type_hints(each)
+        choices = [each for each in typing.get_args(hints[name]) if each is not type(None)]
+        is_tuple = typing.get_origin(hints[name]) is tuple
+        kind = tuple if is_tuple else typing.get_origin(choices[0]) or choices[0]
+    return describe_type(kind).partition(",")[0]

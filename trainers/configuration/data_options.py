@@ -65,20 +65,15 @@ class DataConfig:
 
 
 def check_max_bad_examples(limit: int) -> None:
-    """Checks `data.max_bad_examples`; raises ConfigurationError if it is below 0."""
+    """Checks `data.max_bad_examples`."""
     hint = "0 stops at the first example that cannot be read."
     check(limit >= 0, "data.max_bad_examples", "at least 0", limit, hint)
 
 
 def check_normalization(kind: str, *, clips: bool | None = None) -> None:
-    """Checks a kind of normalization, before any work starts.
+    """Checks that a kind is one of `NORMALIZATIONS`, and not "clip" for images.
 
-    Args:
-        kind: See `normalize`.
-        clips: Whether clips are normalized, or images; None if it is not known yet.
-
-    Raises:
-        ConfigurationError: If `kind` is not one of `NORMALIZATIONS`, or is "clip" for images.
+    `clips` says whether clips are normalized, or images; None: it is not known yet.
     """
     check_choice("data.normalization", kind, NORMALIZATIONS)
     others = f"one of {', '.join(sorted(CHANNEL_STATISTICS))} for images"
@@ -231,16 +226,10 @@ class VideoPreprocessingConfig:
         for name in ("color_jitter", "color_drop"):
             check_share(f"video.{name}", getattr(self, name))
         check_randaugment(self.randaugment_layers, self.randaugment_magnitude, section="video")
-        for name, choices in _CHOICES.items():
-            check_choice(f"video.{name}", getattr(self, name), choices)
-
-
-_CHOICES: dict[str, tuple[object, ...]] = {
-    "interpolation": INTERPOLATIONS,
-    "spatial_views": SPATIAL_VIEWS,
-    "view_reduction": VIEW_REDUCTIONS,
-    "frame_order": FRAME_ORDERS,
-}
+        check_choice("video.interpolation", self.interpolation, INTERPOLATIONS)
+        check_choice("video.spatial_views", self.spatial_views, SPATIAL_VIEWS)
+        check_choice("video.view_reduction", self.view_reduction, VIEW_REDUCTIONS)
+        check_choice("video.frame_order", self.frame_order, FRAME_ORDERS)
 
 
 @dataclass(frozen=True)
@@ -282,7 +271,7 @@ FULL_MAGNITUDE = 30.0
 
 
 def check_randaugment(layers: int, magnitude: float, section: str = "augmentation") -> None:
-    """Checks the keys of RandAugment in `section`; raises ConfigurationError if out of range."""
+    """Checks the keys of RandAugment in `section`."""
     check(layers >= 0, f"{section}.randaugment_layers", "0 (off) or more", layers)
     fits = 0 <= magnitude <= FULL_MAGNITUDE
     expected = f"from 0 to {FULL_MAGNITUDE:g}"

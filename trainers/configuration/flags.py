@@ -39,10 +39,7 @@ for _type, _parser in (
 
 
 def split_config_argument(argv: list[str]) -> tuple[str | None, list[str]]:
-    """Takes --config=FILE (or --config FILE) out of a command line.
-
-    A single dash is accepted; in the rest, overrides get two.
-    """
+    """Takes --config=FILE or --config FILE out of a command line; overrides get two dashes."""
     path, rest = None, []
     arguments = iter(argv)
     for argument in arguments:
@@ -84,10 +81,5 @@ def describe_type(kind: type) -> str:
         float: "a number",
         str: "a text",
         tuple: "a tuple, such as (0.5, 1.0)",
-        ConfigDict: "a section with keys of its own",
+        ConfigDict: "a section with keys",
     }.get(kind, f"of the type {kind.__name__}")
-
-
-def asks_for_help(argv: list[str]) -> bool:
-    """Returns whether a command line asks for a list of flags."""
-    return any(re.match(r"--?(help(short|full)?|\?)$", argument) for argument in argv)

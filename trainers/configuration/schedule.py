@@ -1,10 +1,10 @@
 """Converts durations, given as steps, epochs, examples or percent, to steps."""
 
 import dataclasses
-import math
 
 from ml_collections import ConfigDict
 
+from trainers.configuration.checks import check_at_least_zero
 from trainers.utils.errors import ConfigurationError
 
 NAMES = ("total", "warmup", "log", "eval", "checkpoint")
@@ -41,15 +41,19 @@ def duration_steps(
             )
         return default
     ((unit, value),) = given.items()
-    if not math.isfinite(value) or value < 0:
-        raise ConfigurationError(f"{keys[unit]} must be a number of at least 0. Received: {value}.")
+    check_at_least_zero(keys[unit], value)
     if unit == "percent" and total_steps is None:
         raise ConfigurationError(
             f"{keys[unit]}={value:g} is a share of the whole training and has no meaning for "
             f"{name!r} itself. Use {keys['steps']}, {keys['epochs']} or "
             f"{keys['examples']}."
         )
-    steps = _steps(unit, value, num_examples, config.batch_size, total_steps)
+    steps = {
+        "steps": value,
+        "epochs": value * num_examples / config.batch_size,
+        "examples": value / config.batch_size,
+        "percent": value / 100 * (total_steps or 0),
+    }[unit]
     if steps > MAX_STEPS:
         raise ConfigurationError(
             f"{keys[unit]} must be at most {MAX_STEPS:,} steps. Received: {value:g}."
@@ -57,28 +61,9 @@ def duration_steps(
     return max(1, round(steps)) if value > 0 else 0
 
 
-def _steps(
-    unit: str, value: float, num_examples: int, batch_size: int, total_steps: int | None
-) -> float:
-    return {
-        "steps": value,
-        "epochs": value * num_examples / batch_size,
-        "examples": value / batch_size,
-        "percent": value / 100 * (total_steps or 0),
-    }[unit]
-
-
 @dataclasses.dataclass(frozen=True)
 class TrainingSchedule:
-    """Durations in steps.
-
-    Attributes:
-        total: Length of the training.
-        warmup: Steps of the learning rate's warm-up.
-        log: Steps between rows of training metrics.
-        evaluate: Steps between evaluations; 0: only after the last step.
-        checkpoint: Steps between checkpoints; 0: only after the last step.
-    """
+    """Lengths of training and warm-up, and intervals, in steps; 0: only at the last step."""
 
     total: int
     warmup: int
@@ -103,11 +88,7 @@ NO_TRAINING = TrainingSchedule(total=1, warmup=0, log=1, evaluate=0, checkpoint=
 
 
 def make_training_schedule(config: ConfigDict, num_examples: int) -> TrainingSchedule:
-    """Returns the durations of a configuration in steps.
-
-    Raises:
-        ConfigurationError: If a duration is missing or wrong.
-    """
+    """Returns the durations of a configuration in steps; see `duration_steps`."""
     total = duration_steps(config, "total", num_examples=num_examples)
     if total < 1:
         raise ConfigurationError(

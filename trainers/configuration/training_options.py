@@ -8,6 +8,7 @@ from trainers.configuration.checks import check
 from trainers.configuration.checks import check_at_least_zero
 from trainers.configuration.checks import check_choice
 from trainers.configuration.checks import check_positive
+from trainers.configuration.checks import check_share
 from trainers.configuration.data_options import DataConfig
 from trainers.configuration.schedule import make_training_schedule
 from trainers.utils.errors import ConfigurationError
@@ -64,13 +65,10 @@ class TrainingConfig:
     init_from: str | None = None
 
     def __post_init__(self) -> None:
-        for name in (
-            "batch_size",
-            "gradient_accumulation_steps",
-            "steps_per_loop",
-            "keep_checkpoints",
-        ):
-            check_positive(name, getattr(self, name))
+        check_positive("batch_size", self.batch_size)
+        check_positive("gradient_accumulation_steps", self.gradient_accumulation_steps)
+        check_positive("steps_per_loop", self.steps_per_loop)
+        check_positive("keep_checkpoints", self.keep_checkpoints)
         check(0 <= self.seed < 2**32, "seed", "in [0, 2**32)", self.seed)
         check_choice("dtype_policy", self.dtype_policy, DTYPE_POLICIES)
         if self.dtype_policy == "mixed_float16":
@@ -124,19 +122,14 @@ class OptimizerConfig:
         for name in ("learning_rate", "end_learning_rate", "weight_decay", "epsilon"):
             check_at_least_zero(f"optimizer.{name}", getattr(self, name))
         check_at_least_zero("optimizer.global_clipnorm", self.global_clipnorm or 0)
-        fits = 0 <= self.momentum <= 1
-        check(fits, "optimizer.momentum", "from 0 to 1", self.momentum)
+        check_share("optimizer.momentum", self.momentum)
         for name in ("beta_1", "beta_2"):
             value = getattr(self, name)
             check(0 <= value < 1, f"optimizer.{name}", "at least 0 and below 1", value)
 
 
 def check_training(config: ConfigDict) -> None:
-    """Checks the settings of the training that need neither data nor devices.
-
-    Raises:
-        ConfigurationError: If a value is out of range, with the value and the range.
-    """
+    """Checks the settings of the training that need neither data nor devices."""
     names = [field.name for field in dataclasses.fields(TrainingConfig)]
     training = TrainingConfig(**{name: config[name] for name in names})
     data = DataConfig(**config.data.to_dict())

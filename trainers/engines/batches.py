@@ -1,6 +1,7 @@
 """Puts training and evaluation batches on the devices of an engine."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
@@ -24,29 +25,21 @@ def training_batches(
     mixup_alpha: float,
     bad_examples: BadExamples | None = None,
 ) -> Iterator[Any]:
-    """Returns an endless iterator of distributed training batches.
-
-    See `training_dataset` for the arguments and the batches.
-    """
-
-    def batches(**layout: int) -> tf.data.Dataset:
-        dataset = training_dataset(
-            source,
-            preprocessing,
-            batch_size=batch_size,
-            seed=seed,
-            start_step=start_step,
-            mixup_alpha=mixup_alpha,
-            bad_examples=bad_examples,
-            **layout,
-        )
-        # Without this, several hosts would ask one another at each step whether a batch is
-        # left, and the batch would lose its static shape.
-        endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
-        return dataset.apply(endless)
-
-    iterator: Iterator[Any] = iter(engine.batches(batches))
-    return iterator
+    """Returns an endless iterator of distributed training batches; see `training_dataset`."""
+    make_dataset = partial(
+        training_dataset,
+        source,
+        preprocessing,
+        batch_size=batch_size,
+        seed=seed,
+        start_step=start_step,
+        mixup_alpha=mixup_alpha,
+        bad_examples=bad_examples,
+    )
+    # Without this, several hosts would ask one another at each step whether a batch is
+    # left, and the batch would lose its static shape.
+    endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+    return iter(engine.batches(lambda **layout: make_dataset(**layout).apply(endless)))
 
 
 def evaluation_batches(
@@ -57,19 +50,14 @@ def evaluation_batches(
     views: bool = False,
     bad_examples: BadExamples | None = None,
 ) -> Any:
-    """Returns a finite distributed dataset with every example once.
-
-    See `evaluation_dataset` for the arguments and the batches.
-    """
-
-    def batches(**layout: int) -> tf.data.Dataset:
-        return evaluation_dataset(
+    """Returns distributed batches with every example once; see `evaluation_dataset`."""
+    return engine.batches(
+        partial(
+            evaluation_dataset,
             source,
             preprocessing,
             batch_size=batch_size,
             views=views,
             bad_examples=bad_examples,
-            **layout,
         )
-
-    return engine.batches(batches)
+    )

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import sys
 from typing import Any
 
 from trainers.utils.errors import ConfigurationError
@@ -22,20 +23,25 @@ class Cluster:
     addresses: tuple[str, ...]  # `host:port` of every worker, the chief first
     index: int  # of this process; 0 is the chief
 
+    def print_waiting(self) -> None:
+        """Says that the next call waits for all workers, or it seems to hang."""
+        print(
+            f"host {self.index} of {len(self.addresses)}, waiting for the others: "
+            f"{', '.join(self.addresses)}",
+            file=sys.stderr,
+            flush=True,
+        )
+
 
 def cluster_from_environment() -> Cluster | None:
-    """Returns the cluster of the environment variable TF_CONFIG; None if it names none.
-
-    Raises:
-        ConfigurationError: If TF_CONFIG is set and cannot be understood.
-    """
+    """Returns the cluster of the environment variable TF_CONFIG; None if it names none."""
     text = os.environ.get("TF_CONFIG", "").strip()
     if not text:
         return None
     try:
         config = json.loads(text)
     except json.JSONDecodeError as error:
-        raise _wrong(f"it is no JSON ({error})") from error
+        raise _wrong(f"it is not JSON ({error})") from error
     if not isinstance(config, dict):
         raise _wrong(f"a JSON object was expected, received {text!r}")
     if not config.get("cluster"):
@@ -53,7 +59,7 @@ def _jobs(cluster: Any) -> dict[str, tuple[str, ...]]:
     jobs = {job: tuple(cluster.get(job, ())) for job in _JOBS}
     addresses = sum(jobs.values(), ())
     if len(set(addresses)) < len(addresses):
-        raise _wrong(f"each worker needs an address of its own, received {cluster!r}")
+        raise _wrong(f"each worker needs its own address, received {cluster!r}")
     if len(jobs["chief"]) > 1:
         raise _wrong(f"there can be one chief, received {cluster!r}")
     return jobs

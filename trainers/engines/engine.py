@@ -1,38 +1,31 @@
-"""The interface of an engine: devices, batches on them, and how steps are compiled and run."""
+"""The interface of an engine: devices, arrays and batches on them, steps compiled and run."""
 
 import abc
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
 from typing import Any
 from typing import Protocol
 
+import keras
+import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from trainers.engines.hosts import Hosts
 
-if TYPE_CHECKING:
-    import keras
-
-
 Batch = dict[str, Any]
 Specifications = dict[str, tf.TensorSpec]
+EXAMPLE_SUMS = ("loss", "correct", "num_examples")
+STEP_SUMS = (*EXAMPLE_SUMS, "gradient_norm", "data_wait")
 
 
 class StepFunctions(Protocol):
-    """The maths of a training step in Keras operations, see `trainers.steps.train_step`.
+    """The maths of a training step in Keras operations; see `TrainStep`, which has all of it."""
 
-    Attributes:
-        model: The Keras model.
-        optimizer: Built for the model's variables.
-        gradient_accumulation_steps: Micro-batches that a replica cuts its share into.
-        jit_compile: Whether XLA compiles loss and gradients on TensorFlow.
-    """
-
-    model: "keras.Model"
-    optimizer: "keras.optimizers.Optimizer"
+    model: keras.Model
+    optimizer: keras.optimizers.Optimizer
     gradient_accumulation_steps: int
     jit_compile: bool
 
@@ -42,7 +35,7 @@ class StepFunctions(Protocol):
     def update(self, gradients: list[Any]) -> Any:
         """Clips and applies the global batch's gradients; returns their norm before clipping."""
 
-    def seeds(self, stream: Any, dtype: str) -> list[tuple["keras.Variable", Any]]:
+    def seeds(self, stream: Any, dtype: str) -> list[tuple[keras.Variable, Any]]:
         """Returns the states that the model's random generators start a pass with."""
 
 
@@ -56,30 +49,19 @@ class Training(Protocol):
         """Returns images and targets of all replicas of this host, for inspection."""
 
     def gradients(self, images: Any, targets: Any, step: int) -> list[Any]:
-        """Returns the gradients of one pass, operation by operation.
-
-        Args:
-            images: From `whole`.
-            targets: From `whole`.
-            step: Steps done before.
-        """
+        """Returns the gradients of one pass over a `whole` batch, operation by operation."""
 
 
 class Engine(abc.ABC):
     """Runs the trainer's steps on the devices of one backend of Keras.
 
-    `TrainStep` and `Evaluator` define the maths of a step in `keras.ops`. An engine compiles it,
-    sums over the devices and distributes the batches.
-
-    Attributes:
-        name: As `--engine`.
-        hosts: The processes that train together.
-        num_replicas: Parts of equal size that a global batch is cut into.
+    `TrainStep` and `Evaluator` define the maths in `keras.ops`. An engine compiles it, sums over
+    the devices and distributes the batches.
     """
 
-    name: str
+    name: str  # as `--engine`
     hosts: Hosts
-    num_replicas: int
+    num_replicas: int  # parts of equal size that a global batch is cut into
 
     @abc.abstractmethod
     def describe(self) -> str:
@@ -109,7 +91,7 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def evaluation(
         self,
-        model: "keras.Model",
+        model: keras.Model,
         function: Callable[[Batch], Batch],
         *,
         per_example: bool = False,
@@ -132,3 +114,29 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def stop_profile(self) -> None:
         """Ends the profile and writes it."""
+
+
+def to_numpy(value: Any) -> NDArray[Any]:
+    """Returns a copy of a variable or tensor, whole even if it is sharded over devices.
+
+    If the array spans several hosts, this one must hold every part.
+    """
+    if keras.backend.backend() != "jax":
+        return np.array(value.numpy())
+    if isinstance(value, keras.Variable):
+        value = value.value
+    if getattr(value, "is_fully_addressable", True):
+        return np.array(value)
+    if value.is_fully_replicated:
+        return np.array(value.addressable_data(0))
+    whole = np.empty(value.shape, value.dtype)
+    for shard in value.addressable_shards:
+        whole[shard.index] = shard.data
+    return whole
+
+
+def make_whole(variables: Iterable[keras.Variable]) -> None:
+    """Makes each variable whole on this host: Keras would miss the parts on other hosts."""
+    for variable in variables:
+        if not getattr(variable.value, "is_fully_addressable", True):
+            variable.assign(to_numpy(variable))

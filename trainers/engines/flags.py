@@ -8,6 +8,8 @@ import tensorflow as tf
 from absl import flags
 
 from trainers.engines.engine import Engine
+from trainers.engines.hosts import Hosts
+from trainers.engines.tensorflow_engine import TensorFlowEngine
 from trainers.engines.tensorflow_strategy import STRATEGIES
 from trainers.engines.tensorflow_strategy import make_strategy
 from trainers.utils.errors import ConfigurationError
@@ -15,8 +17,6 @@ from trainers.utils.process import ENGINES
 
 # The flags belong to the module that calls `define_flags`, and so to its --help.
 flags.disclaim_key_flags()
-
-_ARGUMENTS = ("engine", "strategy", "tpu", "virtual_devices", "batch_axis", "model_axis")
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
@@ -83,11 +83,7 @@ def check_backend(engine: str | None = None) -> str:
 
 
 def check_axes(batch_axis: int | None, model_axis: int) -> None:
-    """Refuses `--batch_axis` and `--model_axis`, for an engine whose replicas have all weights.
-
-    Raises:
-        ConfigurationError: If one of them is given.
-    """
+    """Refuses `--batch_axis` and `--model_axis`, for an engine whose replicas have all weights."""
     if batch_axis is not None or model_axis != 1:
         raise ConfigurationError(
             "--batch_axis and --model_axis are for --engine=jax; under TensorFlow every "
@@ -96,11 +92,7 @@ def check_axes(batch_axis: int | None, model_axis: int) -> None:
 
 
 def check_tensorflow(command: str) -> None:
-    """Checks that Keras runs on TensorFlow, whose graphs the command needs.
-
-    Raises:
-        ConfigurationError: If it does not.
-    """
+    """Checks that Keras runs on TensorFlow, whose graphs the command needs."""
     backend = keras.backend.backend()
     if backend != "tensorflow":
         raise ConfigurationError(
@@ -111,7 +103,8 @@ def check_tensorflow(command: str) -> None:
 
 def engine_arguments(values: flags.FlagValues) -> dict[str, Any]:
     """Returns the flags of `define_flags` as keyword arguments of `make_engine`."""
-    return {name: getattr(values, name) for name in _ARGUMENTS}
+    names = ("engine", "strategy", "tpu", "virtual_devices", "batch_axis", "model_axis")
+    return {name: getattr(values, name) for name in names}
 
 
 def make_engine(
@@ -129,8 +122,7 @@ def make_engine(
 
     Args:
         engine: "tensorflow" or "jax", which Keras has to run on; None is the one it runs on.
-        strategy: "auto", "tpu", "mirrored", "multi_worker" or "one_device"; see
-            `trainers.engines.tensorflow_strategy.make_strategy`.
+        strategy: "auto", "tpu", "mirrored", "multi_worker" or "one_device"; see `make_strategy`.
         tpu: "local" on a TPU VM; on TensorFlow also the name of a TPU.
         virtual_devices: Cuts the CPU into that many devices, to rehearse.
         batch_axis: On JAX, copies of the weights; None: as many as fit.
@@ -146,8 +138,6 @@ def make_engine(
         logging.getLogger(name).setLevel(logging.WARNING)
     if backend == "tensorflow":
         check_axes(batch_axis, model_axis)
-        from trainers.engines.tensorflow_engine import TensorFlowEngine
-
         return TensorFlowEngine(make_strategy(strategy, tpu, virtual_devices))
     _leave_accelerators_to_jax()
     from trainers.engines.jax_devices import find_devices
@@ -161,13 +151,10 @@ def make_engine(
 def make_local_engine() -> Engine:
     """Returns the engine of Keras' backend on one device of this process."""
     if check_backend() == "tensorflow":
-        from trainers.engines.tensorflow_engine import TensorFlowEngine
-
         return TensorFlowEngine(tf.distribute.get_strategy())
     _leave_accelerators_to_jax()
     import jax
 
-    from trainers.engines.hosts import Hosts
     from trainers.engines.jax_engine import JaxEngine
     from trainers.engines.jax_sharding import JaxLayout
 

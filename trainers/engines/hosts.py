@@ -1,8 +1,6 @@
-"""Communication between the hosts of a training: barriers, values and errors.
+"""Communication between the hosts of a training, which all run the same program.
 
-Under `multi_worker` each machine runs the same program. All of them take part in every
-step and every evaluation; one of them, the chief, writes the work directory. Under all
-other strategies, TPU pods included, one process drives every device and is the chief.
+All of them take part in every step and evaluation; the chief writes the work directory.
 """
 
 import tempfile
@@ -27,12 +25,9 @@ class Hosts:
 
     Args:
         count: How many processes train together.
-        index: Which of them this is; 0 is the chief.
+        index: Which of them this is; 0 is the chief, which writes files.
         gather: Returns the 64-bit integers of all hosts, in host order; None for a single host.
         lost: What a step raises when another process is gone.
-
-    Attributes:
-        is_chief: Whether this host writes files.
     """
 
     def __init__(
@@ -47,6 +42,14 @@ class Hosts:
         self.is_chief = index == 0
         self._gather = gather
         self._lost = lost
+
+    def describe(self, devices: list[str]) -> str:
+        """Returns this host among several, and its devices."""
+        # A pod has hundreds.
+        places = [devices[0], "...", devices[-1]] if len(devices) > 8 else devices
+        if self.count > 1:
+            places = [f"host {self.index} of {self.count}", *places]
+        return ", ".join(places)
 
     def output_directory(self, workdir: str) -> str:
         """Returns `workdir` on the chief, elsewhere a directory removed when the process ends."""
@@ -67,7 +70,6 @@ class Hosts:
             raise self._lost_host(error) from error
 
     def max(self, value: int) -> int:
-        """Returns the largest of the hosts' values."""
         return max(self.all_values(value))
 
     def barrier(self) -> None:
@@ -109,7 +111,7 @@ class Hosts:
                 self._let_others_hear()
                 kind = ConfigurationError if end == _REFUSED else TrainingError
                 raise kind(
-                    f"Host {index} of {self.count} cannot go on; its own message says why. "
+                    f"Host {index} of {self.count} cannot continue; its own message says why. "
                     "Put it right there, and start all of them again."
                 )
 
@@ -127,19 +129,11 @@ class Hosts:
         return LostHostError(
             f"Host {self.index} of {self.count} has lost another one "
             f"({_first_line(error)}); its own message may say why. Start all of them "
-            "again; a training goes on from its last checkpoint."
+            "again; a training resumes from its last checkpoint."
         )
 
     def check_same(self, what: str, value: int) -> None:
-        """Checks that all hosts have the same value.
-
-        Args:
-            what: Names it in the message.
-            value: This host's.
-
-        Raises:
-            ConfigurationError: On every host, if one has another value.
-        """
+        """Raises a `ConfigurationError` on every host if they differ; `what` names the value."""
         values = self.all_values(value)
         if len(set(values)) > 1:
             self._let_others_hear()

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import socket
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from jax.experimental import multihost_utils
 from trainers.engines.cluster import Cluster
 from trainers.engines.hosts import Hosts
 from trainers.engines.tensorflow_strategy import check_flags
+from trainers.engines.tensorflow_strategy import too_late_for_virtual_devices
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import TrainingError
 from trainers.utils.errors import first_line
@@ -33,13 +33,16 @@ def find_devices(
 ) -> tuple[Sequence[Any], Hosts]:
     """Returns the devices of a strategy, and the processes that train together.
 
-    Call it before JAX touches a device. `auto` and `mirrored` take all devices, `tpu` all cores of
-    the TPU, `one_device` the first. `multi_worker` joins the processes of TF_CONFIG, or without it
-    those that JAX detects (a TPU pod, Slurm). `virtual_devices` cuts the CPU into that many
-    devices, to rehearse.
+    `auto` and `mirrored` take all devices, `tpu` all cores of the TPU, `one_device` the first.
+    `multi_worker` joins the processes of TF_CONFIG, or without it those that JAX detects (a TPU
+    pod, Slurm).
     """
     if strategy == "multi_worker" and not os.environ.get("TF_CONFIG", "").strip():
-        _check_virtual(virtual_devices)
+        if virtual_devices is not None:
+            raise ConfigurationError(
+                "--virtual_devices rehearses replicas in one process, and --strategy=multi_worker "
+                "joins several. Leave one of them out."
+            )
         _join(None)
     else:
         cluster = check_flags(strategy, tpu, virtual_devices)
@@ -53,19 +56,18 @@ def find_devices(
             _make_virtual_devices(virtual_devices)
         if cluster is not None:
             _join(cluster)
-    devices = _devices()
+    try:
+        devices = jax.devices()
+    except RuntimeError as error:
+        raise ConfigurationError(f"JAX cannot use a device: {first_line(error)}.") from error
     if (strategy == "tpu" or tpu) and devices[0].platform != "tpu":
         raise ConfigurationError(_NO_TPU.format(found=devices[0].platform))
     if strategy == "one_device":
         devices = devices[:1]
-    return devices, _hosts()
-
-
-def _devices() -> list[Any]:
-    try:
-        return list(jax.devices())
-    except RuntimeError as error:
-        raise ConfigurationError(f"JAX cannot use a device: {first_line(error)}.") from error
+    if jax.process_count() == 1:
+        return devices, Hosts()
+    lost = (jax.errors.JaxRuntimeError,)
+    return devices, Hosts(jax.process_count(), jax.process_index(), _gather, lost)
 
 
 def _make_virtual_devices(count: int) -> None:
@@ -73,10 +75,7 @@ def _make_virtual_devices(count: int) -> None:
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError as error:
-        raise ConfigurationError(
-            "--virtual_devices must be set before JAX uses a device; set it in the first call "
-            f"of the process ({first_line(error)})."
-        ) from error
+        raise too_late_for_virtual_devices("JAX", error) from error
     found = len(jax.devices())
     if found != count:
         raise ConfigurationError(
@@ -85,16 +84,8 @@ def _make_virtual_devices(count: int) -> None:
         )
 
 
-def _check_virtual(virtual_devices: int | None) -> None:
-    if virtual_devices is not None:
-        raise ConfigurationError(
-            "--virtual_devices rehearses replicas in one process, and --strategy=multi_worker "
-            "joins several. Leave one of them out."
-        )
-
-
 def _join(cluster: Cluster | None) -> None:
-    """Joins the other processes; returns when all of them have connected."""
+    """Joins the other processes; a cluster of None lets JAX detect them."""
     if jax.distributed.is_initialized():  # by an earlier call of this process
         return
     with contextlib.suppress(AttributeError):
@@ -111,19 +102,13 @@ def _join(cluster: Cluster | None) -> None:
             # JAX aborts the process after it. Ctrl-C ends the wait earlier.
             "initialization_timeout": _SECONDS_TO_WAIT,
         }
-        # The next call waits for all processes: say so, or it seems to hang.
-        print(
-            f"host {cluster.index} of {len(addresses)}, waiting for the others: "
-            f"{', '.join(addresses)}",
-            file=sys.stderr,
-            flush=True,
-        )
+        cluster.print_waiting()
     try:
         with own_signal_handlers():
             jax.distributed.initialize(**arguments)
     except ValueError as error:
         raise ConfigurationError(
-            "--strategy=multi_worker: JAX finds no other processes by itself "
+            "--strategy=multi_worker: JAX finds no other processes "
             f"({first_line(error)}). Run it on every host of a TPU pod or under Slurm, or name "
             "the processes in the environment variable TF_CONFIG."
         ) from error
@@ -145,13 +130,6 @@ def _check_resolves(address: str) -> None:
             f"is no host {host!r} ({error.strerror or error}). Set it on each machine to "
             "addresses that all of them know."
         ) from error
-
-
-def _hosts() -> Hosts:
-    count = jax.process_count()
-    if count == 1:
-        return Hosts()
-    return Hosts(count, jax.process_index(), _gather, (jax.errors.JaxRuntimeError,))
 
 
 def _gather(value: int) -> list[int]:

@@ -11,16 +11,16 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from trainers.data.pipeline import check_batch_size
-from trainers.engines.arrays import to_numpy
 from trainers.engines.engine import Batch
 from trainers.engines.engine import Engine
 from trainers.engines.engine import StepFunctions
+from trainers.engines.engine import to_numpy
 from trainers.engines.hosts import Hosts
 from trainers.engines.jax_sharding import JaxLayout
 from trainers.engines.jax_training import JaxTraining
 
 # What a step reads of a batch; the 64-bit example numbers stay on the host.
-_ON_THE_DEVICE = ("image", "target", "label", "mask")
+ON_THE_DEVICE = ("image", "target", "label", "mask")
 
 
 class JaxEngine(Engine):
@@ -36,23 +36,24 @@ class JaxEngine(Engine):
     def describe(self) -> str:
         devices = [str(device) for device in self.layout.mesh.devices.flat]
         count = f"{len(devices)} device{'' if len(devices) == 1 else 's'}"
-        places = [devices[0], "...", devices[-1]] if len(devices) > 8 else devices
-        if self.hosts.count > 1:
-            places = [f"host {self.hosts.index} of {self.hosts.count}", *places]
         sharing = self.layout.model_axis
         shared = f", {sharing} of them share the weights" if sharing > 1 else ""
-        return f"JAX {jax.__version__}, {count}{shared}: {', '.join(places)}"
+        return f"JAX {jax.__version__}, {count}{shared}: {self.hosts.describe(devices)}"
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
 
-    def batches(self, make_dataset: Callable[..., tf.data.Dataset]) -> "_Batches":
+    def batches(self, make_dataset: Callable[..., tf.data.Dataset]) -> Iterator[Batch]:
         dataset = make_dataset(
             num_hosts=self.hosts.count, host_index=self.hosts.index, replicas_per_host=1
         )
         rows = dataset.element_spec["image"].shape[0] * self.hosts.count
         check_batch_size(rows, {"devices": self.num_replicas})
-        return _Batches(dataset, self.layout)
+        return self._on_devices(dataset)
+
+    def _on_devices(self, dataset: tf.data.Dataset) -> Iterator[Batch]:
+        for batch in dataset.as_numpy_iterator():
+            yield {name: self.layout.share(batch[name]) for name in ON_THE_DEVICE if name in batch}
 
     def training(self, step: StepFunctions) -> JaxTraining:
         return JaxTraining(step, self.layout)
@@ -88,17 +89,3 @@ class JaxEngine(Engine):
 
     def stop_profile(self) -> None:
         jax.profiler.stop_trace()
-
-
-class _Batches:
-    """Iterates over global batches on the devices, made of each host's own dataset."""
-
-    def __init__(self, dataset: tf.data.Dataset, layout: JaxLayout) -> None:
-        self._dataset = dataset
-        self._layout = layout
-
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in self._dataset.as_numpy_iterator():
-            yield {
-                name: self._layout.share(batch[name]) for name in _ON_THE_DEVICE if name in batch
-            }

@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 from numpy.typing import NDArray
 
-from trainers.engines.arrays import to_numpy
+from trainers.engines.engine import to_numpy
 from trainers.utils.errors import ConfigurationError
 
 BATCH_AXIS, MODEL_AXIS = "batch", "model"
@@ -23,23 +23,21 @@ _SMALLEST_CUT = 2**14  # elements
 
 
 class JaxLayout:
-    """A mesh of devices, and the sharding of every kind of array on it.
+    """A mesh of all devices of all hosts, and the sharding of every kind of array on it.
 
     Args:
-        devices: All of them, over all hosts.
+        devices: All of them.
         batch_axis: Copies of the weights; None: as many as the devices allow.
         model_axis: Devices that share a copy of weights and optimizer state.
-
-    Raises:
-        ConfigurationError: If the product of the axes is not the number of devices, or devices that
-            share a copy are on several hosts.
     """
 
     def __init__(
         self, devices: Sequence[Any], batch_axis: int | None = None, model_axis: int = 1
     ) -> None:
         shape = _mesh_shape(len(devices), batch_axis, model_axis)
-        self.mesh = Mesh(_arrange(devices, shape), BOTH_AXES)
+        # Each row is on one host where that is possible.
+        ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
+        self.mesh = Mesh(np.array(ordered, dtype=object).reshape(shape), BOTH_AXES)
         self.num_devices = len(devices)
         self.model_axis = model_axis
         self.replicated = NamedSharding(self.mesh, PartitionSpec())
@@ -49,9 +47,9 @@ class JaxLayout:
     def sharding_of(self, shape: Sequence[int]) -> NamedSharding:
         """Returns a variable's sharding: whole, or cut along its longest even dimension.
 
-        An even dimension is a multiple of `model_axis`. The moments of an optimizer have the shapes
-        of their weights, and so the same sharding.
+        The moments of an optimizer have the shapes of their weights, and so the same sharding.
         """
+        # An even dimension is a multiple of `model_axis`.
         even = [size if size % self.model_axis == 0 else 0 for size in shape]
         if self.model_axis == 1 or math.prod(shape) < _SMALLEST_CUT or not any(even):
             return self.replicated
@@ -59,12 +57,16 @@ class JaxLayout:
         return NamedSharding(self.mesh, PartitionSpec(*[None] * axis, MODEL_AXIS))
 
     def device_bytes(self, variables: Sequence[Any]) -> int:
-        """Returns the bytes that variables take on a device."""
         return sum(
             math.prod(self.sharding_of(variable.shape).shard_shape(tuple(variable.shape)))
             * np.dtype(variable.dtype).itemsize
             for variable in variables
         )
+
+    def abstract(self, variable: Any) -> jax.ShapeDtypeStruct:
+        """Returns shape, type and sharding of a variable, to lower a function with."""
+        shape = tuple(variable.shape)
+        return jax.ShapeDtypeStruct(shape, variable.dtype, sharding=self.sharding_of(shape))
 
     def place(self, variable: Any) -> jax.Array:
         """Returns a Keras variable's value with its sharding; it is moved only once."""
@@ -84,8 +86,9 @@ class JaxLayout:
 
 def _mesh_shape(devices: int, batch_axis: int | None, model_axis: int) -> tuple[int, int]:
     if model_axis < 1 or devices % model_axis:
+        divisors = [str(each) for each in range(1, devices + 1) if devices % each == 0]
         raise ConfigurationError(
-            f"--model_axis must be one of {_divisors(devices)}, which share {devices} devices out "
+            f"--model_axis must be one of {', '.join(divisors)}, which share {devices} devices out "
             f"evenly. Received: {model_axis}."
         )
     copies = devices // model_axis
@@ -98,16 +101,6 @@ def _mesh_shape(devices: int, batch_axis: int | None, model_axis: int) -> tuple[
             f"Received: {batch_axis} and {model_axis}. Use one of: {', '.join(hints)}."
         )
     return copies, model_axis
-
-
-def _divisors(number: int) -> str:
-    return ", ".join(str(each) for each in range(1, number + 1) if number % each == 0)
-
-
-def _arrange(devices: Sequence[Any], shape: tuple[int, int]) -> NDArray[Any]:
-    """Returns the devices as a grid, each row on one host where that is possible."""
-    ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
-    return np.array(ordered, dtype=object).reshape(shape)
 
 
 def _check_hosts(mesh: Mesh) -> None:

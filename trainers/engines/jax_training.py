@@ -11,6 +11,8 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 
+from trainers.engines.engine import EXAMPLE_SUMS
+from trainers.engines.engine import STEP_SUMS
 from trainers.engines.engine import StepFunctions
 from trainers.engines.jax_sharding import BOTH_AXES
 from trainers.engines.jax_sharding import JaxLayout
@@ -42,8 +44,7 @@ class JaxTraining:
         self._statistics = [variable for variable in others if id(variable) not in seeds]
         self._variables = [self._trainable, self._statistics, self._optimizer]
         shardings = [
-            [layout.sharding_of(variable.shape) for variable in variables]
-            for variables in self._variables
+            [layout.sharding_of(variable.shape) for variable in group] for group in self._variables
         ]
         self._jitted = jax.jit(
             self._one_step, donate_argnums=0, out_shardings=(shardings, layout.replicated)
@@ -53,8 +54,7 @@ class JaxTraining:
         state = [[self.layout.place(each) for each in group] for group in self._variables]
         under_way: list[Sums] = []
         # float64: an epoch's sum of losses keeps its digits.
-        totals = {name: 0.0 for name in ("loss", "correct", "num_examples", "gradient_norm")}
-        totals["data_wait"] = 0.0
+        totals = dict.fromkeys(STEP_SUMS, 0.0)
         try:
             for number in range(first_step, first_step + num_steps):
                 start = time.monotonic()
@@ -69,7 +69,9 @@ class JaxTraining:
                     _add(totals, under_way.pop(0))
         finally:
             # The old arrays were donated; an unreadable batch must not lose the new ones.
-            self._assign(state)
+            for variables, values in zip(self._variables, state, strict=True):
+                for variable, value in zip(variables, values, strict=True):
+                    variable.assign(value)
         for sums in under_way:
             _add(totals, sums)
         return totals
@@ -85,22 +87,9 @@ class JaxTraining:
 
     def lower(self, batch: dict[str, jax.ShapeDtypeStruct]) -> jax.stages.Lowered:
         """Returns the step lowered for abstract arrays; `batch` is global, with its shardings."""
-        state = [
-            [
-                jax.ShapeDtypeStruct(
-                    tuple(each.shape), each.dtype, sharding=self.layout.sharding_of(each.shape)
-                )
-                for each in group
-            ]
-            for group in self._variables
-        ]
+        state = [[self.layout.abstract(each) for each in group] for group in self._variables]
         number = jax.ShapeDtypeStruct((), jnp.uint32, sharding=self.layout.replicated)
         return self._jitted.lower(state, batch, number)
-
-    def _assign(self, state: list[Values]) -> None:
-        for variables, values in zip(self._variables, state, strict=True):
-            for variable, value in zip(variables, values, strict=True):
-                variable.assign(value)
 
     def _one_step(
         self, state: list[Values], batch: dict[str, Any], number: Any
@@ -137,7 +126,7 @@ class JaxTraining:
             return (*total, statistics), None
 
         zeros = [jnp.zeros_like(value) for value in trainable]
-        sums = {name: jnp.zeros(()) for name in ("loss", "correct", "num_examples")}
+        sums = {name: jnp.zeros(()) for name in EXAMPLE_SUMS}
         parts = (jnp.arange(count, dtype=jnp.uint32), images, targets)
         carry, _ = jax.lax.scan(add, (zeros, sums, statistics), parts)
         return carry

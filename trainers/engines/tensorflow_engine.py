@@ -2,21 +2,17 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
 from typing import Any
 
+import keras
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from trainers.engines.engine import Batch
 from trainers.engines.engine import Engine
 from trainers.engines.engine import StepFunctions
-from trainers.engines.tensorflow_strategy import describe_strategy
 from trainers.engines.tensorflow_strategy import hosts_of
 from trainers.engines.tensorflow_training import TensorFlowTraining
-
-if TYPE_CHECKING:
-    import keras
 
 
 class TensorFlowEngine(Engine):
@@ -30,11 +26,16 @@ class TensorFlowEngine(Engine):
         self.num_replicas = strategy.num_replicas_in_sync
 
     def describe(self) -> str:
-        return describe_strategy(self.strategy)
+        kind = type(self.strategy).__name__
+        for name in ("MultiWorkerMirroredStrategy", "TPUStrategy"):  # their classes' names differ
+            if isinstance(self.strategy, getattr(tf.distribute, name)):
+                kind = name
+        replicas = f"{self.num_replicas} replica{'' if self.num_replicas == 1 else 's'}"
+        devices = [str(device) for device in self.strategy.extended.worker_devices]
+        return f"{kind}, {replicas}: {self.hosts.describe(devices)}"
 
     def scope(self) -> AbstractContextManager[Any]:
-        context: AbstractContextManager[Any] = self.strategy.scope()
-        return context
+        return self.strategy.scope()
 
     def batches(self, make_dataset: Callable[..., tf.data.Dataset]) -> Any:
         def of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -52,16 +53,21 @@ class TensorFlowEngine(Engine):
 
     def evaluation(
         self,
-        model: "keras.Model",
+        model: keras.Model,
         function: Callable[[Batch], Batch],
         *,
         per_example: bool = False,
     ) -> Callable[[Any], dict[str, NDArray[Any]]]:
         del model  # a graph reads the variables' current values
 
+        def whole(part: Any) -> tf.Tensor:
+            if per_example:
+                return self.strategy.gather(part, axis=0)
+            return self.strategy.reduce(tf.distribute.ReduceOp.SUM, part, axis=None)
+
         def distributed(batch: Any) -> dict[str, tf.Tensor]:
             parts = self.strategy.run(function, args=(batch,))
-            return {name: self._whole(part, per_example) for name, part in parts.items()}
+            return {name: whole(part) for name, part in parts.items()}
 
         compiled = tf.function(distributed)
 
@@ -75,8 +81,3 @@ class TensorFlowEngine(Engine):
 
     def stop_profile(self) -> None:
         tf.profiler.experimental.stop()
-
-    def _whole(self, part: Any, per_example: bool) -> tf.Tensor:
-        if per_example:
-            return self.strategy.gather(part, axis=0)
-        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, part, axis=None)

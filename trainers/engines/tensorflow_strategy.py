@@ -2,7 +2,6 @@
 
 import functools
 import math
-import sys
 from typing import Any
 
 import tensorflow as tf
@@ -49,8 +48,7 @@ def make_strategy(
     `auto` takes a TPU if one is named, the workers of TF_CONFIG if there are several, all GPUs if
     there are several, else one device. `mirrored` takes all GPUs, or all virtual devices.
     `multi_worker` takes the workers of TF_CONFIG with all their GPUs. `tpu` is `local` on a TPU VM,
-    or the name or address of a TPU; a pod is one TPU. `virtual_devices` cuts the CPU into that many
-    devices, to rehearse replicas.
+    or the name or address of a TPU; a pod is one TPU.
     """
     cluster = check_flags(name, tpu, virtual_devices)
     if virtual_devices is not None:
@@ -63,19 +61,6 @@ def make_strategy(
     if name == "one_device" or (name == "auto" and len(devices) == 1):
         return tf.distribute.OneDeviceStrategy(devices[0])
     return _mirrored_strategy(tuple(devices))
-
-
-def describe_strategy(strategy: tf.distribute.Strategy) -> str:
-    """Returns one line: the strategy's kind, its replicas and where they are."""
-    kind = _public_name(strategy)
-    replicas = strategy.num_replicas_in_sync
-    places = [str(device) for device in strategy.extended.worker_devices]
-    hosts = hosts_of(strategy)
-    if hosts.count > 1:
-        places = [f"host {hosts.index} of {hosts.count}", *places]
-    if len(places) > 8:  # a pod has hundreds
-        places = [places[0], "...", places[-1]]
-    return f"{kind}, {_count(replicas, 'replica')}: {', '.join(places)}"
 
 
 def hosts_of(strategy: tf.distribute.Strategy) -> Hosts:
@@ -99,25 +84,14 @@ def hosts_of(strategy: tf.distribute.Strategy) -> Hosts:
 
 
 def describe_topology(topology: Any) -> str:
-    """Returns one line about a TPU: chips, cores and hosts.
-
-    The mesh of a `tf.tpu.experimental.Topology` is x, y, z and the cores of a chip.
-    """
-    mesh = [int(size) for size in topology.mesh_shape]
+    """Returns one line about a `tf.tpu.experimental.Topology`: chips, cores and hosts."""
+    mesh = [int(size) for size in topology.mesh_shape]  # x, y, z and the cores of a chip
     # A slice of a larger mesh lacks some of its chips: count devices, not the mesh.
     cores = topology.num_tasks * topology.num_tpus_per_task
     chips = math.ceil(cores / mesh[-1])
     shape = "x".join(map(str, mesh))
     parts = [_count(chips, "chip"), _count(cores, "core"), _count(topology.num_tasks, "host")]
     return f"TPU: {', '.join(parts)}, mesh {shape}"
-
-
-def _public_name(strategy: tf.distribute.Strategy) -> str:
-    """Returns the public name of a strategy, from which the names of some classes differ."""
-    for name in ("MultiWorkerMirroredStrategy", "TPUStrategy"):
-        if isinstance(strategy, getattr(tf.distribute, name)):
-            return name
-    return type(strategy).__name__
 
 
 def check_flags(name: str, tpu: str | None, virtual_devices: int | None) -> Cluster | None:
@@ -169,10 +143,15 @@ def _make_virtual_devices(count: int) -> None:
             cpu, [tf.config.LogicalDeviceConfiguration()] * count
         )
     except RuntimeError as error:
-        raise ConfigurationError(
-            "--virtual_devices must be set before TensorFlow uses a device; set it in "
-            f"the first call of the process ({error})."
-        ) from error
+        raise too_late_for_virtual_devices("TensorFlow", error) from error
+
+
+def too_late_for_virtual_devices(framework: str, error: RuntimeError) -> ConfigurationError:
+    """Returns the error of a process that has used its devices already."""
+    return ConfigurationError(
+        f"--virtual_devices must be set before {framework} uses a device; set it in the first "
+        f"call of the process ({first_line(error)})."
+    )
 
 
 @functools.cache
@@ -196,13 +175,7 @@ def _tpu_strategy(tpu: str | None) -> tf.distribute.Strategy:
 
 @functools.cache
 def _multi_worker_strategy(cluster: Cluster) -> tf.distribute.Strategy:
-    # The next call waits for all workers: say so, or it seems to hang.
-    print(
-        f"host {cluster.index} of {len(cluster.addresses)}, waiting for the others: "
-        f"{', '.join(cluster.addresses)}",
-        file=sys.stderr,
-        flush=True,
-    )
+    cluster.print_waiting()
     try:
         with own_signal_handlers():
             return tf.distribute.MultiWorkerMirroredStrategy()

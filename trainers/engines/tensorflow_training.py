@@ -5,19 +5,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from trainers.engines.engine import EXAMPLE_SUMS
+from trainers.engines.engine import STEP_SUMS
 from trainers.engines.engine import StepFunctions
 from trainers.utils.errors import ConfigurationError
 
-_SUMS = ("loss", "correct", "num_examples", "gradient_norm", "data_wait")
-
 
 class TensorFlowTraining:
-    """Runs the steps of a `StepFunctions` on every replica of a strategy.
-
-    Raises:
-        ConfigurationError: If XLA, or micro-batches with batch norms, are asked for on several
-            replicas.
-    """
+    """Runs the steps of a `StepFunctions` on every replica of a strategy."""
 
     def __init__(self, step: StepFunctions, strategy: tf.distribute.Strategy) -> None:
         replicas = strategy.num_replicas_in_sync
@@ -58,16 +53,9 @@ class TensorFlowTraining:
         return self._replica_gradients(images, targets)[0]
 
     def replica_step(self, batch: dict[str, tf.Tensor], step: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Trains one replica for a step; to be called by `strategy.run`.
+        """Trains one replica on its share of a batch; to be called by `strategy.run`.
 
-        Args:
-            batch: The replica's share: `image`, uint8 (B, H, W, 3) or of clips
-                (B, T, H, W, 3), and `target`, float32 (B, num_classes).
-            step: Number of the step, a scalar of int64.
-
-        Returns:
-            Sums over all replicas' examples, scalars: `loss`, `correct`, `num_examples`; and
-            `gradient_norm`, before clipping.
+        Returns the sums over all replicas' examples, and the `gradient_norm` before clipping.
         """
         context = tf.distribute.get_replica_context()
         replicas = context.num_replicas_in_sync
@@ -82,7 +70,7 @@ class TensorFlowTraining:
         self, batches: Any, first_step: tf.Tensor, num_steps: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         # float64: an epoch's sum of losses keeps its digits.
-        sums = {name: tf.constant(0.0, tf.float64) for name in _SUMS}
+        sums = {name: tf.constant(0.0, tf.float64) for name in STEP_SUMS}
         for offset in tf.range(num_steps):
             batch, wait = self._next(batches)
             step = first_step + offset
@@ -93,7 +81,7 @@ class TensorFlowTraining:
                 for name, part in parts.items()
             }
             parts["data_wait"] = wait
-            sums = {name: sums[name] + tf.cast(parts[name], tf.float64) for name in _SUMS}
+            sums = {name: sums[name] + tf.cast(parts[name], tf.float64) for name in STEP_SUMS}
         return sums
 
     def _next(self, batches: Any) -> tuple[Any, tf.Tensor]:
@@ -108,10 +96,7 @@ class TensorFlowTraining:
     def _accumulated_gradients(
         self, batch: dict[str, tf.Tensor], stream: tf.Tensor
     ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
-        """Returns gradients and sums of a replica's share of the batch.
-
-        `stream` is a number that no other replica or step has, for the random masks.
-        """
+        """Returns gradients and sums; no other replica or step has the `stream` of random masks."""
         count = self.step.gradient_accumulation_steps
         if count == 1:
             self._seed_generators(stream)
@@ -119,7 +104,7 @@ class TensorFlowTraining:
         images, targets = _cut(batch["image"], count), _cut(batch["target"], count)
         variables = self.step.model.trainable_variables
         gradients = [tf.zeros(variable.shape, variable.dtype) for variable in variables]
-        sums = {name: tf.constant(0.0) for name in ("loss", "correct", "num_examples")}
+        sums = {name: tf.constant(0.0) for name in EXAMPLE_SUMS}
         # A loop of the graph, unlike Python's, holds the activations of one part only.
         for index in tf.range(count, dtype=tf.int64):
             self._seed_generators(stream * count + index)

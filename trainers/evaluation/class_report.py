@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainers.steps.metrics import check_scikit_learn
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 
@@ -19,16 +20,10 @@ def check_report(path: str | None) -> None:
     """
     if not path:
         return
-    try:
-        from sklearn.metrics import classification_report  # noqa: F401
-    except ImportError as error:
-        raise ConfigurationError(
-            "--report needs scikit-learn: pip install scikit-learn. Without --report the "
-            "overall metrics are printed."
-        ) from error
+    check_scikit_learn("--report")
     if files.is_directory(path):
         raise ConfigurationError(f"--report={path} is a directory. Give a file, such as r.json.")
-    folder = path.rpartition("/")[0] or "."
+    folder = files.folder_of(path)
     if not files.is_remote(path) and not files.is_directory(folder):
         raise ConfigurationError(
             f"--report={path}: there is no folder {folder!r}. Make it, or give another file."
@@ -54,26 +49,21 @@ def class_report(confusion: NDArray[np.int64], class_names: Sequence[str]) -> di
     from sklearn.metrics import classification_report
 
     right, predicted = np.nonzero(confusion)
-    # Two classes may share a name (ImageNet has such): the number tells them apart.
-    labels = range(len(class_names))
+    names = _numbered(class_names)
     found = classification_report(
         right,
         predicted,
-        labels=list(labels),
-        target_names=[f"{label} {class_names[label]}" for label in labels],
+        labels=list(range(len(names))),
+        target_names=names,
         sample_weight=confusion[right, predicted],
         output_dict=True,
         zero_division=0,
     )
-    averages = {name: found.pop(name) for name in ("macro avg", "weighted avg")}
-    classes = {
-        name: {**values, "support": int(values["support"])}
-        for name, values in found.items()
-        if isinstance(values, dict)  # accuracy is a number
-    }
     return {
-        "classes": classes,
-        "averages": averages,
+        "classes": {
+            name: {**found[name], "support": int(found[name]["support"])} for name in names
+        },
+        "averages": {name: found[name] for name in ("macro avg", "weighted avg")},
         "class_names": list(class_names),
         "confusion_matrix": confusion.tolist(),
     }
@@ -83,15 +73,15 @@ def multi_label_report(
     precisions: NDArray[np.float64], class_names: Sequence[str]
 ) -> dict[str, Any]:
     """Returns the report of `(K,)` average precisions; None where a class has no examples."""
-    numbered = [f"{label} {name}" for label, name in enumerate(class_names)]
     values = [None if np.isnan(each) else float(each) for each in precisions]
-    return {"average_precision": dict(zip(numbered, values, strict=True))}
+    return {"average_precision": dict(zip(_numbered(class_names), values, strict=True))}
+
+
+def _numbered(class_names: Sequence[str]) -> list[str]:
+    # Two classes may share a name (ImageNet has such): the number tells them apart.
+    return [f"{number} {name}" for number, name in enumerate(class_names)]
 
 
 def write_report(path: str, report: dict[str, Any]) -> None:
-    """Writes a report; an existing file stays until the new one is complete.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
+    """Writes a report; an existing file stays until the new one is complete."""
     files.write_atomically(path, (json.dumps(report, indent=2) + "\n").encode())

@@ -1,7 +1,8 @@
 """Evaluates exactly: every example once, for any batch size and replica count."""
 
-import contextlib
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
@@ -17,7 +18,6 @@ from trainers.data.sources import Source
 from trainers.engines.batches import evaluation_batches
 from trainers.engines.engine import Batch
 from trainers.engines.engine import Engine
-from trainers.steps.ema import averaged_weights
 from trainers.steps.logits import ViewReduction
 from trainers.steps.logits import class_logits
 from trainers.steps.logits import make_view_reduction
@@ -28,67 +28,48 @@ from trainers.steps.metrics import confusion_counts
 from trainers.steps.metrics import evaluation_sums
 from trainers.steps.metrics import mean_average_precision
 from trainers.steps.metrics import metrics_of
+from trainers.steps.optimizer import averaged_weights
 from trainers.utils.errors import DataError
 from trainers.utils.reporting import log_to_stderr
 
 _CONFUSION = "confusion"
 
 
+@dataclasses.dataclass(kw_only=True, eq=False)
 class Evaluator:
     """Sums masked metrics over padded batches and divides once.
 
-    If the optimizer keeps moving averages of the weights, they are evaluated, and the weights are
-    restored afterwards.
-
     Args:
-        model: The Keras model, built in the engine's scope.
-        optimizer: Its optimizer; None if the model holds what is to be evaluated.
-        loss: Loss of each example.
-        engine: Where to run.
-        preprocessing: Size and crop of the images.
-        batch_size: Global batch size; with views, that of the clips of a batch, see
-            `evaluation_batch_size`.
+        model: Built in the engine's scope.
+        optimizer: If it keeps moving averages of the weights, they are evaluated, and the weights
+            are restored afterwards. None evaluates the weights themselves.
+        batch_size: Global; with views, that of the clips of a batch, see `evaluation_batch_size`.
         normalization: Name of the input normalisation, done on the device.
-        averages: Whether moving averages are evaluated, where there are any; else the weights
-            themselves.
         multi_label: Whether an example has any number of labels: mean average precision replaces
             the accuracies.
-        view_reduction: Reduces the logits of a video's views to one answer; None averages them.
+        view_reduction: Reduces the logits of a video's views to one answer.
         max_bad_examples: How many unreadable examples of a source may be left out; `num_examples`
             is smaller then.
     """
 
-    def __init__(
-        self,
-        *,
-        model: keras.Model,
-        optimizer: keras.optimizers.Optimizer | None,
-        loss: Loss,
-        engine: Engine,
-        preprocessing: Preprocessing,
-        batch_size: int,
-        normalization: str,
-        averages: bool = True,
-        multi_label: bool = False,
-        view_reduction: ViewReduction | None = None,
-        max_bad_examples: int = 0,
-    ) -> None:
-        self.model = model
-        self.optimizer = optimizer
-        self.loss = loss
-        self.engine = engine
-        self.preprocessing = preprocessing
-        self.batch_size = batch_size
-        self.normalization = normalization
-        self.averages = averages
-        self.multi_label = multi_label
-        self.view_reduction = view_reduction or make_view_reduction("logits", "softmax")
-        self.max_bad_examples = max_bad_examples
+    model: keras.Model
+    optimizer: keras.optimizers.Optimizer | None
+    loss: Loss
+    engine: Engine
+    preprocessing: Preprocessing
+    batch_size: int
+    normalization: str
+    multi_label: bool = False
+    view_reduction: ViewReduction = make_view_reduction("logits", "softmax")
+    max_bad_examples: int = 0
+
+    def __post_init__(self) -> None:
         self._bad_examples: dict[Source, BadExamples] = {}
         self._bad_examples_file: BadExamplesFile | None = None
-        self._step = engine.evaluation(model, self.replica_step)
-        self._step_by_class = engine.evaluation(model, self._replica_step_by_class)
-        self._ranking_step = engine.evaluation(model, self._replica_ranking_step, per_example=True)
+        evaluation = partial(self.engine.evaluation, self.model)
+        self._step = evaluation(self.replica_step)
+        self._step_by_class = evaluation(self._replica_step_by_class)
+        self._ranking_step = evaluation(self._replica_ranking_step, per_example=True)
 
     @property
     def bad_examples(self) -> list[BadExamples]:
@@ -109,7 +90,6 @@ class Evaluator:
         several labels the result is `mean_average_precision`, `loss` and `num_examples`.
 
         Args:
-            source: The examples.
             num_batches: For a rehearsal, stops after so many batches, or the first after them by
                 which an example has counted. None reads all examples.
             views: Whether a video is judged by all its views, or by the clip in its middle.
@@ -119,36 +99,31 @@ class Evaluator:
         """
         if self.multi_label:
             return self.evaluate_ranking(source, num_batches, views)[0]
-        return metrics_of(self._totals(source, num_batches, views, by_class=False))
+        return metrics_of(self._totals(self._step, source, num_batches, views))
 
     def evaluate_ranking(
         self, source: Source, num_batches: int | None = None, views: bool = False
     ) -> tuple[dict[str, float], NDArray[np.float64]]:
-        """Returns the metrics of a split with several labels, and each class's precision.
+        """Returns what `evaluate` does with several labels, and each class's average precision.
 
-        Arguments and errors are those of `evaluate`.
-
-        Returns:
-            `mean_average_precision` over the classes that have examples, `loss`, `num_examples`;
-            and the average precisions `(K,)`, NaN for a class without any.
+        The precisions are `(K,)`, NaN for a class without examples; the mean leaves these out.
         """
-        sums = {"loss": 0.0, "num_examples": 0.0}
-        scores, targets = [], []
-        with self._evaluating(source):
-            for number, batch in enumerate(self._batches(source, views), 1):
-                parts = self._ranking_step(batch)
-                real = parts["mask"] > 0
-                scores.append(parts["logits"][real])
-                targets.append(parts["target"][real])
-                sums["loss"] += float(parts["loss"][real].astype(np.float64).sum())
-                sums["num_examples"] += int(real.sum())
-                if _is_rehearsed(number, num_batches, sums):
-                    break
-        _check_any(source, sums)
+        scores: list[NDArray[Any]] = []
+        targets: list[NDArray[Any]] = []
+
+        def step(batch: Any) -> dict[str, Any]:
+            parts = self._ranking_step(batch)
+            real = parts["mask"] > 0
+            scores.append(parts["logits"][real])
+            targets.append(parts["target"][real])
+            loss = parts["loss"][real].astype(np.float64).sum()
+            return {"loss": loss, "num_examples": real.sum()}
+
+        sums = self._totals(step, source, num_batches, views)
         precisions = average_precisions(np.concatenate(scores), np.concatenate(targets))
         metrics = {
             "mean_average_precision": mean_average_precision(precisions),
-            "loss": sums["loss"] / sums["num_examples"],
+            "loss": float(sums["loss"] / sums["num_examples"]),
             "num_examples": int(sums["num_examples"]),
         }
         return metrics, precisions
@@ -156,56 +131,55 @@ class Evaluator:
     def evaluate_by_class(
         self, source: Source, views: bool = False
     ) -> tuple[dict[str, float], NDArray[np.int64]]:
-        """Returns the metrics of a split, and how often each class was predicted for each.
+        """Returns what `evaluate` does, and how often each class was predicted for each.
 
-        Each example has one class. Arguments and errors are those of `evaluate`.
-
-        Returns:
-            As `evaluate`; and counts `(K, K)`, the right class first, then the predicted one.
+        Each example has one class. The counts are `(K, K)`, the right class first, then the
+        predicted one.
         """
-        totals = self._totals(source, None, views, by_class=True)
+        totals = self._totals(self._step_by_class, source, None, views)
         confusion = totals.pop(_CONFUSION)
         return metrics_of(totals), np.asarray(confusion, np.int64)
 
     def replica_step(self, batch: Batch) -> Batch:
-        """Evaluates one replica's share of a batch; to be compiled by the engine.
+        """Evaluates a replica's share of a batch of `evaluation_dataset`; the engine compiles it.
 
-        Args:
-            batch: `image`, uint8 (B, H, W, 3), (B, T, H, W, 3) or with views
-                (B, V, T, H, W, 3); `target`, float32 (B, num_classes); `label`,
-                integers (B,) or 0/1 (B, num_classes); `mask`, float32 (B,), 0 for padding.
-
-        Returns:
-            Sums over the share's examples, as `evaluation_sums`; with one class an example
-            also as `class_sums`.
+        Returns the sums of `evaluation_sums`; with one class per example also of `class_sums`.
         """
         return self._sums(self._logits(batch), batch)
 
     def _totals(
-        self, source: Source, num_batches: int | None, views: bool, *, by_class: bool
+        self,
+        step: Callable[[Any], dict[str, Any]],
+        source: Source,
+        num_batches: int | None,
+        views: bool,
     ) -> dict[str, Any]:
-        step = self._step_by_class if by_class else self._step
+        """Returns the sums of a step's results over all batches; see `evaluate`."""
+        engine, preprocessing = self.engine, self.preprocessing
+        size = evaluation_batch_size(self.batch_size, preprocessing, engine.num_replicas, views)
+        bad_examples = self._bad_examples_of(source)
         totals: dict[str, Any] = {}
-        with self._evaluating(source):
-            for number, batch in enumerate(self._batches(source, views), 1):
+        with (
+            explain_data_failures(source, lambda: range(source.num_examples)),
+            bad_examples.explain(),
+            averaged_weights(self.model, self.optimizer),
+        ):
+            batches = evaluation_batches(source, preprocessing, size, engine, views, bad_examples)
+            for number, batch in enumerate(batches, 1):
                 for name, value in step(batch).items():
                     # float64: the sums of a large set keep their digits.
                     totals[name] = totals.get(name, 0.0) + value.astype(np.float64)
-                if _is_rehearsed(number, num_batches, totals):
+                # All examples of a batch may be among those that are left out.
+                if num_batches is not None and number >= num_batches and totals["num_examples"]:
                     break
-        _check_any(source, totals)
+        # Several hosts may each leave out all that they read, within the limit of each.
+        if not totals["num_examples"] > 0:
+            raise DataError(
+                f"Expected at least one of the {source.num_examples} examples of {source.name}/"
+                f"{source.split} to count. All were left out: they cannot be read "
+                "(data.max_bad_examples) or have no label. Restore the files, or choose other data."
+            )
         return totals
-
-    def _batches(self, source: Source, views: bool) -> Any:
-        replicas = self.engine.num_replicas
-        return evaluation_batches(
-            source,
-            self.preprocessing,
-            evaluation_batch_size(self.batch_size, self.preprocessing, replicas, views),
-            self.engine,
-            views,
-            self._bad_examples_of(source),
-        )
 
     def _bad_examples_of(self, source: Source) -> BadExamples:
         if source not in self._bad_examples:
@@ -214,18 +188,6 @@ class Evaluator:
                 examples.list_in(self._bad_examples_file)
             self._bad_examples[source] = examples
         return self._bad_examples[source]
-
-    @contextlib.contextmanager
-    def _evaluating(self, source: Source) -> Iterator[None]:
-        """Puts the weights to evaluate into the model, and names damaged examples."""
-        with (
-            explain_data_failures(source, lambda: range(source.num_examples)),
-            self._bad_examples_of(source).explain(),
-            averaged_weights(self.model, self.optimizer)
-            if self.averages
-            else contextlib.nullcontext(),
-        ):
-            yield
 
     def _replica_step_by_class(self, batch: Batch) -> Batch:
         logits = self._logits(batch)
@@ -245,18 +207,3 @@ class Evaluator:
         labels, mask = batch["label"], batch["mask"]
         by_class = class_sums(logits, labels, mask) if len(labels.shape) == 1 else {}
         return {**evaluation_sums(logits, labels, losses, mask), **by_class}
-
-
-def _is_rehearsed(number: int, num_batches: int | None, sums: dict[str, Any]) -> bool:
-    # All examples of a batch may be among those that are left out.
-    return num_batches is not None and number >= num_batches and sums["num_examples"] > 0
-
-
-def _check_any(source: Source, sums: dict[str, Any]) -> None:
-    # Several hosts may each leave out all that they read, within the limit of each.
-    if not sums["num_examples"] > 0:
-        raise DataError(
-            f"Expected at least one of the {source.num_examples} examples of {source.name}/"
-            f"{source.split} to count. All were left out: they cannot be read "
-            "(data.max_bad_examples) or have no label. Restore the files, or choose other data."
-        )

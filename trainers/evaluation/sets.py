@@ -33,13 +33,10 @@ _FORMS = "[NAME=][SOURCE:]SPLIT[@DATA_DIR]"
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSet:
-    """One set to evaluate on.
+    """One set to evaluate on; `source` and `data_dir` are as in the section `data`.
 
     Attributes:
         name: In messages, and as `split` in metrics.jsonl.
-        source: As `data.source`.
-        split: One of the source's splits.
-        data_dir: As `data.data_dir`.
     """
 
     name: str
@@ -54,14 +51,12 @@ class EvaluationSet:
         records: RecordsConfig | None = None,
         file_splits: Mapping[str, str] | None = None,
     ) -> Source:
-        """Opens the data.
+        """Opens the data; `records` and `file_splits` are those of `make_source`.
 
         Args:
             num_classes: Outputs of the model.
             class_names: The classes that the model was trained on, in order; None if unknown. A
                 folder's classes are numbered by them.
-            records: How `records` is read.
-            file_splits: The split of each file of the training's folder, see `make_source`.
 
         Raises:
             ConfigurationError: If the data are missing, or have other classes.
@@ -91,10 +86,7 @@ class EvaluationSet:
 
 
 def configured_sets(data: ConfigDict) -> list[EvaluationSet]:
-    """Returns the sets that a training evaluates: `eval_split`, then `eval_sets`.
-
-    Args:
-        data: The section `data` of a configuration.
+    """Returns the sets that a training evaluates: `eval_split`, then `eval_sets` of `data`.
 
     Raises:
         ConfigurationError: If an entry is wrong, or a name stands for two sets.
@@ -103,23 +95,25 @@ def configured_sets(data: ConfigDict) -> list[EvaluationSet]:
         sets = parse_sets((data.eval_split, *data.eval_sets), data)
     except ConfigurationError as error:
         raise ConfigurationError(f"data.eval_split, data.eval_sets: {error}") from error
-    for reserved in ("train", data.final_split):
-        if reserved in [each.name for each in sets]:
+    for each in sets:
+        if each.name in ("train", data.final_split):
             raise ConfigurationError(
-                f"data.eval_split, data.eval_sets: the name {reserved!r} is taken by the rows "
+                f"data.eval_split, data.eval_sets: the name {each.name!r} is taken by the rows "
                 f"of data.train_split or data.final_split in metrics.jsonl. Give the set another "
-                f"one, such as 'my_{reserved}={reserved}', or leave it out."
+                f"one, such as 'my_{each.name}={each.name}', or leave it out."
             )
-    _check_not_trained_on(sets, data)
+        same_data = (each.source, each.data_dir) == (data.source, data.data_dir)
+        if data.train_split == "whole_train" and same_data and each.split == "validation":
+            raise ConfigurationError(
+                f"Evaluation set {each.name!r}: the training sees these examples, for "
+                f"data.train_split is {data.train_split!r}. Evaluate on 'test', or train on "
+                "'train'."
+            )
     return sets
 
 
 def parse_sets(entries: Iterable[str], data: ConfigDict) -> list[EvaluationSet]:
     """Returns the sets that entries stand for; one string may hold several, with commas between.
-
-    Args:
-        entries: As described at the top of this module.
-        data: The section `data` of a configuration.
 
     Raises:
         ConfigurationError: If an entry is wrong, or two have the same name.
@@ -134,19 +128,6 @@ def parse_sets(entries: Iterable[str], data: ConfigDict) -> list[EvaluationSet]:
                 f"{names.count(name)} times. Put NAME= in front of an entry."
             )
     return sets
-
-
-def _check_not_trained_on(sets: list[EvaluationSet], data: ConfigDict) -> None:
-    if data.train_split != "whole_train":
-        return
-    for each in sets:
-        same_data = (each.source, each.data_dir) == (data.source, data.data_dir)
-        if same_data and each.split == "validation":
-            raise ConfigurationError(
-                f"Evaluation set {each.name!r}: the training sees these examples, for "
-                f"data.train_split is {data.train_split!r}. Evaluate on 'test', or train on "
-                "'train'."
-            )
 
 
 def _parse(entry: str, data: ConfigDict) -> EvaluationSet:

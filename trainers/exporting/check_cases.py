@@ -15,9 +15,9 @@ from trainers.data.preprocessing.decoding import decode_image
 from trainers.data.preprocessing.decoding import video_length
 from trainers.data.preprocessing.normalization import normalize
 from trainers.data.sources import Source
+from trainers.exporting.formats import NORMALIZED
+from trainers.exporting.formats import SERVING
 from trainers.exporting.runtime_check import Case
-from trainers.exporting.saved_model import NORMALIZED
-from trainers.exporting.saved_model import SERVING
 from trainers.exporting.served_model import ServedModel
 
 BATCH_SIZES = (1, 7)
@@ -31,9 +31,9 @@ Pixels = NDArray[np.uint8]
 def read_examples(source: Source, served: ServedModel) -> list[Pixels]:
     """Returns images or videos, unprocessed and spread evenly over a set.
 
-    Returns:
-        `NUM_IMAGES` of (height, width, 3), or `NUM_VIDEOS` of (frames, height, width, 3), each of
-        its own size; a smaller set is repeated. A long video is cut to twice the length of a clip.
+    There are `NUM_IMAGES` of (height, width, 3), or `NUM_VIDEOS` of (frames, height, width, 3),
+    each of its own size; a smaller set is repeated. A long video is cut to twice the length of a
+    clip.
 
     Raises:
         DataError: If one cannot be read.
@@ -53,10 +53,7 @@ def read_examples(source: Source, served: ServedModel) -> list[Pixels]:
 def single_cases(examples: Sequence[Pixels], served: ServedModel, of_bytes: bool) -> list[Case]:
     """Returns the cases of a format that holds one function.
 
-    Args:
-        examples: From `read_examples`.
-        served: The model.
-        of_bytes: Whether the function takes bytes of the model's size, or normalised floats.
+    With `of_bytes` the function takes bytes of the model's size, else normalised floats.
     """
     pixels = _resized(examples, served)
     inputs = pixels if of_bytes else normalize(pixels, served.normalization).numpy()

@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainers.exporting.formats import run_python
 from trainers.utils.errors import ExportError
 
 #: Largest difference of an output, relative to the largest of its logits.
@@ -37,7 +36,7 @@ def check_in_runtime(format: str, path: str, cases: Sequence[Case]) -> dict[str,
     Args:
         format: One of `trainers.exporting.formats.FORMATS`.
         path: The file, or the folder of a SavedModel.
-        cases: What to compare.
+        cases: The inputs, and Keras' outputs for them.
 
     Returns:
         The largest relative difference of each case, by its name.
@@ -67,10 +66,7 @@ def check_in_runtime(format: str, path: str, cases: Sequence[Case]) -> dict[str,
 
 
 def check_differences(differences: dict[str, float]) -> None:
-    """Refuses an export whose outputs differ from Keras'.
-
-    Args:
-        differences: From `check_in_runtime`.
+    """Checks the differences of `check_in_runtime`.
 
     Raises:
         ExportError: If one is above the tolerance, or not a number.
@@ -78,7 +74,7 @@ def check_differences(differences: dict[str, float]) -> None:
     for name, difference in differences.items():
         if not difference <= TOLERANCE:
             raise ExportError(
-                f"The exported model answers otherwise than Keras: {name}, relative difference "
+                f"The exported model's outputs differ from Keras': {name}, relative difference "
                 f"{difference:.1e}, expected at most {TOLERANCE:.0e}. Nothing is written."
             )
 
@@ -100,14 +96,9 @@ def relative_difference(answers: NDArray[Any], expected: NDArray[Any]) -> float:
 def _run(format: str, path: str, inputs: str, outputs: str) -> None:
     # -P: nothing may be imported from the folder of the program.
     folder, name = os.path.split(path)
-    command = [sys.executable, "-P", str(_PROGRAM), format, name, inputs, outputs]
+    arguments = ["-P", str(_PROGRAM), format, name, inputs, outputs]
     # Float32 results differ on accelerators.
     only_cpu = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "2"}
-    environment = {**os.environ, **only_cpu}
     # In `folder`, since TensorFlow takes brackets and asterisks in a path for a pattern.
-    done = subprocess.run(
-        command, cwd=folder or None, env=environment, capture_output=True, text=True
-    )
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
-        raise ExportError(f"The exported model does not run in its runtime: {reason}")
+    failure = "The exported model does not run in its runtime"
+    run_python(arguments, only_cpu, failure, folder or None)

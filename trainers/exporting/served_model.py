@@ -5,48 +5,19 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.preprocessing.examples import evaluation_input
 from trainers.data.preprocessing.normalization import normalize
 from trainers.experiment import TrainedModel
+from trainers.experiment import global_dtype_policy
 
 
-class ServedModel:
-    """The functions of a model that an export may hold; all return float32 logits (B, K).
+class ServedModel(TrainedModel):
+    """A model in float32 with the functions that an export may hold; they return logits (B, K)."""
 
-    Args:
-        trained: A model of any dtype policy.
-
-    Attributes:
-        model: In float32; takes (B, H, W, 3), or (B, T, H, W, 3) of videos.
-        preprocessing: How an evaluation cuts and resizes its inputs.
-        normalization: Name of the input normalisation.
-        takes_videos: Whether the model takes clips of videos.
-    """
-
-    def __init__(self, trained: TrainedModel) -> None:
-        self.model = in_float32(trained.model)
-        self.preprocessing = trained.preprocessing
-        self.normalization = trained.normalization
-        self.takes_videos = trained.takes_videos
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """The shape of an input: (H, W, 3), or (T, H, W, 3) of videos."""
-        image = (*self.preprocessing.image_size, 3)
-        if isinstance(self.preprocessing, VideoPreprocessingConfig):
-            return (self.preprocessing.num_frames, *image)
-        return image
-
-    @property
-    def any_shape(self) -> tuple[int | None, ...]:
-        """The shape of an image of any size, or of a video of any length and size."""
-        return (*(None for _ in self.input_shape[:-1]), 3)
-
-    @property
-    def weight_bytes(self) -> int:
-        """The size of the weights in float32."""
-        return 4 * int(self.model.count_params())
+    @classmethod
+    def of(cls, trained: TrainedModel) -> "ServedModel":
+        """Returns a model of any dtype policy in float32."""
+        return cls(**{**vars(trained), "model": in_float32(trained.model)})
 
     def logits(self, normalized: tf.Tensor) -> tf.Tensor:
         """Returns the logits of normalised inputs, float32 (B, *input_shape)."""
@@ -57,16 +28,16 @@ class ServedModel:
         return self.logits(normalize(pixels, self.normalization))
 
     def logits_of_any_size(self, images: tf.Tensor) -> tf.Tensor:
-        """Returns the logits of images of any one size, uint8 (B, *any_shape)."""
+        """Returns the logits of images, or videos, of any one size, uint8."""
         pixels = tf.map_fn(
             self.resized, images, fn_output_signature=tf.TensorSpec(self.input_shape, tf.uint8)
         )
         return self.logits_of_pixels(pixels)
 
     def resized(self, image: tf.Tensor) -> tf.Tensor:
-        """Cuts and resizes one image as an evaluation does; of a video, the middle clip.
+        """Returns an image of any size as an evaluation takes it; of a video, the middle clip.
 
-        The image is uint8 of `any_shape`, the result uint8 of `input_shape`.
+        Both are uint8; the result has the `input_shape`.
         """
         kind = "video" if self.takes_videos else "image"
         return evaluation_input({kind: image}, self.preprocessing, views=False)
@@ -82,13 +53,9 @@ def in_float32(model: keras.Model) -> keras.Model:
     wanted = _with_policy(description, "float32")
     if wanted == description:
         return model
-    policy = keras.config.dtype_policy()
     # For layers that take the global policy, such as the model itself.
-    keras.config.set_dtype_policy("float32")
-    try:
+    with global_dtype_policy("float32"):
         copy = keras.saving.deserialize_keras_object(wanted)
-    finally:
-        keras.config.set_dtype_policy(policy)
     copy.set_weights(model.get_weights())
     return copy
 

@@ -1,5 +1,8 @@
 """Defines the flags of `predict` and `export` that choose a trained model."""
 
+import dataclasses
+from typing import Any
+
 from absl import flags
 
 from trainers.configuration.data_options import NORMALIZATIONS
@@ -11,15 +14,8 @@ from trainers.utils.errors import ConfigurationError
 flags.disclaim_key_flags()
 
 _OF_A_WORKDIR = ("checkpoint",)
-#: Fields of `InputSettings`, those that a command has defined.
-_OF_A_FILE = (
-    "image_size",
-    "crop_fraction",
-    "normalization",
-    "stride",
-    "activation",
-    "exif_orientation",
-)
+#: `export` defines only some of these.
+_OF_A_FILE = tuple(field.name for field in dataclasses.fields(InputSettings))
 
 
 def define_model_flags(flag_values: flags.FlagValues) -> None:
@@ -53,11 +49,11 @@ def define_model_flags(flag_values: flags.FlagValues) -> None:
     )
 
 
-def check_model_flags(values: flags.FlagValues) -> None:
-    """Checks that one model is given, and no flag of the other kind of model.
+def model_arguments(values: flags.FlagValues) -> dict[str, Any]:
+    """Returns the arguments of `predict` and `export` on how to load the model.
 
     Raises:
-        ConfigurationError: If not.
+        ConfigurationError: If not one model is given, or a flag of the other kind of model.
     """
     if bool(values.workdir) == bool(values.model):
         raise ConfigurationError(
@@ -70,8 +66,9 @@ def check_model_flags(values: flags.FlagValues) -> None:
     for name in alien:
         if name in values and values[name].present:
             raise ConfigurationError(f"--{name} goes with {other}. Leave it out.")
-
-
-def input_settings(values: flags.FlagValues) -> InputSettings:
-    """Returns what the flags say of the inputs of a `.keras` file."""
-    return InputSettings(**{name: values[name].value for name in _OF_A_FILE if name in values})
+    settings = {name: values[name].value for name in _OF_A_FILE if name in values}
+    return {
+        "checkpoint": values.checkpoint,
+        "class_names": values.class_names,
+        "settings": InputSettings(**settings) if values.model else None,
+    }

@@ -3,20 +3,18 @@
 import os
 from collections.abc import Sequence
 
-from trainers.data.datasets.folders import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
+from trainers.data.datasets.folders import IMAGE_EXTENSIONS
 from trainers.data.datasets.folders import count_by_suffix
-from trainers.data.video_files import VIDEO_EXTENSIONS as VIDEO_EXTENSIONS
+from trainers.data.video_files import VIDEO_EXTENSIONS
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.reporting import log_to_stderr
 
 
 def named_inputs(values: Sequence[str]) -> list[str]:
-    """Returns the files and folders of --inputs.
+    """Returns the files and folders of --inputs; a value may hold several with commas between.
 
-    Args:
-        values: Each a path, or several with commas between. An existing path with a comma in its
-            name is taken as it is.
+    An existing path with a comma in its name is taken as it is.
 
     Raises:
         ConfigurationError: If there are none, or one does not exist.
@@ -36,11 +34,7 @@ def find_inputs(paths: Sequence[str], takes_videos: bool) -> list[str]:
     """Returns the files to predict, each once, however it is reached.
 
     A named file is taken whatever its name. Of a folder and its subfolders, in sorted order, the
-    files are taken whose names end as images or videos do.
-
-    Args:
-        paths: Files and folders, from `named_inputs`.
-        takes_videos: Whether the model takes videos, or images.
+    files are taken whose names end as images, or videos, do.
 
     Raises:
         ConfigurationError: If there are none.
@@ -71,26 +65,19 @@ def find_inputs(paths: Sequence[str], takes_videos: bool) -> list[str]:
 
 
 def check_outside(path: str, inputs: Sequence[str], flag: str) -> None:
-    """Checks that the folder to write into, `path`, does not lie among the inputs.
+    """Checks that a folder to write into does not lie in a folder of inputs.
 
     Raises:
-        ConfigurationError: If it is, or lies in, a folder of inputs: the next run would take its
-            files for inputs.
+        ConfigurationError: If it does: the next run would take its files for inputs.
     """
+    below = files.identity(path).rstrip("/") + "/"
     for each in inputs:
-        above = files.identity(each).rstrip("/")
-        if files.is_directory(each) and f"{files.identity(path).rstrip('/')}/".startswith(
-            f"{above}/"
-        ):
+        above = files.identity(each).rstrip("/") + "/"
+        if files.is_directory(each) and below.startswith(above):
             raise ConfigurationError(
                 f"--{flag}={path} lies in --inputs={each}: another run would take what is "
                 "written there for inputs. Choose another folder."
             )
-
-
-def is_input(path: str, inputs: Sequence[str]) -> bool:
-    """Whether a file is one of the inputs."""
-    return files.identity(path) in map(files.identity, inputs)
 
 
 def _split(value: str) -> list[str]:

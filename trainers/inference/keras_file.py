@@ -10,6 +10,7 @@ import keras
 import tokenlearner_keras as tk
 from trainers.checkpointing.keras_archive import load_keras_archive
 from trainers.checkpointing.workdir import read_class_names
+from trainers.configuration.checks import check
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.configuration.data_options import check_normalization
@@ -51,16 +52,18 @@ class InputSettings:
     exif_orientation: bool = False
 
 
+def is_keras_file(path: str) -> bool:
+    """Returns whether a path names a `.keras` file, not a work directory."""
+    return path.endswith(".keras") and not files.is_directory(path)
+
+
 def load_model(
-    model_or_workdir: str,
-    checkpoint: int | None = None,
-    class_names_file: str | None = None,
-    settings: InputSettings | None = None,
+    path: str, checkpoint: int | None, class_names_file: str, settings: InputSettings | None
 ) -> TrainedModel:
     """Returns the model of a work directory or of a `.keras` file.
 
     Args:
-        model_or_workdir: A path.
+        path: The work directory or the file.
         checkpoint: Step of a training; None is the newest valid one.
         class_names_file: As for `choose_class_names`.
         settings: How the inputs of a `.keras` file are made; a work directory has its own.
@@ -69,32 +72,27 @@ def load_model(
         ConfigurationError: If it cannot be loaded, or an argument is of the other kind.
         DataError: If the checkpoint asked for is damaged.
     """
-    if not model_or_workdir.endswith(".keras") or files.is_directory(model_or_workdir):
-        if settings is not None:
+    if is_keras_file(path):
+        if checkpoint is not None:
             raise ConfigurationError(
-                f"{model_or_workdir}: a work directory has its own settings, and those of a "
-                ".keras file were given, too. Leave them out, or pass a .keras file."
+                f"{path}: a .keras file has no checkpoints. Received checkpoint={checkpoint}. "
+                "Leave it out, or pass a work directory."
             )
-        return load_workdir(model_or_workdir, checkpoint, class_names_file)
-    if checkpoint is not None:
+        return load_keras_file(path, settings or InputSettings(), class_names_file)
+    if settings is not None:
         raise ConfigurationError(
-            f"{model_or_workdir}: a .keras file has no checkpoints. Received "
-            f"checkpoint={checkpoint}. Leave it out, or pass a work directory."
+            f"{path}: a work directory has its own settings, and those of a .keras file were also "
+            "given. Leave them out, or pass a .keras file."
         )
-    return load_keras_file(model_or_workdir, settings or InputSettings(), class_names_file)
+    return load_workdir(path, checkpoint, class_names_file)
 
 
-def load_keras_file(
-    path: str, settings: InputSettings, class_names_file: str | None = None
-) -> TrainedModel:
+def load_keras_file(path: str, settings: InputSettings, class_names_file: str = "") -> TrainedModel:
     """Returns the model of a file, local or on a file system of TensorFlow.
 
-    A work directory's `model.keras` has the class names of the `config.json` beside it.
-
-    Args:
-        path: The file, of a model with one input of images or clips and one output per class.
-        settings: How its inputs are made.
-        class_names_file: As for `choose_class_names`.
+    The model has one input of images or clips and one output per class. A work directory's
+    `model.keras` has the class names of the `config.json` beside it. For `class_names_file` see
+    `choose_class_names`.
 
     Raises:
         ConfigurationError: If the file is missing or cannot be loaded, or the model or the settings
@@ -106,15 +104,15 @@ def load_keras_file(
     clips = isinstance(preprocessing, VideoPreprocessingConfig)
     check_normalization(settings.normalization, clips=clips)
     known = _class_names_beside(path)
+    if known is not None and len(known) != num_classes:
+        known = None
     return TrainedModel(
         model=model,
         preprocessing=preprocessing,
         normalization=settings.normalization,
         activation=settings.activation or _missing_activation(model),
         view_reduction=make_view_reduction("logits", "softmax"),
-        class_names=choose_class_names(
-            num_classes, class_names_file, known if len(known or ()) == num_classes else None
-        ),
+        class_names=choose_class_names(num_classes, class_names_file, known),
         description=path,
     )
 
@@ -155,6 +153,10 @@ def _checked_shapes(path: str, model: keras.Model) -> tuple[tuple[int | None, ..
     return inputs[0], int(outputs[0][1])
 
 
+def _listed(shapes: list[tuple[int | None, ...]]) -> str:
+    return " and ".join(map(str, shapes)) or "unknown shapes"
+
+
 def _missing_activation(model: keras.Model) -> str:
     """Returns the activation that gives probabilities: "none" if the model ends in one."""
     last: Any = model
@@ -167,18 +169,11 @@ def _missing_activation(model: keras.Model) -> str:
     return "none" if answers else "softmax"
 
 
-def _listed(shapes: list[tuple[int | None, ...]]) -> str:
-    return " and ".join(map(str, shapes)) or "unknown shapes"
-
-
 def _preprocessing(
     path: str, shape: tuple[int | None, ...], settings: InputSettings
 ) -> Preprocessing:
     fraction = settings.crop_fraction
-    if not 0 < fraction <= 1:
-        raise ConfigurationError(
-            f"--crop_fraction: expected more than 0, at most 1. Received {fraction}."
-        )
+    check(0 < fraction <= 1, "--crop_fraction", "more than 0, at most 1", fraction)
     size = _image_size(path, shape[-3:-1], settings.image_size)
     if len(shape) == _RANK_OF_IMAGES:
         return PreprocessingConfig(

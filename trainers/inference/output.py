@@ -7,23 +7,23 @@ import json
 import sys
 from collections.abc import Iterator
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.inference.inputs import is_input
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
 
 FORMATS = ("csv", "json")
-COLUMNS = ("path", "rank", "class", "probability")
+_COLUMNS = ("path", "rank", "class", "probability")
 
 _FILES_OF_A_TRAINING = ("config.json", "metrics.jsonl", "bad_examples.jsonl")
 
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """What a model says of N files.
+    """What a model predicts for N files.
 
     Attributes:
         names: The paths of the files, in order.
@@ -43,10 +43,8 @@ def likeliest_classes(
 ) -> tuple[tuple[tuple[str, ...], ...], NDArray[np.float32]]:
     """Returns the names and the probabilities (B, k) of the likeliest classes, in order.
 
-    Args:
-        probabilities: (B, K).
-        class_names: K names.
-        top_k: How many; all if there are fewer. Of equal ones the first class comes first.
+    `probabilities` are (B, K). All are returned if there are fewer than `top_k`. Of equally likely
+    classes the first comes first.
     """
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
     names = tuple(tuple(class_names[number] for number in row) for row in order)
@@ -54,20 +52,31 @@ def likeliest_classes(
 
 
 def to_text(predictions: Predictions, format: str) -> str:
-    """Returns predictions as text.
+    """Returns predictions as "csv", one row for each rank, or as "json", one object per file."""
+    if format == "json":
+        return json.dumps(list(_by_file(predictions)), indent=2) + "\n"
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for file in _by_file(predictions):
+        for ranked in file["predictions"]:
+            writer.writerow([file["path"], *ranked.values()])
+    return table.getvalue()
 
-    `format` is "csv", one row for each rank of each file, with a header; or "json", one object per
-    file.
-    """
-    return _to_csv(predictions) if format == "csv" else _to_json(predictions)
+
+def _by_file(predictions: Predictions) -> Iterator[dict[str, Any]]:
+    columns = (predictions.names, predictions.classes, predictions.probabilities)
+    for path, names, probabilities in zip(*columns, strict=True):
+        ranked = []
+        for rank, (name, probability) in enumerate(zip(names, probabilities, strict=True), start=1):
+            # Six digits: a float32 has hardly more.
+            rounded = float(f"{probability:.6g}")
+            ranked.append({"rank": rank, "class": name, "probability": rounded})
+        yield {"path": path, "predictions": ranked}
 
 
 def write_text(text: str, path: str | None = None) -> None:
-    """Writes to a file, which is replaced when the new one is complete, or to stdout.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
+    """Writes to a file, which is replaced when the new one is complete, or to stdout."""
     if path is not None:
         files.write_atomically(path, text.encode())
         return
@@ -76,52 +85,20 @@ def write_text(text: str, path: str | None = None) -> None:
 
 
 def check_output(path: str, inputs: Sequence[str], model: str) -> None:
-    """Checks that a file may take the predictions; without a path does nothing.
-
-    It must replace neither one of the inputs nor the model's file.
+    """Checks that a file may take the predictions, if one is given.
 
     Raises:
-        ConfigurationError: If it would, or cannot be written.
+        ConfigurationError: If it is a folder, or would replace an input, the model or a training's
+            own file.
     """
     if not path:
         return
     if files.is_directory(path):
         raise ConfigurationError(f"--output={path} is a directory. Give a file, such as p.csv.")
     is_of_a_training = path.rpartition("/")[2] in _FILES_OF_A_TRAINING
-    if is_of_a_training or path.endswith(".keras") or is_input(path, [*inputs, model]):
+    is_input = files.identity(path) in map(files.identity, [*inputs, model])
+    if is_of_a_training or path.endswith(".keras") or is_input:
         raise ConfigurationError(
             f"--output={path} would replace an input, a model or a training's own file. Give "
             "another one, such as predictions.csv."
         )
-
-
-def _to_csv(predictions: Predictions) -> str:
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for path, ranks in _by_file(predictions):
-        for rank, (name, probability) in enumerate(ranks, start=1):
-            writer.writerow([path, rank, name, probability])
-    return table.getvalue()
-
-
-def _to_json(predictions: Predictions) -> str:
-    objects = [
-        {
-            "path": path,
-            "predictions": [
-                {"rank": rank, "class": name, "probability": probability}
-                for rank, (name, probability) in enumerate(ranks, start=1)
-            ],
-        }
-        for path, ranks in _by_file(predictions)
-    ]
-    return json.dumps(objects, indent=2) + "\n"
-
-
-def _by_file(predictions: Predictions) -> Iterator[tuple[str, list[tuple[str, float]]]]:
-    columns = (predictions.names, predictions.classes, predictions.probabilities)
-    for path, names, probabilities in zip(*columns, strict=True):
-        # Six digits: a float32 has hardly more.
-        rounded = [float(f"{each:.6g}") for each in probabilities]
-        yield path, list(zip(names, rounded, strict=True))

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 import tokenlearner_keras as tk
 from tokenlearner_keras.layers.reshaping import FrameSampling
-from trainers.configuration.data_options import VideoPreprocessingConfig
-from trainers.inference.predictor import Predictor
 from trainers.inference.reader import ReadFile
+from trainers.inference.trained_model import Predictor
 from trainers.utils import files
 from trainers.utils.errors import ConfigurationError
+from trainers.utils.errors import one_line
 from trainers.utils.files import check_writable
 
 _DOTS_PER_INCH = 120
@@ -30,10 +30,8 @@ class AttentionOverlays:
     A picture is named `NUMBER_FOLDER_NAME.png`: the number of its file among the inputs, which
     makes the name unique, the folder of the file, such as its class, and the file's name.
 
-    Args:
-        folder: Made if necessary, on any file system of TensorFlow. It must be empty, so that no
-            picture replaces a file.
-        predictor: Computes the maps.
+    The folder is made if necessary, on any file system of TensorFlow. It must be empty, so that no
+    picture replaces a file.
 
     Raises:
         ConfigurationError: If the model has no learned tokens, or none on a grid, Matplotlib is
@@ -43,21 +41,22 @@ class AttentionOverlays:
     def __init__(self, folder: str, predictor: Predictor) -> None:
         self.folder = folder
         self.predictor = predictor
-        _check_matplotlib()
+        try:
+            import matplotlib.figure  # noqa: F401
+        except ImportError as error:
+            raise ConfigurationError(
+                "--overlay_dir needs Matplotlib: pip install '.[plots]' in a clone"
+            ) from error
         self._check_maps()
         check_writable(folder, f"--overlay_dir={folder}")
         if files.list_names(folder):
             raise ConfigurationError(
                 f"--overlay_dir={folder}: expected a new or an empty folder, where no picture "
-                "takes the place of a file. Remove what is there, or choose another."
+                "replaces a file. Remove what is there, or choose another."
             )
 
     def draw(self, read: Sequence[ReadFile], titles: Sequence[str]) -> None:
         """Draws the attention over some files; of a video, over the clip in its middle.
-
-        Args:
-            read: The files.
-            titles: Of their pictures.
 
         Raises:
             OSError: If a picture cannot be written.
@@ -70,12 +69,10 @@ class AttentionOverlays:
             for number, (layer, values) in enumerate(maps.items(), start=1):
                 figure = tk.plot_attention_maps(shown[only], values[only], titles=[title])
                 part = f"{number}_{layer}" if len(maps) > 1 else ""
-                self._write(figure, picture_name(each.number, each.path, part))
-
-    def _write(self, figure: Any, name: str) -> None:
-        content = io.BytesIO()
-        figure.savefig(content, format="png", dpi=_DOTS_PER_INCH)
-        files.write_atomically(files.join(self.folder, name), content.getvalue())
+                content = io.BytesIO()
+                figure.savefig(content, format="png", dpi=_DOTS_PER_INCH)
+                path = files.join(self.folder, picture_name(each.number, each.path, part))
+                files.write_atomically(path, content.getvalue())
 
     def _shown(self, pictures: NDArray[np.uint8]) -> Any:
         """Returns the frames that a model takes, if it does not take all."""
@@ -84,15 +81,11 @@ class AttentionOverlays:
         return np.asarray(sampling[0](pictures)) if sampling else pictures
 
     def _check_maps(self) -> None:
-        preprocessing = self.predictor.trained.preprocessing
-        shape: tuple[int, ...] = (*preprocessing.image_size, 3)
-        if isinstance(preprocessing, VideoPreprocessingConfig):
-            shape = (preprocessing.num_frames, *shape)
-        blank = np.zeros((1, *shape), np.uint8)
+        blank = np.zeros((1, *self.predictor.trained.input_shape), np.uint8)
         try:
             maps = self.predictor.attention_maps(blank)
         except ValueError as error:
-            raise ConfigurationError(f"--overlay_dir: {' '.join(str(error).split())}") from error
+            raise ConfigurationError(f"--overlay_dir: {one_line(error)}") from error
         for layer, values in maps.items():
             if values.ndim != blank.ndim:
                 raise ConfigurationError(
@@ -111,12 +104,3 @@ def picture_name(number: int, path: str, layer: str = "") -> str:
         if each
     ]
     return "_".join([f"{number:05d}", *parts]) + ".png"
-
-
-def _check_matplotlib() -> None:
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise ConfigurationError(
-            "--overlay_dir needs Matplotlib: pip install '.[plots]' in a clone"
-        ) from error

@@ -7,20 +7,19 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from trainers.configuration.data_options import VideoPreprocessingConfig
-from trainers.data.datasets.folders import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
+from trainers.data.datasets.folders import IMAGE_EXTENSIONS
 from trainers.data.decode_errors import plain_reason
 from trainers.data.preprocessing.examples import Preprocessing
 from trainers.data.preprocessing.examples import evaluation_input
 from trainers.data.video_files import FRAMES_PER_SECOND
 from trainers.data.video_files import MIN_SIDE
-from trainers.data.video_files import VIDEO_EXTENSIONS as VIDEO_EXTENSIONS
+from trainers.data.video_files import VIDEO_EXTENSIONS
 from trainers.data.video_files import read_frames
 from trainers.utils import files
 from trainers.utils.errors import DataError
@@ -42,14 +41,6 @@ class ReadFile:
     picture: Pixels  # the image, or the clip in the middle of the video, to draw on
 
 
-@dataclasses.dataclass(frozen=True)
-class Batch:
-    """Files of a batch, with padding to its size."""
-
-    files: tuple[ReadFile, ...]  # without the padding
-    inputs: Pixels  # of all, (B, ...); those of the padding are zero
-
-
 class PredictionReader:
     """Reads files ahead, in threads, while the model works.
 
@@ -57,7 +48,7 @@ class PredictionReader:
         preprocessing: That of the model.
         views: Whether all views of a video are read, or only the clip in its middle.
         frames_per_second: Frames taken from each second of a video.
-        min_side: Pixels of the shorter side of a video's frames; never enlarged.
+        min_side: Pixels of the shorter side of a video's frames, which are never enlarged.
     """
 
     def __init__(
@@ -76,7 +67,6 @@ class PredictionReader:
         spec = tf.TensorSpec((), tf.string)
         if self.takes_videos:
             spec = tf.TensorSpec((None, None, None, 3), tf.uint8)
-        self._inputs = self._video_inputs if self.takes_videos else self._image_inputs
         self._compiled = tf.function(self._inputs, input_signature=[spec])
 
     def read(self, path: str) -> tuple[Pixels, Pixels]:
@@ -104,13 +94,10 @@ class PredictionReader:
 
     def batches(
         self, paths: Sequence[str], batch_size: int, left_out: Callable[[DataError], None]
-    ) -> Iterator[Batch]:
-        """Yields all readable files, in order, in batches of one size.
+    ) -> Iterator[list[ReadFile]]:
+        """Yields all readable files, in order; the last batch may be smaller.
 
-        Args:
-            paths: The files.
-            batch_size: Of every batch; the last one is padded.
-            left_out: Called for each unreadable file, which is left out.
+        `left_out` is called for each unreadable file, which is left out.
         """
         batch: list[ReadFile] = []
         for number, path, reading in self._read_ahead(paths, batch_size):
@@ -121,24 +108,24 @@ class PredictionReader:
                 continue
             batch.append(ReadFile(number, path, inputs, picture))
             if len(batch) == batch_size:
-                yield _padded(batch, batch_size)
+                yield batch
                 batch = []
         if batch:
-            yield _padded(batch, batch_size)
+            yield batch
 
     def _read_ahead(
         self, paths: Sequence[str], count: int
-    ) -> Iterator[tuple[int, str, "Future[tuple[Pixels, Pixels]]"]]:
+    ) -> Iterator[tuple[int, str, Future[tuple[Pixels, Pixels]]]]:
         """Yields files with the futures of their contents; reads over `count` files ahead."""
         threads = _VIDEO_THREADS if self.takes_videos else default_workers()
         pool = ThreadPoolExecutor(threads)
+        ahead: deque[tuple[int, str, Future[tuple[Pixels, Pixels]]]] = deque()
         try:
-            remaining = iter(enumerate(paths, start=1))
-            reading = ((number, path, pool.submit(self.read, path)) for number, path in remaining)
-            ahead = deque(islice(reading, count + threads))
-            while ahead:
-                yield ahead.popleft()
-                ahead.extend(islice(reading, 1))
+            for number, path in enumerate(paths, start=1):
+                ahead.append((number, path, pool.submit(self.read, path)))
+                if len(ahead) == count + threads:
+                    yield ahead.popleft()
+            yield from ahead
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -164,19 +151,9 @@ class PredictionReader:
             frames.append(frame)
         return np.stack(frames)
 
-    def _image_inputs(self, encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        image = evaluation_input({"encoded": encoded}, self.preprocessing, views=False)
-        return image, image
-
-    def _video_inputs(self, frames: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        example = {"video": frames}
-        clip = evaluation_input(example, self.preprocessing, views=False)
-        if not self.views:
-            return clip, clip
-        return evaluation_input(example, self.preprocessing, views=True), clip
-
-
-def _padded(batch: list[ReadFile], batch_size: int) -> Batch:
-    inputs = np.zeros((batch_size, *batch[0].inputs.shape), np.uint8)
-    inputs[: len(batch)] = [file.inputs for file in batch]
-    return Batch(tuple(batch), inputs)
+    def _inputs(self, content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        example = {"video" if self.takes_videos else "encoded": content}
+        picture = evaluation_input(example, self.preprocessing, views=False)
+        if not (self.takes_videos and self.views):
+            return picture, picture
+        return evaluation_input(example, self.preprocessing, views=True), picture

@@ -7,11 +7,10 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from trainers.configuration.checks import check_choice
 from trainers.configuration.data_options import VIEW_REDUCTIONS
 from trainers.data.preprocessing.normalization import normalize
 from trainers.steps.losses import LOSSES
-from trainers.utils.errors import ConfigurationError
-from trainers.utils.errors import did_you_mean
 
 #: From the logits of all views, (views, B, K), to those of the videos, (B, K).
 ViewReduction = Callable[[Any], Any]
@@ -23,22 +22,15 @@ def make_view_reduction(kind: str, loss: str) -> ViewReduction:
     Args:
         kind: `"logits"` averages them, as the reference's ViViT does; `"probabilities"` averages
             the probabilities, and returns the logits of the average; `"max"` takes the largest
-            logit of each class (usual for Charades).
-        loss: The name of the loss, which defines the probabilities.
-
-    Raises:
-        ConfigurationError: If the kind is none of these.
+            logit of each class (usual for Charades). Another raises a ConfigurationError.
+        loss: Name of the loss, which defines the probabilities.
     """
+    check_choice("video.view_reduction", kind, VIEW_REDUCTIONS)
     reductions: dict[str, ViewReduction] = {
         "logits": lambda logits: ops.mean(logits, axis=0),
         "probabilities": LOSSES[loss].average,
         "max": lambda logits: ops.max(logits, axis=0),
     }
-    if kind not in reductions:
-        raise ConfigurationError(
-            f"video.view_reduction must be one of {', '.join(VIEW_REDUCTIONS)}. Received: {kind!r}."
-            + did_you_mean(kind, VIEW_REDUCTIONS)
-        )
     return reductions[kind]
 
 
@@ -50,11 +42,7 @@ def class_logits(
 ) -> Any:
     """Returns a model's logits, float32 (B, K).
 
-    Args:
-        model: The Keras model.
-        inputs: uint8 (B, H, W, 3), (B, T, H, W, 3) or with views (B, V, T, H, W, 3).
-        normalization: Name of the input normalisation, done on the device.
-        view_reduction: Reduces the logits of a video's views to one answer.
+    `inputs` are uint8 (B, H, W, 3), (B, T, H, W, 3) or with views (B, V, T, H, W, 3).
     """
 
     def answer(images: Any) -> Any:

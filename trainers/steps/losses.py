@@ -27,9 +27,8 @@ def make_loss(name: str, label_smoothing: float = 0.0) -> Loss:
     """Returns a function of (targets, logits), both (B, K), to losses (B,).
 
     Args:
-        name: `"softmax"` cross-entropy over classes, or `"sigmoid"` cross-entropy
-            summed over classes (as in the reference; an average would be K times
-            smaller).
+        name: `"softmax"` cross-entropy over classes, or `"sigmoid"` cross-entropy summed over
+            classes (as in the reference; an average would be K times smaller).
         label_smoothing: Share in [0, 1) of the target spread evenly over the classes.
 
     Raises:

@@ -17,15 +17,14 @@ TOP_K = 5
 def evaluation_sums(logits: Any, labels: Any, losses: Any, mask: Any) -> Sums:
     """Returns masked sums over one batch; sums over batches and replicas add up.
 
+    They are `correct`, `loss`, `num_examples`, and `top5_correct` if K is more than five.
+
     Args:
         logits: `(B, K)`.
         labels: `(B,)` integers; or `(B, K)` zeros and ones, where any class with a one is
             right and an example without ones, which nothing could get right, is left out.
-        losses: `(B,)` loss of each example.
+        losses: `(B,)`.
         mask: `(B,)`, 1 for a real example, 0 for padding.
-
-    Returns:
-        `correct`, `loss`, `num_examples`, and `top5_correct` if K is more than five.
     """
     mask = ops.cast(mask, "float32")
     if len(labels.shape) == 2:
@@ -44,10 +43,9 @@ def evaluation_sums(logits: Any, labels: Any, losses: Any, mask: Any) -> Sums:
 
 
 def class_sums(logits: Any, labels: Any, mask: Any) -> Sums:
-    """Returns masked sums of each class over one batch; sums over batches and replicas add up.
+    """Returns `class_correct` and `class_examples`, `(K,)`, of integer labels `(B,)`.
 
-    `labels` are integers `(B,)`. The results, `class_correct` and `class_examples`, `(K,)`, add up
-    over the classes to `correct` and `num_examples` of `evaluation_sums`.
+    Over the classes they add up to `correct` and `num_examples` of `evaluation_sums`.
     """
     mask = ops.cast(mask, "float32")
     is_right = ops.cast(_classes_ahead(logits, labels) < 1, "float32")
@@ -122,17 +120,13 @@ def _answers(logits: Any, labels: Any) -> Any:
     return ops.squeeze(ops.take_along_axis(logits, labels[:, None], axis=1), axis=1)
 
 
-def check_average_precision() -> None:
-    """Checks that mean average precision can be computed.
-
-    Raises:
-        ConfigurationError: If scikit-learn is missing.
-    """
+def check_scikit_learn(purpose: str) -> None:
+    """Raises a ConfigurationError if scikit-learn, which `purpose` needs, is missing."""
     try:
-        from sklearn.metrics import average_precision_score  # noqa: F401
+        import sklearn.metrics  # noqa: F401
     except ImportError as error:
         raise ConfigurationError(
-            "data.multi_label is evaluated with scikit-learn: pip install scikit-learn"
+            f"{purpose} needs scikit-learn: pip install scikit-learn"
         ) from error
 
 
@@ -142,14 +136,8 @@ def average_precisions(
     """Returns the average precision of each class; NaN for a class without positives.
 
     It is scikit-learn's `average_precision_score`: the area under the steps of precision over
-    recall, without interpolation. A NaN score ranks lowest.
-
-    Args:
-        scores: `(N, K)`, such as logits; only their order in a class matters.
-        targets: `(N, K)` zeros and ones.
-
-    Returns:
-        `(K,)`, in [0, 1] or NaN.
+    recall, without interpolation. Scores, such as logits, and zeros and ones are `(N, K)`. Only
+    the order of the scores in a class matters; NaN ranks lowest.
     """
     from sklearn.metrics import average_precision_score
 

@@ -1,12 +1,15 @@
-"""Builds the optimizer and the learning-rate schedule of a configuration."""
+"""Builds the optimizer and the learning rate; swaps its averages of the weights into the model."""
 
+import contextlib
 from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 from keras import ops
 
 from trainers.configuration.training_options import OptimizerConfig
+from trainers.engines.engine import to_numpy
 from trainers.utils.errors import ConfigurationError
 
 
@@ -88,11 +91,7 @@ def make_learning_rate(
             f"and {total_steps} steps. Shorten it, such as --config.warmup_percent=5."
         )
     return WarmupSchedule(
-        config.learning_rate,
-        config.end_learning_rate,
-        warmup_steps,
-        total_steps,
-        config.schedule,
+        config.learning_rate, config.end_learning_rate, warmup_steps, total_steps, config.schedule
     )
 
 
@@ -121,12 +120,38 @@ def make_optimizer(
 
 
 def clip_by_global_norm(gradients: list[Any], clipnorm: float | None) -> tuple[list[Any], Any]:
-    """Returns the gradients of the global batch clipped by their global norm, and the norm.
-
-    It is the norm before clipping. A `clipnorm` of None or 0 leaves the gradients alone.
-    """
+    """Returns gradients clipped, unless `clipnorm` is None or 0, and their norm before that."""
     norm = ops.sqrt(sum(ops.sum(ops.square(gradient)) for gradient in gradients))
     if not clipnorm:
         return gradients, norm
     scale = clipnorm / ops.maximum(norm, clipnorm)
     return [gradient * scale for gradient in gradients], norm
+
+
+@contextlib.contextmanager
+def averaged_weights(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer | None
+) -> Iterator[None]:
+    """Puts the moving averages of the weights into the model, and takes them out again.
+
+    Without averages (no optimizer, or no `ema_decay`) the model keeps its weights.
+    """
+    if optimizer is None or not optimizer.use_ema:
+        yield
+        return
+    variables = model.trainable_variables
+    raw = [to_numpy(variable) for variable in variables]
+    try:
+        put_averages(model, optimizer)
+        yield
+    finally:
+        for variable, value in zip(variables, raw, strict=True):
+            variable.assign(value)
+
+
+def put_averages(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
+    """Puts the moving averages of the weights, if there are any, into the model for good."""
+    if optimizer.use_ema:
+        averages = optimizer._model_variables_moving_average
+        for variable, average in zip(model.trainable_variables, averages, strict=True):
+            variable.assign(to_numpy(average))

@@ -1,5 +1,6 @@
 """Defines one training step on the global batch, the same maths on any engine and device count."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ from trainers.utils.errors import first_line
 _DRAWS_PER_STEP = 64
 
 
+@dataclasses.dataclass(kw_only=True, eq=False)
 class TrainStep:
     """The maths of a step, compiled and run by an engine.
 
@@ -34,14 +36,12 @@ class TrainStep:
     step. With gradient accumulation they use and update them for each micro-batch separately.
 
     Args:
-        model: The Keras model, built in the engine's scope.
+        model: Built in the engine's scope.
         optimizer: From `make_optimizer`, built.
-        loss: Loss of each example.
-        engine: Where to run.
-        batch_size: Global batch size.
+        batch_size: Global.
         normalization: Name of the input normalisation, done on the device.
         global_clipnorm: Largest gradient norm; None or 0 does not clip.
-        seed: Seed of the dropout masks.
+        seed: Of the dropout masks.
         gradient_accumulation_steps: Micro-batches that each replica cuts its share of the batch
             into.
         jit_compile: Whether XLA compiles loss and gradients on TensorFlow, on one replica. TPUs and
@@ -49,58 +49,45 @@ class TrainStep:
         multi_label: Whether an example has any number of labels; then `correct` counts where the
             class of the largest logit is one of them.
 
-    Attributes:
-        is_on_one_host: Whether no other process takes part in a step.
-
     Raises:
         ConfigurationError: If the batch cannot be cut into micro-batches of equal size, or the
             engine cannot run the step.
     """
 
-    def __init__(
-        self,
-        *,
-        model: keras.Model,
-        optimizer: keras.optimizers.Optimizer,
-        loss: Loss,
-        engine: Engine,
-        batch_size: int,
-        normalization: str,
-        global_clipnorm: float | None,
-        seed: int,
-        gradient_accumulation_steps: int = 1,
-        jit_compile: bool = False,
-        multi_label: bool = False,
-    ) -> None:
+    model: keras.Model
+    optimizer: keras.optimizers.Optimizer
+    loss: Loss
+    engine: Engine
+    batch_size: int
+    normalization: str
+    global_clipnorm: float | None
+    seed: int
+    gradient_accumulation_steps: int = 1
+    jit_compile: bool = False
+    multi_label: bool = False
+
+    def __post_init__(self) -> None:
         check_batch_size(
-            batch_size,
+            self.batch_size,
             {
-                "replicas": engine.num_replicas,
-                "gradient_accumulation_steps": gradient_accumulation_steps,
+                "replicas": self.engine.num_replicas,
+                "gradient_accumulation_steps": self.gradient_accumulation_steps,
             },
         )
-        self.model = model
-        self.optimizer = optimizer
-        self.loss = loss
-        self.batch_size = batch_size
-        self.normalization = normalization
-        self.global_clipnorm = global_clipnorm
-        self.seed = seed
-        self.gradient_accumulation_steps = gradient_accumulation_steps
-        self.jit_compile = jit_compile
-        self.multi_label = multi_label
-        self.is_on_one_host = engine.hosts.count == 1
-        self._seed_states = seed_states(model)
+        self._seed_states = [
+            variable
+            for variable in self.model.non_trainable_variables
+            if variable.name == "seed_generator_state"
+        ]
         #: The engine's `Training`.
-        self.compiled: Any = engine.training(self)
+        self.compiled: Any = self.engine.training(self)
 
     def run(self, batches: Iterator[Any], first_step: int, num_steps: int) -> dict[str, float]:
         """Runs steps and returns their sums.
 
         Args:
             batches: Distributed batches, `{"image", "target"}`.
-            first_step: Number of the first step, from 0.
-            num_steps: How many.
+            first_step: Counted from 0.
 
         Returns:
             Sums over the steps: `loss` and `correct` over examples, `num_examples`, `gradient_norm`
@@ -123,15 +110,11 @@ class TrainStep:
         return sums
 
     def loss_and_sums(self, images: Any, targets: Any) -> tuple[Any, dict[str, Any]]:
-        """Returns the loss to differentiate, and sums over these examples.
+        """Returns the loss to differentiate, and sums over these examples, float32 scalars.
 
-        Args:
-            images: uint8 (B, H, W, 3), or of clips (B, T, H, W, 3).
-            targets: float32 (B, num_classes).
-
-        Returns:
-            The sum of the losses over the global batch size, a scalar; `loss`, `correct` and
-            `num_examples`, float32 scalars.
+        The first is the sum of the losses over the global batch size; the others are `loss`,
+        `correct` and `num_examples`. Images are uint8 (B, H, W, 3), or of clips (B, T, H, W, 3);
+        targets float32 (B, num_classes).
         """
         logits = self.model(self.inputs(images), training=True)
         losses = self.losses(targets, logits)
@@ -152,10 +135,7 @@ class TrainStep:
         return self.loss(targets, logits)
 
     def update(self, gradients: list[Any]) -> Any:
-        """Clips and applies the gradients, which are summed over all replicas.
-
-        Returns their norm before clipping.
-        """
+        """Clips and applies the global batch's gradients; returns their norm before clipping."""
         gradients, norm = clip_by_global_norm(gradients, self.global_clipnorm)
         self.optimizer.apply(gradients, self.model.trainable_variables)
         return norm
@@ -171,26 +151,15 @@ class TrainStep:
             State variables and their values, (2,) of that type.
         """
         counter = stream * _DRAWS_PER_STEP
-        return [
-            (state, ops.stack([ops.convert_to_tensor(self._base(index, dtype)), counter]))
-            for index, state in enumerate(self._seed_states)
-        ]
-
-    def _base(self, index: int, dtype: str) -> Any:
-        base = self.seed * 1_000_003 + index
-        return np.array(base % 2**32 if dtype == "uint32" else base, dtype)
+        values = []
+        for index, state in enumerate(self._seed_states):
+            base = self.seed * 1_000_003 + index
+            number = np.array(base % 2**32 if dtype == "uint32" else base, dtype)
+            values.append((state, ops.stack([ops.convert_to_tensor(number), counter])))
+        return values
 
 
 def _is_out_of_memory(error: Exception) -> bool:
     # TensorFlow has an error class for it, JAX a status in the message.
     is_tensorflow = type(error).__name__ == "ResourceExhaustedError"
     return is_tensorflow or str(error).startswith("RESOURCE_EXHAUSTED")
-
-
-def seed_states(model: keras.Model) -> list[keras.Variable]:
-    """Returns the state variables of a model's random generators, in order."""
-    return [
-        variable
-        for variable in model.non_trainable_variables
-        if variable.name == "seed_generator_state"
-    ]

@@ -1,1 +1,1 @@
-"""The parts of a training that the loop needs: log, resume, profile, search for NaNs."""
+"""The parts of a training: the loop, its log and profile, the search for the first NaN."""

@@ -1,5 +1,6 @@
 """Averages the training metrics over a logging interval, and measures the speed."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -17,15 +18,15 @@ _SAVED_SUMS = ("loss", "correct", "num_examples", "gradient_norm")
 _PREFIX = "log/"
 
 
+@dataclasses.dataclass(eq=False)
 class TrainingLog:
     """Averages the steps' sums over a logging interval and measures the speed.
 
     Args:
         writer: Gets one row per interval.
-        learning_rate: The rate of each step, counted from 0.
-        batch_size: Global batch size.
-        bad_examples: Counts the unreadable examples; with None, or a limit of 0, rows do not
-            mention them.
+        learning_rate: Of each step, counted from 0.
+        batch_size: Global.
+        bad_examples: With None, or a limit of 0, rows do not mention them.
 
     Attributes:
         steps_per_second: Speed since the interval began, without evaluations and without the first
@@ -33,17 +34,12 @@ class TrainingLog:
         data_wait: Share of that time spent waiting for data, in [0, 1], or None.
     """
 
-    def __init__(
-        self,
-        writer: MetricsWriter,
-        learning_rate: Callable[[int], Any],
-        batch_size: int,
-        bad_examples: BadExamples | None = None,
-    ) -> None:
-        self.writer = writer
-        self.learning_rate = learning_rate
-        self.batch_size = batch_size
-        self.bad_examples = bad_examples
+    writer: MetricsWriter
+    learning_rate: Callable[[int], Any]
+    batch_size: int
+    bad_examples: BadExamples | None = None
+
+    def __post_init__(self) -> None:
         self.steps_per_second: float | None = None
         self.data_wait: float | None = None
         self._is_compiled = False
@@ -51,11 +47,7 @@ class TrainingLog:
         self._reset()
 
     def add(self, sums: dict[str, float], num_steps: int) -> None:
-        """Adds the sums of some steps that have just ended.
-
-        Raises:
-            DivergedError: If the loss or the gradient is not finite.
-        """
+        """Adds the sums of some steps; raises a DivergedError if one of them is not finite."""
         # Before anything is saved: no run could resume from a checkpoint of NaNs.
         for name in ("loss", "gradient_norm"):
             if not math.isfinite(sums[name]):
@@ -76,10 +68,7 @@ class TrainingLog:
             self._sums[name] = self._sums.get(name, 0.0) + sums[name]
 
     def write(self, step: int) -> None:
-        """Writes a row and starts the next interval.
-
-        The row has no speed if only the compilation has been timed.
-        """
+        """Writes a row and starts the next interval."""
         metrics = {
             "loss": self._sums["loss"] / self._sums["num_examples"],
             "accuracy": self._sums["correct"] / self._sums["num_examples"],
@@ -103,10 +92,7 @@ class TrainingLog:
         return {f"{_PREFIX}{name}": value for name, value in named.items()}
 
     def load(self, arrays: Arrays) -> None:
-        """Restores the sums from a checkpoint's arrays, of which it ignores the others.
-
-        The speed is measured from the start again.
-        """
+        """Restores the sums from a checkpoint's arrays, but not the times; ignores the others."""
         self._reset()
         for name in _SAVED_SUMS:
             self._sums[name] = float(arrays.get(f"{_PREFIX}{name}", 0.0))

@@ -31,18 +31,9 @@ class TrainingLoop:
     """The steps of a training, in blocks that end where something is due.
 
     Attributes:
-        schedule: When what is due.
         steps_per_loop: Steps of a block, at most.
-        train_step: Runs a block; it holds the model, the optimizer and the seed.
-        evaluator: Evaluates the model as it is.
-        eval_sources: What is evaluated, by name; the best checkpoint is best by the first.
-        store: Keeps the checkpoints.
+        eval_sources: By name; the best checkpoint is best by the first.
         hosts: Processes that train together; the chief saves.
-        stop: Knows of a signal.
-        profiler: Profiles some of the steps.
-        log: Averages the steps' metrics over a row.
-        writer: Writes the rows.
-        progress: The line on the terminal.
         explain: Called with the steps done and the length of a block; returns a context that
             explains what fails in the block.
     """
@@ -62,11 +53,7 @@ class TrainingLoop:
     explain: Callable[[int, int], AbstractContextManager[Any]]
 
     def run(self, batches: Iterator[Any], step: int) -> None:
-        """Trains to the end.
-
-        Args:
-            batches: Those after `step`.
-            step: Steps done before.
+        """Trains to the end on the batches after `step`, the steps done before.
 
         Raises:
             DataError: If an example cannot be read.
@@ -120,13 +107,6 @@ class TrainingLoop:
     def _save(self, step: int, metrics: Metrics | None) -> None:
         # A checkpoint assumes that the rows before it are on the disk.
         self.writer.fsync()
-        train_step = self.train_step
-        arrays = training_arrays(
-            train_step.model,
-            train_step.optimizer,
-            self.log.arrays(),
-            seed=train_step.seed,
-            step=step,
-        )
+        arrays = training_arrays(self.train_step, self.log.arrays(), step)
         check_finite(arrays, step)
         self.store.save(step, arrays, metrics)

@@ -1,11 +1,10 @@
 """Finds the step and the tensor at which a training became NaN or infinite.
 
-Steps run in blocks, and only a block's sums come back. When one of them is not finite, the training
-goes back to its newest checkpoint, or to its beginning, and takes the same steps again: their data
-and random numbers are functions of the seed and the step. It stops at the first bad step, whose
-tensors are then checked one by one. While all goes well this costs nothing.
+It goes back to the newest checkpoint, or to the beginning, and takes the same steps again, since
+only the sums of a block of steps come back. The tensors of the first bad step are checked in turn.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -19,7 +18,8 @@ from keras import ops
 from trainers.checkpointing.checkpoint_file import Arrays
 from trainers.checkpointing.state import load_state
 from trainers.checkpointing.state import state_arrays
-from trainers.engines.arrays import to_numpy
+from trainers.checkpointing.store import CheckpointStore
+from trainers.engines.engine import to_numpy
 from trainers.steps.train_step import TrainStep
 from trainers.utils.errors import DivergedError
 from trainers.utils.errors import TrainingError
@@ -34,42 +34,28 @@ _HINT = (
 )
 
 
+@dataclasses.dataclass(frozen=True)
 class Replay:
     """Repeats the steps of a training, to find where it diverged.
 
     Args:
-        train_step: Runs the steps.
-        batches: Called with `start_step`, the steps done; returns the batches after them.
-        restore: Puts model and optimizer back to the newest checkpoint, or to the beginning, and
-            returns the steps done until there.
+        make_fresh: Returns model and optimizer as they are at the beginning.
         steps_per_loop: Steps of a block, at most.
         is_stopped: Whether the user has asked to stop.
     """
 
-    def __init__(
-        self,
-        train_step: TrainStep,
-        batches: Batches,
-        restore: Callable[[], int],
-        steps_per_loop: int,
-        is_stopped: Callable[[], bool],
-    ) -> None:
-        self.train_step = train_step
-        self.batches = batches
-        self.restore = restore
-        self.steps_per_loop = steps_per_loop
-        self.is_stopped = is_stopped
+    train_step: TrainStep
+    batches: Batches
+    store: CheckpointStore
+    make_fresh: Callable[[], tuple[keras.Model, keras.optimizers.Optimizer]]
+    steps_per_loop: int
+    is_stopped: Callable[[], bool]
 
     @contextmanager
     def explain(self, step: int, num_steps: int) -> Iterator[None]:
-        """Reports at which step and tensor the block inside has diverged.
+        """Turns a `DivergedError` of a block into a TrainingError that names step and tensor.
 
-        Args:
-            step: Steps done before the block.
-            num_steps: Steps of the block.
-
-        Raises:
-            TrainingError: In place of a `DivergedError`.
+        `step` is the steps done before the block, `num_steps` its length.
         """
         try:
             yield
@@ -77,17 +63,17 @@ class Replay:
             last = step + num_steps
             where = f"step {last}" if num_steps == 1 else f"one of the steps {step + 1} to {last}"
             found = None
-            if self.train_step.is_on_one_host:
+            if self.train_step.engine.hosts.count == 1:
                 log_to_stderr(
                     f"{error} at {where}; taking the steps since the last checkpoint again, to "
                     "find out where it begins (Ctrl-C leaves this out) ..."
                 )
                 found = self._find(last)
-            raise TrainingError(_message(str(error), where, found)) from None
+            raise TrainingError(f"{error} at {found or where}. {_HINT}") from None
 
-    def _find(self, last: int) -> tuple[int, str] | None:
+    def _find(self, last: int) -> str | None:
         """Returns the number of the first bad step, from 1, and the first bad tensor in it."""
-        step, size = self.restore(), self.steps_per_loop
+        step, size = self._restore(), self.steps_per_loop
         batches = self.batches(start_step=step)
         while step < last and not self.is_stopped():
             count = min(size, last - step)
@@ -98,19 +84,27 @@ class Replay:
                 continue
             load_state(before, self.train_step.model, self.train_step.optimizer)
             if count == 1:
-                return step + 1, first_bad_tensor(
-                    self.train_step, next(self.batches(start_step=step)), step
-                )
+                batch = next(self.batches(start_step=step))
+                tensor = _first_bad_tensor(self.train_step, batch, step)
+                return f"step {step + 1}; {tensor}"
             size, batches = 1, self.batches(start_step=step)
         return None
 
+    def _restore(self) -> int:
+        """Goes back to the newest checkpoint, or to the beginning; returns the steps done."""
+        model, optimizer = self.train_step.model, self.train_step.optimizer
+        found = self.store.load_newest()
+        if found is not None:
+            load_state(found[1], model, optimizer)
+            return found[0]
+        for old, new in zip((model, optimizer), self.make_fresh(), strict=True):
+            for variable, value in zip(old.variables, new.variables, strict=True):
+                variable.assign(to_numpy(value))
+        return 0
+
 
 def check_finite(arrays: Arrays, step: int) -> None:
-    """Checks that a checkpoint's arrays are finite: no run could resume from it otherwise.
-
-    Raises:
-        TrainingError: If an array is not finite after `step` steps; it names the first.
-    """
+    """Raises a TrainingError if an array of a checkpoint is not finite: no run could resume."""
     for name, value in arrays.items():
         if not np.isfinite(value).all():
             raise TrainingError(
@@ -119,11 +113,8 @@ def check_finite(arrays: Arrays, step: int) -> None:
             )
 
 
-def first_bad_tensor(train_step: TrainStep, batch: Any, step: int) -> str:
-    """Returns the name of the first non-finite tensor of a step.
-
-    The model and the optimizer are as before the step, when `step` steps were done.
-    """
+def _first_bad_tensor(train_step: TrainStep, batch: Any, step: int) -> str:
+    """Returns the name of the first non-finite tensor of the step after `step`, not yet done."""
     for name, value in _tensors(train_step, batch, step):
         if not np.isfinite(value).all():
             kind = "NaN" if np.isnan(value).any() else "infinity"
@@ -165,10 +156,3 @@ def _layer_outputs(model: keras.Model, inputs: Any) -> Iterator[tuple[str, Any]]
 def _numpy(value: Any) -> Any:
     # NumPy has no bfloat16.
     return ops.convert_to_numpy(ops.cast(value, "float32"))
-
-
-def _message(what: str, where: str, found: tuple[int, str] | None) -> str:
-    if found is None:
-        return f"{what} at {where}. {_HINT}"
-    step, tensor = found
-    return f"{what} at step {step}; {tensor}. {_HINT}"

@@ -32,8 +32,6 @@ class StepProfiler:
     Exiting its context ends a profile that is still being taken.
 
     Args:
-        engine: Takes the profile.
-        workdir: Where to write.
         steps: First and last step, from `parse_profile_steps`; None profiles nothing.
         total_steps: Length of the training.
 
@@ -42,11 +40,7 @@ class StepProfiler:
     """
 
     def __init__(
-        self,
-        engine: Engine,
-        workdir: AnyPath,
-        steps: tuple[int, int] | None,
-        total_steps: int,
+        self, engine: Engine, workdir: AnyPath, steps: tuple[int, int] | None, total_steps: int
     ) -> None:
         if steps is not None and steps[1] > total_steps:
             raise ConfigurationError(

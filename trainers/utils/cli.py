@@ -12,23 +12,15 @@ from typing import NoReturn
 from absl import app
 from absl import flags
 
+from trainers.utils import errors
 from trainers.utils import files
 from trainers.utils import process
-from trainers.utils.errors import ConfigurationError
-from trainers.utils.errors import DataError
-from trainers.utils.errors import ExportError
-from trainers.utils.errors import Interrupted
-from trainers.utils.errors import LostHostError
-from trainers.utils.errors import TrainingError
-from trainers.utils.errors import did_you_mean
-from trainers.utils.errors import explain_os_error
-from trainers.utils.errors import near_names
 
 # Flags that `define_path` defines belong to the module that calls it.
 flags.disclaim_key_flags()
 
 STATUS_FAILED = 1
-STATUS_WRONG_USAGE = 2
+STATUS_WRONG_USAGE = process.STATUS_WRONG_USAGE
 STATUS_SIGNAL = 128
 
 
@@ -37,11 +29,6 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], None]) -> NoRetur
 
     Exit status: 0 finished, 2 wrong usage or configuration, 128 + signal after a
     signal, 1 anything else.
-
-    Args:
-        main: The command, after the flags are parsed.
-        parse: Reads the command line without the program's name; may raise
-            `flags.Error` or `ConfigurationError`.
     """
 
     def parse_flags(argv: list[str]) -> list[str]:
@@ -51,8 +38,8 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], None]) -> NoRetur
         except SystemExit:  # raised by a help flag; absl's status for it is 1
             process.end_with(0)
             raise SystemExit(0) from None
-        except (flags.Error, ConfigurationError) as error:
-            _fail(str(error), STATUS_WRONG_USAGE)
+        except (flags.Error, errors.ConfigurationError) as error:
+            process.fail(str(error), STATUS_WRONG_USAGE)
         return argv[:1]
 
     def guarded(argv: list[str]) -> None:
@@ -64,19 +51,21 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], None]) -> NoRetur
         except SystemExit as end:
             process.end_with(end.code if isinstance(end.code, int) else int(end.code is not None))
             raise
-        except ConfigurationError as error:
-            _fail(str(error), STATUS_WRONG_USAGE)
-        except LostHostError as error:
+        except errors.ConfigurationError as error:
+            process.fail(str(error), STATUS_WRONG_USAGE)
+        except errors.LostHostError as error:
             # The engine's own shutdown would wait for the host that is gone, and then abort.
-            _fail(str(error), STATUS_FAILED, at_once=True)
-        except (DataError, ExportError, TrainingError) as error:
-            _fail(str(error), STATUS_FAILED)
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            sys.stdout.flush()
+            os._exit(STATUS_FAILED)
+        except (errors.DataError, errors.ExportError, errors.TrainingError) as error:
+            process.fail(str(error), STATUS_FAILED)
         except OSError as error:
-            _fail(explain_os_error(error), STATUS_FAILED)
-        except Interrupted as error:
-            _fail(str(error), STATUS_SIGNAL + error.signal_number)
+            process.fail(errors.explain_os_error(error), STATUS_FAILED)
+        except errors.Interrupted as error:
+            process.fail(str(error), STATUS_SIGNAL + error.signal_number)
         except KeyboardInterrupt:
-            _fail("interrupted", STATUS_SIGNAL + signal.SIGINT)
+            process.fail("interrupted", STATUS_SIGNAL + signal.SIGINT)
 
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     app.run(guarded, flags_parser=parse_flags)
@@ -100,29 +89,23 @@ def parse_known_flags(
     flag_values: flags.FlagValues = flags.FLAGS,
     keys: Iterable[str] = (),
 ) -> None:
-    """Parses absl flags and refuses arguments that are not flags.
+    """Parses absl flags after the program's name, and refuses arguments that are not flags.
 
-    Args:
-        argv: The command line, with the program's name in front.
-        flag_values: The flags to fill.
-        keys: Keys of the configuration, one of which may have been meant.
-
-    Raises:
-        ConfigurationError: If an argument is not a known flag.
-        flags.Error: If a value is wrong.
+    `keys` are keys of the configuration, one of which may have been meant. Raises a
+    ConfigurationError for an unknown flag, a flags.Error for a wrong value.
     """
     try:
         rest = flag_values(argv)[1:]
     except flags.UnrecognizedFlagError as error:
-        near = near_names(error.flagname, [*flag_values, *keys])
+        near = errors.near_names(error.flagname, [*flag_values, *keys])
         meant = [f"--{name}" if name in flag_values else f"--config.{name}" for name in near]
         hint = f" Did you mean {' or '.join(meant)}?" if meant else ""
-        raise ConfigurationError(f"Unknown flag --{error.flagname}.{hint}") from error
+        raise errors.ConfigurationError(f"Unknown flag --{error.flagname}.{hint}") from error
     except flags.IllegalFlagValueError as error:
         raise flags.IllegalFlagValueError(_plain(str(error))) from error
     if rest:
         hint = " Write --config.key=value to override a configuration key."
-        raise ConfigurationError(
+        raise errors.ConfigurationError(
             f"Expected only flags (--name=value). Received: {' '.join(rest)}."
             f"{hint if 'config' in flag_values else ''}"
         )
@@ -131,7 +114,7 @@ def parse_known_flags(
 def _check_utf8(arguments: list[str]) -> None:
     for argument in arguments:
         if not files.is_utf8(argument):
-            raise ConfigurationError(
+            raise errors.ConfigurationError(
                 f"Expected names in UTF-8. Received {argument!r}. Rename the file or folder."
             )
 
@@ -147,14 +130,5 @@ def _plain(message: str) -> str:
         if found:
             return flag.rstrip(" ('") + f" expected {expected}"
     if choice := re.match(r"flag --\w+=(.*): value should be one of <(.*)>$", message):
-        return f"{message}.{did_you_mean(choice[1], choice[2].split('|'))}"
+        return f"{message}.{errors.did_you_mean(choice[1], choice[2].split('|'))}"
     return message
-
-
-def _fail(message: str, status: int, at_once: bool = False) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr, flush=True)
-    if at_once:
-        sys.stdout.flush()
-        os._exit(status)
-    process.end_with(status)
-    raise SystemExit(status)

@@ -35,9 +35,6 @@ class Interrupted(BaseException):
     """A signal asked the program to stop; ends it with status 128 + signal.
 
     Like KeyboardInterrupt, it passes every `except Exception`.
-
-    Attributes:
-        signal_number: The signal, such as 15 for SIGTERM.
     """
 
     def __init__(self, message: str, signal_number: int) -> None:
@@ -48,7 +45,6 @@ class Interrupted(BaseException):
 _NO_SPACE = "Free some space"
 _NO_PERMISSION = "Allow this user to write there, or choose another place"
 _GONE = "Find out what has removed it, or choose another place"
-_BAD_DISK = "Check the disk"
 
 _HINTS = {
     errno.ENOSPC: _NO_SPACE,
@@ -60,19 +56,16 @@ _HINTS = {
     errno.ENOENT: _GONE,
     errno.ENOTDIR: _GONE,
     errno.ESTALE: _GONE,
-    errno.EIO: _BAD_DISK,
+    errno.EIO: "Check the disk",
     errno.EMFILE: "Raise the limit of open files (ulimit -n)",
     errno.ENFILE: "Raise the system's limit of open files",
 }
 
 
 def explain_os_error(error: OSError) -> str:
-    """Returns one line: what failed, on which file if that is known, and what may help.
-
-    An error of a TensorFlow file system has no `errno`; its text names the path already.
-    """
+    """Returns one line: what failed, on which file if that is known, and what may help."""
     if error.errno is None or error.strerror is None:
-        return str(error)
+        return str(error)  # of a TensorFlow file system: its text names the path already
     place = f"{error.filename}: " if error.filename is not None else ""
     hint = _HINTS.get(error.errno)
     advice = f" {hint}; then run the same command again." if hint else ""
@@ -112,15 +105,14 @@ def near_names(received: str, names: Iterable[str]) -> list[str]:
         if form in forms:
             return forms[form]
     close = difflib.get_close_matches(text, forms, n=1, cutoff=0.8)
-    if not close and (total := _total_of_unit(text, forms)):
-        return forms[total]
+    close = close or _total_of_unit(text, forms)
     # `acc` is short for accuracy, and so is `lr` for learning_rate.
     close = close or [form for form in forms if form.startswith(text) or _initials(form) == text]
     close = close or difflib.get_close_matches(text, forms, n=1, cutoff=0.5)
     return forms[close[0]] if close else []
 
 
-def _total_of_unit(text: str, forms: Collection[str]) -> str | None:
+def _total_of_unit(text: str, forms: Collection[str]) -> list[str]:
     """Returns `total_epochs` for `epochs` or `num_epochs`, but not for `evaluation_epochs`."""
     prefix, _, unit = text.rpartition("_")
     parts = [form.rpartition("_") for form in forms]
@@ -129,7 +121,7 @@ def _total_of_unit(text: str, forms: Collection[str]) -> str | None:
     prefixes = {first for first, _, last in parts if last in units}
     durations = [p for p in prefixes if all(f"{p}_{unit}" in forms for unit in units)]
     other = difflib.get_close_matches(prefix, durations, n=1, cutoff=0.5)
-    return f"total_{near[0]}" if near and not other else None
+    return [f"total_{near[0]}"] if near and not other else []
 
 
 def _initials(name: str) -> str:

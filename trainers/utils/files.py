@@ -1,12 +1,6 @@
-"""Reads, writes and lists files on a local disk or on any file system of TensorFlow.
+"""Reads, writes and lists files; paths with a scheme, such as `gs://bucket/run`, by `tf.io.gfile`.
 
-A path with a scheme, such as `gs://bucket/run`, goes through `tf.io.gfile`; every other one
-through Python itself. TensorFlow is imported only for a path that needs it. Join such
-paths with `join`: a `pathlib.Path` would merge their slashes.
-
-A file that must be whole is written under another name, forced to disk and renamed. On an
-object store the rename is a copy, which appears only when it is whole. Only a local directory
-can be renamed. Every failure is an `OSError`.
+Every failure is an `OSError`.
 """
 
 import contextlib
@@ -46,7 +40,7 @@ def is_utf8(path: AnyPath) -> bool:
 
 
 def join(path: AnyPath, *names: str) -> str:
-    """Returns the path of something inside a directory."""
+    """Returns the path of something inside a directory; `pathlib` would merge slashes of a URL."""
     if is_remote(path):
         return "/".join([str(path).rstrip("/"), *names])
     return os.path.join(path, *names)
@@ -55,16 +49,16 @@ def join(path: AnyPath, *names: str) -> str:
 def exists(path: AnyPath) -> bool:
     """Returns whether there is a file or a directory."""
     if is_remote(path):
-        with as_os_error(path):
-            return bool(_gfile().exists(str(path)))
+        with as_os_error(path) as gfile:
+            return bool(gfile.exists(str(path)))
     return os.path.exists(path)
 
 
 def is_directory(path: AnyPath) -> bool:
     """Returns whether there is a directory; on an object store, anything below the path."""
     if is_remote(path):
-        with as_os_error(path):
-            return bool(_gfile().isdir(str(path)))
+        with as_os_error(path) as gfile:
+            return bool(gfile.isdir(str(path)))
     return os.path.isdir(path)
 
 
@@ -73,9 +67,9 @@ def list_names(path: AnyPath) -> list[str]:
     if not is_directory(path):
         return []
     if is_remote(path):
-        with as_os_error(path):
+        with as_os_error(path) as gfile:
             # Object stores end the names of directories with a slash.
-            return sorted(name.rstrip("/") for name in _gfile().listdir(str(path)))
+            return sorted(name.rstrip("/") for name in gfile.listdir(str(path)))
     return sorted(os.listdir(path))
 
 
@@ -124,8 +118,8 @@ def identity(path: str) -> str:
 def make_directories(path: AnyPath) -> None:
     """Creates a directory and its parents, where they do not exist."""
     if is_remote(path):
-        with as_os_error(path):
-            _gfile().makedirs(str(path))
+        with as_os_error(path) as gfile:
+            gfile.makedirs(str(path))
     else:
         os.makedirs(path, exist_ok=True)
 
@@ -133,7 +127,7 @@ def make_directories(path: AnyPath) -> None:
 def read(path: AnyPath) -> bytes:
     """Returns the content of a file; raises FileNotFoundError if there is none."""
     if is_remote(path):
-        with as_os_error(path), _gfile().GFile(str(path), "rb") as file:
+        with as_os_error(path) as gfile, gfile.GFile(str(path), "rb") as file:
             return bytes(file.read())
     return Path(path).read_bytes()
 
@@ -141,8 +135,8 @@ def read(path: AnyPath) -> bytes:
 def size(path: AnyPath) -> int:
     """Returns the length of a file in bytes."""
     if is_remote(path):
-        with as_os_error(path):
-            return int(_gfile().stat(str(path)).length)
+        with as_os_error(path) as gfile:
+            return int(gfile.stat(str(path)).length)
     return os.path.getsize(path)
 
 
@@ -150,7 +144,7 @@ def write(path: AnyPath, payload: bytes) -> None:
     """Writes a file and forces it to disk; a kill may leave part of it."""
     if is_remote(path):
         remove(path)  # ram:// would append to the old content
-        with as_os_error(path), _gfile().GFile(str(path), "wb") as file:
+        with as_os_error(path) as gfile, gfile.GFile(str(path), "wb") as file:
             file.write(payload)
         return
     with _naming(path), open(path, "wb") as file:
@@ -160,15 +154,24 @@ def write(path: AnyPath, payload: bytes) -> None:
 
 
 def write_atomically(path: AnyPath, payload: bytes) -> None:
-    """Replaces a file as a whole: after a kill it is the old one or the new one.
+    """Replaces a file as a whole; see `replaced_file`."""
+    with replaced_file(path) as partial:
+        write(partial, payload)
 
-    Any other interruption, such as Ctrl-C or a full disk, leaves no partial file.
+
+@contextlib.contextmanager
+def replaced_file(path: AnyPath, unique: str = "") -> Iterator[str]:
+    """Yields another name to write to, and renames it to `path`: a kill leaves the old or the new.
+
+    The block forces the file to disk. An error or Ctrl-C in it leaves no partial file. `unique`
+    becomes part of the name, for files that several processes may write at a time. On an object
+    store the rename is a copy, which appears only when it is whole.
     """
     folder, name = os.path.split(path)
-    partial = os.path.join(folder, f"{PARTIAL}{name}")
+    partial = os.path.join(folder, f"{PARTIAL}{unique}{name}")
     try:
         remove(partial)  # a link would be written through
-        write(partial, payload)
+        yield partial
         rename(partial, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -194,8 +197,8 @@ def append(path: AnyPath, payload: bytes) -> None:
 def rename(path: AnyPath, new: AnyPath) -> None:
     """Renames a file, replacing an existing one; or a directory, on a local disk."""
     if is_remote(path):
-        with as_os_error(path):
-            _gfile().rename(str(path), str(new), overwrite=True)
+        with as_os_error(path) as gfile:
+            gfile.rename(str(path), str(new), overwrite=True)
     else:
         os.replace(path, new)
 
@@ -224,8 +227,8 @@ def remove(path: AnyPath) -> None:
     if not exists(path):
         return
     if is_remote(path):
-        with as_os_error(path):
-            remove_any = _gfile().rmtree if _gfile().isdir(str(path)) else _gfile().remove
+        with as_os_error(path) as gfile:
+            remove_any = gfile.rmtree if gfile.isdir(str(path)) else gfile.remove
             remove_any(str(path))
     elif os.path.isdir(path):
         shutil.rmtree(path)
@@ -234,12 +237,12 @@ def remove(path: AnyPath) -> None:
 
 
 @contextlib.contextmanager
-def as_os_error(path: AnyPath) -> Iterator[None]:
-    """Turns TensorFlow's errors into OSErrors that name the path."""
-    import tensorflow as tf
+def as_os_error(path: AnyPath) -> Iterator[Any]:
+    """Yields `tf.io.gfile`, whose errors become OSErrors that name the path."""
+    import tensorflow as tf  # seconds: only where it is needed
 
     try:
-        yield
+        yield tf.io.gfile
     except tf.errors.NotFoundError as error:
         raise FileNotFoundError(f"There is no {path}.") from error
     except tf.errors.PermissionDeniedError as error:
@@ -259,21 +262,11 @@ def _naming(path: AnyPath) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def _gfile() -> Any:
-    import tensorflow as tf  # seconds: only where it is needed
-
-    return tf.io.gfile
-
-
 def check_writable(folder: str, flag: str) -> None:
     """Creates a folder if there is none, and checks that files can be written into it.
 
-    Args:
-        folder: A local folder; a remote one is only created.
-        flag: What the user gave, for the message, such as `--output=a/b.csv`.
-
-    Raises:
-        ConfigurationError: If it cannot be created or written into.
+    A remote one is only created. `flag` is what the user gave, such as `--output=a/b.csv`, for the
+    ConfigurationError if that fails.
     """
     try:
         make_directories(folder)
@@ -289,5 +282,4 @@ def check_writable(folder: str, flag: str) -> None:
 
 def folder_of(path: str) -> str:
     """Returns the folder of a file."""
-    folder = path.rpartition("/")[0]
-    return folder or ("/" if path.startswith("/") else os.curdir)
+    return os.path.dirname(path) or os.curdir

@@ -1,6 +1,7 @@
 """Chooses the backend of Keras as a command starts, and ends its process."""
 
 import atexit
+import contextlib
 import importlib.util
 import os
 import sys
@@ -10,7 +11,7 @@ from typing import NoReturn
 
 ENGINES = ("tensorflow", "jax")
 
-_STATUS_WRONG_USAGE = 2  # as in trainers.utils.cli, whose imports may be missing
+STATUS_WRONG_USAGE = 2
 
 _MISSING = {
     "jax": (
@@ -25,15 +26,12 @@ _MISSING = {
 
 
 def choose_backend(argv: Sequence[str]) -> None:
-    """Sets KERAS_BACKEND from `--engine` if this process runs one of our modules.
+    """Sets KERAS_BACKEND from `--engine` if `sys.argv` runs one of our modules.
 
     Without the flag the environment decides; the default is TensorFlow. A missing package ends the
     process with status 2.
-
-    Args:
-        argv: `sys.argv` while this package is imported: its first entry is "-m" for as long as
-            Python is looking for the module to run.
     """
+    # While this package is imported, Python is still looking for the module to run.
     is_command = bool(argv) and argv[0] == "-m"
     engine = engine_flag(argv[1:]) if is_command else None
     if engine in ENGINES:
@@ -55,21 +53,24 @@ def engine_flag(arguments: Sequence[str]) -> str | None:
 
 def _check_installed(backend: str) -> None:
     if backend not in ENGINES and importlib.util.find_spec(backend) is None:
-        _refuse(
+        fail(
             f"The trainer runs on Keras' backends {' and '.join(ENGINES)}. Received "
-            f"KERAS_BACKEND={backend}. Unset it, or set it to one of these."
+            f"KERAS_BACKEND={backend}. Unset it, or set it to one of these.",
+            STATUS_WRONG_USAGE,
         )
     for name, message in _MISSING.items():
         if name in (backend, "tensorflow") and importlib.util.find_spec(name) is None:
-            _refuse(message)
-
-
-def _refuse(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr, flush=True)
-    raise SystemExit(_STATUS_WRONG_USAGE)
+            fail(message, STATUS_WRONG_USAGE)
 
 
 _statuses: list[int] = []
+
+
+def fail(message: str, status: int) -> NoReturn:
+    """Prints an error and ends the process."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    end_with(status)
+    raise SystemExit(status)
 
 
 def end_with(status: int) -> None:
@@ -86,8 +87,6 @@ def _end() -> None:
     if _statuses:
         for stream in (sys.stdout, sys.stderr):
             # The reader of a pipe may have closed it.
-            try:
+            with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-            except (OSError, ValueError):
-                pass
         os._exit(_statuses[-1])

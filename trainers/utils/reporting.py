@@ -1,6 +1,7 @@
 """Writes metrics (JSON lines, TensorBoard), progress and warnings."""
 
 import contextlib
+import itertools
 import json
 import struct
 import sys
@@ -8,6 +9,7 @@ import time
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn
@@ -22,12 +24,7 @@ from trainers.utils.files import AnyPath
 
 
 class MetricsWriter:
-    """Appends rows to metrics.jsonl and to TensorBoard.
-
-    Args:
-        workdir: The work directory, on any file system of TensorFlow.
-        first_step: Rows and points of later steps, left by a killed run, are dropped.
-    """
+    """Appends to metrics.jsonl and TensorBoard; drops what a killed run wrote past `first_step`."""
 
     def __init__(self, workdir: AnyPath, first_step: int) -> None:
         self.path = files.join(workdir, "metrics.jsonl")
@@ -111,11 +108,7 @@ def read_metrics(path: AnyPath) -> list[dict[str, Any]]:
 class ProgressLine:
     """Shows a live line with speed, time left and waiting; off a terminal, plain lines.
 
-    Args:
-        total_steps: Length of the training.
-        first_step: Where it starts or resumes.
-        batch_size: Global batch size, for images/s.
-        unit: What a batch is made of, "images" or "clips".
+    `batch_size` is the global one; `unit` is what a batch is made of, "images" or "clips".
     """
 
     def __init__(
@@ -125,8 +118,24 @@ class ProgressLine:
         self.batch_size = batch_size
         self.unit = unit
         self.console = Console(soft_wrap=True)
-        self._live = self._make_live(first_step) if self.console.is_terminal else None
-        self._last_line = time.monotonic()
+        self._lines = _PlainLines(15, sys.stdout)
+        self._live: Progress | None = None
+        if self.console.is_terminal:
+            self._live = Progress(
+                TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+                BarColumn(),
+                TextColumn("{task.fields[text]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=self.console,
+            )
+            self._task = self._live.add_task(
+                "training",
+                total=total_steps,
+                completed=first_step,
+                text="compiling the first step",
+            )
 
     def __enter__(self) -> "ProgressLine":
         if self._live is not None:
@@ -145,12 +154,9 @@ class ProgressLine:
             print(text, flush=True)
 
     def update(self, step: int, steps_per_second: float | None, data_wait: float | None) -> None:
-        """Shows the progress; recent values are None while they are not known.
+        """Shows the steps done, their speed and the share of time that they waited for data.
 
-        Args:
-            step: Steps done.
-            steps_per_second: Recent speed.
-            data_wait: Recent share of the time spent waiting for data, in [0, 1].
+        Speed and share are of recent steps; None: not known yet.
         """
         text, left = "compiled", ""
         if steps_per_second is not None and data_wait is not None:
@@ -162,27 +168,9 @@ class ProgressLine:
             left = f", {seconds:.0f} s left"
         if self._live is not None:
             self._live.update(self._task, completed=step, text=text)
-        elif time.monotonic() - self._last_line > 15 or step == self.total_steps:
-            self._last_line = time.monotonic()
-            print(f"step {step}/{self.total_steps}, {text}{left}", flush=True)
-
-    def _make_live(self, first_step: int) -> Progress:
-        live = Progress(
-            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
-            BarColumn(),
-            TextColumn("{task.fields[text]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self.console,
-        )
-        self._task = live.add_task(
-            "training",
-            total=self.total_steps,
-            completed=first_step,
-            text="compiling the first step",
-        )
-        return live
+        else:
+            line = f"step {step}/{self.total_steps}, {text}{left}"
+            self._lines.write(line, always=step == self.total_steps)
 
 
 def format_metrics(metrics: dict[str, float]) -> str:
@@ -203,17 +191,20 @@ def log_to_stderr(text: str) -> None:
 def progress_bar(description: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
     """Shows a bar on a terminal, a line about every ten seconds elsewhere.
 
-    Args:
-        description: The words before the numbers.
-        total: The number of items.
-        done: How many of them are finished already.
-
-    Yields:
-        A function to call after each item, from any thread.
+    Yields a function to call after each item, from any thread; `done` of them are finished already.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _PlainLines(description, total, done).advance
+        numbers = itertools.count(done)
+        lines = _PlainLines(10, sys.stderr)
+
+        def advance() -> None:
+            number = next(numbers)
+            line = f"{description}: {number} of {total}"
+            lines.write(line, always=number in (done, total))
+
+        advance()
+        yield advance
         return
     columns = (
         *Progress.get_default_columns(),
@@ -226,24 +217,15 @@ def progress_bar(description: str, total: int, done: int = 0) -> Iterator[Callab
 
 
 class _PlainLines:
-    """Progress for logs: few lines, each complete."""
+    """Progress for logs: a line after so many seconds at the earliest."""
 
-    seconds_between_lines = 10.0
-
-    def __init__(self, description: str, total: int, done: int) -> None:
-        self._description = description
-        self._total = total
-        self._done = done
+    def __init__(self, seconds: float, stream: TextIO) -> None:
+        self._seconds = seconds
+        self._stream = stream
         self._last_line = time.monotonic()
-        self._write()
 
-    def advance(self) -> None:
-        self._done += 1
-        waited = time.monotonic() - self._last_line
-        if self._done == self._total or waited >= self.seconds_between_lines:
-            self._write()
-
-    def _write(self) -> None:
-        self._last_line = time.monotonic()
-        line = f"{self._description}: {self._done} of {self._total}"
-        print(line, file=sys.stderr, flush=True)
+    def write(self, line: str, always: bool) -> None:
+        now = time.monotonic()
+        if always or now - self._last_line >= self._seconds:
+            self._last_line = now
+            print(line, file=self._stream, flush=True)

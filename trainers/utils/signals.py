@@ -20,13 +20,10 @@ class StopRequest:
 
     Such a block runs `steps_per_loop` steps in one compiled loop, which ends first. A second signal
     ends the process as usual, in a notebook the call.
-
-    Attributes:
-        signal_number: The first signal received; None before it.
     """
 
     def __init__(self) -> None:
-        self.signal_number: int | None = None
+        self.signal_number: int | None = None  # of the first one received
         self._deferred = False
         self._timer: threading.Timer | None = None
 
@@ -59,10 +56,7 @@ class StopRequest:
             signal.signal(number, self._receive)
 
     def _again(self, number: int) -> None:
-        """Sends a signal again whose exception Python dropped.
-
-        That happens in finalizers and in callbacks of the garbage collector, such as JAX has.
-        """
+        """Sends a signal again whose exception Python dropped, in a finalizer or `gc` callback."""
         # As if it had not come yet: nothing may stop because of it and then be interrupted by it.
         self.signal_number = None
         self._listen()
@@ -75,11 +69,7 @@ class StopRequest:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Remembers a signal inside the block, which reads `signal_number`, instead of raising.
-
-        Raises:
-            Interrupted: At the end of the block, if a signal came.
-        """
+        """Raises for a signal only at the end of the block, which may read `signal_number`."""
         self._deferred = True
         try:
             yield

@@ -1,8 +1,7 @@
 """Runs commands in worker processes, with a progress bar.
 
-Plain subprocesses rather than `multiprocessing`: a spawned worker would import the
-caller's main program (and TensorFlow with it), and the game engine needs its own working
-directory and output stream.
+Not by `multiprocessing`: a spawned worker would import the caller's main program, and TensorFlow
+with it, and the game engine needs its own working directory and output stream.
 """
 
 import contextlib
@@ -15,13 +14,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from trainers.utils.errors import DataError
 from trainers.utils.reporting import progress_bar
 
-MAXIMUM_WORKERS = 8
-POLL_SECONDS = 0.02
+_MAXIMUM_WORKERS = 8
+_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Job:
 class _RunningJob:
     job: Job
     process: subprocess.Popen[bytes]
-    output: IO[bytes]
+    output: Path
 
 
 def default_workers() -> int:
@@ -46,15 +44,11 @@ def default_workers() -> int:
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
-    return max(1, min(MAXIMUM_WORKERS, cores))
+    return min(_MAXIMUM_WORKERS, cores)
 
 
 def run_jobs(jobs: Sequence[Job], description: str, workers: int) -> None:
-    """Runs every job to its end, in the given order, at most `workers` at a time.
-
-    Raises:
-        DataError: A job failed; the message holds the end of its output.
-    """
+    """Runs jobs in the given order; a DataError shows the end of the output of one that fails."""
     waiting = list(reversed(jobs))
     running: list[_RunningJob] = []
     with (
@@ -65,7 +59,7 @@ def run_jobs(jobs: Sequence[Job], description: str, workers: int) -> None:
             while waiting or running:
                 while waiting and len(running) < workers:
                     running.append(_start(waiting.pop(), Path(scratch)))
-                time.sleep(POLL_SECONDS)
+                time.sleep(_POLL_SECONDS)
                 for worker in [w for w in running if w.process.poll() is not None]:
                     running.remove(worker)
                     _check(worker)
@@ -78,16 +72,17 @@ def run_jobs(jobs: Sequence[Job], description: str, workers: int) -> None:
 def _start(job: Job, scratch: Path) -> _RunningJob:
     # The engine makes `./_vizdoom/`; two workers in one directory race for it.
     directory = Path(tempfile.mkdtemp(dir=scratch))
-    output = (directory / "output.txt").open("w+b")
-    process = subprocess.Popen(
-        [sys.executable, "-m", job.module, *job.arguments],
-        cwd=directory,
-        env=_environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    output = directory / "output.txt"
+    with output.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", job.module, *job.arguments],
+            cwd=directory,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     return _RunningJob(job, process, output)
 
 
@@ -99,26 +94,19 @@ def _stop(worker: _RunningJob) -> None:
     else:
         worker.process.kill()
     worker.process.wait()
-    worker.output.close()
 
 
 def _environment() -> dict[str, str]:
     project = Path(__file__).resolve().parents[2]
     paths = [str(project), *(os.path.abspath(entry) for entry in sys.path if entry)]
-    single_threaded = {
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-    }
-    return {**os.environ, **single_threaded, "PYTHONPATH": os.pathsep.join(paths)}
+    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return {**os.environ, **dict.fromkeys(threads, "1"), "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _check(worker: _RunningJob) -> None:
-    with worker.output as output:
-        if worker.process.returncode == 0:
-            return
-        output.seek(0)
-        text = output.read().decode(errors="replace").strip()
+    if worker.process.returncode == 0:
+        return
+    text = worker.output.read_bytes().decode(errors="replace").strip()
     raise DataError(
         f"Worker {worker.job.name!r} ({worker.job.module}) ended with status "
         f"{worker.process.returncode}, expected 0. The end of its output:\n"

@@ -38,7 +38,7 @@ class _Slow:
         monkeypatch.setattr(files, "write", wait_and_write)
 
 
-def test_the_loop_goes_on_while_a_checkpoint_is_written(
+def test_the_loop_continues_while_a_checkpoint_is_written(
     directory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = _Slow(monkeypatch)

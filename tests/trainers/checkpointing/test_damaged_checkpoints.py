@@ -78,7 +78,7 @@ DAMAGES: dict[Callable[[Path], None], str] = {
     _cut: "bytes where",
     _flip: "sha256",
     _remove_arrays: "arrays.npz is missing",
-    _folder_of_arrays: "arrays.npz is no file",
+    _folder_of_arrays: "arrays.npz is not a file",
     _no_archive: "arrays.npz holds no arrays",
     _remove_manifest: "manifest.json is missing",
     _cut_manifest: "manifest.json is garbled",

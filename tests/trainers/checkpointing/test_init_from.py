@@ -182,7 +182,7 @@ def test_a_training_starts_there_and_resumes_without(
     arrays = checkpoint_arrays(workdir, 1)
     for name, value in expected.items():
         np.testing.assert_array_equal(arrays[f"model/{name}"], value, name)
-    # It goes on from its own checkpoint, not from the start again.
+    # It resumes from its own checkpoint, not from the start again.
     trainer("run", *flags, "--config.total_steps=2")
     assert "parameters loaded as they are" not in capsys.readouterr().out
 

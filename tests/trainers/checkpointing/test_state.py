@@ -29,7 +29,7 @@ def test_the_state_of_another_model_changes_nothing(width: int, layers: int) -> 
 
 
 def test_state_round_trip() -> None:
-    keras.backend.clear_session()  # the names of the layers begin anew
+    keras.backend.clear_session()  # the names of the layers start again
     model, optimizer = _model(4)
     for variable in [*model.trainable_variables, *optimizer.variables]:
         if "float" in variable.dtype:

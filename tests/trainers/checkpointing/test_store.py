@@ -51,8 +51,6 @@ def test_the_newest_are_kept(directory: str) -> None:
     for step in (1, 2, 3, 123456789):
         store.save(step, small_arrays())
     assert store.steps() == [3, 123456789]
-    with pytest.raises(ConfigurationError, match="keep_checkpoints"):
-        CheckpointStore(directory, 0)
 
 
 def _saved_with(directory: str, metric: str, values: list[float]) -> CheckpointStore:
@@ -73,7 +71,7 @@ def _saved_with(directory: str, metric: str, values: list[float]) -> CheckpointS
 def test_the_best_one_is_kept(directory: str, metric: str, values: list[float], best: int) -> None:
     store = _saved_with(directory, metric, values)
     assert store.steps() == [best, 4]
-    # A run that goes on knows it too; a checkpoint without an evaluation is never the best.
+    # A run that resumes knows it as well; a checkpoint without an evaluation is never the best.
     again = CheckpointStore(directory, 1, best_metric=metric)
     assert not again.is_best(5, {metric: values[best - 1]})
     again.save(5, small_arrays(5))
@@ -92,8 +90,6 @@ def test_the_best_one_is_the_best_before_this_step(directory: str) -> None:
 
 
 def test_metrics_that_choose_the_best(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="one of accuracy, .* Received: 'acuracy'"):
-        CheckpointStore(tmp_path, 1, best_metric="acuracy")
     store = CheckpointStore(tmp_path, 1, best_metric="top5_accuracy")
     with pytest.raises(ConfigurationError, match="not among the metrics.*: loss, num_examples"):
         store.is_best(1, {"loss": 1.0, "num_examples": 8})

@@ -10,7 +10,6 @@ import pytest
 from tests.helpers.small_runs import Trainer
 from trainers.checkpointing.workdir import check_same_data
 from trainers.checkpointing.workdir import check_workdir
-from trainers.checkpointing.workdir import make_workdir
 from trainers.checkpointing.workdir import prepare_workdir
 from trainers.checkpointing.workdir import read_class_names
 from trainers.checkpointing.workdir import read_configuration
@@ -32,7 +31,7 @@ def _check(path: Path | str) -> None:
 
 def _prepare(path: Path) -> None:
     config = base_config()
-    make_workdir(str(path))
+    path.mkdir(exist_ok=True)
     prepare_workdir(str(path), config, make_model_config(config, 2), _source())
 
 
@@ -86,11 +85,11 @@ def test_damaged_configuration(tmp_path: Path, text: str) -> None:
 def test_places_that_cannot_be_made(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(ConfigurationError, match="file is no directory"):
+    with pytest.raises(ConfigurationError, match="file is not a directory"):
         _check(file / "a" / "b")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoints").touch()
-    with pytest.raises(ConfigurationError, match="checkpoints is no directory"):
+    with pytest.raises(ConfigurationError, match="checkpoints is not a directory"):
         _check(tmp_path / "run")
     _check(tmp_path / "new" / "run")
     assert not (tmp_path / "new").exists()
@@ -107,7 +106,7 @@ def test_places_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
-def test_rematerialisation_may_change_when_a_run_goes_on(trainer: Trainer) -> None:
+def test_rematerialisation_may_change_when_a_run_resumes(trainer: Trainer) -> None:
     workdir = trainer("run", "--config.total_steps=1")
     trainer("run", "--config.total_steps=2", "--config.model.remat=true")
     assert json.loads((workdir / "config.json").read_text())["resolved_model"]["remat"]

@@ -11,9 +11,8 @@ from tests.helpers.small_runs import config_file
 from tests.helpers.small_runs import parse
 from tokenlearner_keras import VisionTransformerConfig
 from trainers.configuration.configuration import base_config
-from trainers.configuration.configuration import complete_config
-from trainers.configuration.configuration import load_config_file
 from trainers.configuration.configuration import model_fields
+from trainers.configuration.configuration import whole_config
 from trainers.configuration.schedule import NAMES
 from trainers.configuration.schedule import UNITS
 from trainers.configuration.schedule import duration_steps
@@ -101,9 +100,9 @@ def test_wrong_files(tmp_path: Path, line: str, message: str) -> None:
 
 def test_file_without_get_config(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="needs a function get_config"):
-        load_config_file(config_file(tmp_path, "x = 1"))
+        whole_config(config_file(tmp_path, "x = 1"))
     with pytest.raises(ConfigurationError, match="SyntaxError"):
-        load_config_file(config_file(tmp_path, "def"))
+        whole_config(config_file(tmp_path, "def"))
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -214,9 +213,9 @@ def test_a_none_in_the_file_can_be_overridden(
 
 
 def test_a_none_in_the_file_reaches_the_model() -> None:
-    config = complete_config(ConfigDict({"model": {"fuser_bottleneck_dim": None}}))
+    config = whole_config(ConfigDict({"model": {"fuser_bottleneck_dim": None}}))
     assert model_fields(config) == {"fuser_bottleneck_dim": None}
-    assert model_fields(complete_config(base_config())) == {}
+    assert model_fields(whole_config(base_config())) == {}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -237,6 +236,6 @@ def test_two_units_in_one_place(file: str) -> None:
     config = parse(flag, "--config.eval_steps=3", "--config.eval_epochs=1").config
     with pytest.raises(ConfigurationError, match=r"eval_steps=3, eval_epochs=1"):
         duration_steps(config, "eval", num_examples=10)
-    config = complete_config(ConfigDict({"total_steps": 3, "total_epochs": 1}))
+    config = whole_config(ConfigDict({"total_steps": 3, "total_epochs": 1}))
     with pytest.raises(ConfigurationError, match=r"total_steps=3, total_epochs=1"):
         duration_steps(config, "total", num_examples=10)

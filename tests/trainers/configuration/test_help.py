@@ -12,7 +12,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from trainers.configuration.configuration import base_config
-from trainers.configuration.help import key_lines
+from trainers.configuration.configuration import key_lines
 from trainers.utils import cli
 
 FOLDER = Path(cli.__file__).parents[1]
@@ -115,7 +115,7 @@ def test_help_lists_the_configuration(
 
 
 def test_every_key_has_a_line() -> None:
-    lines = key_lines(base_config)
+    lines = key_lines()
     assert {key for key in KEYS if len(lines.get(key, "")) < 10} == set()
     # In base_config's docstring, none of a key that there is not.
     described = {key for key in lines if "." not in key or key.startswith(("data.", "optimizer."))}

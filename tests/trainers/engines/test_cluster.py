@@ -55,7 +55,7 @@ def test_no_cluster(monkeypatch: pytest.MonkeyPatch, text: str | None) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{'cluster': {}}", "no JSON"),
+        ("{'cluster': {}}", "not JSON"),
         ("[1]", "a JSON object was expected"),
         ('{"cluster": ["a:1"]}', "chief and worker"),
         ('{"cluster": {"ps": ["a:1"]}}', "chief and worker"),
@@ -63,7 +63,7 @@ def test_no_cluster(monkeypatch: pytest.MonkeyPatch, text: str | None) -> None:
         ('{"cluster": {"worker": ["a"]}}', "list of 'host:port'"),
         ('{"cluster": {"worker": [":1"]}}', "list of 'host:port'"),
         ('{"cluster": {"worker": [1]}}', "list of 'host:port'"),
-        ('{"cluster": {"worker": ["a:1", "a:1"]}}', "address of its own"),
+        ('{"cluster": {"worker": ["a:1", "a:1"]}}', "its own address"),
         ('{"cluster": {"chief": ["a:1", "b:1"]}}', "one chief"),
         ('{"cluster": {"worker": ["a:1"]}}', "received None"),
         ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker"}}', "chief: 0, worker: 1"),

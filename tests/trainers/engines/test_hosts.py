@@ -76,7 +76,7 @@ def test_both_hosts_hear_of_a_failure_whoever_ends_first(
 ) -> None:
     failed, other = _Network(slow).run(_fail(error), _agree)
     assert failed.exception() is error
-    with pytest.raises(kind, match="Host 0 of 2 cannot go on"):
+    with pytest.raises(kind, match="Host 0 of 2 cannot continue"):
         other.result()
 
 

@@ -15,7 +15,7 @@ if not ON_JAX:
 
 import jax
 
-from trainers.engines.arrays import to_numpy
+from trainers.engines.engine import to_numpy
 from trainers.engines.hosts import Hosts
 from trainers.engines.jax_engine import JaxEngine
 from trainers.engines.jax_sharding import JaxLayout

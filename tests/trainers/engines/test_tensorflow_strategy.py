@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tests.helpers.small_runs import engine_of
 from trainers.engines import tensorflow_strategy
-from trainers.engines.tensorflow_strategy import describe_strategy
+from trainers.engines.tensorflow_engine import TensorFlowEngine
 from trainers.engines.tensorflow_strategy import describe_topology
 from trainers.engines.tensorflow_strategy import make_strategy
 from trainers.utils.errors import ConfigurationError
@@ -59,7 +59,7 @@ def test_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("one_device", "auto"):
         strategy = make_strategy(name)
         assert isinstance(strategy, tf.distribute.OneDeviceStrategy)
-        assert describe_strategy(strategy).startswith("OneDeviceStrategy, 1 replica: ")
+        assert TensorFlowEngine(strategy).describe().startswith("OneDeviceStrategy, 1 replica: ")
 
 
 def test_several_devices(monkeypatch: pytest.MonkeyPatch, made: dict[str, Any]) -> None:
@@ -106,8 +106,8 @@ def test_other_strategies_leave_tf_config_alone(monkeypatch: pytest.MonkeyPatch,
         (("multi_workers",), None, "must be one of auto, tpu, mirrored, multi_worker"),
         (("multi_worker",), None, "needs the environment variable TF_CONFIG"),
         (("multi_worker",), "{}", "needs the environment variable TF_CONFIG"),
-        (("multi_worker",), "{garbled", "TF_CONFIG is wrong: it is no JSON"),
-        (("auto",), "{garbled", "TF_CONFIG is wrong: it is no JSON"),
+        (("multi_worker",), "{garbled", "TF_CONFIG is wrong: it is not JSON"),
+        (("auto",), "{garbled", "TF_CONFIG is wrong: it is not JSON"),
         (("multi_worker", None, 2), json.dumps(TWO_WORKERS), "TF_CONFIG names 2 workers"),
         (("auto", None, 2), json.dumps(TWO_WORKERS), "Leave one of them out"),
         (("multi_worker", "local"), None, "--tpu=local needs --strategy=tpu or auto"),

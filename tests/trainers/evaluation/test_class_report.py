@@ -12,7 +12,6 @@ from tests.helpers.processes import ROOT
 from tests.helpers.small_runs import config_file
 from tests.helpers.small_runs import parse
 from tests.helpers.worker_hosts import error_line
-from trainers.checkpointing.workdir import make_workdir
 from trainers.checkpointing.workdir import prepare_workdir
 from trainers.data.datasets.digits import digits_source
 from trainers.evaluation.class_report import check_report
@@ -88,7 +87,7 @@ runpy.run_module("trainers.evaluate", run_name="__main__")
 def test_the_command_without_scikit_learn(tmp_path: Path) -> None:
     # Enough of a run: the report is checked before the checkpoint is looked for.
     config = parse(f"--config={config_file(tmp_path)}").config
-    make_workdir(str(tmp_path / "run"))
+    (tmp_path / "run").mkdir()
     prepare_workdir(
         str(tmp_path / "run"), config, make_model_config(config, 10), digits_source("train")
     )

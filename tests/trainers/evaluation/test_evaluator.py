@@ -16,8 +16,8 @@ from trainers.data.preprocessing.videos import evaluation_views
 from trainers.engines.batches import evaluation_batches
 from trainers.evaluation import evaluator as evaluation
 from trainers.evaluation.evaluator import Evaluator
-from trainers.steps.ema import averaged_weights
 from trainers.steps.losses import make_loss
+from trainers.steps.optimizer import averaged_weights
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import DataError
 

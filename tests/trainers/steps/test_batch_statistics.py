@@ -71,8 +71,8 @@ def test_two_replicas_have_the_statistics_of_one() -> None:
     _assert_same_statistics(one, two, norms=1)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("remat", [True, pytest.param(False, marks=pytest.mark.extra)])
+@pytest.mark.extra
+@pytest.mark.parametrize("remat", [True, False])
 def test_two_replicas_of_a_video_model(remat: bool) -> None:
     one, two = _run(1, _convolutional), _run(2, partial(_convolutional, remat=remat))
     for run in (one, two):

@@ -39,13 +39,8 @@ def test_one_replica(case: str) -> None:
     assert_same_weights(on_one_replica(case, False), on_one_replica(case, True))
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param("accumulation", marks=pytest.mark.slow),
-        pytest.param("dropout", marks=pytest.mark.extra),
-    ],
-)
+@pytest.mark.extra
+@pytest.mark.parametrize("case", ["accumulation", "dropout"])
 def test_two_replicas_with_dropout(case: str) -> None:
     plain, remat = (train_remat(engine_of(2), case, remat=each) for each in (False, True))
     assert_same_weights(plain, remat)
@@ -66,7 +61,7 @@ def test_micro_batches_without_dropout_end_like_the_whole_batch() -> None:
 
 @pytest.mark.slow
 def test_the_masks_make_a_difference() -> None:
-    """Were they drawn anew in the second pass, the tests with dropout would see it."""
+    """Were they drawn again in the second pass, the tests with dropout would see it."""
     other = train_remat(engine_of(1), "dropout", remat=True, seed=1)
     assert largest_difference(on_one_replica("dropout", True), other) > 1e-3
 

@@ -68,7 +68,7 @@ def test_a_quick_look_at_micro_batches(replicas: int) -> None:
 
 @pytest.mark.every_backend
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
-def test_a_run_goes_on_with_other_replicas(before: int, after: int) -> None:
+def test_a_run_resumes_with_other_replicas(before: int, after: int) -> None:
     whole = StepRun(engine_of(after), linear, mixup_alpha=0.4)
     started, resumed = (
         StepRun(engine_of(replicas), linear, mixup_alpha=0.4) for replicas in (before, after)

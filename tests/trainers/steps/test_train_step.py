@@ -75,13 +75,9 @@ def test_averages_of_the_weights() -> None:
 
 @pytest.mark.parametrize(
     ("replicas", "accumulation"),
-    [
-        pytest.param(1, 1, marks=pytest.mark.slow),
-        pytest.param(2, 1, marks=pytest.mark.slow),
-        pytest.param(1, 2, marks=pytest.mark.slow),
-        pytest.param(2, 4, marks=pytest.mark.every_backend),
-    ],
+    [(1, 1), (2, 1), (1, 2), pytest.param(2, 4, marks=pytest.mark.every_backend)],
 )
+@pytest.mark.slow
 def test_masks_are_a_function_of_seed_step_replica_and_micro_batch(
     replicas: int, accumulation: int
 ) -> None:
@@ -99,7 +95,7 @@ def test_masks_are_a_function_of_seed_step_replica_and_micro_batch(
 
 
 @pytest.mark.every_backend
-def test_dropout_goes_on_after_a_resume_as_without() -> None:
+def test_dropout_after_a_resume_is_as_without() -> None:
     def build() -> keras.Model:
         return linear(keras.layers.Dropout(0.5))
 
@@ -187,7 +183,7 @@ def test_less_than_one_micro_batch() -> None:
         RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore"),
     ],
 )
-def test_too_little_memory_is_one_line_with_cures(
+def test_too_little_memory_is_one_line_with_hints(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fail(*arguments: object) -> None:

@@ -92,7 +92,7 @@ def evaluated(
 
 
 @pytest.mark.extra
-def test_up_to_a_limit_the_training_goes_on_the_same_after_a_stop(
+def test_up_to_a_limit_the_training_resumes_exactly_after_a_stop(
     trainer: Trainer,
     data_dir: str,
     capsys: pytest.CaptureFixture[str],
@@ -114,7 +114,7 @@ def test_up_to_a_limit_the_training_goes_on_the_same_after_a_stop(
     (tested,) = rows(whole, "test")
     assert tested["num_examples"] == 3
 
-    # One more than allowed stops the training; it goes on with a higher limit.
+    # One more than allowed stops the training; it resumes with a higher limit.
     message = r"2 examples of records/train cannot be read, more than data\.max_bad_examples=1"
     with pytest.raises(DataError, match=message) as error:
         trainer("stopped", data_dir, "--config.data.max_bad_examples=1")
@@ -132,7 +132,7 @@ def test_up_to_a_limit_the_training_goes_on_the_same_after_a_stop(
         evaluated(whole, "--split=test", "--max_bad_examples=0")
 
 
-@pytest.mark.slow
+@pytest.mark.extra
 def test_a_dry_run_goes_by_the_same_limit(
     trainer: Trainer,
     data_dir: str,

@@ -40,7 +40,7 @@ def _row(folder: Path) -> dict[str, float]:
     return json.loads((folder / "metrics.jsonl").read_text())
 
 
-def test_a_row_goes_on_after_a_resume(tmp_path: Path) -> None:
+def test_a_row_continues_after_a_resume(tmp_path: Path) -> None:
     whole, first, second = (_log(tmp_path / name) for name in ("whole", "first", "second"))
     _add(whole, BLOCKS)
     whole.write(8)
@@ -58,7 +58,7 @@ def test_a_row_goes_on_after_a_resume(tmp_path: Path) -> None:
     assert second.arrays() == _log(tmp_path / "fresh").arrays()
 
 
-def test_the_speed_is_measured_anew_after_a_resume(
+def test_the_speed_is_measured_again_after_a_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = _log(tmp_path / "first")

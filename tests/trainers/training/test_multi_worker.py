@@ -96,7 +96,7 @@ def test_two_workers_end_with_the_same_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "engine", ["jax", pytest.param("tensorflow", marks=pytest.mark.extra)], indirect=True
 )
-def test_a_run_on_two_hosts_goes_on_on_one(tmp_path: Path, engine: str) -> None:
+def test_a_run_on_two_hosts_resumes_on_one(tmp_path: Path, engine: str) -> None:
     workdir, whole = tmp_path / "hosts", tmp_path / "whole"
     flags = ["--config.total_steps=4", "--config.eval_steps=2", "--config.data.final_split=test"]
     flags += [f"--engine={engine}", "--config.model.width=128"]
@@ -150,7 +150,7 @@ def test_a_signal_to_one_host_stops_both(tmp_path: Path, engine: str) -> None:
         assert status == 128 + signal.SIGTERM, errors
         assert f"stopped by signal 15 at step {steps.copy().pop()}; the checkpoint" in errors
         assert "Traceback" not in errors
-    # The hosts go on from there, together.
+    # The hosts resume from there, together.
     flags = [f"--config.total_steps={max(steps) + 2}", f"--engine={engine}"]
     command = _train(workdir, "--strategy=multi_worker", *flags)
     with start_workers([command] * 2) as workers:
@@ -204,7 +204,7 @@ def test_control_c_ends_a_host_that_waits_for_another(tmp_path: Path, engine: st
     ("folders", "flags", "message"),
     [
         (("same", "same"), ("--config.seed=0", "--config.seed=1"), "differ in the configuration"),
-        (("done", "empty"), ("", ""), r"differ in the step to go on from (host 0: 2, host 1: 0)"),
+        (("done", "empty"), ("", ""), r"differ in the step to resume from (host 0: 2, host 1: 0)"),
     ],
 )
 def test_hosts_that_differ_are_refused(
@@ -335,7 +335,7 @@ def test_an_evaluation_without_a_set_on_one_host_ends_on_both(tmp_path: Path, vi
     for host, (status, _, errors) in enumerate(ends):
         assert status == 2, errors
         ours = host == victim
-        assert ("images" if ours else f"Host {victim} of 2 cannot go on") in error_line(errors)
+        assert ("images" if ours else f"Host {victim} of 2 cannot continue") in error_line(errors)
 
 
 @pytest.mark.extra

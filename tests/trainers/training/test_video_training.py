@@ -21,7 +21,6 @@ from trainers.configuration.configuration import base_config
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.datasets.in_memory import InMemorySource
-from trainers.data.datasets.in_memory import InMemoryVideoSource
 from trainers.preflight import check_labels
 from trainers.preflight import check_sources
 from trainers.utils.errors import ConfigurationError
@@ -135,7 +134,7 @@ def test_labels_that_the_name_of_the_data_rules_out(
 def test_labels_are_what_the_configuration_says(several: bool) -> None:
     labels = np.array([[0, 1]]) if several else np.array([1])
     videos = np.zeros((1, 2, 8, 8, 3), np.uint8)
-    source = InMemoryVideoSource("clips", "train", videos, labels, ("a", "b"))
+    source = InMemorySource("clips", "train", videos, labels, ("a", "b"))
     check_labels(source, several, is_trained_on=True)
     with pytest.raises(ConfigurationError, match=f"each example of clips has .*={several}"):
         check_labels(source, not several, is_trained_on=True)
@@ -148,7 +147,7 @@ def test_a_batch_larger_than_the_set_is_told(
 ) -> None:
     preprocessing = VideoPreprocessingConfig((8, 8), num_frames=2)
     videos = np.zeros((1, 2, 8, 8, 3), np.uint8)
-    source = InMemoryVideoSource("clips", "train", videos, np.array([1]), ("a", "b"))
+    source = InMemorySource("clips", "train", videos, np.array([1]), ("a", "b"))
     config = base_config()
     config.batch_size = batch_size
     check_sources(config, preprocessing, source, {"validation": source})
@@ -174,7 +173,7 @@ def test_mirrored_clips_of_classes_that_name_a_side(
     config = base_config()
     config.batch_size = 1
     videos, labels = np.zeros((2, 2, 8, 8, 3), np.uint8), np.array([0, 1])
-    clips = InMemoryVideoSource("clips", "train", videos, labels, names)
+    clips = InMemorySource("clips", "train", videos, labels, names)
     images = InMemorySource("images", "train", videos[:, 0], labels, names)
     for source, preprocessing, section in (
         (clips, functools.partial(VideoPreprocessingConfig, (8, 8), num_frames=2), "video"),
@@ -186,7 +185,7 @@ def test_mirrored_clips_of_classes_that_name_a_side(
         check_sources(config, preprocessing(flip=False), source, {"validation": source})
         assert not capsys.readouterr().err
     # The labels of these are mirrored as well.
-    clips = InMemoryVideoSource("clips", "train", videos, labels, names, mirrored_classes=(1, 0))
+    clips = InMemorySource("clips", "train", videos, labels, names, mirrored_classes=(1, 0))
     check_sources(config, VideoPreprocessingConfig((8, 8), 2), clips, {"validation": clips})
     assert not capsys.readouterr().err
 
@@ -194,8 +193,8 @@ def test_mirrored_clips_of_classes_that_name_a_side(
 def test_the_mean_over_classes_needs_one_label_an_example() -> None:
     preprocessing = VideoPreprocessingConfig((8, 8), num_frames=2)
     videos, names = np.zeros((1, 2, 8, 8, 3), np.uint8), ("a", "b")
-    one = InMemoryVideoSource("clips", "train", videos, np.array([1]), names)
-    several = InMemoryVideoSource("clips", "test", videos, np.array([[0, 1]]), names)
+    one = InMemorySource("clips", "train", videos, np.array([1]), names)
+    several = InMemorySource("clips", "test", videos, np.array([[0, 1]]), names)
     config = base_config()
     config.keep_best_metric = "mean_class_accuracy"
     check_sources(config, preprocessing, one, {"validation": one, "test": several})

@@ -8,13 +8,12 @@ import pytest
 
 from tests.helpers.processes import ROOT
 from trainers.utils.errors import ConfigurationError
-from trainers.utils.lock import WorkdirLock
+from trainers.utils.lock import workdir_lock
 
 HOLDER = """
 import sys
-from trainers.utils.lock import WorkdirLock
-with WorkdirLock() as lock:
-    lock.acquire(sys.argv[1])
+from trainers.utils.lock import workdir_lock
+with workdir_lock(sys.argv[1]):
     print("locked", flush=True)
     sys.stdin.read()
 """
@@ -22,12 +21,13 @@ with WorkdirLock() as lock:
 
 def test_one_at_a_time(tmp_path: Path) -> None:
     workdir = str(tmp_path)
-    with WorkdirLock() as first, WorkdirLock() as second:
-        first.acquire(workdir)
-        with pytest.raises(ConfigurationError, match=r"process \d+\) is running"):
-            second.acquire(workdir)
-    with WorkdirLock() as third:
-        third.acquire(workdir)
+    with workdir_lock(workdir) as is_held:
+        assert is_held
+        refused = pytest.raises(ConfigurationError, match=r"process \d+\) is running")
+        with refused, workdir_lock(workdir):
+            pass
+    with workdir_lock(workdir) as is_held:
+        assert is_held
 
 
 def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
@@ -36,14 +36,15 @@ def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "locked\n"
-        with WorkdirLock() as lock:
-            with pytest.raises(ConfigurationError, match=f"process {holder.pid}\\)"):
-                lock.acquire(str(tmp_path))
-            holder.kill()
-            holder.wait()
-            lock.acquire(str(tmp_path))
+        refused = pytest.raises(ConfigurationError, match=f"process {holder.pid}\\)")
+        with refused, workdir_lock(str(tmp_path)):
+            pass
+        holder.kill()
+        holder.wait()
+        with workdir_lock(str(tmp_path)) as is_held:
+            assert is_held
 
 
 def test_a_remote_directory_is_not_locked() -> None:
-    with WorkdirLock() as lock:
-        lock.acquire("gs://bucket/run")
+    with workdir_lock("gs://bucket/run") as is_held:
+        assert not is_held
