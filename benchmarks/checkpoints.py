@@ -2,23 +2,14 @@
 
     python -m benchmarks.checkpoints [--model=vit_b16_tl8at6] [--turns=5]
 
-A turn is some training steps of a model at a small image size, so that its weights are at
-full size and its steps are short, which is the hard case. In turns:
-
-- without: the steps alone;
-- asynchronous: a checkpoint as `trainers.train` saves it, then the steps, then what is left
-  of its writing, as if the next checkpoint were due;
-- waiting: a checkpoint, and the steps only when it is on the disk.
-
-Writes `results/checkpoints.csv`. `stall_seconds` is the median time that the loop stands
-still in `save`; `wall_ratio` is a turn's time over that without checkpoints, on a machine
-whose cores also do the training.
+The images are small: then the weights have full size and the steps are short, which is the hard
+case. Writes `results/checkpoints.csv`; `stall_seconds` is the median time that the loop stands
+still in `save`, `wall_ratio` a turn's time over that without checkpoints.
 """
 
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -28,13 +19,12 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from benchmarks.timing import environment
-from benchmarks.timing import interleaved
-from benchmarks.timing import summary
+from benchmarks.timing import time_in_turns
 from benchmarks.timing import write_csv
 from trainers.checkpointing.checkpoint_file import read_checkpoint
 from trainers.checkpointing.state import state_arrays
 from trainers.checkpointing.store import CheckpointStore
-from trainers.configuration.configuration import complete_config
+from trainers.configuration.configuration import whole_config
 from trainers.configuration.schedule import TrainingSchedule
 from trainers.engines.flags import make_local_engine
 from trainers.experiment import make_model
@@ -52,21 +42,20 @@ flags.DEFINE_integer("turns", 5, "Turns that count.", lower_bound=1)
 NUM_CLASSES = 1000
 
 
-def main(argv: list[str]) -> None:
-    """Times and writes the CSV."""
-    del argv
+def main(_: list[str]) -> None:
     training = _Training()
     with tempfile.TemporaryDirectory() as folder:
         saving = _Saving(training, folder)
-        arms: dict[str, Callable[[], None]] = {
+        ways = {
             "without": training.run,
             "asynchronous": saving.beside,
             "waiting": saving.before,
         }
-        times = interleaved(arms, FLAGS.turns)
-        saving.check_newest()
+        times = time_in_turns(ways, FLAGS.turns, "without")
+        # What was timed has been written.
+        read_checkpoint(folder, max(saving.store.steps()))
     rows = []
-    for name in arms:
+    for name, result in times.items():
         stalls = saving.stalls.get(name, [0.0])
         rows.append(
             {
@@ -76,7 +65,7 @@ def main(argv: list[str]) -> None:
                 "arm": name,
                 # The first turn does not count.
                 "stall_seconds": round(statistics.median(stalls[1:] or stalls), 4),
-                **summary(times[name], times["without"]),
+                **result,
                 **environment("tensorflow", "keras"),
             }
         )
@@ -88,7 +77,8 @@ class _Training:
     """The trainer's compiled loop on images that are in memory."""
 
     def __init__(self) -> None:
-        config = complete_config(ConfigDict({"model": _model_section()}))
+        section = {"name": FLAGS.model, "image_size": FLAGS.image_size}
+        config = whole_config(ConfigDict({"model": section}))
         model_config = make_model_config(config, NUM_CLASSES)
         schedule = TrainingSchedule(total=10**6, warmup=0, log=1, evaluate=0, checkpoint=0)
         self.model, self.optimizer = make_model(config, model_config, schedule)
@@ -113,7 +103,6 @@ class _Training:
         self.batches = iter(tf.data.Dataset.from_tensors(batch).repeat())
 
     def run(self) -> None:
-        """Trains for a turn's steps."""
         self.train_step.run(self.batches, self.step, FLAGS.steps)
         self.step += FLAGS.steps
 
@@ -123,38 +112,28 @@ class _Saving:
 
     def __init__(self, training: _Training, folder: str) -> None:
         self.training = training
-        self.folder = folder
         self.store = CheckpointStore(folder, keep=1)
         self.stalls: dict[str, list[float]] = {"asynchronous": [], "waiting": []}
         self.size = 0
 
     def beside(self) -> None:
-        """Writes the checkpoint while the steps run."""
+        """Saves as `trainers.train` does, then waits as if the next checkpoint were due."""
         self._save("asynchronous", wait=False)
         self.training.run()
         self.store.wait()
 
     def before(self) -> None:
-        """Writes the checkpoint, then runs the steps."""
         self._save("waiting", wait=True)
         self.training.run()
 
-    def check_newest(self) -> None:
-        """Reads the newest checkpoint back: what was timed has been written."""
-        read_checkpoint(self.folder, max(self.store.steps()))
-
-    def _save(self, arm: str, wait: bool) -> None:
+    def _save(self, way: str, wait: bool) -> None:
         begin = time.perf_counter()
         arrays = state_arrays(self.training.model, self.training.optimizer)
         self.store.save(self.training.step, arrays)
         if wait:
             self.store.wait()
-        self.stalls[arm].append(time.perf_counter() - begin)
+        self.stalls[way].append(time.perf_counter() - begin)
         self.size = sum(array.nbytes for array in arrays.values())
-
-
-def _model_section() -> dict[str, object]:
-    return {"name": FLAGS.model, "image_size": FLAGS.image_size}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Compares several arms, in a process for each framework, then times them in turns."""
+"""Compares implementations of several frameworks: their results, times and memory."""
 
 import contextlib
 import json
@@ -9,148 +9,127 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from absl import logging
 
-from benchmarks.timing import summary
+from benchmarks.timing import time_in_turns
 
-#: A turn of an arm lasts about this long, in seconds.
+#: A turn of a candidate lasts about this long, in seconds.
 TURN = 0.2
+_THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 
 @dataclass(frozen=True)
-class Entry:
-    """An arm that takes part.
-
-    Args:
-        name: Of the arm, in the CSV.
-        function: `module:function` that makes it.
-        arguments: Of that function.
-        process: Of the arms that share a process.
-        backend: KERAS_BACKEND of that process.
-        compared: Whether its arrays must equal those of the first compared entry.
-    """
+class Candidate:
+    """An implementation that takes part, made by a function `module:function`."""
 
     name: str
     function: str
     arguments: dict[str, Any]
-    process: str
+    #: KERAS_BACKEND, for an implementation in Keras.
     backend: str = ""
-    compared: bool = True
+    #: Whether its arrays must equal those of the first compared candidate.
+    compared: bool = False
+
+    @property
+    def process(self) -> str:
+        """The same for all candidates of one module and backend, which share a process."""
+        return f"{self.function.partition(':')[0]} {self.backend}".strip()
 
 
-class Arena(contextlib.AbstractContextManager["Arena"]):
-    """The processes of several contests, started when the first arm needs them.
+class Comparison(contextlib.ExitStack):
+    """Runs candidates in processes, on some cores each, which start when they are needed first.
 
-    Args:
-        turns: Turns that count, after one that does not.
-        threads: Cores that each process may use.
-        tolerance: Largest difference of a compared array, relative to its largest value.
-        memory: Whether peak memory is measured, in processes of their own.
+    The tolerance of a compared array is relative to its largest value. Peak memory is measured in
+    further processes.
     """
 
-    def __init__(self, turns: int, threads: int, tolerance: float, memory: bool = True) -> None:
+    def __init__(
+        self, turns: int, threads: int, tolerance: float = 0.0, memory: bool = False
+    ) -> None:
+        super().__init__()
         self._turns, self._threads, self._tolerance = turns, threads, tolerance
         self._memory = memory
         self._workers: dict[tuple[str, bool], _Worker] = {}
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for worker in self._workers.values():
-            worker.end()
+    def compare(self, candidates: list[Candidate], reference: str) -> list[dict[str, Any]]:
+        """Returns a row for each candidate: times, ratio to `reference`, memory, versions."""
+        versions = {each.name: self._build(each) for each in candidates}
+        self._compare_results(candidates)
+        seconds = {each.name: self._ask(each, "time", 1)["wall"] for each in candidates}
 
-    def contest(self, entries: list[Entry], reference: str) -> list[dict[str, Any]]:
-        """Returns a row for each entry: times, memory, versions.
+        def measure(candidate: Candidate) -> Any:
+            runs = max(1, round(TURN / seconds[candidate.name]))
+            return self._ask(candidate, "time", runs)
 
-        Args:
-            entries: Those of one comparison.
-            reference: Name of the entry that ratios are relative to.
-
-        Raises:
-            SystemExit: If an entry computes something else than the first one.
-        """
-        versions = {entry.name: self._ask(entry, "build") for entry in entries}
-        self._compare(entries)
-        runs = {entry.name: self._runs(entry) for entry in entries}
-        times: dict[str, dict[str, list[float]]] = {n: {"wall": [], "cpu": []} for n in versions}
-        for turn in range(self._turns + 1):
-            for entry in entries:
-                seconds = self._ask(entry, "time", runs[entry.name])
-                for clock, each in seconds.items():
-                    times[entry.name][clock].extend([each] if turn else [])
+        by_name = {each.name: each for each in candidates}
+        times = time_in_turns(by_name, self._turns, reference, measure)
         rows = []
-        for entry in entries:
-            machine = versions[entry.name].pop("machine")
-            row = {"arm": entry.name, **summary(times[entry.name], times[reference])}
-            row |= {"peak_bytes": self._peak_bytes(entry), "threads": self._threads}
-            packages = " ".join(f"{k} {v}" for k, v in versions[entry.name].items())
+        for candidate in candidates:
+            machine = versions[candidate.name].pop("machine")
+            row = {"arm": candidate.name, **times[candidate.name]}
+            row |= {"peak_bytes": self._peak_bytes(candidate), "threads": self._threads}
+            packages = " ".join(f"{k} {v}" for k, v in versions[candidate.name].items())
             rows.append({**row, "machine": machine, "versions": packages})
-            logging.info("%s: %.2f ms", entry.name, 1000 * row["wall_seconds"])
+            logging.info("%s: %.2f ms", candidate.name, 1000 * row["wall_seconds"])
         for worker in self._workers.values():
             worker.ask("clear")
         return rows
 
-    def _ask(self, entry: Entry, command: str, *arguments: Any, returning: bool = False) -> Any:
-        key = (entry.process, returning)
+    def _ask(self, candidate: Candidate, command: str, *more: Any, returning: bool = False) -> Any:
+        key = (candidate.process, returning)
         if key not in self._workers:
-            self._workers[key] = _Worker(entry, self._threads, returning)
-        if command == "build":
-            arguments = (entry.function, entry.arguments)
-        return self._workers[key].ask(command, entry.name, *arguments)
+            self._workers[key] = _Worker(candidate, self._threads, returning)
+            self.callback(self._workers[key].end)
+        return self._workers[key].ask(command, candidate.name, *more)
 
-    def _runs(self, entry: Entry) -> int:
-        return max(1, round(TURN / self._ask(entry, "time", 1)["wall"]))
+    def _build(self, candidate: Candidate, returning: bool = False) -> Any:
+        function, arguments = candidate.function, candidate.arguments
+        return self._ask(candidate, "build", function, arguments, returning=returning)
 
-    def _peak_bytes(self, entry: Entry) -> int | str:
+    def _peak_bytes(self, candidate: Candidate) -> int | str:
         """Measures in a process that gives freed arrays back at once, which costs time.
 
         TensorFlow keeps what it has freed, so its processes do not grow again.
         """
-        if entry.backend == "tensorflow" or not self._memory:
+        if candidate.backend == "tensorflow" or not self._memory:
             return ""
-        self._ask(entry, "build", returning=True)
-        return int(self._ask(entry, "memory", returning=True))
+        self._build(candidate, returning=True)
+        return int(self._ask(candidate, "memory", returning=True))
 
-    def _compare(self, entries: list[Entry]) -> None:
+    def _compare_results(self, candidates: list[Candidate]) -> None:
         first: dict[str, np.ndarray] = {}
-        for entry in (entry for entry in entries if entry.compared):
+        for candidate in (each for each in candidates if each.compared):
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "result.npz"
-                self._ask(entry, "result", str(path))
+                self._ask(candidate, "result", str(path))
                 with np.load(path) as file:
                     found = dict(file)
-            first = first or found
+            name, first = candidate.name, first or found
             if first.keys() != found.keys():
-                raise SystemExit(f"{entry.name} gives {sorted(found)}, expected {sorted(first)}.")
+                raise SystemExit(f"{name} gives {sorted(found)}, expected {sorted(first)}.")
             for key, expected in first.items():
                 difference = np.abs(found[key] - expected).max() / np.abs(expected).max()
-                logging.info("%s: %s differs by %.1e", entry.name, key, difference)
+                logging.info("%s: %s differs by %.1e", name, key, difference)
                 if not difference <= self._tolerance:
-                    raise SystemExit(f"{entry.name}: {key} differs by {difference:.1e}.")
+                    raise SystemExit(f"{name}: {key} differs by {difference:.1e}.")
 
 
 class _Worker:
-    """The parent's end of a process. It stands still while nobody asks it."""
+    """The parent's end of a `benchmarks.worker`, which is stopped while nobody asks it."""
 
-    def __init__(self, entry: Entry, threads: int, returning: bool) -> None:
-        self._name = entry.process
+    def __init__(self, candidate: Candidate, threads: int, returning: bool) -> None:
+        self._name = candidate.process
         cores = sorted(os.sched_getaffinity(0))[:threads]
-        count = str(len(cores))
         environment = {
-            **dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), count),
-            "TF_NUM_INTEROP_THREADS": count,
+            **dict.fromkeys(_THREADS, str(len(cores))),
             "TF_CPP_MIN_LOG_LEVEL": "2",
             "CUDA_VISIBLE_DEVICES": "",
         }
-        if entry.backend:
-            environment["KERAS_BACKEND"] = entry.backend
+        if candidate.backend:
+            environment["KERAS_BACKEND"] = candidate.backend
         if returning:
             environment |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
         self._process = subprocess.Popen(
@@ -163,18 +142,16 @@ class _Worker:
         )
 
     def ask(self, *message: Any) -> Any:
-        """Returns the answer to a command."""
         self._process.send_signal(signal.SIGCONT)
         assert self._process.stdin is not None and self._process.stdout is not None
         print(json.dumps(message), file=self._process.stdin, flush=True)
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"The process {self._name!r} ended; what it said stands above.")
+            raise SystemExit(f"The process {self._name!r} ended; see its output above.")
         # Threads that wait for work by turning in circles would slow the others.
         self._process.send_signal(signal.SIGSTOP)
         return json.loads(line)
 
     def end(self) -> None:
-        """Kills the process."""
         self._process.kill()
         self._process.wait()

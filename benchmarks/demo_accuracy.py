@@ -2,9 +2,8 @@
 
     python -m benchmarks.demo_accuracy --workdir=DIR [--seeds=0,1,2]
 
-Trains trainers/configs/demo.py and its plain ViT twin one after the other and writes
-`results/demo_accuracy.csv`. Runs that are already in the work directory are only read, so
-an interrupted benchmark goes on where it stopped. About forty minutes on two cores.
+Writes `results/demo_accuracy.csv`. About forty minutes on two cores; an interrupted benchmark
+resumes, and finished runs in the work directory are only read.
 """
 
 import subprocess
@@ -23,40 +22,33 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", "workdir/benchmarks", "Where the runs go.")
 flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds to train with.")
 
-CONFIG = "trainers/configs/demo.py"
 MODELS = {"vit_ti8_d4_tl8at1": "TokenLearner", "vit_ti8_d4": "plain ViT"}
 
 
-def main(argv: list[str]) -> None:
-    """Trains every model with every seed and writes the CSV."""
-    del argv
+def main(_: list[str]) -> None:
     print(write_csv("demo_accuracy", results(MODELS, FLAGS.seeds, FLAGS.workdir)))
 
 
 def results(models: dict[str, str], seeds: list[str], folder: str) -> list[dict[str, Any]]:
-    """Returns a row for each model and seed, training what is not trained yet.
-
-    Args:
-        models: Names of `tk.create_model`, and what each is called in the row.
-        seeds: Seeds to train with.
-        folder: Where the runs go, each in a work directory of its own.
-    """
+    """Returns a row for each model (name: label) and seed; trains what is not trained yet."""
     rows = []
     for seed in seeds:
         for name, label in models.items():
             workdir = Path(folder) / f"{name}_seed{seed}"
-            _train(name, seed, workdir)
+            module = "benchmarks.patch_merger" if name.endswith(SUFFIX) else "trainers.train"
+            train("demo", seed, {"model.name": name.removesuffix(SUFFIX)}, workdir, module)
             rows.append(_row(label, name, int(seed), workdir))
             print(rows[-1], flush=True)
     return rows
 
 
-def _train(name: str, seed: str, workdir: Path) -> None:
-    """Trains; a finished run ends at once, one that was stopped goes on."""
-    module = "benchmarks.patch_merger" if name.endswith(SUFFIX) else "trainers.train"
-    command = [sys.executable, "-m", module, f"--config={CONFIG}"]
-    command += [f"--workdir={workdir}", f"--config.seed={seed}"]
-    command += [f"--config.model.name={name.removesuffix(SUFFIX)}"]
+def train(
+    config: str, seed: str, overrides: dict[str, str], workdir: Path, module: str = "trainers.train"
+) -> None:
+    """Trains a recipe of trainers/configs, or resumes; a finished run ends at once."""
+    command = [sys.executable, "-m", module, f"--workdir={workdir}"]
+    command += [f"--config=trainers/configs/{config}.py", f"--config.seed={seed}"]
+    command += [f"--config.{key}={value}" for key, value in overrides.items()]
     subprocess.run(command, check=True)
 
 
@@ -66,8 +58,7 @@ def _row(label: str, name: str, seed: int, workdir: Path) -> dict[str, Any]:
     import tokenlearner_keras as tk
     from trainers.utils.reporting import read_metrics
 
-    metrics = read_metrics(workdir / "metrics.jsonl")
-    last = {row["split"]: row for row in metrics}
+    last = {row["split"]: row for row in read_metrics(workdir / "metrics.jsonl")}
     model = keras.saving.load_model(workdir / "model.keras", compile=False)
     return {
         "model": label,

@@ -2,20 +2,18 @@
 
     python -m benchmarks.demo_family --workdir=DIR [--seeds=0,1,2] [--models=NAME,...]
 
-Trains trainers/configs/demo.py with its TokenLearner before another block, with the patches
-averaged to a coarser grid or merged by a PatchMerger in its place, and as a plain ViT of half the
-blocks; writes `results/demo_family.csv`. `benchmarks.demo_plot` draws it beside
-`results/demo_accuracy.csv`.
-Runs that are already in the work directory are only read, rows of other models are kept. About
-an hour and a quarter on two cores.
+Writes `results/demo_family.csv` and keeps the rows of other models; `benchmarks.demo_plot` draws
+them. About an hour and a quarter on two cores; finished runs in the work directory are only read.
 """
+
+from typing import Any
 
 from absl import app
 from absl import flags
 
 from benchmarks.demo_accuracy import FLAGS
 from benchmarks.demo_accuracy import results
-from benchmarks.timing import kept_rows
+from benchmarks.timing import read_csv
 from benchmarks.timing import write_csv
 
 #: All blocks of the demo's ViT see 64 patches; pooling leaves a grid of 3x3 of them.
@@ -30,11 +28,11 @@ MODELS = {
 _MODELS = flags.DEFINE_list("models", list(MODELS), "Models to train.")
 
 
-def main(argv: list[str]) -> None:
-    """Trains every model with every seed and writes the CSV."""
-    del argv
+def main(_: list[str]) -> None:
     chosen = {name: MODELS[name] for name in _MODELS.value}
-    rows = kept_rows("demo_family", lambda row: row["name"] not in chosen)
+    rows: list[dict[str, Any]] = [
+        row for row in read_csv("demo_family") if row["name"] not in chosen
+    ]
     rows += results(chosen, FLAGS.seeds, FLAGS.workdir)
     print(write_csv("demo_family", rows))
 

@@ -6,59 +6,42 @@ Writes `results/demo_family.png`.
 """
 
 import statistics
-from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from benchmarks.tables.rows import grouped
 from benchmarks.timing import RESULTS
+from benchmarks.timing import Row
 from benchmarks.timing import read_csv
 
-Row = dict[str, str]
 _MARKERS = {"plain ViT": "o", "TokenLearner": "s", "average pooling": "^", "PatchMerger": "D"}
 
 
 def main() -> None:
-    """Writes the picture."""
+    """Draws a line for each kind of model; bars reach from the worst to the best seed."""
     rows = [*read_csv("demo_accuracy"), *read_csv("demo_family")]
-    print(draw(rows, RESULTS / "demo_family.png"))
-
-
-def draw(rows: list[Row], path: Path) -> Path:
-    """Draws a line for each kind of model; bars reach from the worst to the best seed.
-
-    Args:
-        rows: As in `demo_accuracy.csv`.
-        path: The PNG file.
-    """
+    path = RESULTS / "demo_family.png"
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
     for label, marker in _MARKERS.items():
-        points = sorted(_point(rows, name) for name in _names(rows, label))
-        costs, means, lowest, highest, names = zip(*points, strict=True)
-        bars = [
-            [mean - low for mean, low in zip(means, lowest, strict=True)],
-            [high - mean for mean, high in zip(means, highest, strict=True)],
-        ]
-        axes.errorbar(costs, means, yerr=bars, marker=marker, capsize=3, label=label)
+        models = grouped([row for row in rows if row["model"] == label], "name")
+        points = sorted(_point(name, mine) for (name,), mine in models.items())
+        costs, means, below, above, names = zip(*points, strict=True)
+        axes.errorbar(costs, means, [below, above], marker=marker, capsize=3, label=label)
         for cost, mean, name in zip(costs, means, names, strict=True):
             axes.annotate(name, (cost, mean), (4, -10), textcoords="offset points", fontsize=7)
     axes.set(xlabel="million MACs an image", ylabel="test accuracy")
     axes.legend()
     figure.savefig(path, dpi=120)
-    return path
+    print(path)
 
 
-def _names(rows: list[Row], label: str) -> list[str]:
-    return list(dict.fromkeys(row["name"] for row in rows if row["model"] == label))
-
-
-def _point(rows: list[Row], name: str) -> tuple[float, float, float, float, str]:
-    """Returns cost, mean, lowest and highest accuracy of a model, and its short name."""
-    mine = [row for row in rows if row["name"] == name]
-    accuracies = [float(row["test_accuracy"]) for row in mine]
-    cost = int(mine[0]["macs"]) / 1e6
-    short = name.removeprefix("vit_ti8_")
-    return cost, statistics.mean(accuracies), min(accuracies), max(accuracies), short
+def _point(name: str, rows: list[Row]) -> tuple[float, float, float, float, str]:
+    """Returns cost and mean accuracy of a model, how far the seeds differ, and its short name."""
+    accuracies = [float(row["test_accuracy"]) for row in rows]
+    mean = statistics.mean(accuracies)
+    below, above = mean - min(accuracies), max(accuracies) - mean
+    return int(rows[0]["macs"]) / 1e6, mean, below, above, name.removeprefix("vit_ti8_")
 
 
 if __name__ == "__main__":

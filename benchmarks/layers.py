@@ -2,10 +2,8 @@
 
     python -m benchmarks.layers [--layers=v1.0,v1.1,fuser] [--turns=9]
 
-In an environment with requirements/benchmarks.txt. Each framework has a process of its own, on as
-many cores as `--threads` says; all that claim the same maths are compared before anything is
-timed, and turns interleave. Writes `results/layers.csv`, and keeps the rows of layers that are
-not measured anew. `wall_ratio` is an arm's time over that of the hand-written JAX function.
+In an environment with requirements/benchmarks.txt. Writes `results/layers.csv`, and keeps the
+rows of other layers; `wall_ratio` is relative to the hand-written JAX function.
 """
 
 import itertools
@@ -14,9 +12,9 @@ from typing import Any
 from absl import app
 from absl import flags
 
-from benchmarks.comparison import Arena
-from benchmarks.comparison import Entry
-from benchmarks.timing import kept_rows
+from benchmarks.comparison import Candidate
+from benchmarks.comparison import Comparison
+from benchmarks.timing import read_csv
 from benchmarks.timing import write_csv
 
 FLAGS = flags.FLAGS
@@ -28,72 +26,58 @@ SHAPES = ((32, 14, 14, 384), (8, 24, 24, 768))
 NUM_TOKENS = (8, 16)
 DIRECTIONS = ("forward", "both")
 REFERENCE = "handwritten jax"
-#: Of an array's largest value; the arms sum in another order.
+#: Of an array's largest value; the implementations sum in another order.
 TOLERANCE = 1e-4
-_ARMS = "benchmarks.implementations"
-#: Ways to run Keras: backend and mode.
-_WAYS = (("jax", "jit"), ("tensorflow", "graph"), ("tensorflow", "xla"))
+_JAX = "benchmarks.implementations.handwritten_jax"
+_KERAS = "benchmarks.implementations.keras_layers"
+_TORCH = "benchmarks.implementations.torch_modules"
+#: Backends and modes.
+Ways = tuple[tuple[str, str], ...]
+_KERAS_WAYS: Ways = (("jax", "jit"), ("tensorflow", "graph"), ("tensorflow", "xla"))
+_TORCH_WAYS: Ways = (("torch", "eager"), ("torch", "compile"))
 
 
-def main(argv: list[str]) -> None:
-    """Measures every case of the chosen layers and writes the CSV."""
-    del argv
-    rows = kept_rows("layers", lambda row: row["layer"] not in FLAGS.layers)
-    with Arena(FLAGS.turns, FLAGS.threads, TOLERANCE) as arena:
+def main(_: list[str]) -> None:
+    rows: list[dict[str, Any]] = [
+        row for row in read_csv("layers") if row["layer"] not in FLAGS.layers
+    ]
+    with Comparison(FLAGS.turns, FLAGS.threads, TOLERANCE, memory=True) as comparison:
         for layer, shape, num_tokens, direction in itertools.product(
             FLAGS.layers, SHAPES, NUM_TOKENS, DIRECTIONS
         ):
             case = {"layer": layer, "shape": shape, "num_tokens": num_tokens}
             case["direction"] = direction
-            for row in arena.contest(entries(case), REFERENCE):
+            for row in comparison.compare(_candidates(case), REFERENCE):
                 rows.append({**case, "shape": "x".join(map(str, shape)), **row})
             write_csv("layers", rows)
 
 
-def entries(case: dict[str, Any]) -> list[Entry]:
-    """Returns the arms of a case; the first is what the others are compared with."""
-    hand = f"{_ARMS}.handwritten_jax"
-    found = [Entry(REFERENCE, f"{hand}:handwritten", case, "jax")]
+def _candidates(case: dict[str, Any]) -> list[Candidate]:
+    """Returns those of a case; the first is what the others are compared with."""
+    found = [Candidate(REFERENCE, f"{_JAX}:handwritten", case, compared=True)]
     forms = ("convolution", "matmul") if case["layer"] == "v1.0" else ("matmul",)
     for form in forms:
-        arguments = {**case, "form": form}
-        found.append(Entry(f"floor, {form}", f"{hand}:floor", arguments, "jax", compared=False))
-    found += _keras("ours", "ours", case)
+        found.append(Candidate(f"floor, {form}", f"{_JAX}:floor", {**case, "form": form}))
+    found += _in_ways(_KERAS_WAYS, "ours", f"{_KERAS}:ours", case, compared=True)
     if case["layer"] == "v1.0":
-        found += _keras("keras.io", "keras_io", case)
+        found += _in_ways(_KERAS_WAYS, "keras.io", f"{_KERAS}:keras_io", case, compared=True)
         # Its LayerNorm has an epsilon of 1e-3.
-        found += _keras("k3im", "k3im", case, compared=False)
+        found += _in_ways(_KERAS_WAYS, "k3im", f"{_KERAS}:k3im", case)
     if case["layer"] != "fuser":
-        found += _torch("tokenlearner-pytorch", "tokenlearner_pytorch", case)
-        found += _torch("vit-pytorch PatchMerger", "patch_merger", case)
+        learner, merger = f"{_TORCH}:tokenlearner_pytorch", f"{_TORCH}:patch_merger"
+        found += _in_ways(_TORCH_WAYS, "tokenlearner-pytorch", learner, case)
+        found += _in_ways(_TORCH_WAYS, "vit-pytorch PatchMerger", merger, case)
     return found
 
 
-def _keras(name: str, function: str, case: dict[str, Any], *, compared: bool = True) -> list[Entry]:
-    return [
-        Entry(
-            f"{name}, {backend} {mode}",
-            f"{_ARMS}.keras_layers:{function}",
-            {**case, "mode": mode},
-            f"keras on {backend}",
-            backend,
-            compared,
-        )
-        for backend, mode in _WAYS
-    ]
-
-
-def _torch(name: str, function: str, case: dict[str, Any]) -> list[Entry]:
-    return [
-        Entry(
-            f"{name}, torch {mode}",
-            f"{_ARMS}.torch_layers:{function}",
-            {**case, "mode": mode},
-            "torch",
-            compared=False,
-        )
-        for mode in ("eager", "compile")
-    ]
+def _in_ways(
+    ways: Ways, name: str, function: str, case: dict[str, Any], compared: bool = False
+) -> list[Candidate]:
+    found = []
+    for backend, mode in ways:
+        title, arguments = f"{name}, {backend} {mode}", {**case, "mode": mode}
+        found.append(Candidate(title, function, arguments, backend, compared))
+    return found
 
 
 if __name__ == "__main__":

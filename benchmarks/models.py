@@ -3,10 +3,8 @@
     python -m benchmarks.models [--sizes=s,b] [--turns=5]
 
 In an environment with requirements/benchmarks.txt. Inference and a training step with AdamW,
-224 x 224, in float32, compiled. `wall_ratio` is an arm's time over that of the same package's
-plain ViT on the same backend; for our models `macs_ratio` stands beside it. Turns of all
-packages interleave. Writes `results/models.csv`, and keeps the rows of sizes that are not
-measured anew.
+224 x 224, in float32, compiled. `wall_ratio` and `macs_ratio` are relative to the same package's
+plain ViT on the same backend. Writes `results/models.csv`, and keeps the rows of other sizes.
 """
 
 from collections.abc import Iterator
@@ -17,9 +15,9 @@ from absl import app
 from absl import flags
 
 import tokenlearner_keras as tk
-from benchmarks.comparison import Arena
-from benchmarks.comparison import Entry
-from benchmarks.timing import kept_rows
+from benchmarks.comparison import Candidate
+from benchmarks.comparison import Comparison
+from benchmarks.timing import read_csv
 from benchmarks.timing import write_csv
 
 FLAGS = flags.FLAGS
@@ -33,47 +31,45 @@ BATCH_SIZES = {"s": 8, "b": 4}
 VARIANTS = {"plain": "", "half": "_tl8at6", "three quarters": "_tl8at9"}
 #: What token merging takes away after each block, as in the paper for ViT-S.
 MERGED = 13
-TOLERANCE = 1e-3
-_ARMS = "benchmarks.implementations"
 WAYS = (("jax", "jit"), ("tensorflow", "xla"))
+_TORCH = "benchmarks.implementations.torch_modules:vit"
 
 
-def main(argv: list[str]) -> None:
-    """Measures and writes the CSV."""
-    del argv
-    rows = kept_rows("models", lambda row: row["size"] not in FLAGS.sizes)
+def main(_: list[str]) -> None:
+    rows: list[dict[str, Any]] = [
+        row for row in read_csv("models") if row["size"] not in FLAGS.sizes
+    ]
     for size in FLAGS.sizes:
         for direction in ("inference", "training"):
             case = {"size": size, "direction": direction, "batch_size": BATCH_SIZES[size]}
-            for family, entries in families(size, direction):
+            for family, candidates in _families(size, direction):
                 # A process each time: models of several families would fill the memory.
-                with Arena(FLAGS.turns, FLAGS.threads, TOLERANCE, memory=False) as arena:
-                    found = arena.contest(entries, entries[0].name)
+                with Comparison(FLAGS.turns, FLAGS.threads) as comparison:
+                    found = comparison.compare(candidates, candidates[0].name)
                 for row in found:
                     rows.append({**case, "family": family, **row, **macs_ratio(size, row["arm"])})
                 write_csv("models", rows)
 
 
-def families(size: str, direction: str) -> Iterator[tuple[str, list[Entry]]]:
-    """Yields what is timed together: its name and its arms, the plain one first."""
-    batch, shape = BATCH_SIZES[size], (IMAGE_SIZE, IMAGE_SIZE, 3)
-    common = {"input_shape": (batch, *shape), "direction": direction}
+def _families(size: str, direction: str) -> Iterator[tuple[str, list[Candidate]]]:
+    """Yields what is timed together: its name and its candidates, the plain one first."""
+    input_shape = (BATCH_SIZES[size], IMAGE_SIZE, IMAGE_SIZE, 3)
+    common = {"input_shape": input_shape, "direction": direction}
     for backend, mode in WAYS:
         more = {**common, "mode": mode}
-        entries = [
+        candidates = [
             _keras(f"ours {variant}", "ours", backend, {**more, "name": f"vit_{size}16{suffix}"})
             for variant, suffix in VARIANTS.items()
         ]
         merging = {**more, "name": f"vit_{size}16", "count": MERGED}
-        entries.append(_keras("token merging", "token_merging", backend, merging))
-        entries.append(_keras("keras-hub plain", "keras_hub", backend, {**more, "size": size}))
-        yield f"{backend} {mode}", entries
-        for_k3im = {**more, "size": size}
+        candidates.append(_keras("token merging", "token_merging", backend, merging))
+        candidates.append(_keras("keras-hub plain", "keras_hub", backend, {**more, "size": size}))
+        yield f"{backend} {mode}", candidates
         yield (
             f"k3im, {backend} {mode}",
             [
-                _keras("k3im plain", "k3im", backend, {**for_k3im, "tokens": 0}),
-                _keras("k3im half", "k3im", backend, {**for_k3im, "tokens": 8}),
+                _keras("k3im plain", "k3im", backend, {**more, "size": size, "tokens": 0}),
+                _keras("k3im half", "k3im", backend, {**more, "size": size, "tokens": 8}),
             ],
         )
     for mode in ("eager", "compile"):
@@ -81,19 +77,15 @@ def families(size: str, direction: str) -> Iterator[tuple[str, list[Entry]]]:
         yield (
             f"vit-pytorch, torch {mode}",
             [
-                _torch("vit-pytorch plain", {**vit, "tokens": 0}),
-                _torch("vit-pytorch PatchMerger half", {**vit, "tokens": 8}),
+                Candidate("vit-pytorch plain", _TORCH, {**vit, "tokens": 0}),
+                Candidate("vit-pytorch PatchMerger half", _TORCH, {**vit, "tokens": 8}),
             ],
         )
 
 
-def _keras(name: str, function: str, backend: str, arguments: dict[str, Any]) -> Entry:
-    path = f"{_ARMS}.keras_models:{function}"
-    return Entry(name, path, arguments, backend, backend, compared=False)
-
-
-def _torch(name: str, arguments: dict[str, Any]) -> Entry:
-    return Entry(name, f"{_ARMS}.torch_models:vit", arguments, "torch", compared=False)
+def _keras(name: str, function: str, backend: str, arguments: dict[str, Any]) -> Candidate:
+    path = f"benchmarks.implementations.keras_models:{function}"
+    return Candidate(name, path, arguments, backend)
 
 
 def macs_ratio(size: str, arm: str) -> dict[str, Any]:

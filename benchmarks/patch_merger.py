@@ -60,7 +60,6 @@ def with_patch_merger(model: keras.Model) -> keras.Model:
 
 
 def main() -> None:
-    """Trains as `trainers.train` does."""
     # The trainer makes models from names only, and this one has none.
     plain_model = vars(experiment)["build_model"]
 

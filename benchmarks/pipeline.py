@@ -2,17 +2,8 @@
 
     python -m benchmarks.pipeline [--workdir=DIR] [--turns=9]
 
-The images are windows of scikit-learn's two sample photographs, of the size of most
-ImageNet files, in an image folder. In turns, on all cores:
-
-- decode: `tf.io.decode_and_crop_jpeg` alone, on the windows that the pipeline cuts out of
-  the same files, their bytes read beforehand;
-- resize: the same, and the resizing to 224 x 224 (bilinear or bicubic) after it;
-- pipeline: `training_dataset`, everything: reading, decoding, resizing, flips, batches of
-  uint8 images and one-hot targets.
-
-Before anything is timed, the pipeline's images are compared with those of the resize arm.
-Writes `results/pipeline.csv`; `wall_ratio` is the time an arm takes over decode's.
+The images are windows of scikit-learn's two sample photographs, of the size of most ImageNet
+files. Writes `results/pipeline.csv`; `wall_ratio` is relative to decoding alone.
 """
 
 from collections.abc import Callable
@@ -27,8 +18,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from benchmarks.timing import environment
-from benchmarks.timing import interleaved
-from benchmarks.timing import summary
+from benchmarks.timing import time_in_turns
 from benchmarks.timing import write_csv
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.data.pipeline import training_dataset
@@ -51,21 +41,20 @@ HEIGHT, WIDTH = 375, 500
 JPEG_QUALITY = 97
 
 
-def main(argv: list[str]) -> None:
-    """Writes the images, compares, times and writes the CSV."""
-    del argv
+def main(_: list[str]) -> None:
     folder = Path(FLAGS.workdir) / "images"
     _write_images(folder)
     source = make_source("folder", "train", str(folder))
+    sizes = [path.stat().st_size for path in folder.rglob("*.jpg")]
+    mean_size = round(float(np.mean(sizes)))
     rows = []
     for interpolation in ("bilinear", "bicubic"):
         config = PreprocessingConfig((224, 224), interpolation=interpolation)
         datasets = _datasets(source, config)
         _compare(datasets["resize"], datasets["pipeline"])
-        arms = {name: _taker(dataset) for name, dataset in datasets.items()}
-        times = interleaved(arms, FLAGS.turns)
-        for name in arms:
-            result = summary(times[name], times["decode"])
+        candidates = {name: _taker(dataset) for name, dataset in datasets.items()}
+        times = time_in_turns(candidates, FLAGS.turns, "decode")
+        for name, result in times.items():
             images = BATCH_SIZE * FLAGS.batches
             rows.append(
                 {
@@ -74,7 +63,7 @@ def main(argv: list[str]) -> None:
                     "images": images,
                     "images_per_second": round(images / result["wall_seconds"], 1),
                     **result,
-                    "mean_file_bytes": _mean_size(folder),
+                    "mean_file_bytes": mean_size,
                     **environment("tensorflow"),
                 }
             )
@@ -95,11 +84,8 @@ def _write_images(folder: Path) -> None:
         Image.fromarray(window).save(path, quality=JPEG_QUALITY)
 
 
-def _mean_size(folder: Path) -> int:
-    return round(float(np.mean([path.stat().st_size for path in folder.rglob("*.jpg")])))
-
-
 def _datasets(source: Source, config: PreprocessingConfig) -> dict[str, tf.data.Dataset]:
+    """Returns the trainer's pipeline, and parts of it on bytes that are read beforehand."""
     addresses = tf.data.Dataset.counter().map(lambda step: _addresses(step, source)).unbatch()
     encoded = tf.stack([source.load(index)["encoded"] for index in tf.range(source.num_examples)])
 
@@ -135,7 +121,7 @@ def _parallel(dataset: tf.data.Dataset, work: Callable[..., tf.Tensor]) -> tf.da
 def _taker(dataset: tf.data.Dataset) -> Callable[[], None]:
     """Returns a function that takes a turn's batches, from the first one on.
 
-    An iterator that went on from turn to turn would be read ahead during the other arms'.
+    One iterator for all turns would be read ahead during the turns of the others.
     """
 
     def take() -> None:
@@ -146,11 +132,7 @@ def _taker(dataset: tf.data.Dataset) -> Callable[[], None]:
 
 
 def _compare(resized: tf.data.Dataset, batches: Any) -> None:
-    """Compares a batch of the pipeline with decoding and resizing only, mirrored or not.
-
-    Raises:
-        SystemExit: If they differ.
-    """
+    """Compares a batch of the pipeline with decoding and resizing only, mirrored or not."""
     expected, found = next(iter(resized)).numpy(), next(iter(batches)).numpy()
     for one, other in zip(expected, found, strict=True):
         if not (np.array_equal(one, other) or np.array_equal(one[:, ::-1], other)):

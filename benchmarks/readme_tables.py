@@ -1,101 +1,52 @@
 """Fills the README and `docs/` from committed results and the code.
 
-`python -m benchmarks.readme_tables`. Each part stands between `<!-- begin NAME -->` and
-`<!-- end NAME -->`. With `--check` nothing is written and the exit status is 1 if a document
-differs.
+    python -m benchmarks.readme_tables [--check]
+
+With `--check` nothing is written, and the exit status is 1 if a document differs.
 """
 
 import re
-import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.tables.demo_video import demo_video_accuracy
-from benchmarks.tables.layer import layer_times
-from benchmarks.tables.model import all_models
-from benchmarks.tables.model import paper_models
-from benchmarks.tables.model import readme_models
-from benchmarks.tables.model_speed import model_speed
-from benchmarks.tables.model_speed import updates
-from benchmarks.tables.reliability import reliability
+from benchmarks.tables import demos
+from benchmarks.tables import models
+from benchmarks.tables import speed
+from benchmarks.tables import trainer
 from benchmarks.tables.speed_goals import speed_goals
-from benchmarks.tables.startup import startup
-from benchmarks.tables.tpu_fits import tpu_fits
-from benchmarks.tables.trainer import trainer_table
-from benchmarks.tables.video import video_models
-from benchmarks.tables.video import video_modules
-from benchmarks.tables.video_speed import video_growth
-from benchmarks.tables.video_speed import video_speed
-from benchmarks.timing import RESULTS
-from benchmarks.timing import read_csv
 
 ROOT = Path(__file__).parents[1]
-
-
-def demo_accuracy() -> str:
-    """Returns test accuracy over seeds, MACs and parameters of the demo's two models."""
-    rows = read_csv("demo_accuracy")
-    lines = [
-        "| model | test accuracy, mean of seeds | lowest to highest | million MACs "
-        "| attention on the object, by seed |",
-        "|---|---|---|---|---|",
-    ]
-    for model in dict.fromkeys(row["model"] for row in rows):
-        mine = [row for row in rows if row["model"] == model]
-        accuracies = [float(row["test_accuracy"]) for row in mine]
-        lines.append(
-            f"| {model} (`{mine[0]['name']}`) | {statistics.mean(accuracies):.3f} "
-            f"({len(mine)} seeds) | {min(accuracies):.3f} to {max(accuracies):.3f} "
-            f"| {int(mine[0]['macs']) / 1e6:.1f} | {_attention(mine)} |"
-        )
-    return "\n".join(lines)
-
-
-def _attention(rows: list[dict[str, str]]) -> str:
-    shares = [row["mass_on_object"] for row in rows]
-    return ", ".join(f"{float(share):.2f}" for share in shares) if all(shares) else "–"
-
-
-def demo_output(file: str = "demo_output.txt") -> str:
-    """Returns the last lines of a `make demo`, from the test accuracy on."""
-    text = (RESULTS / file).read_text(encoding="utf-8")
-    return f"```text\n{text[text.index('test accuracy') :].rstrip()}\n```"
-
-
-def demo_video_output() -> str:
-    """Returns the last lines of a `make demo-video`."""
-    return demo_output("demo_video_output.txt")
-
-
-Parts = dict[str, Callable[[], str]]
-DOCUMENTS: dict[str, Parts] = {
-    "README.md": {"demo_accuracy": demo_accuracy, "models": readme_models},
+DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"demo_accuracy": demos.demo_accuracy, "models": models.readme_models},
     "docs/benchmarks.md": {
         "speed_goals": speed_goals,
-        "layer_times": layer_times,
-        "model_speed": model_speed,
-        "updates": updates,
-        "video_speed": video_speed,
-        "video_growth": video_growth,
-        "startup": startup,
+        "layer_times": speed.layer_times,
+        "model_speed": speed.model_speed,
+        "updates": speed.updates,
+        "video_speed": speed.video_speed,
+        "video_growth": speed.video_growth,
+        "startup": speed.startup,
     },
     "docs/demos.md": {
-        "demo_accuracy": demo_accuracy,
-        "demo_output": demo_output,
-        "demo_video_accuracy": demo_video_accuracy,
-        "demo_video_output": demo_video_output,
+        "demo_accuracy": demos.demo_accuracy,
+        "demo_output": demos.demo_output,
+        "demo_video_accuracy": demos.demo_video_accuracy,
+        "demo_video_output": demos.demo_video_output,
     },
-    "docs/models.md": {"paper_models": paper_models, "all_models": all_models},
-    "docs/reliability.md": {"reliability": reliability},
-    "docs/tpu.md": {"tpu_fits": tpu_fits},
-    "docs/training.md": {"trainer": trainer_table},
-    "docs/video_models.md": {"video_modules": video_modules, "video_models": video_models},
+    "docs/models.md": {"paper_models": models.paper_models, "all_models": models.all_models},
+    "docs/reliability.md": {"reliability": trainer.reliability},
+    "docs/tpu.md": {"tpu_fits": trainer.tpu_fits},
+    "docs/training.md": {"trainer": trainer.trainer_table},
+    "docs/video_models.md": {
+        "video_modules": models.video_modules,
+        "video_models": models.video_models,
+    },
 }
 
 
 def filled(document: str, text: str) -> str:
-    """Returns a document's text with every marked part replaced by the current one."""
+    """Returns a document's text with all parts between `<!-- begin NAME -->` and its end made."""
     for name, make in DOCUMENTS[document].items():
         pieces = re.split(rf"(<!-- (?:begin|end) {name} -->)", text)
         if len(pieces) != 5:
@@ -106,7 +57,6 @@ def filled(document: str, text: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Writes or checks the documents; returns the exit status."""
     status = 0
     for document in DOCUMENTS:
         path = ROOT / document

@@ -1,11 +1,13 @@
-"""Timing of several ways to do the same work, side by side, and the CSV files of results."""
+"""Times several ways to do the same work side by side, and reads and writes the CSV files."""
 
 import csv
+import gc
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version
 from pathlib import Path
@@ -13,63 +15,76 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 
+#: Of a CSV file.
+Row = dict[str, str]
+#: Of a run: `wall`, and `cpu` over all threads of the process.
+Seconds = dict[str, float]
 
-def interleaved(
-    arms: dict[str, Callable[[], None]], repeats: int
-) -> dict[str, dict[str, list[float]]]:
-    """Times every arm in turn, again and again, after one turn that does not count.
 
-    What else the machine does meets all arms alike that way.
+def timed(work: Callable[[], object], runs: int = 1) -> Seconds:
+    """Returns the mean seconds of some runs."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in range(runs):
+        work()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return {"wall": wall / runs, "cpu": cpu / runs}
 
-    Args:
-        arms: By name; each call does the same amount of work.
-        repeats: How many turns count.
 
-    Returns:
-        For each arm `wall` and `cpu`, seconds of each turn; `cpu` over all threads of the
-        process.
+def time_in_turns(
+    candidates: Mapping[str, Any],
+    turns: int,
+    reference: str,
+    measure: Callable[[Any], Seconds] = timed,
+) -> dict[str, dict[str, Any]]:
+    """Times every candidate in turn, again and again, after one turn that does not count.
+
+    Background load then affects all candidates equally. A ratio is the median of the ratios of the
+    turns to those of the reference, with their lowest and highest quarter.
     """
-    times: dict[str, dict[str, list[float]]] = {arm: {"wall": [], "cpu": []} for arm in arms}
-    for turn in range(repeats + 1):
-        for arm, work in arms.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            work()
-            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    times: dict[str, list[Seconds]] = {name: [] for name in candidates}
+    for turn in range(turns + 1):
+        for name, candidate in candidates.items():
+            seconds = measure(candidate)
             if turn > 0:
-                times[arm]["wall"].append(wall)
-                times[arm]["cpu"].append(cpu)
-    return times
+                times[name].append(seconds)
+    return {name: _summary(mine, times[reference]) for name, mine in times.items()}
 
 
-def summary(times: dict[str, list[float]], reference: dict[str, list[float]]) -> dict[str, Any]:
-    """Returns median and spread of an arm, and its ratio to a reference arm.
-
-    The ratio is the median of the turns' ratios; its lowest and highest quarter stand
-    beside it.
-
-    Args:
-        times: `wall` and `cpu` of the arm, from `interleaved`.
-        reference: Those of the arm to compare with.
-    """
-    ratios = [mine / other for mine, other in zip(times["wall"], reference["wall"], strict=True)]
+def _summary(times: list[Seconds], reference: list[Seconds]) -> dict[str, Any]:
+    wall = [each["wall"] for each in times]
+    ratios = [mine / other["wall"] for mine, other in zip(wall, reference, strict=True)]
     quarters = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else [ratios[0]] * 3
     return {
-        "wall_seconds": round(statistics.median(times["wall"]), 4),
-        "wall_seconds_lowest": round(min(times["wall"]), 4),
-        "wall_seconds_highest": round(max(times["wall"]), 4),
-        "cpu_seconds": round(statistics.median(times["cpu"]), 4),
+        "wall_seconds": round(statistics.median(wall), 4),
+        "wall_seconds_lowest": round(min(wall), 4),
+        "wall_seconds_highest": round(max(wall), 4),
+        "cpu_seconds": round(statistics.median(each["cpu"] for each in times), 4),
         "wall_ratio": round(statistics.median(ratios), 4),
         "wall_ratio_quarters": f"{quarters[0]:.4f} to {quarters[2]:.4f}",
         "turns": len(ratios),
     }
 
 
+def memory_growth(work: Callable[[], object]) -> int:
+    """Returns by how many bytes this process grew at most during some work."""
+    gc.collect()
+    before = _status("VmRSS")
+    with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+        file.write("5")  # the peak counts from here
+    work()
+    return _status("VmHWM") - before
+
+
+def _status(key: str) -> int:
+    with open("/proc/self/status", encoding="ascii") as file:
+        (line,) = (line for line in file if line.startswith(f"{key}:"))
+    return 1024 * int(line.split()[1])
+
+
 def environment(*packages: str) -> dict[str, str]:
     """Returns the machine and the versions of packages, for a row of a CSV."""
-    found = {"machine": f"{platform.machine()}, {os.cpu_count()} cores"}
-    for package in packages:
-        found[package] = _version(package)
-    return found
+    versions = {package: _version(package) for package in packages}
+    return {"machine": f"{platform.machine()}, {os.cpu_count()} cores", **versions}
 
 
 def _version(package: str) -> str:
@@ -82,28 +97,20 @@ def _version(package: str) -> str:
     return "none"
 
 
-def read_csv(name: str) -> list[dict[str, str]]:
-    """Returns the rows of `benchmarks/results/NAME.csv`."""
-    with open(_csv_path(name), newline="", encoding="utf-8") as file:
+def read_csv(name: str, folder: Path = RESULTS) -> list[Row]:
+    """Returns the rows of a CSV, none if there is no such file yet."""
+    path = folder / f"{name}.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def kept_rows(
-    name: str, keep: Callable[[dict[str, str]], bool] = lambda row: True
-) -> list[dict[str, Any]]:
-    """Returns the rows of a CSV to keep, none if there is no such file yet."""
-    return [dict(row) for row in read_csv(name) if keep(row)] if _csv_path(name).exists() else []
 
 
 def write_csv(name: str, rows: list[dict[str, Any]]) -> Path:
     """Writes rows of equal keys to `benchmarks/results/NAME.csv` and returns the path."""
-    path = _csv_path(name)
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    path = RESULTS / f"{name}.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     return path
-
-
-def _csv_path(name: str) -> Path:
-    return RESULTS / f"{name}.csv"

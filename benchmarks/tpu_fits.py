@@ -1,11 +1,10 @@
-"""Which slice fits which batch: the recipes' train steps compiled for TPUs that are not there.
+"""Which slice fits which batch: the recipes' train steps compiled for TPU slices, without a TPU.
 
     python -m benchmarks.tpu_fits
 
-Compiles the whole step of all chips on JAX (`trainers.tpu_check --engine=jax`), each in a
-process of its own, and writes `results/tpu_fits.csv` after each. Rows that are in it already
-are left alone, so an interrupted run goes on where it stopped. A row takes from five minutes
-to half an hour on two cores and up to 12 GB of memory. It needs the extra `tpu-check`.
+Runs `trainers.tpu_check --engine=jax` for each row that `results/tpu_fits.csv` lacks; a row takes
+from five minutes to half an hour on two cores and up to 12 GB of memory. It needs the extra
+`tpu-check`.
 """
 
 import dataclasses
@@ -16,7 +15,6 @@ from typing import Any
 
 from absl import app
 
-from benchmarks.timing import RESULTS
 from benchmarks.timing import environment
 from benchmarks.timing import read_csv
 from benchmarks.timing import write_csv
@@ -33,14 +31,7 @@ _SECONDS = re.compile(r"(?:compiled in|too large after) (\d+) s")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A step to compile.
-
-    Attributes:
-        recipe: A file of trainers/configs.
-        topology: The slice.
-        model_axis: As `--model_axis`.
-        remat: As `--config.model.remat`.
-    """
+    """A recipe of trainers/configs and a slice to compile its step for."""
 
     recipe: str
     topology: str
@@ -49,7 +40,6 @@ class Case:
 
     @property
     def key(self) -> dict[str, str]:
-        """What the case is found by in the CSV."""
         return {name: str(value) for name, value in dataclasses.asdict(self).items()}
 
 
@@ -81,12 +71,8 @@ CASES = (
 )
 
 
-def main(argv: list[str]) -> None:
-    """Compiles what is not in the CSV yet, a row after the other."""
-    del argv
-    rows: list[dict[str, Any]] = []
-    if (RESULTS / f"{NAME}.csv").exists():
-        rows += read_csv(NAME)
+def main(_: list[str]) -> None:
+    rows: list[dict[str, Any]] = [*read_csv(NAME)]
     for case in CASES:
         if any(case.key.items() <= row.items() for row in rows):
             continue
@@ -98,14 +84,7 @@ def main(argv: list[str]) -> None:
 
 
 def parsed(output: str) -> dict[str, Any]:
-    """Returns the figures that `trainers.tpu_check` prints about a train step.
-
-    Args:
-        output: Its standard output.
-
-    Raises:
-        ValueError: If there are none.
-    """
+    """Returns the figures in the output of `trainers.tpu_check` about a train step."""
     description, step = _DESCRIPTION.search(output), _STEP.search(output)
     if description is None or step is None:
         raise ValueError(f"Expected the report of a train step. Received:\n{output}")
@@ -114,7 +93,6 @@ def parsed(output: str) -> dict[str, Any]:
     flops, seconds = _GFLOP.search(rest), _SECONDS.search(rest)
     if seconds is None:
         raise ValueError(f"Expected the seconds of a compilation. Received: {rest}")
-    collectives = _COLLECTIVES.findall(rest)
     return {
         "model": model,
         "engine": "jax",
@@ -126,7 +104,7 @@ def parsed(output: str) -> dict[str, Any]:
         "available_gib": available,
         "fits": float(memory) <= float(available) and flops is not None,
         "gflop_a_chip": flops[1] if flops else "",
-        "collectives": ", ".join(collectives),
+        "collectives": ", ".join(_COLLECTIVES.findall(rest)),
         "compile_seconds": seconds[1],
     }
 

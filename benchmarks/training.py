@@ -2,23 +2,12 @@
 
     python -m benchmarks.training [--configs=trainers/configs/digits.py,...] [--turns=15]
 
-Three ways to train the same model on the same data for the same number of steps, in turns:
-
-- bare: a compiled step without metrics, called from Python on one batch that is in memory;
-- trainer: batches from the real pipeline, the compiled loop, the averages and the rows of
-  metrics.jsonl, as `trainers.train` does it;
-- fit: `model.fit` on the batches of the same pipeline, with its default settings.
-
-The pipelines of the latter two fill their buffers while another arm runs, which is a few of
-a turn's batches.
-
-Before anything is timed, each trains on the same few batches and all must end with the
-same weights. Writes `results/training.csv`: seconds a turn and the ratio to bare.
+All train the same model on the same data. Before anything is timed, all must end with the same
+weights. Writes `results/training.csv`: seconds a turn and the ratio to the bare step.
 """
 
+import itertools
 import tempfile
-from abc import ABC
-from abc import abstractmethod
 from functools import partial
 from typing import Any
 
@@ -30,11 +19,9 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from benchmarks.timing import environment
-from benchmarks.timing import interleaved
-from benchmarks.timing import summary
+from benchmarks.timing import time_in_turns
 from benchmarks.timing import write_csv
-from trainers.configuration.configuration import complete_config
-from trainers.configuration.configuration import load_config_file
+from trainers.configuration.configuration import whole_config
 from trainers.configuration.schedule import make_training_schedule
 from trainers.data.pipeline import training_dataset
 from trainers.data.preprocessing.normalization import normalize
@@ -63,18 +50,14 @@ flags.DEFINE_integer("steps", 60, "Steps a turn.", lower_bound=1)
 _COMPARED_STEPS = 4
 
 
-def main(argv: list[str]) -> None:
-    """Compares, times and writes the CSV."""
-    del argv
+def main(_: list[str]) -> None:
     rows = []
     for path in FLAGS.configs:
-        config = complete_config(load_config_file(path))
+        config = whole_config(path)
         _compare(config)
-        arms = {name: make(config) for name, make in ARMS.items()}
-        times = interleaved(
-            {name: partial(arm.train, FLAGS.steps) for name, arm in arms.items()}, FLAGS.turns
-        )
-        for name in arms:
+        candidates = {name: partial(way(config).train, FLAGS.steps) for name, way in WAYS.items()}
+        times = time_in_turns(candidates, FLAGS.turns, "bare")
+        for name, result in times.items():
             rows.append(
                 {
                     "config": path,
@@ -82,7 +65,7 @@ def main(argv: list[str]) -> None:
                     "batch_size": config.batch_size,
                     "steps": FLAGS.steps,
                     "arm": name,
-                    **summary(times[name], times["bare"]),
+                    **result,
                     **environment("tensorflow", "keras"),
                 }
             )
@@ -90,8 +73,8 @@ def main(argv: list[str]) -> None:
     print(write_csv("training", rows))
 
 
-class _Arm(ABC):
-    """A model of its own, its optimizer and the data, from a configuration."""
+class _Way:
+    """A way to train: its model and optimizer, and the data."""
 
     def __init__(self, config: ConfigDict) -> None:
         self.config = config
@@ -104,7 +87,6 @@ class _Arm(ABC):
         self.step = 0
 
     def data(self) -> tf.data.Dataset:
-        """Returns the endless training batches."""
         return training_dataset(
             self.source,
             self.preprocessing,
@@ -113,29 +95,23 @@ class _Arm(ABC):
             mixup_alpha=self.config.data.mixup_alpha,
         )
 
-    @abstractmethod
     def train(self, num_steps: int) -> None:
-        """Trains for some steps."""
+        raise NotImplementedError
 
 
-class _Bare(_Arm):
-    """The first batch again and again, or given ones."""
+class _Bare(_Way):
+    """A compiled step without metrics, on a batch that is in memory."""
 
     def __init__(self, config: ConfigDict) -> None:
         super().__init__(config)
-        self.batch = next(iter(self.data()))
+        self.batches = itertools.repeat(next(iter(self.data())))
         self.compiled = tf.function(self._step)
 
     def train(self, num_steps: int) -> None:
-        for _ in range(num_steps):
-            self.compiled(self.batch["image"], self.batch["target"])
+        for batch in itertools.islice(self.batches, num_steps):
+            self.compiled(batch["image"], batch["target"])
         # Steps are started without waiting for their ends.
         self.model.trainable_variables[0].numpy()
-
-    def train_on(self, batches: list[Any]) -> None:
-        """Trains on given batches, for the comparison."""
-        for batch in batches:
-            self.compiled(batch["image"], batch["target"])
 
     def _step(self, images: tf.Tensor, targets: tf.Tensor) -> None:
         variables = self.model.trainable_variables
@@ -147,8 +123,8 @@ class _Bare(_Arm):
         self.optimizer.apply(gradients, variables)
 
 
-class _Trainer(_Arm):
-    """The parts of `trainers.train` in its loop."""
+class _Trainer(_Way):
+    """The loop of `trainers.train`: pipeline, compiled loop, averages, rows of metrics.jsonl."""
 
     def __init__(self, config: ConfigDict) -> None:
         super().__init__(config)
@@ -164,13 +140,10 @@ class _Trainer(_Arm):
         )
         self.train_step = make_train_step(config, self.model, self.optimizer, engine)
         self.folder = tempfile.TemporaryDirectory()
-        self.writer = MetricsWriter(self.folder.name, 0)
-        learning_rate = make_learning_rate(
-            config.optimizer,
-            warmup_steps=self.schedule.warmup,
-            total_steps=self.schedule.total,
-        )
-        self.log = TrainingLog(self.writer, learning_rate, config.batch_size)
+        warmup, total = self.schedule.warmup, self.schedule.total
+        learning_rate = make_learning_rate(config.optimizer, warmup_steps=warmup, total_steps=total)
+        writer = MetricsWriter(self.folder.name, 0)
+        self.log = TrainingLog(writer, learning_rate, config.batch_size)
 
     def train(self, num_steps: int) -> None:
         end = self.step + num_steps
@@ -181,16 +154,15 @@ class _Trainer(_Arm):
         self.log.write(self.step)
 
 
-class _Fit(_Arm):
-    """`model.fit`; it clips in the optimizer and averages the loss by itself."""
+class _Fit(_Way):
+    """`model.fit` on the same pipeline; the optimizer clips, `fit` averages the loss."""
 
     def __init__(self, config: ConfigDict) -> None:
         super().__init__(config)
         self.optimizer.global_clipnorm = config.optimizer.global_clipnorm or None
         self.model.compile(self.optimizer, self.loss, metrics=["categorical_accuracy"])
-        dataset = self.data().map(self._pair).prefetch(tf.data.AUTOTUNE)
-        batches = iter(dataset)
-        # `fit` would begin the dataset anew at each call; this one goes on.
+        batches = iter(self.data().map(self._pair).prefetch(tf.data.AUTOTUNE))
+        # `fit` would begin the dataset again at each call; this iterator continues.
         self.batches = tf.data.Dataset.counter().map(lambda _: next(batches))
 
     def train(self, num_steps: int) -> None:
@@ -200,29 +172,24 @@ class _Fit(_Arm):
         return normalize(batch["image"], self.config.data.normalization), batch["target"]
 
 
-ARMS: dict[str, type[_Arm]] = {"bare": _Bare, "trainer": _Trainer, "fit": _Fit}
+WAYS: dict[str, type[_Way]] = {"bare": _Bare, "trainer": _Trainer, "fit": _Fit}
 
 
 def _compare(config: ConfigDict) -> None:
-    """Trains all arms on the same batches and compares their weights with the bare step's.
-
-    Raises:
-        SystemExit: If they differ.
-    """
+    """Trains on the same batches in all ways and compares the weights with the bare step's."""
     bare = _Bare(config)
     before = [variable.numpy() for variable in bare.model.trainable_variables]
-    bare.train_on(list(bare.data().take(_COMPARED_STEPS)))
+    bare.batches = iter(bare.data())
+    bare.train(_COMPARED_STEPS)
     expected = bare.model.get_weights()
     moved = max(
         float(np.abs(new - old).max())
         for new, old in zip(bare.model.trainable_variables, before, strict=True)
     )
-    for name, make in ARMS.items():
-        if make is _Bare:
-            continue
-        arm = make(config)
-        arm.train(_COMPARED_STEPS)
-        pairs = zip(arm.model.get_weights(), expected, strict=True)
+    others: dict[str, _Way] = {"trainer": _Trainer(config), "fit": _Fit(config)}
+    for name, way in others.items():
+        way.train(_COMPARED_STEPS)
+        pairs = zip(way.model.get_weights(), expected, strict=True)
         worst = max(float(np.abs(mine - other).max()) for mine, other in pairs)
         print(f"{name}: weights differ by {worst:.1e} at most; they moved by {moved:.1e}")
         if not worst < 1e-2 * moved:

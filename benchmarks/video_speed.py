@@ -2,9 +2,7 @@
 
     python -m benchmarks.video_speed [--turns=5]
 
-In an environment with JAX. One arm a model and input size, inference and a training step,
-float32, compiled by JAX. Beside the times stand the MACs of a clip, so that one can see
-whether time grows with the frames and the resolution as the MACs do. Writes
+In an environment with JAX: inference and a training step in float32, compiled. Writes
 `results/video_speed.csv`; `wall_ratio` is the time over the plain model's on the same clips.
 """
 
@@ -12,16 +10,15 @@ from absl import app
 from absl import flags
 
 import tokenlearner_keras as tk
-from benchmarks.comparison import Arena
-from benchmarks.comparison import Entry
+from benchmarks.comparison import Candidate
+from benchmarks.comparison import Comparison
 from benchmarks.timing import write_csv
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("turns", 5, "Turns that count.", lower_bound=1)
 flags.DEFINE_integer("threads", 2, "Cores of each process.", lower_bound=1)
 
-#: The last one is what both of the others begin with: nothing before the TokenLearner gets faster
-#: by it.
+#: Both of the others begin with the last one: nothing before the TokenLearner gets faster by it.
 MODELS = {
     "plain": "vivit_ti16x2",
     "TokenLearner": "vivit_ti16x2_tl8at6",
@@ -30,17 +27,21 @@ MODELS = {
 #: Frames at a size, and sizes at a number of frames.
 CLIPS = ((8, 112), (16, 112), (32, 112), (16, 160), (16, 224))
 BATCH_SIZE = 2
+_FUNCTION = "benchmarks.implementations.keras_models:ours"
 
 
-def main(argv: list[str]) -> None:
-    """Measures and writes the CSV."""
-    del argv
+def main(_: list[str]) -> None:
     rows = []
     for direction in ("inference", "training"):
         for frames, size in CLIPS:
             shape = (BATCH_SIZE, frames, size, size, 3)
-            with Arena(FLAGS.turns, FLAGS.threads, tolerance=0, memory=False) as arena:
-                for row in arena.contest(_entries(shape, direction), "plain"):
+            arguments = {"input_shape": shape, "direction": direction, "mode": "jit"}
+            candidates = [
+                Candidate(arm, _FUNCTION, {**arguments, "name": name}, "jax")
+                for arm, name in MODELS.items()
+            ]
+            with Comparison(FLAGS.turns, FLAGS.threads) as comparison:
+                for row in comparison.compare(candidates, "plain"):
                     name = MODELS[row["arm"]]
                     model = tk.create_model(name, image_size=size, num_frames=frames)
                     case = {"direction": direction, "frames": frames, "size": size}
@@ -48,21 +49,6 @@ def main(argv: list[str]) -> None:
                     figures = {"clips_per_second": clips, "macs": tk.count_macs(model)}
                     rows.append({**case, "model": name, **row, **figures})
             write_csv("video_speed", rows)
-
-
-def _entries(shape: tuple[int, ...], direction: str) -> list[Entry]:
-    arguments = {"input_shape": shape, "direction": direction, "mode": "jit"}
-    return [
-        Entry(
-            arm,
-            "benchmarks.implementations.keras_models:ours",
-            {**arguments, "name": name},
-            "jax",
-            "jax",
-            compared=False,
-        )
-        for arm, name in MODELS.items()
-    ]
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ def test_the_example_of_the_first_page_is_true() -> None:
     assert len(re.findall(r"\.shape  # ", code)) == 2
 
 
+@pytest.mark.slow
 def test_training_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The example as it stands, for fewer steps."""
     pytest.importorskip("ml_collections")

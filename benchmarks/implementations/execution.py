@@ -1,4 +1,4 @@
-"""Runs a Keras layer or model forward, or with gradients, in a mode of the backend."""
+"""Runs Keras layers and models: forward, with gradients, or a training step, on each backend."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,46 +6,38 @@ from typing import Any
 import keras
 import numpy as np
 
-from benchmarks.worker import Arm
+from benchmarks.worker import Implementation
 
 Arrays = dict[str, np.ndarray]
+#: By direction.
+Runs = dict[str, Callable[[], Any]]
 
 
-def layer_arm(
+def layer_implementation(
     layer: keras.layers.Layer,
     inputs: Arrays,
-    cotangent: Arrays,
+    cotangent: np.ndarray,
     direction: str,
     mode: str,
-    packages: tuple[str, ...],
-) -> Arm:
-    """Makes an arm of a built layer.
+    *packages: str,
+) -> Implementation:
+    """Returns the implementation of a built layer.
 
-    Args:
-        layer: Or a model.
-        inputs: Of its call, in order.
-        cotangent: `cotangent`, of the output's shape.
-        direction: `forward`, or `both` for the gradients of inputs and weights too.
-        mode: `graph` or `xla` on TensorFlow, `jit` on JAX.
-        packages: As in `Arm`, besides the backend.
+    The direction is `forward`, or `both` for the gradients of inputs and weights too. The mode is
+    `graph` or `xla` on TensorFlow, `jit` on JAX.
     """
-    make = {"tensorflow": _tensorflow, "jax": _jax}[keras.backend.backend()]
-    forward, both = make(layer, list(inputs.values()), cotangent["cotangent"], mode)
-    run = forward if direction == "forward" else both
+    make = {"tensorflow": _tensorflow_layer, "jax": _jax_layer}[keras.backend.backend()]
+    run = make(layer, list(inputs.values()), cotangent, mode)[direction]
 
     def result() -> Arrays:
         if direction == "forward":
-            return {"output": np.asarray(forward())}
-        gradients = both()[0]
-        return {name: np.asarray(g) for name, g in zip(inputs, gradients, strict=True)}
+            return {"output": np.asarray(run())}
+        return {name: np.asarray(g) for name, g in zip(inputs, run()[0], strict=True)}
 
-    return Arm(run, result, (*packages, keras.backend.backend()))
-
-
-Runs = tuple[Callable[[], Any], Callable[[], Any]]
+    return Implementation(run, (*packages, "keras", keras.backend.backend()), result)
 
 
-def _tensorflow(layer: Any, inputs: list[Any], cotangent: Any, mode: str) -> Runs:
+def _tensorflow_layer(layer: Any, inputs: list[Any], cotangent: Any, mode: str) -> Runs:
     import tensorflow as tf
 
     constants = [tf.constant(array) for array in inputs]
@@ -64,13 +56,13 @@ def _tensorflow(layer: Any, inputs: list[Any], cotangent: Any, mode: str) -> Run
         return tape.gradient(loss, (arrays, variables))
 
     # Reading the results waits for them.
-    return (
-        lambda: forward(constants).numpy(),
-        lambda: tf.nest.map_structure(lambda t: t.numpy(), both(constants)),
-    )
+    return {
+        "forward": lambda: forward(constants).numpy(),
+        "both": lambda: tf.nest.map_structure(lambda t: t.numpy(), both(constants)),
+    }
 
 
-def _jax(layer: Any, inputs: list[Any], cotangent: Any, mode: str) -> Runs:
+def _jax_layer(layer: Any, inputs: list[Any], cotangent: Any, mode: str) -> Runs:
     import jax
     import jax.numpy as jnp
 
@@ -87,7 +79,110 @@ def _jax(layer: Any, inputs: list[Any], cotangent: Any, mode: str) -> Runs:
 
     forward = jax.jit(call)
     both = jax.jit(jax.grad(loss, argnums=(0, 1)))
-    return (
-        lambda: jax.block_until_ready(forward(arrays, weights)),
-        lambda: jax.block_until_ready(both(arrays, weights)),
-    )
+    return {
+        "forward": lambda: jax.block_until_ready(forward(arrays, weights)),
+        "both": lambda: jax.block_until_ready(both(arrays, weights)),
+    }
+
+
+def model_implementation(
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    direction: str,
+    mode: str,
+    *packages: str,
+) -> Implementation:
+    """Returns the implementation of a model that gives logits.
+
+    The direction is `inference`, `training` with AdamW, or `update`: a training step without what
+    leads to its gradients. The modes are those of layers.
+    """
+    make = {"tensorflow": _tensorflow_model, "jax": _jax_model}[keras.backend.backend()]
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    optimizer = keras.optimizers.AdamW(1e-5)
+    optimizer.build(model.trainable_variables)
+    run = make(model, loss, optimizer, images, labels, mode)[direction]
+    return Implementation(run, (*packages, "keras", keras.backend.backend()))
+
+
+def _tensorflow_model(
+    model: Any, loss_function: Any, optimizer: Any, images: Any, labels: Any, mode: str
+) -> Runs:
+    import tensorflow as tf
+
+    images, labels = tf.constant(images), tf.constant(labels)
+    variables = [variable.value for variable in model.trainable_variables]
+
+    @tf.function(jit_compile=mode == "xla")
+    def infer(images: Any) -> Any:
+        return model(images, training=False)
+
+    @tf.function(jit_compile=mode == "xla")
+    def train(images: Any, labels: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = loss_function(labels, model(images, training=True))
+        optimizer.apply(tape.gradient(loss, variables), model.trainable_variables)
+        return loss
+
+    @tf.function(jit_compile=mode == "xla")
+    def update(gradients: Any) -> Any:
+        optimizer.apply(gradients, model.trainable_variables)
+        return optimizer.iterations.value
+
+    gradients = [tf.ones_like(variable) for variable in variables]
+    return {
+        "inference": lambda: infer(images).numpy(),
+        "training": lambda: train(images, labels).numpy(),
+        "update": lambda: update(gradients).numpy(),
+    }
+
+
+def _jax_model(
+    model: Any, loss_function: Any, optimizer: Any, images: Any, labels: Any, mode: str
+) -> Runs:
+    import jax
+    import jax.numpy as jnp
+
+    assert mode == "jit"
+    images, labels = jnp.asarray(images), jnp.asarray(labels)
+    groups = (model.trainable_variables, model.non_trainable_variables, optimizer.variables)
+    state = [[jnp.asarray(variable.value) for variable in group] for group in groups]
+
+    def loss(weights: Any, others: Any, images: Any, labels: Any) -> Any:
+        logits, others = model.stateless_call(weights, others, images, training=True)
+        return loss_function(labels, logits), others
+
+    @jax.jit
+    def infer(weights: Any, others: Any, images: Any) -> Any:
+        return model.stateless_call(weights, others, images, training=False)[0]
+
+    def apply(state: Any, gradients: Any) -> Any:
+        weights, others, slots = state
+        weights, slots = optimizer.stateless_apply(slots, gradients, weights)
+        return [weights, others, slots]
+
+    def step(state: Any, images: Any, labels: Any) -> Any:
+        weights, others, slots = state
+        (value, others), gradients = jax.value_and_grad(loss, has_aux=True)(
+            weights, others, images, labels
+        )
+        return apply([weights, others, slots], gradients), value
+
+    compiled = jax.jit(step, donate_argnums=0)
+    compiled_apply = jax.jit(apply, donate_argnums=0)
+    gradients = [jnp.ones_like(value) for value in state[0]]
+
+    def train() -> Any:
+        state[:], value = compiled(state, images, labels)
+        return jax.block_until_ready(value)
+
+    def update() -> Any:
+        state[:] = compiled_apply(state, gradients)
+        return jax.block_until_ready(state)
+
+    return {
+        "inference": lambda: jax.block_until_ready(infer(state[0], state[1], images)),
+        "training": train,
+        "update": update,
+    }

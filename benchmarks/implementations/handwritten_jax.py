@@ -1,7 +1,7 @@
-"""The layers written by hand in JAX, with no framework between, and the floor under them.
+"""The layers written by hand in JAX, and the floor under them.
 
-The floor is what nobody can leave out: the products and convolutions of the maps and the sum
-over the positions, without normalisation, GELU, biases, sigmoid or softmax.
+The floor is the products and convolutions of the maps and the sum over the positions alone: no
+normalisation, GELU, biases, sigmoid or softmax.
 """
 
 from collections.abc import Callable
@@ -13,35 +13,37 @@ import numpy as np
 
 from benchmarks.implementations.problem import NUM_CONVOLUTIONS
 from benchmarks.implementations.problem import problem
-from benchmarks.worker import Arm
+from benchmarks.worker import Implementation
 
 Parameters = dict[str, Any]
 
 
-def handwritten(layer: str, shape: list[int], num_tokens: int, direction: str) -> Arm:
-    """Makes an arm of the published maths, compiled."""
+def handwritten(layer: str, shape: list[int], num_tokens: int, direction: str) -> Implementation:
+    """Returns the published maths, compiled."""
     functions: dict[str, Callable[..., Any]] = {"v1.0": _v10, "v1.1": _v11, "fuser": _fuser}
-    return _arm(functions[layer], layer, shape, num_tokens, direction)
+    return _compiled(functions[layer], layer, shape, num_tokens, direction)
 
 
-def floor(layer: str, shape: list[int], num_tokens: int, direction: str, form: str) -> Arm:
-    """Makes an arm of the bare products; v1.0's first one as `convolution` or `matmul`."""
+def floor(
+    layer: str, shape: list[int], num_tokens: int, direction: str, form: str
+) -> Implementation:
+    """Returns the bare products; v1.0's first one as `convolution` or `matmul`."""
     first = _convolution if form == "convolution" else _convolution_as_matmul
     functions: dict[str, Callable[..., Any]] = {
         "v1.0": lambda p, x: _floor_v10(p, x, first),
         "v1.1": _floor_v11,
         "fuser": _floor_fuser,
     }
-    return _arm(functions[layer], layer, shape, num_tokens, direction)
+    return _compiled(functions[layer], layer, shape, num_tokens, direction)
 
 
-def _arm(
+def _compiled(
     function: Callable[..., Any], layer: str, shape: list[int], num_tokens: int, direction: str
-) -> Arm:
-    parameters, inputs, weights = problem(layer, tuple(shape), num_tokens)
+) -> Implementation:
+    parameters, inputs, cotangent = problem(layer, shape, num_tokens)
     # To start with on the device, as everywhere else.
     arrays = jax.tree.map(jnp.asarray, [parameters, *inputs.values()])
-    cotangent = jnp.asarray(weights["cotangent"])
+    cotangent = jnp.asarray(cotangent)
 
     def loss(*arguments: Any) -> Any:
         return jnp.sum(function(*arguments) * cotangent)
@@ -57,7 +59,7 @@ def _arm(
             return {"output": np.asarray(run())}
         return {name: np.asarray(g) for name, g in zip(inputs, run()[1:], strict=True)}
 
-    return Arm(run, result, ("jax",))
+    return Implementation(run, ("jax",), result)
 
 
 def _norm(p: Parameters, name: str, x: Any) -> Any:

@@ -8,15 +8,16 @@ from k3im.token_learner import TokenLearner as k3im_token_learner
 from keras import ops
 
 import tokenlearner_keras as tk
-from benchmarks.implementations.execution import layer_arm
+from benchmarks.implementations.execution import layer_implementation
 from benchmarks.implementations.problem import BOTTLENECK_DIM
 from benchmarks.implementations.problem import problem
-from benchmarks.worker import Arm
+from benchmarks.worker import Implementation
 
 
-def ours(layer: str, shape: list[int], num_tokens: int, direction: str, mode: str) -> Arm:
-    """Makes an arm of this package's layer."""
-    parameters, inputs, cotangent = problem(layer, tuple(shape), num_tokens)
+def ours(
+    layer: str, shape: list[int], num_tokens: int, direction: str, mode: str
+) -> Implementation:
+    parameters, inputs, cotangent = problem(layer, shape, num_tokens)
     makers: dict[str, Callable[[], keras.layers.Layer]] = {
         "v1.0": lambda: tk.TokenLearner(num_tokens, pooling="mean"),
         "v1.1": lambda: tk.TokenLearnerV11(num_tokens, BOTTLENECK_DIM),
@@ -25,16 +26,18 @@ def ours(layer: str, shape: list[int], num_tokens: int, direction: str, mode: st
     built = makers[layer]()
     built(*inputs.values())
     tk.load_reference_params(built, parameters)
-    return layer_arm(built, inputs, cotangent, direction, mode, ("keras",))
+    return layer_implementation(built, inputs, cotangent, direction, mode)
 
 
-def keras_io(layer: str, shape: list[int], num_tokens: int, direction: str, mode: str) -> Arm:
-    """Makes an arm of v1.0 as the Keras example of 2021 formulates it."""
-    parameters, inputs, cotangent = problem(layer, tuple(shape), num_tokens)
+def keras_io(
+    layer: str, shape: list[int], num_tokens: int, direction: str, mode: str
+) -> Implementation:
+    """Returns v1.0 as the Keras example of 2021 formulates it."""
+    parameters, inputs, cotangent = problem(layer, shape, num_tokens)
     image = keras.Input(shape[1:])
     model = keras.Model(image, _multiplied_and_averaged(image, num_tokens))
     model.set_weights(list(parameters.values()))
-    return layer_arm(model, inputs, cotangent, direction, mode, ("keras",))
+    return layer_implementation(model, inputs, cotangent, direction, mode)
 
 
 def _multiplied_and_averaged(x: Any, num_tokens: int) -> Any:
@@ -53,10 +56,12 @@ def _gelu(x: Any) -> Any:
     return ops.gelu(x, approximate=True)
 
 
-def k3im(layer: str, shape: list[int], num_tokens: int, direction: str, mode: str) -> Arm:
-    """Makes an arm of k3im's function, whose LayerNorm has another epsilon (1e-3)."""
-    parameters, inputs, cotangent = problem(layer, tuple(shape), num_tokens)
+def k3im(
+    layer: str, shape: list[int], num_tokens: int, direction: str, mode: str
+) -> Implementation:
+    """Returns k3im's function, whose LayerNorm has another epsilon (1e-3)."""
+    parameters, inputs, cotangent = problem(layer, shape, num_tokens)
     image = keras.Input(shape[1:])
     model = keras.Model(image, k3im_token_learner(image, num_tokens))
     model.set_weights(list(parameters.values()))
-    return layer_arm(model, inputs, cotangent, direction, mode, ("k3im", "keras"))
+    return layer_implementation(model, inputs, cotangent, direction, mode, "k3im")

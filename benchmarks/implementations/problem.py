@@ -1,4 +1,4 @@
-"""The numbers that every arm of the layer benchmark computes with: NumPy, from one seed."""
+"""The numbers that every implementation computes with, from one seed."""
 
 import math
 
@@ -6,23 +6,21 @@ import numpy as np
 
 BOTTLENECK_DIM = 64
 NUM_CONVOLUTIONS = 4
+NUM_CLASSES = 1000
+#: Width, heads and width of the MLP; twelve blocks and patches of 16x16 throughout.
+SIZES = {"s": (384, 6, 1536), "b": (768, 12, 3072)}
 
 Arrays = dict[str, np.ndarray]
 
 
-def problem(layer: str, shape: tuple[int, ...], num_tokens: int) -> tuple[Arrays, Arrays, Arrays]:
+def problem(layer: str, shape: list[int], num_tokens: int) -> tuple[Arrays, Arrays, np.ndarray]:
     """Returns parameters by the reference's names, inputs by argument, and a cotangent.
 
-    The gradient that the arms compute is that of `sum(output * cotangent)`.
-
-    Args:
-        layer: `v1.0`, `v1.1` or `fuser`.
-        shape: `(batch, height, width, channels)`.
-        num_tokens: Learned tokens.
+    The gradient to compute is that of `sum(output * cotangent)`.
     """
     generator = np.random.default_rng(0)
     channels = shape[-1]
-    tokens_shape = (shape[0], num_tokens, channels)
+    tokens_shape = [shape[0], num_tokens, channels]
 
     def normal(*dimensions: int, scale: float = 1.0) -> np.ndarray:
         return (scale * generator.standard_normal(dimensions)).astype(np.float32)
@@ -49,9 +47,4 @@ def problem(layer: str, shape: tuple[int, ...], num_tokens: int) -> tuple[Arrays
         parameters |= dense("Dense_0", num_tokens, num_tokens)
         inputs = {"tokens": normal(*tokens_shape), **inputs}
     output = shape if layer == "fuser" else tokens_shape
-    return parameters, inputs, {"cotangent": normal(*output, scale=math.prod(output) ** -0.5)}
-
-
-NUM_CLASSES = 1000
-#: Width, heads and width of the MLP; twelve blocks and patches of 16x16 throughout.
-SIZES = {"s": (384, 6, 1536), "b": (768, 12, 3072)}
+    return parameters, inputs, normal(*output, scale=math.prod(output) ** -0.5)

@@ -2,9 +2,8 @@
 
     python -m benchmarks.reliability [--folder=DIR]
 
-Each part runs in a process of its own, goes on where it was interrupted if it takes long, and
-replaces its rows in the CSV. The exit status is 1 if something did not hold. All of them take
-some hours on two cores.
+Each part replaces its rows in the CSV. The exit status is 1 if something did not hold. All of them
+take some hours on two cores.
 """
 
 import subprocess
@@ -33,18 +32,15 @@ PARTS = (
 )
 
 
-def main(argv: list[str]) -> None:
-    """Runs the parts; the status is 1 if one of them fails."""
-    del argv
-    failed = [name for name in PARTS if _run(name)]
+def main(_: list[str]) -> None:
+    failed = []
+    for name in PARTS:
+        print(f"== {name}", flush=True)
+        command = [sys.executable, "-m", f"benchmarks.reliability.{name}"]
+        if subprocess.run([*command, f"--folder={FLAGS.folder}"], check=False).returncode:
+            failed.append(name)
     print(f"failed: {', '.join(failed) or 'none'}")
     sys.exit(bool(failed))
-
-
-def _run(name: str) -> int:
-    command = [sys.executable, "-m", f"benchmarks.reliability.{name}", f"--folder={FLAGS.folder}"]
-    print(f"== {name}", flush=True)
-    return subprocess.run(command, check=False).returncode
 
 
 if __name__ == "__main__":

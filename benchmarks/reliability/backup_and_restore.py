@@ -1,11 +1,9 @@
-"""A training as one would write it with Keras alone, which goes on after a kill.
+"""A training as one would write it with Keras alone, which resumes after a kill.
 
     python -m benchmarks.reliability.backup_and_restore DIR STEPS INTERVAL
 
-The digits and the model of trainers/configs/digits.py, `model.fit` on a shuffled `tf.data`
-pipeline with seeds, and `keras.callbacks.BackupAndRestore` after every INTERVAL batches. At
-its end the sha256 of the weights is written. Steps are noted in `metrics.jsonl`, for the
-program that kills it.
+`model.fit` with `keras.callbacks.BackupAndRestore` after every INTERVAL batches, on the digits. It
+writes the steps to `metrics.jsonl`, and at its end the sha256 of the weights.
 """
 
 import hashlib
@@ -26,15 +24,12 @@ _BATCH = 64
 _LOG_STEPS = 7
 
 
-class _Noting(keras.callbacks.Callback):
-    """Notes every seventh step."""
-
+class _StepWriter(keras.callbacks.Callback):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Adds a line."""
         step = int(self.model.optimizer.iterations)
         if step % _LOG_STEPS == 0:
             with open(self.path, "a", encoding="utf-8") as file:
@@ -42,7 +37,6 @@ class _Noting(keras.callbacks.Callback):
 
 
 def main(folder: Path, steps: int, interval: int) -> None:
-    """Trains, or goes on."""
     keras.utils.set_random_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
     source = digits_source("train")
@@ -64,7 +58,7 @@ def main(folder: Path, steps: int, interval: int) -> None:
         verbose=0,
         callbacks=[
             keras.callbacks.BackupAndRestore(str(folder / "backup"), save_freq=interval),
-            _Noting(folder / "metrics.jsonl"),
+            _StepWriter(folder / "metrics.jsonl"),
         ],
     )
     total = hashlib.sha256()

@@ -1,19 +1,12 @@
-"""One bit of a checkpoint is another one: `python -m benchmarks.reliability.bit_flips`.
-
-A small model is trained for real. Then a bit of a file of its newest checkpoint is flipped at
-random, and put back, again and again: the store that every training resumes from must go on
-from the checkpoint before, and say so. Some of the flips are also met by the command itself.
-"""
+"""Flipped bits in checkpoints: `python -m benchmarks.reliability.bit_flips`."""
 
 import random
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.reliability import part
-from benchmarks.reliability.part import Row
-from benchmarks.reliability.small_runs import train
+from benchmarks.reliability import small_runs
 from trainers.checkpointing.checkpoint_file import digest
 from trainers.checkpointing.store import CheckpointStore
 
@@ -24,43 +17,33 @@ _STEPS = (8, 12)
 _SKIPPED = re.compile(r"checkpoint (\S+) is damaged, skipped: ")
 
 
-def measure(workdir: Path) -> Iterator[Row]:
-    """Yields a row a file, and one of whole commands."""
+def measure(workdir: Path) -> Iterator[part.Row]:
     run = workdir / "run"
-    done = train(run, total_steps=_STEPS[-1])
-    if done.returncode:
-        raise SystemExit(done.stderr)
+    small_runs.train_to_end(run, total_steps=_STEPS[-1])
     generator = random.Random(0)
     for name, count in FLIPS.items():
         held = sum(is_noticed(run / "checkpoints", name, generator) for _ in range(count))
-        yield Row(
+        yield part.Row(
             f"one bit of `{name}` of the newest checkpoint flipped: it is not loaded, the one "
             "before it is, and a line says so",
             count,
             held,
         )
     held = sum(_command_falls_back(run, generator) for _ in range(COMMANDS))
-    yield Row("the same, and the training command run again", COMMANDS, held)
+    yield part.Row("the same, and the training command run again", COMMANDS, held)
 
 
 def is_noticed(checkpoints: Path, name: str, generator: random.Random) -> bool:
-    """Flips a bit of the newest checkpoint, loads, and puts the bit back.
-
-    Args:
-        checkpoints: The directory of two checkpoints or more.
-        name: Of a file of a checkpoint.
-        generator: Draws the bit.
-
-    Returns:
-        Whether the checkpoint before was loaded as it is, and the flip reported.
-    """
+    """Tells whether a flipped bit in the newest checkpoint is reported and passed over."""
     reports: list[str] = []
     store = CheckpointStore(checkpoints, 9, reports.append)
     *_, before, newest = store.steps()
     expected = digest(store.load(before))
     path = checkpoints / f"step_{newest:08d}" / name
-    with _flipped(path, generator):
-        found = store.load_newest()
+    original = path.read_bytes()
+    _flip(path, generator)
+    found = store.load_newest()
+    path.write_bytes(original)
     says_so = [bool(_SKIPPED.match(report)) for report in reports] == [True]
     return found is not None and found[0] == before and digest(found[1]) == expected and says_so
 
@@ -69,19 +52,11 @@ def _command_falls_back(run: Path, generator: random.Random) -> bool:
     newest = run / "checkpoints" / f"step_{_STEPS[-1]:08d}"
     before = (newest / "arrays.npz").read_bytes()
     _flip(newest / generator.choice(list(FLIPS)), generator)
-    done = train(run, total_steps=_STEPS[-1])
+    done = small_runs.train(run, total_steps=_STEPS[-1])
     resumed = f"resuming at step {_STEPS[0]}\n" in done.stdout
     # It has trained the last steps again, and written the same.
     is_same = (newest / "arrays.npz").read_bytes() == before
     return not done.returncode and resumed and bool(_SKIPPED.search(done.stderr)) and is_same
-
-
-@contextmanager
-def _flipped(path: Path, generator: random.Random) -> Iterator[None]:
-    original = path.read_bytes()
-    _flip(path, generator)
-    yield
-    path.write_bytes(original)
 
 
 def _flip(path: Path, generator: random.Random) -> None:

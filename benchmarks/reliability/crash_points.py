@@ -1,10 +1,7 @@
 """Death at every operation of one save: `python -m benchmarks.reliability.crash_points`.
 
-A process saves a third checkpoint where two are kept, and is killed by SIGKILL as its k-th
-operation on a file begins, or in the midst of it; for all k until one is left alive. On an
-object store, which lives in memory here and would die with the process, the k-th change is cut
-off by an exception, and nothing is done after it. What is left must be the second or the third
-checkpoint, whole, and the next save must work.
+The object store lives in memory and would die with the process, so there an exception cuts off the
+operation instead.
 """
 
 import os
@@ -20,7 +17,6 @@ from unittest import mock
 import numpy as np
 
 from benchmarks.reliability import part
-from benchmarks.reliability.part import Row
 from trainers.checkpointing.checkpoint_file import Arrays
 from trainers.checkpointing.checkpoint_file import digest
 from trainers.checkpointing.store import CheckpointStore
@@ -34,8 +30,7 @@ _KEEP = 2
 _MOST = 999
 
 
-def measure(workdir: Path) -> Iterator[Row]:
-    """Yields a row for a local directory and one for an object store."""
+def measure(workdir: Path) -> Iterator[part.Row]:
     after = "the newest or the one before it loads, and the next save works"
     for name, directory, die in (
         ("local directory, SIGKILL", str(workdir.absolute() / "checkpoints"), die_in_process),
@@ -43,7 +38,7 @@ def measure(workdir: Path) -> Iterator[Row]:
     ):
         found = list(deaths(directory, die))
         kinds = ", ".join(dict.fromkeys(operation for operation, _ in found))
-        yield Row(
+        yield part.Row(
             f"{name}: death at each operation of a save; {after}",
             len(found),
             sum(held for _, held in found),
@@ -57,12 +52,7 @@ Die = Callable[[str, int], str | None]
 
 
 def deaths(directory: str, die: Die) -> Iterator[tuple[str, bool]]:
-    """Yields each operation at which a save has died, and whether all held after it.
-
-    Args:
-        directory: Of the checkpoints, which is made anew each time.
-        die: Saves and dies.
-    """
+    """Yields each operation at which a save of a third checkpoint died, and whether all held."""
     for number in range(1, _MOST):
         files.remove(directory)
         with CheckpointStore(directory, _KEEP) as store:
@@ -76,7 +66,6 @@ def deaths(directory: str, die: Die) -> Iterator[tuple[str, bool]]:
 
 
 def arrays(step: int) -> Arrays:
-    """Returns what is saved at a step."""
     generator = np.random.default_rng(step)
     return {
         "model/kernel": generator.normal(size=(64, 64)).astype(np.float32),
@@ -85,7 +74,7 @@ def arrays(step: int) -> Arrays:
 
 
 def _is_whole(directory: str) -> bool:
-    """Whether an earlier checkpoint or the new one is there, and can be followed by another."""
+    """Tells whether an earlier checkpoint or the new one is there, and another can follow."""
     reports: list[str] = []
     store = CheckpointStore(directory, _KEEP, reports.append)
     found = store.load_newest()
@@ -107,7 +96,7 @@ def die_in_process(directory: str, number: int) -> str | None:
         _, status = os.waitpid(child, 0)
         if os.WIFEXITED(status):
             if os.WEXITSTATUS(status):
-                raise AssertionError(f"The save has failed by itself at operation {number}.")
+                raise AssertionError(f"The save has failed without a kill at operation {number}.")
             return None
         assert os.WTERMSIG(status) == signal.SIGKILL
         note.seek(0)
@@ -115,7 +104,6 @@ def die_in_process(directory: str, number: int) -> str | None:
 
 
 def _save_and_die(directory: str, number: int, note: int) -> None:
-    """Never returns."""
     count = 0
 
     def operation(name: str) -> None:
@@ -133,26 +121,8 @@ def _save_and_die(directory: str, number: int, note: int) -> None:
             if path.startswith(directory) or not os.path.isabs(path):
                 operation(event.removeprefix("os."))
 
-    class Dying:
-        """A file whose writes may die in their midst."""
-
-        def __init__(self, path: Any, mode: str) -> None:
-            self.file = open(path, mode)
-
-        def __enter__(self) -> "Dying":
-            return self
-
-        def __exit__(self, *exception: object) -> None:
-            self.file.close()
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.file, name)
-
-        def write(self, payload: bytes) -> None:
-            self.file.write(payload[: len(payload) // 2])
-            self.file.flush()
-            operation("half of a write")
-            self.file.write(payload[len(payload) // 2 :])
+    def opened(path: Any, mode: str) -> HalvedWrites:
+        return HalvedWrites(open(path, mode), lambda: operation("half of a write"))
 
     def fsync(descriptor: int, force: Callable[[int], None] = os.fsync) -> None:
         operation("fsync")
@@ -162,7 +132,7 @@ def _save_and_die(directory: str, number: int, note: int) -> None:
     try:
         sys.addaudithook(audit)
         with (
-            mock.patch.object(files, "open", Dying, create=True),
+            mock.patch.object(files, "open", opened, create=True),
             mock.patch.object(os, "fsync", fsync),
             CheckpointStore(directory, _KEEP) as store,
         ):
@@ -170,6 +140,29 @@ def _save_and_die(directory: str, number: int, note: int) -> None:
         status = 0
     finally:
         os._exit(status)
+
+
+class HalvedWrites:
+    """A file that calls a function in the midst of each write."""
+
+    def __init__(self, file: Any, halfway: Callable[[], None]) -> None:
+        self._file = file
+        self._halfway = halfway
+
+    def __enter__(self) -> "HalvedWrites":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write(self, payload: bytes) -> None:
+        self._file.write(payload[: len(payload) // 2])
+        self._file.flush()
+        self._halfway()
+        self._file.write(payload[len(payload) // 2 :])
 
 
 class _Killed(BaseException):

@@ -1,11 +1,4 @@
-"""Damaged files of data: `python -m benchmarks.reliability.damaged_data`.
-
-Every one of 100 TFRecord files of a split is damaged at random, of images as TFDS prepares them
-and of videos. By default the first damage that is met stops a training, and the message names
-the file, the byte and the reason: each damage is met alone once. With a limit every record that
-is whole is read, and the others are counted: in the rows of metrics.jsonl and one by one in
-bad_examples.jsonl.
-"""
+"""Damaged TFRecord files of images and videos: `python -m benchmarks.reliability.damaged_data`."""
 
 import json
 import random
@@ -16,30 +9,28 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from benchmarks.reliability import damaged_shards
 from benchmarks.reliability import part
-from benchmarks.reliability.damaged_sets import RECORDS
-from benchmarks.reliability.damaged_sets import SHARDS
-from benchmarks.reliability.damaged_sets import SIDE
-from benchmarks.reliability.damaged_sets import SPLITS
-from benchmarks.reliability.damaged_sets import shards_of
-from benchmarks.reliability.damaged_sets import write_images
-from benchmarks.reliability.damaged_sets import write_videos
-from benchmarks.reliability.damaged_shards import OF_FILES
-from benchmarks.reliability.damaged_shards import OF_IMAGES
-from benchmarks.reliability.damaged_shards import OF_VIDEOS
-from benchmarks.reliability.damaged_shards import WITHOUT_TRACE
+from benchmarks.reliability import small_runs
 from benchmarks.reliability.damaged_shards import Damage
-from benchmarks.reliability.damaged_shards import records_of
-from benchmarks.reliability.part import Row
-from benchmarks.reliability.small_runs import train
+from trainers.data.datasets.tfds import import_tfds
 from trainers.data.decode_errors import explain_data_failures
 from trainers.data.preprocessing.decoding import decode_image
+from trainers.data.records.manifest import shard_name
 from trainers.data.sources import make_source
 from trainers.utils.errors import DataError
 from trainers.utils.reporting import read_metrics
+
+SHARDS = 100
+RECORDS = 4  # of each file
+CLASSES = 4
+SIDE = 16
+SPLITS = ("train", "validation")
 
 _CONFIG = """
 from ml_collections import ConfigDict
@@ -55,30 +46,97 @@ def get_config():
     {more}
     return config
 """
+
+
+def _write_images(folder: Path) -> None:
+    """Writes a data set `small_images` by TFDS itself."""
+    tfds = import_tfds()
+
+    class SmallImages(  # type: ignore[call-arg]
+        tfds.core.GeneratorBasedBuilder,  # type: ignore[name-defined]
+        skip_registration=True,
+    ):
+        VERSION = tfds.core.Version("1.0.0")
+        pkg_dir_path = Path(__file__).parent
+        code_path = Path(__file__)
+        name = "small_images"
+
+        def _info(self) -> Any:
+            image = tfds.features.Image(shape=(SIDE, SIDE, 3), encoding_format="png")
+            label = tfds.features.ClassLabel(num_classes=CLASSES)
+            features = tfds.features.FeaturesDict({"image": image, "label": label})
+            return self.dataset_info_from_configs(features=features)
+
+        def _split_generators(self, dl_manager: object) -> dict[str, Any]:
+            # Without a test split, TFDS's validation split would be it.
+            return {split: self._generate_examples() for split in (*SPLITS, "test")}
+
+        def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+            for number in range(SHARDS * RECORDS):
+                yield number, {"image": _pixels(number), "label": number % CLASSES}
+
+    options = tfds.download.DownloadConfig(num_shards=SHARDS)
+    SmallImages(data_dir=str(folder)).download_and_prepare(download_config=options)
+
+
+def _write_videos(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "labels.txt").write_text("".join(f"{name}\n" for name in "abcd"))
+    description = {"multi_label": False, "num_classes": CLASSES}
+    (folder / "dataset.json").write_text(json.dumps(description))
+    for split in SPLITS:
+        for shard in range(SHARDS):
+            payload = b"".join(
+                damaged_shards.frame(_video(shard * RECORDS + each)) for each in range(RECORDS)
+            )
+            (folder / shard_name(split, shard, SHARDS)).write_bytes(payload)
+
+
+def _shards_of(folder: Path, split: str) -> list[Path]:
+    return sorted(path for path in folder.rglob(f"*{split}.tfrecord-*"))
+
+
+def _pixels(number: int) -> Any:
+    return np.random.default_rng(number).integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
+
+
+def _video(number: int) -> bytes:
+    example = tf.train.SequenceExample()
+    context = example.context.feature
+    context["clip/label/index"].int64_list.value.append(number % CLASSES)
+    context["video/filename"].bytes_list.value.append(b"%d.mp4" % number)
+    frames = example.feature_lists.feature_list["image/encoded"]
+    encoded = tf.io.encode_png(_pixels(number)).numpy()
+    for _ in range(2):
+        frames.feature.add().bytes_list.value.append(encoded)
+    content: bytes = example.SerializeToString(deterministic=True)
+    return content
+
+
 _IMAGE_MODEL = {
-    "name": "vit_ti4_d1_tl2at0", "image_size": SIDE, "width": 16, "num_heads": 2, "mlp_dim": 32,
+    "name": "vit_ti4_d1_tl2at0", "image_size": SIDE, "width": 16, "num_heads": 2,
+    "mlp_dim": 32,
 }  # fmt: skip
 _VIDEO_MODEL = {**_IMAGE_MODEL, "name": "vivit_ti8x2_d1_tl2at0", "num_frames": 2}
 KINDS = {
     "images": (
-        write_images,
+        _write_images,
         "tfds:small_images",
-        {**OF_FILES, **OF_IMAGES},
+        damaged_shards.OF_IMAGES,
         _IMAGE_MODEL,
         'config.augmentation = {"crop": "none", "flip": False}',
     ),
     "videos": (
-        write_videos,
+        _write_videos,
         "records",
-        # Nobody knows how many videos there were: what leaves no trace is another set.
-        {k: v for k, v in {**OF_FILES, **OF_VIDEOS}.items() if k not in WITHOUT_TRACE},
+        damaged_shards.OF_VIDEOS,
         _VIDEO_MODEL,
         f'config.video = {{"stride": 1, "min_resize": {SIDE}}}',
     ),
 }
 
 
-def measure(workdir: Path, kinds: Iterable[str] = KINDS) -> Iterator[Row]:
+def measure(workdir: Path, kinds: Iterable[str] = KINDS) -> Iterator[part.Row]:
     """Yields three rows for each kind of data: images and videos."""
     for kind in kinds:
         write, source, damages, model, more = KINDS[kind]
@@ -92,18 +150,19 @@ def measure(workdir: Path, kinds: Iterable[str] = KINDS) -> Iterator[Row]:
         yield from _with_limit(kind, folder, config, damages)
 
 
-def _default(kind: str, source: str, folder: Path, damages: dict[str, Damage]) -> Row:
+def _default(kind: str, source: str, folder: Path, damages: dict[str, Damage]) -> part.Row:
     """Meets each damage alone."""
-    held = 0
+    held, records = 0, RECORDS
     generator = random.Random(0)
     used: Counter[str] = Counter()
-    for shard, path in enumerate(shards_of(folder, "train")):
+    for shard, path in enumerate(_shards_of(folder, "train")):
         name = generator.choice(list(damages))
         used[name] += 1
         original = path.read_bytes()
-        number = generator.randrange(RECORDS)
-        path.write_bytes(damages[name](records_of(original), number, generator).payload)
-        message = _failure(source, folder, range(shard * RECORDS, (shard + 1) * RECORDS))
+        number = generator.randrange(records)
+        whole = damaged_shards.records_of(original)
+        path.write_bytes(damages[name](whole, number, generator).payload)
+        message = _failure(source, folder, range(shard * records, (shard + 1) * records))
         path.write_bytes(original)
         place = r"at byte \d+|ends at byte \d+|has \d+ records"
         is_fine = path.name in message and bool(re.search(place, message))
@@ -111,9 +170,9 @@ def _default(kind: str, source: str, folder: Path, damages: dict[str, Damage]) -
         if not is_fine:
             print(f"{kind}, {name}: {message or 'no failure'}", flush=True)
     figures = ", ".join(f"{name}: {count}" for name, count in sorted(used.items()))
-    return Row(
-        f"{kind}: one of {SHARDS} files damaged at random: reading stops, and names the file, "
-        "the byte (or how many records are missing) and the reason",
+    return part.Row(
+        f"{kind}: one of {SHARDS} files damaged at random: reading stops, and names "
+        "the file, the byte (or how many records are missing) and the reason",
         SHARDS,
         held,
         figures,
@@ -135,26 +194,29 @@ def _failure(name: str, folder: Path, indices: range) -> str:
     return ""
 
 
-def _with_limit(kind: str, folder: Path, config: Path, damages: dict[str, Damage]) -> Iterator[Row]:
+def _with_limit(
+    kind: str, folder: Path, config: Path, damages: dict[str, Damage]
+) -> Iterator[part.Row]:
     """Damages all files, and trains on what is left."""
     bad, lost = {}, {}
     generator = random.Random(1)
     for split in SPLITS:
         bad[split], lost[split] = 0, 0
-        for path in shards_of(folder / "data", split):
+        for path in _shards_of(folder / "data", split):
             name = generator.choice(list(damages))
-            damaged = damages[name](
-                records_of(path.read_bytes()), generator.randrange(RECORDS), generator
-            )
+            whole = damaged_shards.records_of(path.read_bytes())
+            number = generator.randrange(RECORDS)
+            damaged = damages[name](whole, number, generator)
             path.write_bytes(damaged.payload)
             lost[split] += len(damaged.lost)
             # A stretch that is lost counts as one video.
             bad[split] += len(damaged.lost) if kind == "images" else 1
     limit = max(bad.values())
     allow = "--config.data.max_bad_examples={}"
-    done = train(folder / "run", allow.format(limit), total_steps=60, config=config)
+    done = small_runs.train(folder / "run", allow.format(limit), total_steps=60, config=config)
     rows = read_metrics(folder / "run" / "metrics.jsonl")
-    whole = SHARDS * RECORDS - lost["validation"]
+    total = SHARDS * RECORDS
+    expected = total - lost["validation"]
     evaluated = {row["num_examples"] for row in rows if row["split"] == "validation"}
     counted = [row["bad_examples"] for row in rows if row["split"] == "train"]
     listed = Counter(
@@ -163,24 +225,24 @@ def _with_limit(kind: str, folder: Path, config: Path, damages: dict[str, Damage
     )
     checks = {
         f"status {done.returncode} {done.stderr[-500:]}": done.returncode == 0,
-        f"evaluated {evaluated}, expected {whole}": evaluated == {whole},
+        f"evaluated {evaluated}, expected {expected}": evaluated == {expected},
         f"counted {counted}, expected {bad['train']}": counted[-1:] == [bad["train"]],
         f"listed {listed}, expected {bad}": listed == bad,
     }
-    print([name for name, held in checks.items() if not held], flush=True)
-    yield Row(
-        f"{kind}: all {SHARDS} files of each split damaged, and a limit: the training ends, "
-        "evaluates every whole record, and counts and lists the others",
+    part.all_hold(checks)
+    yield part.Row(
+        f"{kind}: all {SHARDS} files of each split damaged, and a limit: the training "
+        "ends, evaluates every whole record, and counts and lists the others",
         len(checks),
         sum(checks.values()),
-        f"{lost['train'] + lost['validation']} of {2 * SHARDS * RECORDS} records lost, "
+        f"{lost['train'] + lost['validation']} of {2 * total} records lost, "
         f"{bad['train'] + bad['validation']} counted",
     )
     less = allow.format(bad["train"] // 2)
-    done = train(folder / "less", less, total_steps=60, config=config)
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    done = small_runs.train(folder / "less", less, total_steps=60, config=config)
+    lines = small_runs.error_lines(done)
     says_so = len(lines) == 1 and "data.max_bad_examples" in lines[0]
-    yield Row(
+    yield part.Row(
         f"{kind}: the same, and a limit of half as many: the training stops with one line",
         1,
         int(done.returncode == 1 and says_so and "Traceback" not in done.stderr),

@@ -1,8 +1,6 @@
 """The same training again: `python -m benchmarks.reliability.determinism`.
 
-The same command ends with the same bits. On other numbers of processor cores, and on several
-virtual devices instead of one, sums are taken in another order: without dropout every loss must
-agree to 1e-5, and under SGD the weights, too.
+On other numbers of cores and devices sums are taken in another order.
 """
 
 import os
@@ -14,17 +12,14 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.reliability import part
-from benchmarks.reliability.part import Row
-from benchmarks.reliability.small_runs import train
+from benchmarks.reliability.small_runs import train_to_end
 from trainers.checkpointing.checkpoint_file import Arrays
 from trainers.checkpointing.checkpoint_file import digest
-from trainers.checkpointing.checkpoint_file import read_checkpoint
 from trainers.utils.reporting import read_metrics
 
 STEPS = 40
 TOLERANCE = 1e-5
 TIMES = 5
-_NO_DROPOUT = "--config.model.dropout=0.0"
 # AdamW divides each gradient by its own size: where it is rounding alone, as of the biases of
 # keys, which change no softmax, the step is as large as any. SGD leaves rounding small.
 _OPTIMIZERS = {
@@ -34,24 +29,18 @@ _OPTIMIZERS = {
 
 
 class End(NamedTuple):
-    """What a training ended with.
-
-    Attributes:
-        arrays: Of the last checkpoint.
-        losses: Of all rows.
-    """
+    """What a training ended with: the last checkpoint, and the losses of all rows."""
 
     arrays: Arrays
     losses: list[float]
 
 
-def measure(workdir: Path) -> Iterator[Row]:
-    """Yields three rows an engine."""
+def measure(workdir: Path) -> Iterator[part.Row]:
     for engine in ("tensorflow", "jax"):
         run = workdir / "run"
         ends = [_end(run, engine, "--config.model.dropout=0.2") for _ in range(TIMES)]
         digests = [digest(each.arrays) for each in ends]
-        yield Row(
+        yield part.Row(
             f"{engine}: {STEPS} steps with dropout, the same command again: weights, optimizer "
             "and sums are the same bit for bit",
             TIMES - 1,
@@ -61,8 +50,8 @@ def measure(workdir: Path) -> Iterator[Row]:
             yield _on_other_devices(run, engine, optimizer, flags)
 
 
-def _on_other_devices(run: Path, engine: str, optimizer: str, flags: tuple[str, ...]) -> Row:
-    flags = (_NO_DROPOUT, *flags)
+def _on_other_devices(run: Path, engine: str, optimizer: str, flags: tuple[str, ...]) -> part.Row:
+    flags = ("--config.model.dropout=0.0", *flags)
     reference = _end(run, engine, *flags)
     others = {"one core": _on_one_core(run, engine, *flags)}
     for count in (2, 4):
@@ -72,7 +61,7 @@ def _on_other_devices(run: Path, engine: str, optimizer: str, flags: tuple[str, 
     losses = {name: _of_losses(reference, end) for name, end in others.items()}
     compared = losses if optimizer == "AdamW" else weights
     what = "every loss is that" if compared is losses else "the weights are those"
-    return Row(
+    return part.Row(
         f"{engine}: {STEPS} steps of {optimizer} without dropout on one core, on 2 and on 4 "
         f"devices: {what} of all cores and one device, to {TOLERANCE:.0e}",
         len(compared),
@@ -86,13 +75,9 @@ def _listed(differences: dict[str, float]) -> str:
 
 
 def _end(run: Path, engine: str, *flags: str) -> End:
-    """Trains anew."""
     shutil.rmtree(run, ignore_errors=True)
-    done = train(run, *flags, total_steps=STEPS, engine=engine)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    rows = read_metrics(run / "metrics.jsonl")
-    return End(read_checkpoint(run / "checkpoints", STEPS), [row["loss"] for row in rows])
+    arrays = train_to_end(run, *flags, total_steps=STEPS, engine=engine)
+    return End(arrays, [row["loss"] for row in read_metrics(run / "metrics.jsonl")])
 
 
 def _on_one_core(run: Path, engine: str, *flags: str) -> End:

@@ -21,11 +21,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import IO
 from typing import Any
 
 from keras import ops
 
+from benchmarks.reliability.crash_points import HalvedWrites
 from trainers import train
 from trainers.checkpointing import store
 from trainers.configuration.configuration import parse_config_flag
@@ -40,12 +40,9 @@ PLACES: dict[str, tuple[Any, str]] = {
     "evaluation": (Evaluator, "evaluate"),
     "save": (store, "write_checkpoint"),
 }
-#: Seconds between two looks whether the first signal has been taken in.
-_BETWEEN = 0.001
 
 
 def main(fault: str, arguments: list[str]) -> None:
-    """Arranges the fault and runs the command."""
     kind, *details = fault.split(":")
     faults: dict[str, Callable[..., None]] = {
         "signal": _signal,
@@ -82,7 +79,7 @@ def _signal(number: str, times: str, place: str, count: str) -> None:
             # Not before the line that says what a second one does: until the block of compiled
             # operations that is running ends, Python counts two signals for one.
             while signal.getsignal(int(number)) is not signal.SIG_DFL:
-                time.sleep(_BETWEEN)
+                time.sleep(0.001)
             os.kill(os.getpid(), int(number))
 
         if times == "2":
@@ -90,34 +87,19 @@ def _signal(number: str, times: str, place: str, count: str) -> None:
             threading.Thread(target=again, daemon=True).start()
         os.kill(os.getpid(), int(number))
         if times == "2":
-            time.sleep(1)  # what is going on here would else be over
+            time.sleep(1)  # or what runs here would be over
 
     _at(place, int(count), act)
 
 
 def _full(number: str) -> None:
-    def cannot(path: Any, mode: str, *rest: Any) -> "_FullFile":
-        return _FullFile(open(path, mode, *rest))
-
-    _at("save", int(number), lambda: setattr(files, "open", cannot))
-
-
-class _FullFile:
-    """A file that takes half of what is written to it, as the last one on a full disk."""
-
-    def __init__(self, file: IO[Any]) -> None:
-        self._file = file
-
-    def __enter__(self) -> "_FullFile":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._file.close()
-
-    def write(self, payload: bytes) -> None:
-        self._file.write(payload[: len(payload) // 2])
-        self._file.flush()
+    def no_space() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def opened(path: Any, mode: str, *rest: Any) -> HalvedWrites:
+        return HalvedWrites(open(path, mode, *rest), no_space)
+
+    _at("save", int(number), lambda: setattr(files, "open", opened))
 
 
 def _read_only(number: str) -> None:
@@ -134,11 +116,9 @@ def _read_only(number: str) -> None:
     def act() -> None:
         # Even who may write everywhere cannot write to a file system that takes nothing.
         setattr(files, "open", refusing(open))  # noqa: B010
-        for module, name in (
-            *((os, name) for name in ("makedirs", "replace", "remove")),
-            (shutil, "rmtree"),
-        ):
-            setattr(module, name, refusing(getattr(module, name)))
+        for name in ("makedirs", "replace", "remove"):
+            setattr(os, name, refusing(getattr(os, name)))
+        shutil.rmtree = refusing(shutil.rmtree)  # type: ignore[assignment]
 
     _at("save", int(number), act)
 
@@ -163,12 +143,9 @@ def _workdir() -> str:
 
 
 def bad_numbers(value: str, where: str, step: str) -> None:
-    """Puts a bad number into a step of one replica without gradient accumulation.
+    """Puts `nan` or `inf` into the `input`, `loss` or `gradient` of a step, counted from 1.
 
-    Args:
-        value: `nan` or `inf`.
-        where: `input`, `loss` or `gradient`.
-        step: Which, from 1.
+    It must be a step of one replica without gradient accumulation.
     """
     seeds, inputs, losses = TrainStep.seeds, TrainStep.inputs, TrainStep.losses
     number: list[Any] = [-1]

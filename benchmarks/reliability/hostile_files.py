@@ -1,11 +1,5 @@
-"""Files that are made to do harm: `python -m benchmarks.reliability.hostile_files`.
+"""Files that are made to do harm: `python -m benchmarks.reliability.hostile_files`."""
 
-Each is given to everything that reads such files. It must be refused in one line that names
-it, nothing in it may run, nothing outside may change, and the process may not grow by more than
-`MOST_BYTES` meanwhile.
-"""
-
-import gc
 import hashlib
 import json
 import os
@@ -19,18 +13,18 @@ import tensorflow as tf
 
 import tokenlearner_keras as tk
 from benchmarks.reliability import part
-from benchmarks.reliability.hostile_arrays import hostile_arrays
-from benchmarks.reliability.hostile_images import bombs
+from benchmarks.reliability.hostile_data import bombs
+from benchmarks.reliability.hostile_data import hostile_arrays
 from benchmarks.reliability.hostile_models import HOSTILE
 from benchmarks.reliability.hostile_models import write_good
 from benchmarks.reliability.hostile_models import write_hostile
-from benchmarks.reliability.part import Row
+from benchmarks.timing import memory_growth
 from trainers.checkpointing.init_from import initialize
 from trainers.checkpointing.keras_archive import load_keras_archive
 from trainers.checkpointing.store import CheckpointStore
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.data.datasets.folders import ImageFolderSource
-from trainers.data.decode_errors import describe_data_failure
+from trainers.data.decode_errors import first_damaged
 from trainers.data.preprocessing.decoding import decode_image
 from trainers.inference.keras_file import InputSettings
 from trainers.inference.keras_file import load_keras_file
@@ -45,8 +39,7 @@ _REFUSALS = (ConfigurationError, DataError, ValueError)
 Readers = dict[str, Callable[[str], object]]
 
 
-def measure(workdir: Path) -> Iterator[Row]:
-    """Yields a row a kind of file."""
+def measure(workdir: Path) -> Iterator[part.Row]:
     shutil.rmtree(workdir)
     workdir.mkdir()
     marker = workdir / "marker"
@@ -92,8 +85,7 @@ def measure(workdir: Path) -> Iterator[Row]:
     yield _row("images", images, {"predict": reader.read, "training": _train_on}, marker)
 
 
-def _row(kind: str, hostile: dict[str, Path], readers: Readers, marker: Path) -> Row:
-    """Gives all files to all readers."""
+def _row(kind: str, hostile: dict[str, Path], readers: Readers, marker: Path) -> part.Row:
     held, most = 0, 0
     for name, path in hostile.items():
         for reader, read in readers.items():
@@ -102,7 +94,7 @@ def _row(kind: str, hostile: dict[str, Path], readers: Readers, marker: Path) ->
             if not is_fine:
                 print(f"{name}, {reader}: refused {refused}, {grown} bytes", flush=True)
             held, most = held + is_fine, max(most, grown)
-    return Row(
+    return part.Row(
         f"{kind}: {', '.join(hostile)}; read by {', '.join(readers)}: refused in one line that "
         f"names the file, nothing runs, at most {MOST_BYTES // 2**20} MiB more memory",
         len(hostile) * len(readers),
@@ -113,18 +105,20 @@ def _row(kind: str, hostile: dict[str, Path], readers: Readers, marker: Path) ->
 
 def _is_refused(read: Callable[[str], object], path: Path) -> tuple[bool, int]:
     """Returns whether a file is refused as it must be, and by how much the process grew."""
-    gc.collect()
     keras.utils.clear_session()
-    before = _reset_peak()
     message = ""
-    try:
-        read(str(path))
-    except _REFUSALS as error:
-        message = str(error)
-    except Exception as error:  # what would be a traceback
-        print(f"{path}: {type(error).__name__}: {error}", flush=True)
-    says_so = path.name in message and "\n" not in message.strip()
-    return says_so, max(0, _status("VmHWM") - before)
+
+    def try_to_read() -> None:
+        nonlocal message
+        try:
+            read(str(path))
+        except _REFUSALS as error:
+            message = str(error)
+        except Exception as error:  # what would be a traceback
+            print(f"{path}: {type(error).__name__}: {error}", flush=True)
+
+    grown = max(0, memory_growth(try_to_read))
+    return path.name in message and "\n" not in message.strip(), grown
 
 
 def _checkpoint(folder: Path, name: str, payload: bytes) -> Path:
@@ -157,20 +151,7 @@ def _train_on(path: str) -> None:
     try:
         decode_image(source.load(tf.constant(0, tf.int64)))
     except tf.errors.OpError as error:
-        explained = describe_data_failure(error, source, [0])
-        raise explained or error from None
-
-
-def _reset_peak() -> int:
-    with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
-        file.write("5")
-    return _status("VmRSS")
-
-
-def _status(key: str) -> int:
-    with open("/proc/self/status", encoding="ascii") as file:
-        (line,) = (line for line in file if line.startswith(f"{key}:"))
-    return 1024 * int(line.split()[1])
+        raise first_damaged(source, [0]) or error from None
 
 
 if __name__ == "__main__":

@@ -19,10 +19,13 @@ Change = Callable[[Members, Path], Members]
 _CONFIG = "config.json"
 _WEIGHTS = "model.weights.h5"
 _HUGE = 10**11
+_OS_SYSTEM = {
+    "module": "os", "class_name": "function", "config": "system", "registered_name": "system",
+}  # fmt: skip
+_WEB_PAGE = b"<!doctype html><title>Sign in</title>"
 
 
 def write_good(path: Path) -> None:
-    """Writes a small model of Keras' own layers."""
     inputs = keras.Input((8, 8, 3), name="images")
     x = keras.layers.Flatten(name="flat")(inputs)
     x = keras.layers.Dense(4, name="hidden", activation="relu")(x)
@@ -30,14 +33,7 @@ def write_good(path: Path) -> None:
 
 
 def write_hostile(good: Path, path: Path, name: str, marker: Path) -> None:
-    """Writes one of `HOSTILE`.
-
-    Args:
-        good: From `write_good`.
-        path: The file to write.
-        name: Which.
-        marker: What code in it would write.
-    """
+    """Writes one of `HOSTILE` from the file of `write_good`; code in it would write the marker."""
     with zipfile.ZipFile(good) as archive:
         members = {each: archive.read(each) for each in archive.namelist()}
     payload = HOSTILE[name](members, marker)
@@ -55,7 +51,6 @@ _LINK = b"link to "
 
 
 def _with_layer(members: Members, layer: dict[str, Any], name: str = "hidden") -> Members:
-    """Puts another layer into the place of one."""
     config = json.loads(members[_CONFIG])
     for each in config["config"]["layers"]:
         if each["name"] == name:
@@ -73,38 +68,14 @@ def _lambda(members: Members, marker: Path) -> Members:
     return _with_layer(members, layer)
 
 
-def _system(members: Members, marker: Path) -> Members:
-    del marker
-    function = {"module": "os", "class_name": "function", "config": "system"}
-    return _with_layer(
-        members,
-        {
-            "module": "keras.layers",
-            "class_name": "Dense",
-            "config": {"units": 4, "activation": {**function, "registered_name": "system"}},
-        },
-    )
+def _other_layer(
+    module: str, class_name: str, config: Callable[[str], dict[str, Any]], name: str = "hidden"
+) -> Change:
+    def apply(members: Members, marker: Path) -> Members:
+        layer = {"module": module, "class_name": class_name, "config": config(str(marker))}
+        return _with_layer(members, layer, name)
 
-
-def _other_class(members: Members, marker: Path) -> Members:
-    arguments = {"args": ["touch", str(marker)]}
-    return _with_layer(
-        members, {"module": "subprocess", "class_name": "Popen", "config": arguments}
-    )
-
-
-def _saved_model_layer(members: Members, marker: Path) -> Members:
-    config = {"filepath": str(marker), "name": "hidden"}
-    return _with_layer(
-        members, {"module": "keras.layers", "class_name": "TFSMLayer", "config": config}
-    )
-
-
-def _torch_layer(members: Members, marker: Path) -> Members:
-    config = {"module": "gASV", "name": str(marker)}
-    return _with_layer(
-        members, {"module": "keras.layers", "class_name": "TorchModuleWrapper", "config": config}
-    )
+    return apply
 
 
 def _path_as_name(members: Members, marker: Path) -> Members:
@@ -112,71 +83,43 @@ def _path_as_name(members: Members, marker: Path) -> Members:
     return {**members, _CONFIG: text.encode()}
 
 
-def _huge_model(members: Members, marker: Path) -> Members:
-    del marker
-    config = {"units": _HUGE, "name": "head", "dtype": "float32"}
-    layer = {"module": "keras.layers", "class_name": "Dense", "config": config}
-    return _with_layer(members, layer, "head")
+def _other_weights(name: str, put: Callable[[h5py.File, str, Path], None]) -> Change:
+    """Puts something else into the place of a variable of the first dense layer."""
 
-
-def _with_weights(change: Callable[[h5py.File, Path], None]) -> Change:
     def apply(members: Members, marker: Path) -> Members:
+        place = f"layers/dense/vars/{name}"
         buffer = io.BytesIO(members[_WEIGHTS])
         with h5py.File(buffer, "r+") as file:
-            change(file, marker)
+            del file[place]
+            put(file, place, marker)
         return {**members, _WEIGHTS: buffer.getvalue()}
 
     return apply
 
 
-_VARIABLES = "layers/dense/vars"
+def _external_link(file: h5py.File, place: str, marker: Path) -> None:
+    file[place] = h5py.ExternalLink(str(marker), "/secret")
 
 
-def _external_link(file: h5py.File, marker: Path) -> None:
-    del file[f"{_VARIABLES}/0"]
-    file[f"{_VARIABLES}/0"] = h5py.ExternalLink(str(marker), "/secret")
+def _soft_link(file: h5py.File, place: str, marker: Path) -> None:
+    file[place] = h5py.SoftLink("/layers/dense_1/vars/0")
 
 
-def _soft_link(file: h5py.File, marker: Path) -> None:
-    del marker, file[f"{_VARIABLES}/0"]
-    file[f"{_VARIABLES}/0"] = h5py.SoftLink("/layers/dense_1/vars/0")
+def _external_storage(file: h5py.File, place: str, marker: Path) -> None:
+    file.create_dataset(place, (4,), "float32", external=[("/etc/hostname", 0, 16)])
 
 
-def _external_storage(file: h5py.File, marker: Path) -> None:
-    del file[f"{_VARIABLES}/1"]
-    external = [("/etc/hostname", 0, 16)]
-    file.create_dataset(f"{_VARIABLES}/1", (4,), "float32", external=external)
-
-
-def _virtual(file: h5py.File, marker: Path) -> None:
-    del file[f"{_VARIABLES}/1"]
+def _virtual(file: h5py.File, place: str, marker: Path) -> None:
     layout = h5py.VirtualLayout((4,), "float32")
     layout[:] = h5py.VirtualSource(str(marker), "secret", (4,))
-    file.create_virtual_dataset(f"{_VARIABLES}/1", layout)
+    file.create_virtual_dataset(place, layout)
 
 
-def _huge_weights(file: h5py.File, marker: Path) -> None:
-    del marker, file[f"{_VARIABLES}/0"]
-    file.create_dataset(f"{_VARIABLES}/0", (192, _HUGE), "float32", chunks=(1, 1024))
-
-
-def _bomb(members: Members, marker: Path) -> Members:
-    del marker
-    return {**members, _WEIGHTS: bytes(2**30)}
-
-
-def _web_page(members: Members, marker: Path) -> Members:
-    del marker
-    return {**members, _CONFIG: b"<!doctype html><title>Sign in</title>"}
-
-
-def _no_weights(members: Members, marker: Path) -> Members:
-    del marker
-    return {_CONFIG: members[_CONFIG]}
+def _huge_weights(file: h5py.File, place: str, marker: Path) -> None:
+    file.create_dataset(place, (192, _HUGE), "float32", chunks=(1, 1024))
 
 
 def _pickled_config(members: Members, marker: Path) -> Members:
-    del marker
     buffer = io.BytesIO()
     np.save(buffer, np.array([{"a": 1}], object), allow_pickle=True)
     return {**members, _CONFIG: buffer.getvalue()}
@@ -184,22 +127,35 @@ def _pickled_config(members: Members, marker: Path) -> Members:
 
 HOSTILE: dict[str, Change] = {
     "a Lambda layer": _lambda,
-    "an activation that is os.system": _system,
-    "a layer that is subprocess.Popen": _other_class,
-    "a layer that loads a SavedModel": _saved_model_layer,
-    "a layer that unpickles": _torch_layer,
+    "an activation that is os.system": _other_layer(
+        "keras.layers", "Dense", lambda marker: {"units": 4, "activation": _OS_SYSTEM}
+    ),
+    "a layer that is subprocess.Popen": _other_layer(
+        "subprocess", "Popen", lambda marker: {"args": ["touch", marker]}
+    ),
+    "a layer that loads a SavedModel": _other_layer(
+        "keras.layers", "TFSMLayer", lambda marker: {"filepath": marker, "name": "hidden"}
+    ),
+    "a layer that unpickles": _other_layer(
+        "keras.layers", "TorchModuleWrapper", lambda marker: {"module": "gASV", "name": marker}
+    ),
     "a layer whose name is a path": _path_as_name,
-    "a layer of 100 billion units": _huge_model,
-    "weights by an external link": _with_weights(_external_link),
-    "weights by a soft link": _with_weights(_soft_link),
-    "weights in external storage": _with_weights(_external_storage),
-    "weights of a virtual dataset": _with_weights(_virtual),
-    "weights that declare 77 TB": _with_weights(_huge_weights),
-    "weights of 1 GiB of zeros, compressed": _bomb,
+    "a layer of 100 billion units": _other_layer(
+        "keras.layers",
+        "Dense",
+        lambda marker: {"units": _HUGE, "name": "head", "dtype": "float32"},
+        name="head",
+    ),
+    "weights by an external link": _other_weights("0", _external_link),
+    "weights by a soft link": _other_weights("0", _soft_link),
+    "weights in external storage": _other_weights("1", _external_storage),
+    "weights of a virtual dataset": _other_weights("1", _virtual),
+    "weights that declare 77 TB": _other_weights("0", _huge_weights),
+    "weights of 1 GiB of zeros, compressed": lambda m, p: {**m, _WEIGHTS: bytes(2**30)},
     "a member that lies outside": lambda m, p: {**m, f"../../..{p}": b"x"},
     "a member with an absolute path": lambda m, p: {**m, str(p): b"x"},
     "weights that are a symbolic link": lambda m, p: {**m, _WEIGHTS: _LINK + str(p).encode()},
-    "a web page as the configuration": _web_page,
+    "a web page as the configuration": lambda m, p: {**m, _CONFIG: _WEB_PAGE},
     "a pickle as the configuration": _pickled_config,
-    "no weights": _no_weights,
+    "no weights": lambda m, p: {_CONFIG: m[_CONFIG]},
 }

@@ -1,9 +1,4 @@
-"""NaN and infinity at a chosen step: `python -m benchmarks.reliability.not_finite`.
-
-A number in the input, the loss or the gradient of a step is NaN or infinite. The training must
-end with status 1 within its logging interval, its message must name that very step and the
-first tensor that is bad, and its newest checkpoint must be whole, finite and from before.
-"""
+"""NaN and infinity at a chosen step: `python -m benchmarks.reliability.not_finite`."""
 
 import random
 import re
@@ -14,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.reliability import part
-from benchmarks.reliability.part import Row
-from benchmarks.reliability.small_runs import train
+from benchmarks.reliability import small_runs
 from trainers.checkpointing.checkpoint_file import checkpoint_steps
 from trainers.checkpointing.checkpoint_file import read_checkpoint
 from trainers.utils.reporting import read_metrics
@@ -23,7 +17,6 @@ from trainers.utils.reporting import read_metrics
 STEPS = 24
 LOG_STEPS = 5
 TRIES = 2
-_MODULE = "benchmarks.reliability.faulty_training"
 _TENSORS = {
     "input": "the normalised input",
     "loss": "the loss",
@@ -36,8 +29,7 @@ _MESSAGE = re.compile(
 )
 
 
-def measure(workdir: Path) -> Iterator[Row]:
-    """Yields a row an engine and place."""
+def measure(workdir: Path) -> Iterator[part.Row]:
     generator = random.Random(0)
     for engine in ("tensorflow", "jax"):
         for where in _TENSORS:
@@ -45,8 +37,8 @@ def measure(workdir: Path) -> Iterator[Row]:
             for value in ("nan", "inf"):
                 for _ in range(TRIES):
                     step = generator.randint(1, STEPS)
-                    held += holds(workdir / "run", value, where, step, engine)
-            yield Row(
+                    held += _holds(workdir / "run", value, where, step, engine)
+            yield part.Row(
                 f"NaN or infinity in the {where} of a random step, {engine}: ends within a "
                 "logging interval with status 1, names the step and the tensor, keeps the last "
                 "finite checkpoint",
@@ -55,40 +47,28 @@ def measure(workdir: Path) -> Iterator[Row]:
             )
 
 
-def holds(run: Path, value: str, where: str, step: int, engine: str) -> bool:
-    """Trains anew with a bad number at a step.
-
-    Args:
-        run: The work directory.
-        value: `nan` or `inf`.
-        where: `input`, `loss` or `gradient`.
-        step: Which, from 1.
-        engine: `tensorflow` or `jax`.
-
-    Returns:
-        Whether all holds; if not, it prints why.
-    """
+def _holds(run: Path, value: str, where: str, step: int, engine: str) -> bool:
+    """Trains from the beginning with a bad number at a step, from 1."""
     shutil.rmtree(run, ignore_errors=True)
     fault = f"bad:{value}:{where}:{step}"
     flags = (f"--config.log_steps={LOG_STEPS}", "--config.eval_steps=0")
-    done = train(run, *flags, total_steps=STEPS, engine=engine, module=(_MODULE, fault))
+    done = small_runs.train(
+        run, *flags, total_steps=STEPS, engine=engine, module=(small_runs.FAULTY, fault)
+    )
     found = _MESSAGE.search(done.stderr)
     kind = {"nan": "NaN", "inf": "infinity"}[value]
-    rows = read_metrics(run / "metrics.jsonl") if (run / "metrics.jsonl").exists() else []
+    rows = read_metrics(run / "metrics.jsonl")
     checks = {
         "status": done.returncode == 1 and "Traceback" not in done.stderr,
         "message": found is not None and found.groups() == (str(step), kind, _TENSORS[where]),
         "stopped in time": all(row["step"] < step for row in rows),
         "checkpoints": _are_finite(run, step),
     }
-    wrong = [name for name, held in checks.items() if not held]
-    if wrong:
-        print(f"{fault} {engine}: {wrong}\n{done.stderr[-2000:]}")
-    return not wrong
+    return part.all_hold(checks, f"{fault} {engine}", done.stderr[-2000:])
 
 
 def _are_finite(run: Path, step: int) -> bool:
-    """Whether all checkpoints before the step are there, and no others, all finite."""
+    """Tells whether all checkpoints before the step are there, and no others, all finite."""
     steps = checkpoint_steps(run / "checkpoints")
     expected = [each for each in range(4, step, 4)][-3:]
     return steps == expected and all(

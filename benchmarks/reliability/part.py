@@ -5,13 +5,12 @@ import sys
 from collections.abc import Callable
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 from absl import app
 from absl import flags
 
 from benchmarks.timing import environment
-from benchmarks.timing import kept_rows
+from benchmarks.timing import read_csv
 from benchmarks.timing import write_csv
 
 NAME = "reliability"
@@ -20,61 +19,43 @@ FLAGS = flags.FLAGS
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What became of one kind of fault.
+    """How often a fault was brought about, and how often all held that must hold after it."""
 
-    Attributes:
-        case: The fault, and what must hold after it, in words for a table.
-        tries: How many times it was brought about.
-        held: How many times all held that must hold.
-        figures: What else was measured, in words for a table; "" for nothing.
-    """
-
+    #: The fault, and what must hold after it, in words for a table.
     case: str
     tries: int
     held: int
+    #: What else was measured, in words for a table.
     figures: str = ""
 
 
-#: From the work directory of a part to its rows, each as soon as it is known.
-Measure = Callable[[Path], Iterator[Row]]
-
-
 def define_flags() -> None:
-    """Defines `--folder`."""
     flags.DEFINE_string("folder", f"workdir/{NAME}", "Where the runs go.")
 
 
-def run(name: str, measure: Measure) -> NoReturn:
-    """Runs a part as a command; the exit status is 1 if something did not hold.
+def run(name: str, measure: Callable[[Path], Iterator[Row]]) -> None:
+    """Runs a part as a command and replaces its rows in the CSV; status 1 if it did not hold."""
 
-    Args:
-        name: Of the part; its rows replace those of the CSV that have it.
-        measure: Yields the rows.
-    """
-
-    def main(argv: list[str]) -> None:
-        del argv
+    def main(_: list[str]) -> None:
         workdir = Path(FLAGS.folder).absolute() / name
         workdir.mkdir(parents=True, exist_ok=True)
-        rows = list(_printed(measure(workdir)))
-        _write(name, rows)
+        rows = []
+        for row in measure(workdir):
+            print(row, flush=True)
+            rows.append(row)
+        others = [row for row in read_csv(NAME) if row["part"] != name]
+        versions = environment("tensorflow", "jax", "keras")
+        mine = [{"part": name, **dataclasses.asdict(row), **versions} for row in rows]
+        write_csv(NAME, [*others, *mine])
         sys.exit(any(row.held < row.tries for row in rows))
 
     define_flags()
     app.run(main)
-    raise SystemExit(0)
 
 
-def _printed(rows: Iterator[Row]) -> Iterator[Row]:
-    for row in rows:
-        print(row, flush=True)
-        yield row
-
-
-def _write(name: str, rows: list[Row]) -> None:
-    others = kept_rows(NAME, lambda row: row["part"] != name)
-    versions = environment("tensorflow", "jax", "keras")
-    write_csv(
-        NAME,
-        [*others, *({"part": name, **dataclasses.asdict(row), **versions} for row in rows)],
-    )
+def all_hold(checks: dict[str, bool], *context: str) -> bool:
+    """Tells whether all checks hold; if not, it prints those that do not and the context."""
+    wrong = [name for name, held in checks.items() if not held]
+    if wrong:
+        print(wrong, *context, sep="\n", flush=True)
+    return not wrong

@@ -1,7 +1,7 @@
 """Configuration files and command lines drawn at random, right ones and wrong ones."""
 
+import copy
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import strategies
@@ -12,6 +12,7 @@ from trainers.configuration.configuration import base_config
 _IMAGE_MODEL = {
     "name": "vit_ti4_d2_tl4at1", "image_size": 16, "width": 16, "num_heads": 2, "mlp_dim": 32,
 }  # fmt: skip
+_VIDEO_MODEL = {**_IMAGE_MODEL, "name": "vivit_ti4x2_d2_tl4at1", "num_frames": 4}
 _CONVOLUTION = {
     **{"name": "x2plus1d_m_tokenlearner", "image_size": 32, "num_frames": 4, "stem_width": 4},
     **{"widths": (4, 8), "inner_widths": (8, 16), "depths": (1, 2), "module_blocks": 1},
@@ -20,34 +21,15 @@ _CONVOLUTION = {
 # A dry run evaluates a batch of all views.
 _VIDEO = {"min_resize": 32, "temporal_views": 1, "spatial_views": 1}
 #: What is changed: an image model, a video model, a convolutional one, several labels.
-BASES: Mapping[str, dict[str, Any]] = {
-    "image": {
-        "model": _IMAGE_MODEL,
-        "data": {"source": "digits"},
-        "total_steps": 2,
-        "batch_size": 8,
-    },
-    "video": {
-        "model": {**_IMAGE_MODEL, "name": "vivit_ti4x2_d2_tl4at1", "num_frames": 4},
-        "data": {"source": "freedoom_motion"},
-        "video": _VIDEO,
-        "total_steps": 2,
-        "batch_size": 8,
-    },
-    "convolution": {
-        "model": _CONVOLUTION,
-        "data": {"source": "freedoom_motion"},
-        "video": _VIDEO,
-        "total_steps": 2,
-        "batch_size": 8,
-    },
+BASES: dict[str, dict[str, Any]] = {
+    "image": {"model": _IMAGE_MODEL, "data": {"source": "digits"}},
+    "video": {"model": _VIDEO_MODEL, "data": {"source": "freedoom_motion"}, "video": _VIDEO},
+    "convolution": {"model": _CONVOLUTION, "data": {"source": "freedoom_motion"}, "video": _VIDEO},
     "labels": {
-        "model": {**_IMAGE_MODEL, "name": "vivit_ti4x2_d2_tl4at1", "num_frames": 4},
+        "model": _VIDEO_MODEL,
         "data": {"source": "freedoom_multilabel", "multi_label": True},
         "video": _VIDEO,
         "loss": "sigmoid",
-        "total_steps": 2,
-        "batch_size": 8,
     },
 }
 _WORDS = (
@@ -86,27 +68,13 @@ _FLAGS = {
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """One thing that a user has set.
-
-    Attributes:
-        key: Of the configuration, or the name of a flag.
-        value: As it stands in the file, or behind the `=`.
-    """
-
     key: str
     value: Any
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """A configuration file and a command line.
-
-    Attributes:
-        base: Of which the file starts.
-        in_file: What it changes.
-        overrides: `--config.key=value`.
-        flags: Others.
-    """
+    """A configuration file, which starts from a base, and a command line."""
 
     base: str
     in_file: tuple[Change, ...]
@@ -118,23 +86,18 @@ class Setting:
         return (*self.in_file, *self.overrides, *self.flags)
 
     def file(self) -> str:
-        """Returns the source of the configuration file."""
-        values = dict(flatten(BASES[self.base]))
-        values.update({change.key: change.value for change in self.in_file})
+        values = {"total_steps": 2, "batch_size": 8, **copy.deepcopy(BASES[self.base])}
+        for change in self.in_file:
+            section, _, name = change.key.rpartition(".")
+            place = values.setdefault(section, {}) if section else values
+            place[name] = change.value
         lines = [
             "from ml_collections import ConfigDict",
             "nan, inf = float('nan'), float('inf')",
             "def get_config():",
-            "    config = ConfigDict()",
+            f"    return ConfigDict({values!r})",
         ]
-        for key, value in values.items():
-            section, _, name = key.rpartition(".")
-            if section:
-                lines.append(f"    if {section!r} not in config:")
-                lines.append(f"        config[{section!r}] = ConfigDict()")
-            place = f"config[{section!r}]" if section else "config"
-            lines.append(f"    {place}[{name!r}] = {value!r}")
-        return "\n".join([*lines, "    return config", ""])
+        return "\n".join(lines)
 
     def arguments(self) -> list[str]:
         """Returns the command line behind `--config=FILE`."""
@@ -144,22 +107,15 @@ class Setting:
         ]
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Returns the leaves of a tree of values, with the keys of a configuration."""
-    leaves: list[tuple[str, Any]] = []
-    for name, value in values.items():
-        nested = isinstance(value, (dict, ConfigDict)) and value
-        leaves += flatten(value, f"{prefix}{name}.") if nested else [(f"{prefix}{name}", value)]
-    return leaves
-
-
 def _types() -> dict[str, type]:
+    types: dict[str, type] = {}
     config = base_config()
-    sections = [name for name, value in config.items() if isinstance(value, ConfigDict)]
-    keys = {f"{section}.{name}": (config[section], name) for section in sections
-            for name in config[section]}  # fmt: skip
-    keys |= {name: (config, name) for name in config if name not in sections}
-    return {key: place.get_type(name) for key, (place, name) in keys.items()}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            types |= {f"{name}.{key}": value.get_type(key) for key in value}
+        else:
+            types[name] = config.get_type(name)
+    return types
 
 
 _TYPES = _types()
@@ -188,12 +144,10 @@ def _flag(draw: Any) -> Change:
 
 
 def _few(changes: Any) -> Any:
-    few = strategies.lists(changes, max_size=2)
-    return few.map(tuple)
+    return strategies.lists(changes, max_size=2).map(tuple)
 
 
 def settings() -> strategies.SearchStrategy[Setting]:
-    """Draws configuration files with command lines."""
     return strategies.builds(
         Setting,
         base=strategies.sampled_from(sorted(BASES)),

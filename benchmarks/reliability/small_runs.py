@@ -4,7 +4,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+from trainers.checkpointing.checkpoint_file import Arrays
+from trainers.checkpointing.checkpoint_file import digest
+from trainers.checkpointing.checkpoint_file import read_checkpoint
+from trainers.utils.reporting import read_metrics
+
+FAULTY = "benchmarks.reliability.faulty_training"
 _CONFIG = Path(__file__).parents[2] / "trainers" / "configs" / "digits.py"
 _FLAGS = (
     "--strategy=one_device",
@@ -18,38 +25,6 @@ _FLAGS = (
 PATIENCE = 1800
 
 
-def train(
-    workdir: Path,
-    *flags: str,
-    total_steps: int,
-    engine: str = "tensorflow",
-    module: tuple[str, ...] = ("trainers.train",),
-    config: Path = _CONFIG,
-) -> "subprocess.CompletedProcess[str]":
-    """Trains and waits for the end.
-
-    Args:
-        workdir: The work directory.
-        flags: More of them, which replace those of the small run.
-        total_steps: Length of the training; a checkpoint after every four.
-        engine: `tensorflow` or `jax`.
-        module: What to run: the command, or one that brings about a fault in it, with its
-            arguments.
-        config: The configuration file.
-
-    Raises:
-        subprocess.TimeoutExpired: If it hangs.
-    """
-    process = start(
-        workdir, *flags, total_steps=total_steps, engine=engine, module=module, config=config
-    )
-    try:
-        output, errors = process.communicate(timeout=PATIENCE)
-    finally:
-        process.kill()
-    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
-
-
 def start(
     workdir: Path,
     *flags: str,
@@ -58,19 +33,48 @@ def start(
     module: tuple[str, ...] = ("trainers.train",),
     config: Path = _CONFIG,
 ) -> "subprocess.Popen[str]":
-    """Starts a training; as for `train`."""
+    """Starts a training with a checkpoint after every four steps.
+
+    Flags replace those of the small run. The module is the command, or `FAULTY` with a fault.
+    """
     command = [sys.executable, "-m", *module, f"--config={config}", *_FLAGS]
-    backend = {"KERAS_BACKEND": engine, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    command += [f"--config.total_steps={total_steps}", f"--engine={engine}", *flags]
     return subprocess.Popen(
-        [
-            *command,
-            f"--config.total_steps={total_steps}",
-            f"--engine={engine}",
-            *flags,
-            f"--workdir={workdir}",
-        ],
-        env={**os.environ, **backend},
+        [*command, f"--workdir={workdir}"],
+        env={**os.environ, "KERAS_BACKEND": engine, "TF_CPP_MIN_LOG_LEVEL": "2"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def train(workdir: Path, *flags: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+    """Starts a training, as `start` does, and waits for its end."""
+    process = start(workdir, *flags, **options)
+    try:
+        output, errors = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def train_to_end(run: Path, *flags: str, total_steps: int, **options: Any) -> Arrays:
+    """Trains as `train` does, without a failure; returns the arrays of the last checkpoint."""
+    done = train(run, *flags, total_steps=total_steps, **options)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return read_checkpoint(run / "checkpoints", total_steps)
+
+
+def digest_at(run: Path, step: int) -> str:
+    return digest(read_checkpoint(run / "checkpoints", step))
+
+
+def last_step(run: Path) -> int:
+    """Returns the last step in metrics.jsonl, 0 if there is none."""
+    rows = read_metrics(run / "metrics.jsonl")
+    return int(rows[-1]["step"]) if rows else 0
+
+
+def error_lines(done: "subprocess.CompletedProcess[str]") -> list[str]:
+    return [line for line in done.stderr.splitlines() if line.startswith("error: ")]

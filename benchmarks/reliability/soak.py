@@ -1,9 +1,4 @@
-"""A long run: `python -m benchmarks.reliability.soak`.
-
-20,000 steps of the digits with rows, checkpoints and evaluations all along. Memory and open
-files of the process are looked at every second: from the first tenth of the steps on, both must
-stay what they are, within 1 %.
-"""
+"""Memory and open files of a long run: `python -m benchmarks.reliability.soak`."""
 
 import os
 import shutil
@@ -14,9 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.reliability import part
-from benchmarks.reliability.part import Row
-from benchmarks.reliability.small_runs import start
-from trainers.utils.reporting import read_metrics
+from benchmarks.reliability import small_runs
 
 STEPS = 20_000
 MOST_GROWTH = 0.01
@@ -30,12 +23,11 @@ _FLAGS = (
 )
 
 
-def measure(workdir: Path) -> Iterator[Row]:
-    """Yields a row an engine."""
+def measure(workdir: Path) -> Iterator[part.Row]:
     for engine in ("tensorflow", "jax"):
-        memory, files = watched(workdir / f"run_{engine}", engine)
-        grown = [growth(each) for each in (memory, files)]
-        yield Row(
+        memory, files = _watch(workdir / f"run_{engine}", engine)
+        grown = [_growth(each) for each in (memory, files)]
+        yield part.Row(
             f"{STEPS:,} steps, {engine}: memory and open files grow by less than "
             f"{MOST_GROWTH:.0%} after the first tenth of them",
             2,
@@ -45,10 +37,10 @@ def measure(workdir: Path) -> Iterator[Row]:
         )
 
 
-def watched(run: Path, engine: str) -> tuple[list[float], list[float]]:
+def _watch(run: Path, engine: str) -> tuple[list[float], list[float]]:
     """Returns resident bytes and open files, second by second after the first tenth."""
     shutil.rmtree(run, ignore_errors=True)
-    process = start(run, *_FLAGS, total_steps=STEPS, engine=engine)
+    process = small_runs.start(run, *_FLAGS, total_steps=STEPS, engine=engine)
     memory: list[float] = []
     files: list[float] = []
     # A full pipe would stop the process.
@@ -56,7 +48,7 @@ def watched(run: Path, engine: str) -> tuple[list[float], list[float]]:
     reader.start()
     while reader.is_alive():
         time.sleep(1)
-        if _step(run) < STEPS // 10 or _step(run) == STEPS:
+        if not STEPS // 10 <= small_runs.last_step(run) < STEPS:
             continue
         try:
             pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
@@ -70,12 +62,7 @@ def watched(run: Path, engine: str) -> tuple[list[float], list[float]]:
     return memory[: len(files)], files
 
 
-def _step(run: Path) -> int:
-    rows = read_metrics(run / "metrics.jsonl")
-    return int(rows[-1]["step"]) if rows else 0
-
-
-def growth(samples: list[float]) -> float:
+def _growth(samples: list[float]) -> float:
     """Returns the growth from the first fifth of the samples to the last one."""
     count = max(1, len(samples) // 5)
     return statistics.median(samples[-count:]) / statistics.median(samples[:count]) - 1

@@ -1,126 +1,118 @@
-"""Each goal of speed: what was measured, and whether it is met. From the committed results."""
+"""Each goal of speed: what was measured, and whether it is met."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 
-from benchmarks.tables.layer import Row
-from benchmarks.tables.layer import best
-from benchmarks.tables.layer import cases
-from benchmarks.tables.layer import seconds
-from benchmarks.tables.video_speed import triples
-from benchmarks.timing import kept_rows
+from benchmarks.tables.rows import grouped
+from benchmarks.tables.rows import table
+from benchmarks.tables.speed import DIRECTIONS
+from benchmarks.tables.speed import best
+from benchmarks.tables.speed import layer_cases
+from benchmarks.tables.speed import seconds
+from benchmarks.tables.speed import video_triples
+from benchmarks.timing import Row
+from benchmarks.timing import read_csv
 
-_TOKENLEARNERS = ("half", "three quarters")
+_TOKENLEARNERS = ("ours half", "ours three quarters")
+#: What the names of candidates begin with, and how they are called together.
+_WAYS = {"": "the best backend and mode of each", ", jax": "JAX", ", tensorflow": "TensorFlow"}
 
 
 def speed_goals() -> str:
-    """Returns one line a goal: what, the goal, what was measured, met or not."""
-    lines = ["| what | goal | measured | met |", "|---|---|---|---|"]
-    return "\n".join([*lines, *_layers(), *_models(), *_video()])
+    lines = [*_keras_example(), *_layers(), *_memory(), *_models(), *_video()]
+    return table("what | goal | measured | met", lines)
 
 
-def _measured() -> list[str]:
-    """Returns the layers that the CSV has."""
-    return list(dict.fromkeys(case[0] for case, _ in cases()))
-
-
-def _layers() -> list[str]:
-    lines = []
+def _keras_example() -> Iterator[str]:
     for direction, goal in (("forward", 6.0), ("both", 4.0)):
-        what = "forward" if direction == "forward" else "with gradients"
-        for ways, name in (("", "the best backend and mode of each"), *_BACKENDS):
-            found = _ratios("v1.0", direction, f"keras.io{ways}", f"ours{ways}")
-            title = f"v1.0 {what}: time of the Keras example's formulation over ours, {name}"
-            lines.append(_line(title, f"at least {goal:.0f}", found, min(found) >= goal))
-        bound = _ratios("v1.0", direction, "keras.io", "floor")
-        title = f"v1.0 {what}: time of the Keras example's over the floor's, the most there can be"
-        lines.append(f"| {title} | – | {_figures(bound)} | – |")
-    for layer in _measured():
-        for direction in ("forward", "both"):
-            what = f"{layer} {'forward' if direction == 'forward' else 'with gradients'}"
+        what = f"v1.0 {DIRECTIONS[direction]}: time of the Keras example's"
+        for way, name in _WAYS.items():
+            found = _ratios("v1.0", direction, f"keras.io{way}", f"ours{way}")
+            yield _at_least(f"{what} formulation over ours, {name}", goal, found)
+        bound = _figures(_ratios("v1.0", direction, "keras.io", "floor"))
+        yield f"{what} over the floor's, the most there can be | – | {bound} | –"
+
+
+def _layers() -> Iterator[str]:
+    for layer in dict.fromkeys(layer for layer, *_ in layer_cases()):
+        for direction, words in DIRECTIONS.items():
             by_hand = _ratios(layer, direction, "ours, jax", "handwritten")
-            title = f"{what}, on JAX: our time over that of JAX by hand"
-            lines.append(_line(title, "at most 1", by_hand, max(by_hand) <= 1))
-            floor = _ratios(layer, direction, "ours", "floor")
-            title = f"{what}: our time over the floor's"
-            lines.append(_line(title, "at most 1.5", floor, max(floor) <= 1.5))
+            title = f"{layer} {words}, on JAX: our time over that of JAX by hand"
+            yield _at_most(title, 1, by_hand)
+            title = f"{layer} {words}: our time over the floor's"
+            yield _at_most(title, 1.5, _ratios(layer, direction, "ours", "floor"))
             if layer == "v1.0":
                 bare = _ratios(layer, direction, "ours", "floor, convolution")
-                title += ", whose convolution is one"
-                lines.append(_line(title, "at most 1.5", bare, max(bare) <= 1.5))
-    for direction in ("forward", "both"):
-        what = "forward" if direction == "forward" else "with gradients"
-        memory = _ratios("v1.0", direction, "keras.io, jax", "ours, jax", "peak_bytes")
-        title = f"v1.0 {what}, on JAX: peak memory of the Keras example's over ours"
-        lines.append(_line(title, "about the number of tokens", memory, min(memory) >= 8))
-    return lines
+                yield _at_most(f"{title}, whose convolution is one", 1.5, bare)
 
 
-_BACKENDS = ((", jax", "JAX"), (", tensorflow", "TensorFlow"))
+def _memory() -> Iterator[str]:
+    for direction, words in DIRECTIONS.items():
+        found = _ratios("v1.0", direction, "keras.io, jax", "ours, jax", "peak_bytes")
+        title = f"v1.0 {words}, on JAX: peak memory of the Keras example's over ours"
+        yield _line(title, "about the number of tokens", found, min(found) >= 8)
 
 
 def _ratios(
     layer: str, direction: str, above: str, below: str, figure: str = "wall_seconds"
 ) -> list[float]:
-    """Returns the ratio of the fastest arms of two kinds in every case."""
+    """Returns the ratio of the fastest candidates of two kinds in every case."""
     found = []
-    for case, rows in cases():
+    for case, rows in layer_cases().items():
         if (case[0], case[3]) == (layer, direction):
-            top = best(rows, lambda arm: arm.startswith(above))
-            bottom = best(rows, lambda arm: arm.startswith(below))
+            top = best(rows, above)
+            bottom = best(rows, below)
             assert top is not None and bottom is not None
             found.append(float(top[figure]) / float(bottom[figure]))
     return found
 
 
-def _models() -> list[str]:
-    lines = []
-    rows = kept_rows("models")
-    for size in dict.fromkeys(row["size"] for row in rows):
-        for direction in ("inference", "training"):
-            mine = [r for r in rows if (r["size"], r["direction"]) == (size, direction)]
-            names = [f"ours {variant}" for variant in _TOKENLEARNERS]
-            found = [
-                float(row["macs_ratio"]) / float(row["wall_ratio"])
-                for row in mine
-                if row["arm"] in names
-            ]
-            title = (
-                f"ViT-{size.upper()}/16, {direction}, TokenLearner at half and three quarters, "
-                "JAX and TensorFlow: speed-up over the plain ViT, of what the MACs promise"
-            )
-            lines.append(_line(title, "at least 0.95", found, min(found) >= 0.95))
-            plain = list(_plain_over_hub(mine))
-            title = f"plain ViT-{size.upper()}/16, {direction}: our time over keras-hub's"
-            lines.append(_line(title, "at most 1", plain, max(plain) <= 1))
-    return lines
+def _models() -> Iterator[str]:
+    for (size, direction), rows in grouped(read_csv("models"), "size", "direction").items():
+        found = [
+            float(row["macs_ratio"]) / float(row["wall_ratio"])
+            for row in rows
+            if row["arm"] in _TOKENLEARNERS
+        ]
+        title = (
+            f"ViT-{size.upper()}/16, {direction}, TokenLearner at half and three quarters, "
+            "JAX and TensorFlow: speed-up over the plain ViT, of what the MACs promise"
+        )
+        yield _at_least(title, 0.95, found)
+        title = f"plain ViT-{size.upper()}/16, {direction}: our time over keras-hub's"
+        yield _at_most(title, 1, list(_plain_over_hub(rows)))
 
 
-def _video() -> list[str]:
-    lines = []
+def _plain_over_hub(rows: list[Row]) -> Iterator[float]:
+    for family in grouped(rows, "family").values():
+        arms = {row["arm"]: row for row in family}
+        if "keras-hub plain" in arms:
+            yield seconds(arms["ours plain"]) / seconds(arms["keras-hub plain"])
+
+
+def _video() -> Iterator[str]:
     for direction in ("inference", "training"):
         found = [
             int(mine["macs"]) / int(plain["macs"]) / float(mine["wall_ratio"])
-            for plain, mine, _ in triples()
+            for plain, mine, _ in video_triples()
             if mine["direction"] == direction
         ]
         title = (
             f"video ViT, {direction}, TokenLearner at half, JAX, 8 to 32 frames, "
             "112 to 224 pixels: speed-up over the plain ViT, of what the MACs promise"
         )
-        lines.append(_line(title, "at least 0.95", found, min(found) >= 0.95))
-    return lines
+        yield _at_least(title, 0.95, found)
 
 
-def _plain_over_hub(rows: list[Row]) -> Iterable[float]:
-    for hub in (row for row in rows if row["arm"] == "keras-hub plain"):
-        (mine,) = (
-            row for row in rows if (row["arm"], row["family"]) == ("ours plain", hub["family"])
-        )
-        yield seconds(mine) / seconds(hub)
+def _at_least(title: str, goal: float, found: list[float]) -> str:
+    return _line(title, f"at least {goal:g}", found, min(found) >= goal)
+
+
+def _at_most(title: str, goal: float, found: list[float]) -> str:
+    return _line(title, f"at most {goal:g}", found, max(found) <= goal)
 
 
 def _line(title: str, goal: str, found: list[float], met: bool) -> str:
-    return f"| {title} | {goal} | {_figures(found)} | {'yes' if met else 'no'} |"
+    return f"{title} | {goal} | {_figures(found)} | {'yes' if met else 'no'}"
 
 
 def _figures(found: list[float]) -> str:

@@ -1,71 +1,122 @@
-"""The table of what the trainer costs and survives, from the committed results."""
+"""The tables of what the trainer costs, survives and fits into."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.tables.rows import grouped
+from benchmarks.tables.rows import table
+from benchmarks.tables.rows import versions
+from benchmarks.timing import Row
 from benchmarks.timing import read_csv
 
-Row = dict[str, str]
+#: The parts in the order of the table, with their headings.
+_HEADINGS = {
+    "random_kills": "Killed at random moments",
+    "crash_points": "Killed at a chosen operation of a save",
+    "signals_and_full_disks": "Signals, full and vanishing disks",
+    "concurrent_runs": "Two runs on one work directory",
+    "bit_flips": "Flipped bits in checkpoints",
+    "damaged_data": "Damaged data",
+    "not_finite": "NaN and infinity",
+    "configurations": "Random configurations",
+    "hostile_files": "Hostile files",
+    "determinism": "The same again",
+    "soak": "A long run",
+}
 
 
 def trainer_table() -> str:
-    """Returns one line a measurement: what, result, goal, command."""
-    lines = ["| measured | result | goal | command |", "|---|---|---|---|"]
-    lines += [*_loop(), *_pipeline(), _checkpoint(), _kills()]
-    return "\n".join(lines)
+    lines = [*_loop(), *_pipeline(), _checkpoint(), _kills()]
+    return table("measured | result | goal | command", lines)
 
 
-def _loop() -> list[str]:
-    lines = []
-    rows = read_csv("training")
-    for config in dict.fromkeys(row["config"] for row in rows):
-        arms = {row["arm"]: row for row in rows if row["config"] == config}
+def _loop() -> Iterator[str]:
+    for (config,), rows in grouped(read_csv("training"), "config").items():
+        arms = {row["arm"]: row for row in rows}
         trainer, fit = arms["trainer"], arms["fit"]
         step = 1000 * float(arms["bare"]["wall_seconds"]) / int(trainer["steps"])
-        lines.append(
-            f"| time of a step in the trainer's loop, with data and metrics, over that of a bare "
+        yield (
+            f"time of a step in the trainer's loop, with data and metrics, over that of a bare "
             f"compiled step of {step:.0f} ms (`{Path(config).stem}`) | {_ratio(trainer)}; "
-            f"`model.fit`: {_ratio(fit)} | 1.03 | `python -m benchmarks.training` |"
+            f"`model.fit`: {_ratio(fit)} | 1.03 | `python -m benchmarks.training`"
         )
-    return lines
 
 
-def _pipeline() -> list[str]:
-    lines = []
-    rows = read_csv("pipeline")
-    for interpolation in dict.fromkeys(row["interpolation"] for row in rows):
-        arms = {row["arm"]: row for row in rows if row["interpolation"] == interpolation}
-        decode, pipeline = (float(arms[arm]["images_per_second"]) for arm in ("decode", "pipeline"))
-        resized = float(arms["resize"]["images_per_second"])
-        lines.append(
-            f"| images/s of the input pipeline ({interpolation}) over bare JPEG decoding of the "
+def _ratio(row: Row) -> str:
+    return f"{float(row['wall_ratio']):.2f} ({row['wall_ratio_quarters']})"
+
+
+def _pipeline() -> Iterator[str]:
+    for (interpolation,), rows in grouped(read_csv("pipeline"), "interpolation").items():
+        speeds = {row["arm"]: float(row["images_per_second"]) for row in rows}
+        decode, resize, pipeline = speeds["decode"], speeds["resize"], speeds["pipeline"]
+        yield (
+            f"images/s of the input pipeline ({interpolation}) over bare JPEG decoding of the "
             f"same windows | {pipeline:.0f} / {decode:.0f} = {pipeline / decode:.2f}; decoding "
-            f"with nothing but TensorFlow's resizing: {resized / decode:.2f}, of which the "
-            f"pipeline reaches {pipeline / resized:.2f} | 0.9 | `python -m benchmarks.pipeline` |"
+            f"with nothing but TensorFlow's resizing: {resize / decode:.2f}, of which the "
+            f"pipeline reaches {pipeline / resize:.2f} | 0.9 | `python -m benchmarks.pipeline`"
         )
-    return lines
 
 
 def _checkpoint() -> str:
     arms = {row["arm"]: row for row in read_csv("checkpoints")}
     mine, waiting = arms["asynchronous"], arms["waiting"]
     return (
-        f"| time the loop stands still for a checkpoint of {float(mine['megabytes']):,.0f} MB "
+        f"time the loop stands still for a checkpoint of {float(mine['megabytes']):,.0f} MB "
         f"(`{mine['model']}` with AdamW) | {float(mine['stall_seconds']):.2f} s; written before "
         f"going on: {float(waiting['stall_seconds']):.2f} s | – | "
-        "`python -m benchmarks.checkpoints` |"
+        "`python -m benchmarks.checkpoints`"
     )
 
 
 def _kills() -> str:
     rows = [row for row in read_csv("kills") if row["engine"] != "BackupAndRestore"]
     kills = sum(int(row["kills"]) for row in rows)
-    same = [row["same"] == "True" for row in rows]
+    same = sum(row["same"] == "True" for row in rows)
     return (
-        f"| runs on images and videos, on both engines, killed by SIGKILL {kills} times in all at "
-        f"random moments that end with the checksums and rows of one never killed | {sum(same)} of "
-        f"{len(rows)} | all | `python -m benchmarks.reliability.random_kills` |"
+        f"runs on images and videos, on both engines, killed by SIGKILL {kills} times in all at "
+        f"random moments that end with the checksums and rows of one never killed | {same} of "
+        f"{len(rows)} | all | `python -m benchmarks.reliability.random_kills`"
     )
 
 
-def _ratio(row: Row) -> str:
-    return f"{float(row['wall_ratio']):.2f} ({row['wall_ratio_quarters']})"
+def reliability() -> str:
+    """Returns a line a case, the cases of a part together under its command."""
+    rows = read_csv("reliability")
+    parts = grouped(rows, "part")
+    lines = []
+    for part, heading in _HEADINGS.items():
+        if (part,) in parts:
+            lines.append(f"**{heading}**: `python -m benchmarks.reliability.{part}` | | |")
+            lines += map(_reliability_line, parts[part,])
+    text = table("what was done, and what must hold | tries | held | figures", lines)
+    return f"{text}\n\nWith {versions(rows, 'TensorFlow', 'JAX', 'Keras')}."
+
+
+def _reliability_line(row: Row) -> str:
+    all_held = row["held"] == row["tries"]
+    held = row["held"] if all_held else f"**{row['held']}**"
+    return f"{row['case']} | {row['tries']} | {held} | {row['figures'] or '–'}"
+
+
+def tpu_fits() -> str:
+    """Returns a line a train step that was compiled for a slice, recipes together."""
+    rows = read_csv("tpu_fits")
+    lines = [_slice_line(row) for mine in grouped(rows, "recipe").values() for row in mine]
+    header = (
+        "recipe | slice | examples a chip | chips a copy | GiB a chip | of | fits | GFLOP a chip "
+        "| between the chips (results on a chip)"
+    )
+    made_with = f"Compiled with {versions(rows, 'jax', 'libtpu')}"
+    return f"{table(header, lines)}\n\n{made_with} by `python -m benchmarks.tpu_fits`."
+
+
+def _slice_line(row: Row) -> str:
+    remat = ", remat" if row["remat"] == "True" else ""
+    return (
+        f"`{row['recipe']}`: {row['model']}, {row['dtype_policy']}{remat}, batch "
+        f"{row['batch_size']} | {row['topology']}, {row['chips']} chips | {row['examples_a_chip']} "
+        f"| {row['model_axis']} | {row['memory_gib']} | {row['available_gib']} "
+        f"| {'yes' if row['fits'] == 'True' else '**no**'} | {row['gflop_a_chip'] or '–'} "
+        f"| {row['collectives'] or '–'}"
+    )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.tables import video_speed
+from benchmarks.tables import speed
 
 
 def test_slopes_are_the_exponents(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,7 +18,7 @@ def test_slopes_are_the_exponents(monkeypatch: pytest.MonkeyPatch) -> None:
         }
         for frames, size in ((8, 112), (16, 112), (32, 112), (16, 160), (16, 224))
     ]
-    monkeypatch.setattr(video_speed, "read_csv", lambda name: rows)
-    *_, frames, pixels = video_speed.video_growth().splitlines()
+    monkeypatch.setattr(speed, "read_csv", lambda name: rows)
+    *_, frames, pixels = speed.video_growth().splitlines()
     assert frames.endswith("| 1.50 | 1.00 |")
     assert pixels.endswith("| 1.25 | 1.00 |")

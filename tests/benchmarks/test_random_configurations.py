@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.reliability.checked_configurations import is_clear
 from benchmarks.reliability.configurations import check_many
+from benchmarks.reliability.configurations import is_clear
 from benchmarks.reliability.random_configurations import Change
 from benchmarks.reliability.random_configurations import Setting
 

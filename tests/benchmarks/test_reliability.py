@@ -5,14 +5,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.reliability import damaged_data
-from benchmarks.reliability import damaged_sets
 
 
 @pytest.fixture
 def few_files(monkeypatch: pytest.MonkeyPatch) -> None:
     # More files than kinds of damage, and enough whole ones for a batch.
-    for module in (damaged_data, damaged_sets):
-        monkeypatch.setattr(module, "SHARDS", 14)
+    monkeypatch.setattr(damaged_data, "SHARDS", 14)
 
 
 @pytest.mark.slow
