@@ -1,6 +1,8 @@
 """Defines the interface of a data source, and opens sources by name."""
 
+from collections.abc import Callable
 from collections.abc import Mapping
+from functools import partial
 from typing import Protocol
 
 import tensorflow as tf
@@ -22,7 +24,6 @@ SPLITS = ("train", "validation", "test")
 # For TFDS; "whole_train" includes what `plan_splits` sets aside for validation.
 TFDS_SPLITS = (*SPLITS, "whole_train")
 _IN_A_FOLDER = ("folder", "video_folder", "records")
-_BUILT_IN = (*STANDARD_SETS, "digits", "elpv")
 
 
 class Source(Protocol):
@@ -106,11 +107,7 @@ def make_source(
         return VideoFolderSource(data_dir, split, class_names, file_splits)
     if name == "records":
         return VideoRecordsSource(data_dir, split, records)
-    if name == "digits":
-        return digits_source(split)
-    if name == "elpv":
-        return elpv_source(split)
-    return _freedoom_source(name, split)
+    return _BUILT_IN[name](split)
 
 
 def _freedoom_source(name: str, split: str) -> Source:
@@ -124,6 +121,14 @@ def _freedoom_source(name: str, split: str) -> Source:
         options.class_names,
         options.mirrored_classes,
     )
+
+
+#: Opens a split of a set that needs no folder, by its name in `data.source`.
+_BUILT_IN: dict[str, Callable[[str], Source]] = {
+    **{name: partial(_freedoom_source, name) for name in STANDARD_SETS},
+    "digits": digits_source,
+    "elpv": elpv_source,
+}
 
 
 def is_multi_label(source: Source) -> bool:

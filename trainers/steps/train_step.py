@@ -119,11 +119,10 @@ class TrainStep:
         logits = self.model(self.inputs(images), training=True)
         losses = self.losses(targets, logits)
         labels = targets if self.multi_label else ops.argmax(targets, axis=-1)
-        sums = evaluation_sums(logits, labels, losses, ops.ones_like(losses))
+        correct = evaluation_sums(logits, labels, losses, ops.ones_like(losses))["correct"]
         # Over all examples: one without a label has a loss as well.
-        sums["loss"] = ops.sum(losses)
-        sums["num_examples"] = ops.sum(ops.ones_like(losses))
-        sums.pop("top5_correct", None)
+        count = ops.sum(ops.ones_like(losses))
+        sums = {"loss": ops.sum(losses), "correct": correct, "num_examples": count}
         return ops.sum(losses) / self.batch_size, sums
 
     def inputs(self, images: Any) -> Any:
