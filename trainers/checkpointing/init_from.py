@@ -25,15 +25,12 @@ def check_init_from(path: str | None) -> None:
 
 
 def initialize(model: keras.Model, path: str) -> LoadReport:
-    """Copies the weights of another model, as far as both models have them.
+    """Copies the weights of another model, as far as both have them; returns what became of each.
 
     Positions are resized to the model's grid, and a head for other classes stays fresh. The weights
     of an image model start a video model: positions repeated over time, the patch kernel inflated
     to tubelets. A work directory stands for its finished model, which holds the averaged weights if
     there are any.
-
-    Returns:
-        What became of each parameter.
 
     Raises:
         ConfigurationError: If the file is missing or damaged, or is of another model; the model is

@@ -51,8 +51,6 @@ def training_dataset(
 
     Args:
         batch_size: over all hosts and replicas.
-        seed: of the order, of the augmentation and of mixup.
-        mixup_alpha: 0 is off.
         bad_examples: replaces examples that cannot be read; None fails at the first.
         replicas_per_host: each step yields this many elements, one per replica.
         private_threads: threads of this pipeline alone; None shares TensorFlow's.

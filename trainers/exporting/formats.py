@@ -184,15 +184,8 @@ def write_stablehlo(served: ServedModel, spec: tf.TensorSpec, path: str) -> None
     """Writes the model as a program of `jax.export`, for all platforms that JAX knows.
 
     TensorFlow cannot leave the batch open in StableHLO, and Keras runs on one backend in a process,
-    so another process loads the model on JAX.
-
-    Args:
-        served: The model.
-        spec: What the program takes: normalised float32, or uint8 that it normalises.
-        path: The file.
-
-    Raises:
-        ExportError: If the process fails.
+    so another process loads the model on JAX. The program takes normalised float32, or uint8 that
+    it normalises.
     """
     statistics = channel_statistics(served.normalization) if spec.dtype == tf.uint8 else None
     with tempfile.TemporaryDirectory() as folder:

@@ -31,18 +31,10 @@ class Case:
 
 
 def check_in_runtime(format: str, path: str, cases: Sequence[Case]) -> dict[str, float]:
-    """Loads an exported model in a process that has only its runtime, and compares.
+    """Runs an exported model in a process that has only its runtime.
 
-    Args:
-        format: One of `trainers.exporting.formats.FORMATS`.
-        path: The file, or the folder of a SavedModel.
-        cases: The inputs, and Keras' outputs for them.
-
-    Returns:
-        The largest relative difference of each case, by its name.
-
-    Raises:
-        ExportError: If the runtime fails.
+    Returns the largest relative difference of each case by its name; raises ExportError if the
+    runtime fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         inputs, outputs = str(Path(folder) / "cases.npz"), str(Path(folder) / "answers.npz")
@@ -66,11 +58,7 @@ def check_in_runtime(format: str, path: str, cases: Sequence[Case]) -> dict[str,
 
 
 def check_differences(differences: dict[str, float]) -> None:
-    """Checks the differences of `check_in_runtime`.
-
-    Raises:
-        ExportError: If one is above the tolerance, or not a number.
-    """
+    """Raises an ExportError if a difference is above the tolerance, or not a number."""
     for name, difference in differences.items():
         if not difference <= TOLERANCE:
             raise ExportError(

@@ -36,14 +36,8 @@ class TrainStep:
     step. With gradient accumulation they use and update them for each micro-batch separately.
 
     Args:
-        model: Built in the engine's scope.
-        optimizer: From `make_optimizer`, built.
-        batch_size: Global.
-        normalization: Name of the input normalisation, done on the device.
+        model, optimizer: Built in the engine's scope.
         global_clipnorm: Largest gradient norm; None or 0 does not clip.
-        seed: Of the dropout masks.
-        gradient_accumulation_steps: Micro-batches that each replica cuts its share of the batch
-            into.
         jit_compile: Whether XLA compiles loss and gradients on TensorFlow, on one replica. TPUs and
             JAX always compile.
         multi_label: Whether an example has any number of labels; then `correct` counts where the

@@ -22,11 +22,7 @@ _PREFIX = "log/"
 class TrainingLog:
     """Averages the steps' sums over a logging interval and measures the speed.
 
-    Args:
-        writer: Gets one row per interval.
-        learning_rate: Of each step, counted from 0.
-        batch_size: Global.
-        bad_examples: With None, or a limit of 0, rows do not mention them.
+    `learning_rate` is that of each step, counted from 0.
 
     Attributes:
         steps_per_second: Speed since the interval began, without evaluations and without the first

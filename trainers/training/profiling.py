@@ -31,12 +31,8 @@ class StepProfiler:
 
     Exiting its context ends a profile that is still being taken.
 
-    Args:
-        steps: First and last step, from `parse_profile_steps`; None profiles nothing.
-        total_steps: Length of the training.
-
-    Raises:
-        ConfigurationError: If the training is over before the last of them.
+    `steps` are from `parse_profile_steps`; None profiles nothing. Raises ConfigurationError if the
+    training is over before the last of them.
     """
 
     def __init__(

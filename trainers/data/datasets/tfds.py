@@ -90,10 +90,7 @@ def _cut(count: int, validation_count: int) -> dict[str, RecordRange]:
 class TfdsSource:
     """A `Source` of the images or videos of a prepared TFDS data set; nothing is downloaded.
 
-    Args:
-        dataset: "NAME[/CONFIG][:VERSION]", as for `tfds.builder`.
-        data_dir: the folder of all prepared sets; None for TFDS's default.
-        recover: as for `RecordFiles`; TFRecords only.
+    `dataset` is "NAME[/CONFIG][:VERSION]", `data_dir` the folder of all prepared sets.
 
     Raises:
         ConfigurationError: the set is not prepared there, or is not of labelled images or videos.

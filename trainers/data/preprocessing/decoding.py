@@ -52,18 +52,11 @@ _EXIF_FORMATS: tuple[tuple[bytes, type[ImageFile]], ...] = (
 
 
 def decode_image(example: Example, exif_orientation: bool = False) -> tf.Tensor:
-    """Returns the whole image of an example.
+    """Returns the whole image of an example, uint8 (height, width, 3).
 
     JPEG, PNG, BMP and WebP files are read; a GIF or an animated WebP is refused because it
-    holds several frames. The alpha channel is dropped.
-
-    Args:
-        example: see `Source.load`.
-        exif_orientation: turn and mirror the image as the EXIF tag of a camera says.
-
-    Returns:
-        uint8 (height, width, 3). While running, an InvalidArgumentError says that the bytes are
-        not an image; `trainers.data.decode_errors` turns it into a message that names the file.
+    holds several frames. The alpha channel is dropped. While running, an InvalidArgumentError says
+    that the bytes are not an image; `trainers.data.decode_errors` names the file.
     """
     if "image" in example:
         return example["image"]

@@ -26,19 +26,14 @@ def mixing_weights(batch_size: int, seed: tf.Tensor, alpha: float) -> tf.Tensor:
 def mixup(images: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Blends the examples of a batch in pairs: the first with the second, and so on.
 
-    The order of a training batch is random already, so a neighbour is as good as a
-    random partner. Pairs stay together when a batch is cut into parts of an even size, so
-    the parts may be blended separately. The last of an odd number is blended with the one
-    before it; a single example stays as it is.
-
-    The blend is rounded back to bytes, because images cross to the device as uint8:
-    an error of at most 0.5 / 255 of the range. Targets are blended in float32. Where all targets
-    sum to 1, so do the blended ones.
+    The order of a training batch is random already, so a neighbour is as good as a random partner.
+    Pairs stay together when a batch is cut into parts of an even size. The last of an odd number is
+    blended with the one before it. The blend is rounded back to bytes, because images cross to the
+    device as uint8: an error of at most 0.5 / 255 of the range.
 
     Args:
         images: uint8 (batch, [frames,] height, width, 3), of a known batch size.
         targets: float32 (batch, num_classes).
-        weights: see `mixing_weights`.
 
     Reference:
         Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018.

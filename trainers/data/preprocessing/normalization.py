@@ -26,18 +26,15 @@ def channel_statistics(kind: str) -> tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def normalize(images: Any, kind: str) -> Any:
-    """Scales and shifts images.
+    """Scales and shifts images to float32 of the same shape.
 
     Args:
-        images: uint8 (..., 3), values 0 to 255.
+        images: uint8 (..., 3).
         kind: "imagenet" (mean 0 and deviation 1 over ImageNet, each channel),
             "unit" (-1 to 1), "zero_one" (0 to 1) or "clip" (mean 0 and deviation 1 over
             the time, height, width and channels of each clip; a deviation below 1 / 255
             of the range counts as that, so a clip of one colour becomes zeros). "clip"
             takes batches of clips, (..., batch, frames, height, width, 3).
-
-    Returns:
-        float32 of the same shape.
 
     Raises:
         ConfigurationError: if `kind` is unknown, or is "clip" for a batch of images.
