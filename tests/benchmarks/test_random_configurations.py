@@ -10,6 +10,7 @@ from benchmarks.reliability.random_configurations import Change
 from benchmarks.reliability.random_configurations import Setting
 
 
+@pytest.mark.slow
 def test_no_random_configuration_ends_in_a_traceback(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -153,6 +153,7 @@ def test_a_layer_knows_its_output_shape_without_a_call(name: str) -> None:
 
 @without_and_with_jit
 @pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.slow
 def test_a_layer_trains(name: str, jit_compile: bool) -> None:
     inputs = _layer_inputs(name)
     fit_three_steps(_layer_model(name), "mse", inputs, random(2, 4, seed=9), jit_compile)

@@ -136,7 +136,7 @@ def _loss() -> keras.losses.Loss:
 def _with_and_without_jit() -> Iterator[Any]:
     """Yields every branch as its backend runs best, and two of them in the other way."""
     for branch in BRANCHES:
-        is_quick = branch in ("v1.1", "fuser, class token")
+        is_quick = branch == "v1.1"
         backends = [pytest.mark.every_backend] * (branch in ON_EVERY_BACKEND)
         quick_or_slow = [] if is_quick else [pytest.mark.slow]
         yield pytest.param(branch, ON_JAX, marks=[*backends, *quick_or_slow])

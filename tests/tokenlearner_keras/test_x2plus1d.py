@@ -86,6 +86,7 @@ def test_as_many_last_blocks_as_asked_have_the_module(count: int) -> None:
 
 
 @modules
+@pytest.mark.slow
 def test_every_module_builds_trains_and_is_saved(module: str, tmp_path: Path) -> None:
     model = _create(module=module)
     waken(model)

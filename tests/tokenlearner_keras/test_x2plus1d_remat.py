@@ -74,6 +74,7 @@ def test_it_is_kept_in_files_and_by_a_change_of_size(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="reads TensorFlow's graph")
 @pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.slow
 def test_tensorflow_convolves_twice(remat: bool) -> None:
     import tensorflow as tf
 

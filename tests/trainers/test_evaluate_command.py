@@ -189,6 +189,7 @@ def test_a_batch_that_the_replicas_cannot_share(command: Evaluate) -> None:
         command("--batch_size=31", replicas=2)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint(
     command: Evaluate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

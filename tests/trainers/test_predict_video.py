@@ -62,6 +62,7 @@ def _logits(
     return np.asarray(model(normalize(clips.numpy(), "clip"), training=False)).mean(axis=0)
 
 
+@pytest.mark.slow
 def test_all_views_of_videos(
     command: Predict, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -261,6 +261,7 @@ def test_few_images_of_all_kinds(trainer: Trainer, tmp_path: Path) -> None:
 
 
 @pytest.mark.every_backend
+@pytest.mark.slow
 def test_a_damaged_image_is_named(trainer: Trainer, tmp_path: Path) -> None:
     flags = _image_folder(tmp_path / "images")
     damaged = tmp_path / "images" / "train" / "class1" / "one.png"

@@ -143,6 +143,7 @@ def test_the_recipes_of_the_paper_are_here() -> None:
 @pytest.mark.parametrize(
     "name", [RECIPES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in RECIPES[1:])]
 )
+@pytest.mark.slow
 def test_batches_and_views(tmp_path: Path, name: str) -> None:
     config = _config(name)
     describe(tmp_path, ["a", "b", "c"], config.data.multi_label)

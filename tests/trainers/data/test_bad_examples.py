@@ -120,6 +120,7 @@ def test_more_than_the_limit_stops(tmp_path: Path) -> None:
         training_videos(source, examples, 0, 3)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_counts_on(tmp_path: Path) -> None:
     source = open_source(tmp_path)
     path = str(tmp_path / "bad_examples.jsonl")

@@ -26,6 +26,7 @@ def test_order_changes_with_epoch_and_seed() -> None:
 
 
 @pytest.mark.parametrize("num_examples", [5, 64, 1000])
+@pytest.mark.slow
 def test_the_first_example_of_an_epoch_is_uniform(num_examples: int) -> None:
     # A plain count of epochs as key repeats after 256 epochs: chi-squared / degrees
     # of freedom is then about 80 here.

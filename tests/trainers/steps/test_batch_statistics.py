@@ -110,6 +110,7 @@ def test_micro_batches_on_replicas_that_share_statistics_are_refused() -> None:
 
 
 @pytest.mark.every_backend
+@pytest.mark.slow
 def test_a_resumed_run_has_the_same_statistics() -> None:
     whole, started, resumed = (_run(1, _normalized) for _ in range(3))
     whole.train(0, 4)

@@ -68,6 +68,7 @@ def test_a_quick_look_at_micro_batches(replicas: int) -> None:
 
 @pytest.mark.every_backend
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+@pytest.mark.slow
 def test_a_run_resumes_with_other_replicas(before: int, after: int) -> None:
     whole = StepRun(engine_of(after), linear, mixup_alpha=0.4)
     started, resumed = (

@@ -95,6 +95,7 @@ def test_masks_are_a_function_of_seed_step_replica_and_micro_batch(
 
 
 @pytest.mark.every_backend
+@pytest.mark.slow
 def test_dropout_after_a_resume_is_as_without() -> None:
     def build() -> keras.Model:
         return linear(keras.layers.Dropout(0.5))

@@ -70,6 +70,7 @@ def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
     return Trainer(monkeypatch, tmp_path, CONFIG)
 
 
+@pytest.mark.slow
 def test_the_first_one_stops_the_training(trainer: Trainer, data_dir: str) -> None:
     message = r"cannot decode frame [12], .*/train\.tfrecord-0000[01]-of-00002, record [12] "
     with pytest.raises(DataError, match=message):

@@ -36,6 +36,7 @@ def _step_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
+@pytest.mark.slow
 def test_step_and_tensor_are_named(
     trainer: Trainer, tmp_path: Path, value: str, where: str, tensor: str
 ) -> None:

@@ -148,6 +148,7 @@ def test_engine_follows_the_path_or_there_is_no_film(
     assert not all(films)
 
 
+@pytest.mark.slow
 def test_rendering_does_not_depend_on_the_number_of_workers() -> None:
     pytest.importorskip("vizdoom")
     one = render_split("train", SMALL, workers=1)
