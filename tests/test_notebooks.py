@@ -33,6 +33,9 @@ def _check_what_the_training_notebook_shows(printed: str) -> None:
     (evaluated,) = re.findall(r"^test: accuracy ([\d.]+)", printed, re.M)
     (shown,) = re.findall(r"accuracy of model.keras here ([\d.]+)", printed)
     assert float(shown) == float(evaluated)
+    assert "the checkpoint is saved, the same command resumes from there" in printed
+    assert len(re.findall(r"^\d+ ok [0-9a-f]{64}$", printed, re.M)) == 2
+    assert "dry run: everything fits together; nothing was written" in printed
 
 
 def test_there_are_notebooks() -> None:
