@@ -34,7 +34,7 @@ def measure(workdir: Path) -> Iterator[part.Row]:
 
 
 def is_noticed(checkpoints: Path, name: str, generator: random.Random) -> bool:
-    """Tells whether a flipped bit in the newest checkpoint is reported and passed over."""
+    """Tells whether a flipped bit in the newest checkpoint is reported and skipped."""
     reports: list[str] = []
     store = CheckpointStore(checkpoints, 9, reports.append)
     *_, before, newest = store.steps()
