@@ -127,4 +127,5 @@ keras.KerasTensor = keras.__internal__.KerasTensor
 keras.Layer = keras.Operation = keras.layers.Layer
 keras.Variable = tf.Variable
 keras.StatelessScope = _refused("StatelessScope")
-keras.remat = _refused("remat")
+# What it serves alone, attention in chunks, is also right without it; the scope refuses the rest.
+keras.remat = lambda function: function

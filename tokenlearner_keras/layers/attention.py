@@ -5,11 +5,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from tokenlearner_keras.layers.common import MASKED_LOGIT
 from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
-from tokenlearner_keras.layers.common import accumulation_dtype
+from tokenlearner_keras.layers.common import check_choice
 from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.layers.common import check_rate
+from tokenlearner_keras.layers.dot_product_attention import ATTENTION_FORMS
+from tokenlearner_keras.layers.dot_product_attention import attention_weights
+from tokenlearner_keras.layers.dot_product_attention import dot_product_attention
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
@@ -23,6 +25,9 @@ class MultiHeadAttention(keras.layers.Layer):
     Args:
         num_heads: Number of heads; must divide the channels.
         dropout: Rate in [0, 1) on the attention weights, element by element.
+        attention: `"auto"` computes attention in the form that is best for backend and sizes,
+            `"plain"` always by the matrix of all weights, `"fused"` by a TPU's kernel also for few
+            tokens; see `dot_product_attention`. Dropout in training, and `attend`, need the matrix.
 
     Call arguments:
         query: `(batch, queries, channels)`, the shape of the output.
@@ -33,10 +38,13 @@ class MultiHeadAttention(keras.layers.Layer):
         projections biased, kernels Glorot-uniform, biases zero.
     """
 
-    def __init__(self, num_heads: int, dropout: float = 0.0, **kwargs: Any) -> None:
+    def __init__(
+        self, num_heads: int, dropout: float = 0.0, attention: str = "auto", **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.num_heads = check_positive_integer(num_heads, "num_heads")
         self.dropout = check_rate(dropout, "dropout")
+        self.attention = check_choice(attention, ATTENTION_FORMS, "attention")
 
     def build(
         self,
@@ -65,7 +73,11 @@ class MultiHeadAttention(keras.layers.Layer):
         )
 
     def call(self, query: Any, value: Any = None, training: bool | None = None) -> Any:
-        return self.attend(query, value, training=training)[0]
+        if training and self.dropout:
+            return self.attend(query, value, training=training)[0]
+        queries, keys, values = self._project(query, value)
+        attended = dot_product_attention(queries, keys, values, self.attention)
+        return self._output(attended, query)
 
     def attend(
         self,
@@ -80,24 +92,24 @@ class MultiHeadAttention(keras.layers.Layer):
         boolean `key_mask`, `(batch, keys)`, is False the weight is 0; if it is False for all keys,
         all have the same weight.
         """
-        value = query if value is None else value
-        queries = self._heads(self.query_layer, query)  # (B, heads, N, dim)
-        keys = self._heads(self.key_layer, value)  # (B, heads, M, dim)
-        values = self._heads(self.value_layer, value)  # (B, heads, M, dim)
-        # The queries are scaled, not the logits: fewer numbers, and no overflow.
-        queries = queries * self.head_dim**-0.5
-        # Heads in front and plain matrix products: XLA and oneDNN run these faster on a
-        # CPU than an einsum over heads that lie between the tokens and the channels.
-        logits = ops.matmul(queries, ops.transpose(keys, (0, 1, 3, 2)))
-        logits = ops.cast(logits, accumulation_dtype(self.compute_dtype))
-        if key_mask is not None:
-            real = ops.expand_dims(key_mask, (1, 2))  # (B, 1, 1, M)
-            logits = ops.where(real, logits, MASKED_LOGIT)
-        weights = ops.softmax(logits, axis=-1)
+        queries, keys, values = self._project(query, value)
+        weights = attention_weights(queries, keys, key_mask)
         kept = ops.cast(weights, self.compute_dtype)
         kept = self.attention_dropout(kept, training=training)
-        attended = ops.transpose(ops.matmul(kept, values), (0, 2, 1, 3))
-        return self.output_layer(ops.reshape(attended, ops.shape(query))), weights
+        return self._output(ops.matmul(kept, values), query), weights
+
+    def _project(self, query: Any, value: Any) -> tuple[Any, Any, Any]:
+        """Returns scaled queries (B, heads, N, dim), keys and values (B, heads, M, dim)."""
+        value = query if value is None else value
+        queries = self._heads(self.query_layer, query)
+        keys = self._heads(self.key_layer, value)
+        values = self._heads(self.value_layer, value)
+        # The queries are scaled, not the logits: fewer numbers, and no overflow.
+        return queries * self.head_dim**-0.5, keys, values
+
+    def _output(self, attended: Any, query: Any) -> Any:
+        attended = ops.transpose(attended, (0, 2, 1, 3))
+        return self.output_layer(ops.reshape(attended, ops.shape(query)))
 
     def _heads(self, projection: Any, x: Any) -> Any:
         # The sizes of the input, not of the projection: where they are unknown, tf2onnx merges
@@ -118,4 +130,5 @@ class MultiHeadAttention(keras.layers.Layer):
             **super().get_config(),
             "num_heads": self.num_heads,
             "dropout": self.dropout,
+            "attention": self.attention,
         }

@@ -122,9 +122,14 @@ def check_size(value: Any, name: str) -> tuple[int, int]:
     return (side, side)
 
 
+def dtype_name(x: Any) -> str:
+    """Returns the name of a tensor's dtype, such as "float32", on every backend."""
+    return str(getattr(x.dtype, "name", x.dtype)).removeprefix("torch.")
+
+
 def check_floats(x: Any, owner: str) -> None:
     """Raises ValueError unless a tensor holds floating-point numbers."""
-    dtype = str(getattr(x.dtype, "name", x.dtype)).removeprefix("torch.")
+    dtype = dtype_name(x)
     if not dtype.startswith(("float", "bfloat")):
         raise ValueError(
             f"{owner} expects floating-point inputs. Received {dtype}. Cast them first, pixels "
@@ -143,7 +148,10 @@ def check_channels_last(rank: int, owner: str) -> None:
 
 
 def rematerialize(
-    layers: Sequence[keras.layers.Layer], function: Callable[[Any], Any], x: Any
+    layers: Sequence[keras.layers.Layer],
+    function: Callable[[Any], Any],
+    x: Any,
+    keep_attention: bool = False,
 ) -> Any:
     """Returns `function(x)` and keeps only `x` and the weights for the backward pass.
 
@@ -159,6 +167,7 @@ def rematerialize(
             Call this without autocast in force, so that each weight has its own dtype here.
         function: One pass of the layers, which draws once from each generator.
         x: The function's input.
+        keep_attention: Whether the results of a TPU's attention kernel are kept, too, on JAX.
     """
     trained = [variable for layer in layers for variable in layer.trainable_variables]
     fixed = [variable for layer in layers for variable in layer.non_trainable_variables]
@@ -173,7 +182,10 @@ def rematerialize(
     values = [ops.convert_to_tensor(variable) for variable in trained]
     # Copies: torch changes a variable in place, and the second pass needs what it was.
     values += [variable.value * 1 for variable in statistics]
-    outputs, *moved = keras.remat(pure)(x, *values)
+    remat = keras.remat
+    if keep_attention and keras.backend.backend() == "jax":
+        from tokenlearner_keras.layers.jax_attention import rematerialize_all_but_attention as remat
+    outputs, *moved = remat(pure)(x, *values)
     for variable, value in zip(statistics, moved, strict=True):
         variable.assign(value)
     return outputs

@@ -8,11 +8,17 @@ from keras import ops
 from tokenlearner_keras.layers.attention import MultiHeadAttention
 from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
 from tokenlearner_keras.layers.common import ConfiguredLayer
+from tokenlearner_keras.layers.common import check_choice
 from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.layers.common import check_rate
 from tokenlearner_keras.layers.common import layer_norm
 from tokenlearner_keras.layers.common import rematerialize
+from tokenlearner_keras.layers.dot_product_attention import ATTENTION_FORMS
 from tokenlearner_keras.layers.mlp import MlpBlock
+
+#: What training computes a second time in the backward pass: nothing, all, or all but the results
+#: of the attention kernel.
+REMAT_POLICIES = (False, True, "all_but_attention")
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
@@ -27,7 +33,9 @@ class EncoderBlock(ConfiguredLayer):
         stochastic_depth: Rate in [0, 1) of dropping each residual branch.
         remat: Whether training computes the block's activations a second time in the backward pass:
             it keeps those of one block at a time, and takes the time of another forward pass.
-            Outputs and gradients are unchanged.
+            `"all_but_attention"` keeps the results of the TPU's attention kernel on JAX; where that
+            does not run it is as True. Outputs and gradients are unchanged.
+        attention: `"auto"`, `"plain"` or `"fused"`, as in `MultiHeadAttention`.
 
     Reference:
         Dosovitskiy et al. 2020, arXiv 2010.11929; scenic `projects/baselines/vit.py`,
@@ -41,7 +49,7 @@ class EncoderBlock(ConfiguredLayer):
         "attention_dropout",
         "stochastic_depth",
         "remat",
-    )
+    )  # and attention, the name of a layer inside
 
     def __init__(
         self,
@@ -50,7 +58,8 @@ class EncoderBlock(ConfiguredLayer):
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
         stochastic_depth: float = 0.0,
-        remat: bool = False,
+        remat: bool | str = False,
+        attention: str = "auto",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -59,7 +68,8 @@ class EncoderBlock(ConfiguredLayer):
         self.dropout = check_rate(dropout, "dropout")
         self.attention_dropout = check_rate(attention_dropout, "attention_dropout")
         self.stochastic_depth = check_rate(stochastic_depth, "stochastic_depth")
-        self.remat = remat
+        self.remat = check_choice(remat, REMAT_POLICIES, "remat")
+        self.attention_form = check_choice(attention, ATTENTION_FORMS, "attention")
         if remat:
             self.autocast = False  # the layers inside cast the weights, each its own way
 
@@ -67,7 +77,11 @@ class EncoderBlock(ConfiguredLayer):
         policy, channels = self.dtype_policy, input_shape[-1]
         self.attention_norm = layer_norm(self, "attention_norm", channels)
         self.attention = MultiHeadAttention(
-            self.num_heads, self.attention_dropout, dtype=policy, name="attention"
+            self.num_heads,
+            self.attention_dropout,
+            self.attention_form,
+            dtype=policy,
+            name="attention",
         )
         self.mlp_norm = layer_norm(self, "mlp_norm", channels)
         self.mlp = MlpBlock(self.mlp_dim, dropout=self.dropout, dtype=policy, name="mlp")
@@ -89,7 +103,10 @@ class EncoderBlock(ConfiguredLayer):
         x = ops.cast(x, self.compute_dtype)
         if not training:
             return self._encode(x, training)
-        return rematerialize([self], lambda inputs: self._encode(inputs, training), x)
+        keep_attention = self.remat == "all_but_attention"
+        return rematerialize(
+            [self], lambda inputs: self._encode(inputs, training), x, keep_attention
+        )
 
     def _encode(self, x: Any, training: bool | None) -> Any:
         attended = self.attention(self.attention_norm(x), training=training)
@@ -97,6 +114,9 @@ class EncoderBlock(ConfiguredLayer):
         x = x + self.attention_depth(attended, training=training)
         mixed = self.mlp(self.mlp_norm(x), training=training)
         return x + self.mlp_depth(mixed, training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "attention": self.attention_form}
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape

@@ -14,6 +14,7 @@ from tokenlearner_keras.layers.common import check_choice
 from tokenlearner_keras.layers.common import check_grid
 from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.layers.common import layer_norm
+from tokenlearner_keras.layers.dot_product_attention import ATTENTION_FORMS
 from tokenlearner_keras.layers.mlp import MlpBlock
 
 
@@ -55,12 +56,15 @@ class AttentionPooling(ConfiguredLayer):
         big_vision `models/vit.py`, `MAPHead`; Lee et al. 2019, arXiv 1810.00825.
     """
 
-    _saved_arguments = ("num_heads", "mlp_dim")
+    _saved_arguments = ("num_heads", "mlp_dim")  # and attention, the name of a layer inside
 
-    def __init__(self, num_heads: int, mlp_dim: int, **kwargs: Any) -> None:
+    def __init__(
+        self, num_heads: int, mlp_dim: int, attention: str = "auto", **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.num_heads = check_positive_integer(num_heads, "num_heads")
         self.mlp_dim = check_positive_integer(mlp_dim, "mlp_dim")
+        self.attention_form = check_choice(attention, ATTENTION_FORMS, "attention")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         channels = input_shape[-1]
@@ -68,7 +72,7 @@ class AttentionPooling(ConfiguredLayer):
             name="probe", shape=(1, 1, channels), initializer="glorot_uniform"
         )
         self.attention = MultiHeadAttention(
-            self.num_heads, dtype=self.dtype_policy, name="attention"
+            self.num_heads, attention=self.attention_form, dtype=self.dtype_policy, name="attention"
         )
         self.norm = layer_norm(self, "norm", channels)
         self.mlp = MlpBlock(self.mlp_dim, dtype=self.dtype_policy, name="mlp")
@@ -81,6 +85,9 @@ class AttentionPooling(ConfiguredLayer):
         probe = ops.broadcast_to(probe, (dimensions[0], 1, dimensions[-1]))
         pooled = self.attention(probe, x)  # (B, 1, C)
         return (pooled + self.mlp(self.norm(pooled)))[:, 0]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "attention": self.attention_form}
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], input_shape[-1])

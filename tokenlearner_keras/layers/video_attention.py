@@ -8,11 +8,11 @@ from keras import ops
 from tokenlearner_keras.layers.attention import MultiHeadAttention
 from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
 from tokenlearner_keras.layers.common import ConfiguredLayer
-from tokenlearner_keras.layers.common import accumulation_dtype
 from tokenlearner_keras.layers.common import check_choice
 from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.layers.common import layer_norm
 from tokenlearner_keras.layers.common import optional
+from tokenlearner_keras.layers.dot_product_attention import dot_product_attention
 
 #: Which positions attend to each other.
 ATTENTION_AXES = ("space_time", "space", "time")
@@ -68,14 +68,12 @@ class GridAttention(ConfiguredLayer):
     def call(self, x: Any) -> Any:
         dimensions = ops.shape(x)
         queries, keys, values = (
-            self._split_heads(self._fold(layer(x)))  # (B', N, heads, dim)
+            self._split_heads(self._fold(layer(x)))  # (B', heads, N, dim)
             for layer in (self.query_layer, self.key_layer, self.value_layer)
         )
         queries = queries * (self.key_width // self.num_heads) ** -0.5
-        logits = ops.einsum("bnhd,bmhd->bhnm", queries, keys)
-        logits = ops.cast(logits, accumulation_dtype(self.compute_dtype))
-        weights = ops.cast(ops.softmax(logits, axis=-1), self.compute_dtype)
-        return self._unfold(ops.einsum("bhnm,bmhd->bnhd", weights, values), dimensions)
+        attended = dot_product_attention(queries, keys, values)
+        return self._unfold(ops.transpose(attended, (0, 2, 1, 3)), dimensions)
 
     def _fold(self, x: Any) -> Any:
         """Returns (B', N, C): positions that attend to each other in one sequence."""
@@ -98,7 +96,8 @@ class GridAttention(ConfiguredLayer):
     def _split_heads(self, x: Any) -> Any:
         dimensions = ops.shape(x)
         dim = dimensions[-1] // self.num_heads
-        return ops.reshape(x, (*dimensions[:-1], self.num_heads, dim))
+        x = ops.reshape(x, (*dimensions[:-1], self.num_heads, dim))
+        return ops.transpose(x, (0, 2, 1, 3))
 
     def _check_shape(self, shape: Any) -> None:
         shape = tuple(shape)

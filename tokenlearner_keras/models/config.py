@@ -17,6 +17,8 @@ from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.layers.common import check_rate
 from tokenlearner_keras.layers.common import check_size
 from tokenlearner_keras.layers.common import optional
+from tokenlearner_keras.layers.dot_product_attention import ATTENTION_FORMS
+from tokenlearner_keras.layers.encoder_block import REMAT_POLICIES
 from tokenlearner_keras.layers.patch_embedding import check_inflation
 
 CLASSIFIERS = ("gap", "gmp", "gsp", "token", "map", None)
@@ -121,7 +123,10 @@ class VisionTransformerConfig(BaseModelConfig):
         pooling: Baselines: `((block, grid), ...)`, average pooling to a grid (an
             integer or `(height, width)`) before that block.
         remat: Whether the encoder blocks compute their activations a second time in the
-            backward pass instead of keeping them: less memory, more time.
+            backward pass instead of keeping them: less memory, more time. `"all_but_attention"`
+            keeps what the TPU's attention kernel returns on JAX.
+        attention: `"auto"` computes attention in the form that is best for backend and sizes,
+            `"plain"` by the matrix of all weights, `"fused"` by a TPU's kernel also for few tokens.
 
     Raises:
         ValueError: If a value is out of range or two values do not fit, with the
@@ -157,7 +162,8 @@ class VisionTransformerConfig(BaseModelConfig):
     fuser_mixing: str = "frame"
     pooling: tuple[tuple[int, tuple[int, int]], ...] = ()
     tubelet_inflation: str | None = None
-    remat: bool = False
+    remat: bool | str = False
+    attention: str = "auto"
 
     def __post_init__(self) -> None:
         self._check(check_size, "image_size", "patch_size")
@@ -165,12 +171,14 @@ class VisionTransformerConfig(BaseModelConfig):
         self._check(check_positive_integer, *_POSITIVE)
         self._check(check_optional_positive, *_OPTIONAL_POSITIVE)
         self._check(check_rate, "dropout", "attention_dropout", "stochastic_depth")
-        self._check(check_flag, "token_fuser", "remat")
+        self._check(check_flag, "token_fuser")
         self._check(check_finite, "head_bias")
         check_choice(self.token_learner, (None, "v1.0", "v1.1"), "token_learner")
         check_choice(self.classifier, CLASSIFIERS, "classifier")
         check_choice(self.token_learner_pooling, ("sum", "mean"), "token_learner_pooling")
         check_choice(self.fuser_mixing, ("frame", "video"), "fuser_mixing")
+        check_choice(self.remat, REMAT_POLICIES, "remat")
+        check_choice(self.attention, ATTENTION_FORMS, "attention")
         if self.width % self.num_heads:
             raise ValueError(
                 f"`num_heads` must divide `width`. Received num_heads={self.num_heads}"

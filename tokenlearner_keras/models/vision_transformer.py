@@ -174,6 +174,7 @@ def _encoder_block(index: int, config: VisionTransformerConfig) -> EncoderBlock:
         attention_dropout=config.attention_dropout,
         stochastic_depth=config.stochastic_depth * index / max(config.depth - 1, 1),
         remat=config.remat,
+        attention=config.attention,
         name=f"encoder_block_{index}",
     )
 
@@ -190,7 +191,7 @@ def _classify(x: Any, config: VisionTransformerConfig) -> Any:
     if config.classifier is None:
         return x
     if config.classifier == "map":
-        x = AttentionPooling(config.num_heads, config.mlp_dim, name="map_head")(x)
+        x = AttentionPooling(config.num_heads, config.mlp_dim, config.attention, name="map_head")(x)
     else:
         x = TokenPooling(config.classifier, dtype=full_precision(), name="pooling")(x)
     return apply_head(x, config, "tanh", "lecun_normal")

@@ -43,7 +43,9 @@ _FREE = {
     "demo.expected_accuracy",
     # Changes neither weights nor random numbers.
     "model.remat",
+    "model.attention",
     "resolved_model.remat",
+    "resolved_model.attention",
     # Known only when the data are open; check_same_data compares them then.
     "resolved_model.num_classes",
     "resolved_data.num_examples",

@@ -91,17 +91,13 @@ def base_config() -> ConfigDict:
 def _model_keys() -> ConfigDict:
     """Returns the model's name and a placeholder for each of its fields."""
     keys = ConfigDict({"name": "vit_ti16"})
-    fields = {
-        # Where both kinds of model have a field, the later kind decides its type.
-        field.name: field.default
-        for kind in (X2Plus1DConfig, VisionTransformerConfig)
-        for field in dataclasses.fields(kind)
-        if field.name != "num_classes"  # the data source knows it
-    }
-    for name, default in fields.items():
+    # Where both kinds of model have a field, the later kind decides its type.
+    hints = typing.get_type_hints(X2Plus1DConfig) | typing.get_type_hints(VisionTransformerConfig)
+    hints.pop("num_classes")  # the data source knows it
+    for name, hint in hints.items():
         # Fields that may be None or of several types cannot be typed placeholders.
-        is_typed = isinstance(default, (bool, int, float, str))
-        keys[name] = config_dict.placeholder(type(default) if is_typed else object)
+        is_typed = hint in (bool, int, float, str)
+        keys[name] = config_dict.placeholder(hint if is_typed else object)
     return keys
 
 

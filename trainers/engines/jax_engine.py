@@ -79,7 +79,8 @@ class JaxEngine(Engine):
         variables = model.variables
 
         def stateless(values: list[Any], batch: Batch) -> Batch:
-            with keras.StatelessScope(list(zip(variables, values, strict=True))):
+            scope = keras.StatelessScope(list(zip(variables, values, strict=True)))
+            with self.layout.in_force(), scope:
                 return function(batch)
 
         return jax.jit(stateless, out_shardings=self.layout.replicated)

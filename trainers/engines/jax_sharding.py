@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -43,6 +44,10 @@ class JaxLayout:
         self.replicated = NamedSharding(self.mesh, PartitionSpec())
         self.batch = NamedSharding(self.mesh, PartitionSpec(BOTH_AXES))
         _check_hosts(self.mesh)
+
+    def in_force(self) -> AbstractContextManager[Any]:
+        """Tells kernels, which the compiler cannot divide, how the devices share the batch."""
+        return jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh)
 
     def sharding_of(self, shape: Sequence[int]) -> NamedSharding:
         """Returns a variable's sharding: whole, or cut along its longest even dimension.

@@ -142,7 +142,7 @@ class JaxTraining:
                 *zip(self._statistics, statistics, strict=True),
                 *self.step.seeds(stream, "uint32"),
             ]
-            with keras.StatelessScope(values) as scope:
+            with self.layout.in_force(), keras.StatelessScope(values) as scope:
                 loss, sums = self.step.loss_and_sums(images, targets)
             moved = [scope.get_current_value(variable) for variable in self._statistics]
             return loss, (sums, moved)

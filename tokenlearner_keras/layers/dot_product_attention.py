@@ -1,0 +1,89 @@
+"""Scaled dot-product attention by the matrix of all weights, or in a form that never holds it."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from tokenlearner_keras.layers.common import MASKED_LOGIT
+from tokenlearner_keras.layers.common import accumulation_dtype
+from tokenlearner_keras.layers.common import dtype_name
+
+#: What a layer may be asked for; `dot_product_attention` says what each means.
+ATTENTION_FORMS = ("auto", "plain", "fused")
+
+# Logits of an example, over all heads: up to here (256 MiB in float32) they are held at once, as
+# that is at least as fast on CPUs. Beyond, the queries are taken in chunks.
+_MOST_LOGITS = 2**26
+_CHUNK = 512  # queries
+
+
+def dot_product_attention(queries: Any, keys: Any, values: Any, form: str = "auto") -> Any:
+    """Returns `softmax(queries @ keys^T) @ values`, with a float32 softmax.
+
+    The form is the best that backend and sizes allow:
+
+    - JAX, for a TPU: a fused kernel, for more than 256 queries and keys (`jax_attention.py`);
+    - JAX, on a GPU: cuDNN's, for 16-bit numbers;
+    - PyTorch: its `scaled_dot_product_attention`;
+    - else the matrix of all weights or, where it is large, chunks of queries, whose weights are
+      computed a second time in the backward pass.
+
+    Args:
+        queries: `(batch, heads, queries, dim)`, already scaled.
+        keys: `(batch, heads, keys, dim)`.
+        values: `(batch, heads, keys, value dim)`.
+        form: `"plain"` always takes the matrix of all weights; `"fused"` also takes a TPU's kernel
+            for few queries, else it is `"auto"`.
+
+    Returns:
+        `(batch, heads, queries, value dim)` in the dtype of the values.
+    """
+    if form == "plain":
+        return plain_attention(queries, keys, values)[0]
+    backend = keras.backend.backend()
+    if backend == "torch":
+        from torch.nn.functional import scaled_dot_product_attention
+
+        return scaled_dot_product_attention(queries, keys, values, scale=1.0)
+    if backend == "jax":
+        from tokenlearner_keras.layers.jax_attention import jax_attention
+
+        return jax_attention(queries, keys, values, _portable, always=form == "fused")
+    return _portable(queries, keys, values)
+
+
+def plain_attention(queries: Any, keys: Any, values: Any, key_mask: Any = None) -> tuple[Any, Any]:
+    """Returns the result and the weights, float32, `(batch, heads, queries, keys)`.
+
+    Where the boolean `key_mask`, `(batch, keys)`, is False the weight is 0; if it is False for all
+    keys, all have the same weight.
+    """
+    weights = attention_weights(queries, keys, key_mask)
+    return ops.matmul(ops.cast(weights, values.dtype), values), weights
+
+
+def attention_weights(queries: Any, keys: Any, key_mask: Any = None) -> Any:
+    # Heads in front and plain matrix products: XLA and oneDNN run these faster on a
+    # CPU than an einsum over heads that lie between the tokens and the channels.
+    logits = ops.matmul(queries, ops.transpose(keys, (0, 1, 3, 2)))
+    logits = ops.cast(logits, accumulation_dtype(dtype_name(queries)))
+    if key_mask is not None:
+        real = ops.expand_dims(key_mask, (1, 2))  # (B, 1, 1, M)
+        logits = ops.where(real, logits, MASKED_LOGIT)
+    return ops.softmax(logits, axis=-1)
+
+
+def _portable(queries: Any, keys: Any, values: Any) -> Any:
+    """All queries at once, or in chunks if the weights of an example take much memory."""
+    _, heads, count, _ = queries.shape
+    if None in (count, keys.shape[2]) or heads * count * keys.shape[2] <= _MOST_LOGITS:
+        return plain_attention(queries, keys, values)[0]
+
+    def attend(part: Any, keys: Any, values: Any) -> Any:
+        return plain_attention(part, keys, values)[0]
+
+    size = -(-count // -(-count // _CHUNK))  # chunks of nearly equal size
+    starts = range(0, count, size)
+    parts = [keras.remat(attend)(queries[:, :, i : i + size], keys, values) for i in starts]
+    return ops.concatenate(parts, axis=2)
