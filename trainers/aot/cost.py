@@ -23,7 +23,7 @@ _ESTIMATE = re.compile(r'"cost_estimate":\{"flops":"?(\d+)')
 # Operations that move nothing; "…-done" counts for "…-start".
 _FREE = re.compile(
     "parameter|constant|tuple|get-tuple-element|bitcast|after-all|opt-barrier|partition-id|"
-    "replica-id|.*-start"
+    "replica-id|add-dependency|async-update|.*-start"
 )
 # Custom calls of libtpu that move nothing.
 _MARKER = re.compile('custom_call_target="(?:ConcatBitcast|SliceBitcast|AllocateBuffer)"')

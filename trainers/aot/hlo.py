@@ -75,10 +75,12 @@ class Instruction:
     def called(self) -> tuple[str, ...]:
         """The computations of a fusion, a call, a conditional or an asynchronous operation."""
         one = self.attribute("calls") or self.attribute("to_apply")
+        if one:
+            return (one,)
         branches = self.attribute("branch_computations") or ", ".join(
             "%" + self.attribute(f"{case}_computation") for case in ("true", "false")
         )
-        return (one,) if one else tuple(_NAME.findall(branches))
+        return tuple(_NAME.findall(branches))
 
 
 @dataclasses.dataclass(frozen=True)

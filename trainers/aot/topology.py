@@ -22,7 +22,7 @@ class Generation:
     available: int  # bytes of it that one program may take
     peak_flops: float  # of matmuls in bfloat16, a second
     hbm_bandwidth: float  # bytes a second
-    device_kind: str  # JAX's name of a chip
+    device_kinds: tuple[str, ...]  # JAX's names of a chip
     shapes: tuple[str, ...]  # of the available slices, ascending
     chip_config: str | None = None  # makes the compiler treat a chip as one replica
 
@@ -35,10 +35,10 @@ GENERATIONS = {
     for generation in (
         # Without "megacore" the compiler takes the two cores of a v4 chip for two
         # devices of half the memory; a TensorFlow replica has both.
-        Generation("v4", 32, int(30.75 * GIB), 275e12, 1200e9, "TPU v4", _CUBIC, "megacore"),
-        Generation("v5e", 16, int(15.75 * GIB), 197e12, 819e9, "TPU v5 lite", _FLAT),
-        Generation("v5p", 95, int(95.73 * GIB), 459e12, 2765e9, "TPU v5", _CUBIC),
-        Generation("v6e", 32, int(31.24 * GIB), 918e12, 1640e9, "TPU v6 lite", _FLAT),
+        Generation("v4", 32, int(30.75 * GIB), 275e12, 1200e9, ("TPU v4",), _CUBIC, "megacore"),
+        Generation("v5e", 16, int(15.75 * GIB), 197e12, 819e9, ("TPU v5 lite", "TPU v5e"), _FLAT),
+        Generation("v5p", 95, int(95.73 * GIB), 459e12, 2765e9, ("TPU v5", "TPU v5p"), _CUBIC),
+        Generation("v6e", 32, int(31.24 * GIB), 918e12, 1640e9, ("TPU v6 lite", "TPU v6e"), _FLAT),
     )
 }
 
@@ -81,8 +81,8 @@ def parse_topology(name: str) -> Topology:
 
 def generation_of(device_kind: str) -> Generation | None:
     """Returns the generation of a device that JAX names so; None if it is not a TPU we know."""
-    kinds = {generation.device_kind: generation for generation in GENERATIONS.values()}
-    return kinds.get(device_kind)
+    named = (each for each in GENERATIONS.values() if device_kind in each.device_kinds)
+    return next(named, None)
 
 
 def slices(generation: Generation) -> list[Topology]:
