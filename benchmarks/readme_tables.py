@@ -36,7 +36,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     },
     "docs/models.md": {"paper_models": models.paper_models, "all_models": models.all_models},
     "docs/reliability.md": {"reliability": trainer.reliability},
-    "docs/tpu.md": {"tpu_fits": trainer.tpu_fits},
+    "docs/tpu.md": {"tpu_fits": trainer.tpu_fits, "bound": trainer.bound},
     "docs/training.md": {"trainer": trainer.trainer_table},
     "docs/video_models.md": {
         "video_modules": models.video_modules,

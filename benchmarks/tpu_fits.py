@@ -15,6 +15,7 @@ from typing import Any
 
 from absl import app
 
+from benchmarks.timing import Row
 from benchmarks.timing import environment
 from benchmarks.timing import read_csv
 from benchmarks.timing import write_csv
@@ -27,6 +28,12 @@ _STEP = re.compile(r"train step: ([\d.]+) GiB of ([\d.]+) GiB HBM \([\d.]+%\), (
 _GFLOP = re.compile(r"([\d.]+) GFLOP")
 _COLLECTIVES = re.compile(r"[a-z]+-[a-z-]+: \d+ \([\d.]+ GiB\)")
 _SECONDS = re.compile(r"(?:compiled in|too large after) (\d+) s")
+_BOUND = re.compile(
+    r"train bound: (?P<compute_seconds>\S+) s by compute, (?P<memory_seconds>\S+) s by memory "
+    r"\((?P<hbm_gb>[\d.]+) GB through HBM\); (?P<bound_by>\w+) binds: at most "
+    r"(?P<bound_examples_per_second>\S+) examples/s a chip, utilisation at most "
+    r"(?P<bound_utilization>[\d.]+%)"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +44,7 @@ class Case:
     topology: str
     model_axis: int = 1
     remat: bool = False
+    attention: str = "auto"
 
     @property
     def key(self) -> dict[str, str]:
@@ -72,7 +80,7 @@ CASES = (
 
 
 def main(_: list[str]) -> None:
-    rows: list[dict[str, Any]] = [*read_csv(NAME)]
+    rows: list[dict[str, Any]] = [*results()]
     for case in CASES:
         if any(case.key.items() <= row.items() for row in rows):
             continue
@@ -83,6 +91,15 @@ def main(_: list[str]) -> None:
     print(f"{len(rows)} rows")
 
 
+def results() -> list[Row]:
+    """Returns the measured rows; old ones have no bound, and no choice but plain attention."""
+    rows = read_csv(NAME)
+    return [
+        {**dict.fromkeys([*row, *_BOUND.groupindex], ""), "attention": "plain", **row}
+        for row in rows
+    ]
+
+
 def parsed(output: str) -> dict[str, Any]:
     """Returns the figures in the output of `trainers.tpu_check` about a train step."""
     description, step = _DESCRIPTION.search(output), _STEP.search(output)
@@ -90,7 +107,7 @@ def parsed(output: str) -> dict[str, Any]:
         raise ValueError(f"Expected the report of a train step. Received:\n{output}")
     model, policy, batch_size, chips, examples = description.groups()
     memory, available, rest = step.groups()
-    flops, seconds = _GFLOP.search(rest), _SECONDS.search(rest)
+    flops, seconds, bound = _GFLOP.search(rest), _SECONDS.search(rest), _BOUND.search(output)
     if seconds is None:
         raise ValueError(f"Expected the seconds of a compilation. Received: {rest}")
     return {
@@ -106,6 +123,7 @@ def parsed(output: str) -> dict[str, Any]:
         "gflop_a_chip": flops[1] if flops else "",
         "collectives": ", ".join(_COLLECTIVES.findall(rest)),
         "compile_seconds": seconds[1],
+        **(bound.groupdict() if bound else dict.fromkeys(_BOUND.groupindex, "")),
     }
 
 
@@ -115,6 +133,8 @@ def _measure(case: Case) -> dict[str, Any]:
     command += [f"--config=trainers/configs/{case.recipe}.py", f"--num_classes={classes}"]
     command += [f"--topology={case.topology}", f"--model_axis={case.model_axis}"]
     command += [f"--config.model.remat={case.remat}"]
+    if case.attention != "auto":
+        command += [f"--config.model.attention={case.attention}"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     print(done.stdout, flush=True)
     if done.returncode not in (0, 1):

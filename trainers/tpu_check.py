@@ -6,7 +6,9 @@
 Lowers the very train and eval steps of the trainer and compiles them with libtpu for a slice,
 on any Linux machine (the extra `tpu-check`). Nothing is run. For each step it prints the
 memory that it needs on a chip against what a program may take there, a chip's floating-point
-operations, and how long it took to compile.
+operations, and how long it took to compile. A second line bounds the step by the peak rates of the
+chip: the time that its operations and its memory traffic take at least, which of the two binds,
+and the most examples a second and the highest utilisation that follow.
 
 On TensorFlow it is the step that one replica runs on its share of the batch, without the
 all-reduce of the gradients between the chips. On JAX it is the whole step of all chips of all
@@ -14,7 +16,7 @@ hosts, and what goes between the chips is counted: how many operations of each k
 bytes of their results on a chip. `--model_axis` shares each copy of weights and optimizer
 between that many chips.
 
-Not included: time. docs/tpu.md says more.
+Not included: the time that a step takes. docs/tpu.md says more.
 
 Where a video has several views, the step of the test, which takes all of them, is a third one.
 
@@ -36,6 +38,8 @@ from trainers.aot.advice import smallest_slice
 from trainers.aot.compiler import TpuCompiler
 from trainers.aot.lowering import StepLowering
 from trainers.aot.lowering import make_lowering
+from trainers.aot.roofline import FIGURES
+from trainers.aot.roofline import Roofline
 from trainers.aot.steps import Program
 from trainers.aot.topology import Topology
 from trainers.aot.topology import parse_topology
@@ -82,9 +86,14 @@ def tpu_check(
 
     Returns:
         For each step: "step", its name; on a chip "bytes" that it needs and "available_bytes", and
-        whether it "fits"; "flops", None if the compiler refused it as too large; "collectives",
-        operations between chips as {kind: {"count", "bytes"}}; "lowering_seconds" and
-        "compile_seconds". The last line printed advises on a step that does not fit.
+        whether it "fits"; "flops" of its matmuls, convolutions and attention kernels;
+        "hbm_bytes", read and written; "bound_seconds", the least time that it takes at the peak
+        rates of the chip, and what it is "bound_by", "compute" or "memory";
+        "bound_examples_per_second" of a chip; "bound_utilization", the largest share of the peak
+        of compute; "collectives", operations between chips as {kind: {"count", "bytes"}};
+        "lowering_seconds" and "compile_seconds". From "flops" to "bound_utilization" they are None
+        if the compiler refused it as too large. The last line printed advises on a step that does
+        not fit.
 
     Raises:
         ConfigurationError: If an argument or a key is wrong, or libtpu is missing.
@@ -116,15 +125,14 @@ def _check(
     lowering = make_lowering(config, num_classes, compiler.devices, batch_axis, model_axis)
     print(_describe(config, topology, lowering), flush=True)
     count = config.gradient_accumulation_steps
-    once = f", the body of the loop over {count} micro-batches counted once" if count > 1 else ""
-    print(f"compiler: {compiler.versions}; {lowering.scope}{once}", flush=True)
+    print(f"compiler: {compiler.versions}; {lowering.scope}", flush=True)
 
-    rows = [_compile("train", lowering.train, compiler, topology)]
+    rows = [_compile("train", lowering.train, lowering.examples, compiler, topology)]
     if not train_only:
         # The optimizer's state stays on the chip while the model is evaluated.
         kept = lowering.optimizer_bytes
         rows += [
-            _compile(name, lower, compiler, topology, kept)
+            _compile(name, lower, lowering.evaluated(name), compiler, topology, kept)
             for name, lower in lowering.evaluations.items()
         ]
 
@@ -165,11 +173,15 @@ def _num_classes(config: ConfigDict) -> int:
 def _compile(
     name: str,
     lower: Callable[[], Program],
+    examples: int,
     compiler: TpuCompiler,
     topology: Topology,
     kept: int = 0,
 ) -> dict[str, Any]:
-    """Compiles a step and prints a line about it; `kept` bytes are on the chip in addition."""
+    """Compiles a step and describes it in two lines.
+
+    A chip has `examples` in it, and `kept` bytes in addition to the step's.
+    """
     log_to_stderr(f"compiling the {name} step; a large model takes many minutes")
     start = time.monotonic()
     program = lower()
@@ -178,19 +190,22 @@ def _compile(
     seconds = time.monotonic() - lowered
     needed, available = compiled.memory + kept, topology.generation.available
     parts = [f"{gib(needed)} of {gib(available)} HBM ({needed / available:.1%})"]
-    if compiled.flops is None:
+    roofline = compiled.cost and Roofline(compiled.cost, topology.generation, examples)
+    if roofline is None:
         parts.append(f"refused as too large after {seconds:.0f} s")
     else:
-        parts.append(f"{compiled.flops / 1e9:.2f} GFLOP")
+        parts.append(f"{roofline.flops / 1e9:.2f} GFLOP")
         parts += [f"{each.kind}: {each.count} ({gib(each.size)})" for each in compiled.collectives]
         parts.append(f"lowered in {lowered - start:.0f} s, compiled in {seconds:.0f} s")
     print(f"{name} step: {', '.join(parts)}", flush=True)
+    if roofline is not None:
+        print(f"{name} bound: {roofline}", flush=True)
     return {
         "step": name,
         "bytes": needed,
         "available_bytes": available,
         "fits": needed <= available,
-        "flops": compiled.flops,
+        **{key: roofline and getattr(roofline, key) for key in FIGURES},
         "collectives": {
             each.kind: {"count": each.count, "bytes": each.size} for each in compiled.collectives
         },

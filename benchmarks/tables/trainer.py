@@ -8,6 +8,7 @@ from benchmarks.tables.rows import table
 from benchmarks.tables.rows import versions
 from benchmarks.timing import Row
 from benchmarks.timing import read_csv
+from benchmarks.tpu_fits import results
 
 #: The parts in the order of the table, with their headings.
 _HEADINGS = {
@@ -101,7 +102,7 @@ def _reliability_line(row: Row) -> str:
 
 def tpu_fits() -> str:
     """Returns a line a train step that was compiled for a slice, recipes together."""
-    rows = read_csv("tpu_fits")
+    rows = results()
     lines = [_slice_line(row) for mine in grouped(rows, "recipe").values() for row in mine]
     header = (
         "recipe | slice | examples a chip | chips a copy | GiB a chip | of | fits | GFLOP a chip "
@@ -112,11 +113,35 @@ def tpu_fits() -> str:
 
 
 def _slice_line(row: Row) -> str:
-    remat = ", remat" if row["remat"] == "True" else ""
     return (
-        f"`{row['recipe']}`: {row['model']}, {row['dtype_policy']}{remat}, batch "
+        f"`{row['recipe']}`: {row['model']}, {row['dtype_policy']}, {_form(row)}, batch "
         f"{row['batch_size']} | {row['topology']}, {row['chips']} chips | {row['examples_a_chip']} "
         f"| {row['model_axis']} | {row['memory_gib']} | {row['available_gib']} "
         f"| {'yes' if row['fits'] == 'True' else '**no**'} | {row['gflop_a_chip'] or '–'} "
         f"| {row['collectives'] or '–'}"
     )
+
+
+def bound() -> str:
+    """Returns a line a train step whose time the peak rates of the chip bound, recipes together."""
+    rows = [row for row in results() if row["bound_by"]]
+    lines = [_bound_line(row) for mine in grouped(rows, "recipe").values() for row in mine]
+    header = (
+        "recipe | slice | GFLOP a chip | GB through HBM | seconds by compute | by memory | binds "
+        "| bound of examples/s a chip | bound of utilisation"
+    )
+    return table(header, lines)
+
+
+def _bound_line(row: Row) -> str:
+    return (
+        f"`{row['recipe']}`: {_form(row)} | {row['topology']} "
+        f"| {row['gflop_a_chip']} | {row['hbm_gb']} | {row['compute_seconds']} "
+        f"| {row['memory_seconds']} | {row['bound_by']} | {row['bound_examples_per_second']} "
+        f"| {row['bound_utilization']}"
+    )
+
+
+def _form(row: Row) -> str:
+    remat = "remat, " if row["remat"] == "True" else ""
+    return f"{remat}{row['attention']} attention"

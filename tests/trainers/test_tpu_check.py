@@ -5,6 +5,7 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,8 +26,11 @@ from trainers.aot.advice import advice
 from trainers.aot.advice import smallest_micro_batches
 from trainers.aot.advice import smallest_model_axis
 from trainers.aot.advice import smallest_slice
+from trainers.aot.compiler import Compiled
 from trainers.aot.compiler import TpuCompiler
+from trainers.aot.cost import Cost
 from trainers.aot.lowering import make_lowering
+from trainers.aot.roofline import FIGURES
 from trainers.aot.tensorflow_steps import ReplicaStep
 from trainers.aot.topology import GENERATIONS
 from trainers.aot.topology import GIB
@@ -240,6 +244,22 @@ def test_classes_of_records(
     assert tpu_check._num_classes(config) == (named or 3)
 
 
+# ------------------------------------------------------------------------------ rows
+@pytest.mark.parametrize("cost", [Cost(flops=197 * 10**12, hbm_bytes=10**9), None])
+def test_a_row_bounds_a_step_that_fits(
+    capsys: pytest.CaptureFixture[str], cost: Cost | None
+) -> None:
+    compiler = SimpleNamespace(compile=lambda *_: Compiled(2**20, cost))
+    row = tpu_check._compile("train", lambda: None, 8, compiler, parse_topology("v5e:2x2"))
+    values = [row[key] for key in FIGURES]
+    lines = capsys.readouterr().out.splitlines()
+    if cost is None:
+        assert values == [None] * len(FIGURES) and len(lines) == 1
+    else:
+        assert values == [197 * 10**12, 10**9, 1.0, "compute", 8.0, 1.0]
+        assert "197000.00 GFLOP" in lines[0] and lines[1].startswith("train bound: 1 s by compute")
+
+
 # ------------------------------------------------------------------------- command
 @pytest.mark.parametrize(
     ("arguments", "message"),
@@ -269,10 +289,12 @@ def test_a_small_configuration_fits(tmp_path: Path, topology: str) -> None:
         "--config.dtype_policy=mixed_bfloat16",
     )
     assert status == 0, errors
-    description, compiler, train, evaluation, verdict = output
+    description, compiler, train, train_bound, evaluation, evaluation_bound, verdict = output
     assert "8 examples a step" in description and "libtpu" in compiler
     assert train.startswith("train step: 0.0") and "GFLOP" in train
     assert evaluation.startswith("eval step: 0.0") and "GFLOP" in evaluation
+    for line, name in {train_bound: "train", evaluation_bound: "eval"}.items():
+        assert line.startswith(f"{name} bound: ") and "binds: at most" in line
     assert verdict.startswith(f"fits: {topology}")
 
 

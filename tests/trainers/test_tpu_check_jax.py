@@ -52,7 +52,7 @@ def _collectives(line: str) -> dict[str, int]:
 def test_the_whole_step_of_all_chips(tmp_path: Path) -> None:
     status, output, errors = _run(tmp_path, "--engine=jax", "--topology=v5e:2x4")
     assert status == 0, errors
-    description, compiler, train, evaluation, verdict = output
+    description, compiler, train, _, evaluation, _, verdict = output
     assert "chips: 8" in description and "4 examples a step" in description
     assert "libtpu" in compiler and "the step of all 8 chips" in compiler
     assert train.startswith("train step: 0.0") and "GFLOP" in train
@@ -69,7 +69,7 @@ def test_a_chip_alone_talks_to_nobody(tmp_path: Path) -> None:
         tmp_path, "--engine=jax", "--topology=v5e:1x1", "--train_only", "--config.model.dropout=0.1"
     )
     assert status == 0, errors
-    _, _, train, verdict = output
+    _, _, train, _, verdict = output
     assert "GFLOP" in train and not _collectives(train)
     assert verdict.startswith("fits: v5e:1x1")
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from trainers.aot.collectives import Collectives
 from trainers.aot.collectives import count_collectives
+from trainers.aot.cost import Cost
+from trainers.aot.cost import program_cost
 from trainers.aot.steps import Program
 from trainers.aot.steps import step_memory
 from trainers.aot.topology import Topology
@@ -36,10 +38,10 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """The compiler's figures for a program, of one chip."""
+    """The figures of a program on one chip."""
 
     memory: int  # bytes of HBM while it runs, or that it would need where it does not fit
-    flops: float | None  # the body of a loop counted once; None if it does not fit
+    cost: Cost | None  # None if it does not fit
     collectives: tuple[Collectives, ...] = ()
 
 
@@ -62,11 +64,11 @@ class TpuCompiler:
         except self._jax.errors.JaxRuntimeError as error:
             return Compiled(_memory_needed(name, error), None)
         (module,) = executable.hlo_modules()
-        analysis = executable.cost_analysis()
+        text = module.to_string()
         return Compiled(
             memory=step_memory(executable.get_compiled_memory_stats()).total,
-            flops=float((analysis[0] if isinstance(analysis, list) else analysis)["flops"]),
-            collectives=count_collectives(module.to_string()),
+            cost=program_cost(text),
+            collectives=count_collectives(text),
         )
 
 

@@ -2,15 +2,19 @@
 
 import dataclasses
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import jax
 import numpy as np
 import tensorflow as tf
 
+from trainers.aot.cost import program_cost
+from trainers.aot.roofline import Roofline
 from trainers.aot.steps import MeasuredSteps
 from trainers.aot.steps import StepMemory
 from trainers.aot.steps import step_memory
+from trainers.aot.topology import generation_of
 from trainers.engines.engine import Specifications
 from trainers.engines.jax_engine import ON_THE_DEVICE
 from trainers.engines.jax_engine import JaxEngine
@@ -21,10 +25,22 @@ class JaxStep:
     """A lowered step of all devices, which it knows."""
 
     lowered: jax.stages.Lowered
+    device_kind: str
+    examples: int  # of a device
+
+    @cached_property
+    def _compiled(self) -> jax.stages.Compiled:
+        return self.lowered.compile()
 
     def memory(self) -> StepMemory | None:
-        statistics = self.lowered.compile().memory_analysis()
+        statistics = self._compiled.memory_analysis()
         return None if statistics is None else step_memory(statistics)
+
+    def roofline(self) -> Roofline | None:
+        generation = generation_of(self.device_kind)
+        if generation is None:
+            return None
+        return Roofline(program_cost(self._compiled.as_text()), generation, self.examples)
 
     def lower(self, name: str) -> "JaxStep":
         del name  # an error of JAX here is a mistake of ours
@@ -32,7 +48,7 @@ class JaxStep:
 
     def compile(self, devices: Sequence[Any]) -> Any:
         del devices  # they are in the arguments' shardings
-        return self.lowered.compile().runtime_executable()
+        return self._compiled.runtime_executable()
 
 
 class JaxMeasuredSteps(MeasuredSteps):
@@ -44,12 +60,16 @@ class JaxMeasuredSteps(MeasuredSteps):
     engine: JaxEngine
 
     def training(self, batch: Specifications) -> JaxStep:
-        return JaxStep(self.train_step.compiled.lower(self._global(batch)))
+        return self._step(self.train_step.compiled.lower(self._global(batch)), batch)
 
     def evaluation(self, batch: Specifications) -> JaxStep:
         values = [self.engine.layout.abstract(variable) for variable in self.model.variables]
         jitted = self.engine.jitted_evaluation(self.model, self.evaluator.replica_step)
-        return JaxStep(jitted.lower(values, self._global(batch)))
+        return self._step(jitted.lower(values, self._global(batch)), batch)
+
+    def _step(self, lowered: jax.stages.Lowered, batch: Specifications) -> JaxStep:
+        device = self.engine.layout.mesh.devices.flat[0]
+        return JaxStep(lowered, device.device_kind, batch["image"].shape[0])
 
     def _bytes(self, variables: Sequence[Any]) -> int:
         return self.engine.layout.device_bytes(variables)

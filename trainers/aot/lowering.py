@@ -92,6 +92,10 @@ class StepLowering:
             steps["test"] = partial(self._evaluate, "test", self._videos, self._num_views)
         return steps
 
+    def evaluated(self, name: str) -> int:
+        """Returns the examples of a chip in one of the `evaluations`."""
+        return self._videos if name == "test" else self.examples
+
     def _evaluate(self, name: str, examples: int, *views: int) -> Program:
         batch = {
             **self._batch(examples, *views),

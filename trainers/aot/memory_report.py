@@ -1,4 +1,4 @@
-"""Prints the device memory of a configuration's steps."""
+"""Prints the device memory of a configuration's steps, and their bounds on a TPU."""
 
 from ml_collections import ConfigDict
 
@@ -22,7 +22,7 @@ def print_memory(
     train_source: Source,
     eval_source: Source,
 ) -> None:
-    """Prints the memory of a replica's training step and evaluation step.
+    """Prints the memory of a replica's training step and evaluation step, and bounds their time.
 
     Where a video has several views there is one more, the evaluation step of all views.
     """
@@ -56,6 +56,9 @@ def _print_step(name: str, step: Step) -> None:
         listed = ", ".join(f"{part} {_megabytes(size)}" for part, size in parts.items())
         description = f"{_megabytes(memory.total)} as compiled by XLA ({listed})"
     print(f"memory of a replica's {name}: {description}", flush=True)
+    roofline = step.roofline()
+    if roofline is not None:
+        print(f"bound of a replica's {name}: {roofline}", flush=True)
 
 
 def _megabytes(size: int) -> str:

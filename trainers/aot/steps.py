@@ -9,6 +9,7 @@ from typing import Protocol
 from ml_collections import ConfigDict
 
 from tokenlearner_keras.models.names import ModelConfig
+from trainers.aot.roofline import Roofline
 from trainers.configuration.schedule import NO_TRAINING
 from trainers.data.preprocessing.examples import Preprocessing
 from trainers.engines.engine import Engine
@@ -54,6 +55,9 @@ class Step(Protocol):
 
     def memory(self) -> StepMemory | None:
         """Compiles it for the devices in use; None if the backend does not tell its memory."""
+
+    def roofline(self) -> Roofline | None:
+        """Bounds it on the devices in use; None if their peak rates are not known."""
 
     def lower(self, name: str) -> Program:
         """Lowers it for a TPU, or raises a `TrainingError` with its `name`."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from trainers.aot.roofline import Roofline
 from trainers.aot.steps import MeasuredSteps
 from trainers.aot.steps import StepMemory
 from trainers.engines.engine import Specifications
@@ -66,6 +67,9 @@ class ReplicaStep:
             return None
         allocations = HloProto.FromString(program).buffer_assignment.buffer_allocations
         return _sum(allocations) if allocations else None
+
+    def roofline(self) -> Roofline | None:
+        return None  # TensorFlow shows the program of a CPU or a GPU, not that of a TPU
 
     def lower(self, name: str) -> ReplicaProgram:
         lower = self._compiler_ir()

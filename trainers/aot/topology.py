@@ -1,4 +1,4 @@
-"""TPU slices by name, such as v5e:2x2, and the memory of their chips."""
+"""TPU slices by name, such as v5e:2x2, and the memory and peak rates of their chips."""
 
 import dataclasses
 import math
@@ -20,21 +20,25 @@ class Generation:
     name: str
     memory: int  # high-bandwidth memory of a chip, in GB, as the maker states it
     available: int  # bytes of it that one program may take
+    peak_flops: float  # of matmuls in bfloat16, a second
+    hbm_bandwidth: float  # bytes a second
+    device_kinds: tuple[str, ...]  # JAX's names of a chip
     shapes: tuple[str, ...]  # of the available slices, ascending
     chip_config: str | None = None  # makes the compiler treat a chip as one replica
 
 
-# memory: https://cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e. available: the
-# limit, in GiB, that libtpu 0.0.52 names when it refuses a program as too large.
+# memory and peak rates: https://cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e. The chips have
+# no further rate for float32, whose products they round to bfloat16 at the default precision.
+# available: the limit, in GiB, that libtpu 0.0.52 names when it refuses a program as too large.
 GENERATIONS = {
     generation.name: generation
     for generation in (
         # Without "megacore" the compiler takes the two cores of a v4 chip for two
         # devices of half the memory; a TensorFlow replica has both.
-        Generation("v4", 32, int(30.75 * GIB), _CUBIC, "megacore"),
-        Generation("v5e", 16, int(15.75 * GIB), _FLAT),
-        Generation("v5p", 95, int(95.73 * GIB), _CUBIC),
-        Generation("v6e", 32, int(31.24 * GIB), _FLAT),
+        Generation("v4", 32, int(30.75 * GIB), 275e12, 1200e9, ("TPU v4",), _CUBIC, "megacore"),
+        Generation("v5e", 16, int(15.75 * GIB), 197e12, 819e9, ("TPU v5 lite", "TPU v5e"), _FLAT),
+        Generation("v5p", 95, int(95.73 * GIB), 459e12, 2765e9, ("TPU v5", "TPU v5p"), _CUBIC),
+        Generation("v6e", 32, int(31.24 * GIB), 918e12, 1640e9, ("TPU v6 lite", "TPU v6e"), _FLAT),
     )
 }
 
@@ -73,6 +77,12 @@ def parse_topology(name: str) -> Topology:
             f"Received: {name!r}.{hint}"
         )
     return Topology(generation, matched[2])
+
+
+def generation_of(device_kind: str) -> Generation | None:
+    """Returns the generation of a device that JAX names so; None if it is not a TPU we know."""
+    named = (each for each in GENERATIONS.values() if device_kind in each.device_kinds)
+    return next(named, None)
 
 
 def slices(generation: Generation) -> list[Topology]:
