@@ -14,6 +14,7 @@ import sys
 from typing import Any
 
 from absl import app
+from absl import flags
 
 from benchmarks.timing import Row
 from benchmarks.timing import environment
@@ -21,6 +22,8 @@ from benchmarks.timing import read_csv
 from benchmarks.timing import write_csv
 
 NAME = "tpu_fits"
+FLAGS = flags.FLAGS
+flags.DEFINE_list("recipes", [], "Recipes to compile; none: all of them.")
 _CLASSES = {"imagenet": 1000, "kinetics400": 400, "kinetics600": 600}
 
 _DESCRIPTION = re.compile(r"(\S+), (\S+): batch (\d+) on \S+, chips: (\d+), .* and (\d+) examples")
@@ -43,7 +46,8 @@ class Case:
     recipe: str
     topology: str
     model_axis: int = 1
-    remat: bool = False
+    accumulation: int = 1
+    remat: bool | str = False
     attention: str = "auto"
 
     @property
@@ -51,37 +55,52 @@ class Case:
         return {name: str(value) for name, value in dataclasses.asdict(self).items()}
 
 
-# For each generation a slice that should hold a recipe's batch, and what sharing the weights
-# saves; in the order in which they are worth waiting for.
+def _forms(recipe: str, topology: str, **options: Any) -> tuple[Case, Case]:
+    """Returns a case as the recipe runs and, for the same slice, without the kernel."""
+    case = Case(recipe, topology, **options)
+    return case, dataclasses.replace(case, attention="plain", remat=bool(case.remat))
+
+
+_L10, _L16 = "kinetics400_tl16at18_l10", "kinetics400_tl16at12_l16"
+_FUSER, _512 = "kinetics600_tl16at18_fuser_l10", "imagenet_finetune_512"
+_KEPT = "all_but_attention"
+
+# For each generation the smallest slice that holds a recipe's batch, with and without the kernel,
+# and what rematerialisation costs there; in the order in which they are worth waiting for.
 CASES = (
+    *_forms(_L10, "v5e:2x4", remat=True),
+    *_forms(_L10, "v6e:2x2", remat=True),
+    *_forms(_L16, "v5e:2x2", remat=True),
+    *_forms(_512, "v5e:2x2", remat=True),
+    *_forms(_FUSER, "v5e:2x4", remat=True),
+    *_forms(_FUSER, "v6e:2x2", remat=True),
+    Case(_L10, "v5e:2x4", remat=_KEPT),
+    Case(_L16, "v5e:2x2", remat=_KEPT),
+    Case(_512, "v5e:2x2", remat=_KEPT),
+    Case(_FUSER, "v5e:2x4", remat=_KEPT),
+    Case(_L10, "v5e:2x2", accumulation=2, remat=True),
+    Case(_FUSER, "v5e:2x2", accumulation=2, remat=True),
+    Case(_L16, "v5e:2x2"),
+    Case(_512, "v5e:2x2"),
     Case("imagenet_vit_b16_tl", "v5e:4x4"),
-    Case("kinetics400_tl16at12_l16", "v5e:4x4", remat=True),
-    Case("kinetics400_tl16at18_l10", "v5e:8x8", remat=True),
-    Case("kinetics400_tl16at18_l10", "v5e:8x8", model_axis=4, remat=True),
-    Case("imagenet_vit_b16_tl", "v6e:2x4"),
-    Case("imagenet_vit_b16_tl", "v5p:2x2x1"),
-    Case("kinetics400_tl16at18_l10", "v6e:4x4", remat=True),
-    Case("kinetics400_tl16at12_l16", "v6e:2x2", remat=True),
-    Case("kinetics600_tl16at18_fuser_l10", "v5e:8x8", remat=True),
-    Case("kinetics600_tl16at18_fuser_l10", "v6e:4x4", remat=True),
-    Case("kinetics600_tl16at18_fuser_l10", "v5p:2x2x1", remat=True),
-    Case("kinetics400_tl16at18_l10", "v5p:2x2x1", remat=True),
-    Case("kinetics400_tl16at12_l16", "v5p:2x2x1", remat=True),
-    Case("imagenet_finetune_512", "v5e:8x8", remat=True),
-    Case("imagenet_finetune_512", "v6e:4x4", remat=True),
-    Case("imagenet_finetune_512", "v5p:2x2x2", remat=True),
     Case("imagenet_modern", "v5e:4x4"),
+    Case("imagenet_finetune_384", "v5e:2x2"),
+    Case(_L16, "v6e:2x2"),
+    Case(_512, "v6e:2x2"),
+    Case(_L10, "v6e:2x2", remat=_KEPT),
+    Case(_FUSER, "v6e:2x2", remat=_KEPT),
+    Case("imagenet_vit_b16_tl", "v6e:2x4"),
     Case("imagenet_modern", "v6e:2x4"),
-    Case("imagenet_modern", "v5p:2x2x1"),
-    Case("kinetics400_tl16at12_l16", "v5e:2x2", remat=True),
-    Case("kinetics400_tl16at18_l10", "v5e:4x8", remat=True),
-    Case("imagenet_finetune_512", "v5e:8x8", model_axis=4, remat=True),
+    Case("imagenet_finetune_384", "v6e:2x2"),
+    Case(_L10, "v5e:2x2", model_axis=4, accumulation=4, remat=True),
 )
 
 
 def main(_: list[str]) -> None:
-    rows: list[dict[str, Any]] = [*results()]
+    rows: list[dict[str, Any]] = [*read_csv(NAME)]
     for case in CASES:
+        if FLAGS.recipes and case.recipe not in FLAGS.recipes:
+            continue
         if any(case.key.items() <= row.items() for row in rows):
             continue
         print(f"compiling {case}", flush=True)
@@ -89,15 +108,6 @@ def main(_: list[str]) -> None:
         print(rows[-1], flush=True)
         write_csv(NAME, rows)
     print(f"{len(rows)} rows")
-
-
-def results() -> list[Row]:
-    """Returns the measured rows; old ones have no bound, and no choice but plain attention."""
-    rows = read_csv(NAME)
-    return [
-        {**dict.fromkeys([*row, *_BOUND.groupindex], ""), "attention": "plain", **row}
-        for row in rows
-    ]
 
 
 def parsed(output: str) -> dict[str, Any]:
@@ -133,6 +143,7 @@ def _measure(case: Case) -> dict[str, Any]:
     command += [f"--config=trainers/configs/{case.recipe}.py", f"--num_classes={classes}"]
     command += [f"--topology={case.topology}", f"--model_axis={case.model_axis}"]
     command += [f"--config.model.remat={case.remat}"]
+    command += [f"--config.gradient_accumulation_steps={case.accumulation}"]
     if case.attention != "auto":
         command += [f"--config.model.attention={case.attention}"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
