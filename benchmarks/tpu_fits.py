@@ -16,7 +16,6 @@ from typing import Any
 from absl import app
 from absl import flags
 
-from benchmarks.timing import Row
 from benchmarks.timing import environment
 from benchmarks.timing import read_csv
 from benchmarks.timing import write_csv

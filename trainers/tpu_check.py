@@ -59,7 +59,6 @@ from trainers.utils.errors import TrainingError
 from trainers.utils.reporting import log_to_stderr
 
 FLAGS = flags.FLAGS
-TOPOLOGY = "v5e:2x2"
 
 
 def tpu_check(
@@ -77,7 +76,7 @@ def tpu_check(
     Args:
         config: The path of a recipe, or a `ConfigDict` with the keys that differ from
             `base_config()`.
-        topology: The slice, such as "v5e:2x2", which is the default.
+        topology: The slice, such as "v5e:2x2"; None is the configuration's.
         engine: "tensorflow" or "jax", which Keras has to run on; None is the one it runs on.
         train_only: Whether to leave the evaluation steps out.
         num_classes: Classes of the data; None opens the data.
@@ -115,7 +114,7 @@ def _check(
     model_axis: int,
 ) -> tuple[list[dict[str, Any]], str]:
     """Returns what `tpu_check` returns, and the verdict: advice if a step does not fit."""
-    topology = parse_topology(topology_name or TOPOLOGY)
+    topology = parse_topology(topology_name or config.topology)
     check_backend(engine)
     check_steps(config)
     if num_classes is not None and num_classes < 1:
@@ -240,7 +239,9 @@ def described_classes(source: str) -> int | None:
 def define_flags(flag_values: flags.FlagValues = FLAGS) -> None:
     """Defines the flags of this command, apart from --config."""
     values = {"flag_values": flag_values}
-    flags.DEFINE_string("topology", TOPOLOGY, "The TPU slice to compile for.", **values)
+    flags.DEFINE_string(
+        "topology", None, "The TPU slice to compile for; None: the configuration's.", **values
+    )
     flags.DEFINE_integer(
         "num_classes", None, "Classes of the data; None: open it and see.", **values
     )

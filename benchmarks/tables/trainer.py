@@ -8,7 +8,6 @@ from benchmarks.tables.rows import table
 from benchmarks.tables.rows import versions
 from benchmarks.timing import Row
 from benchmarks.timing import read_csv
-from benchmarks.tpu_fits import results
 
 #: The parts in the order of the table, with their headings.
 _HEADINGS = {
@@ -102,7 +101,7 @@ def _reliability_line(row: Row) -> str:
 
 def tpu_fits() -> str:
     """Returns a line a train step that was compiled for a slice, recipes together."""
-    rows = results()
+    rows = read_csv("tpu_fits")
     lines = [_slice_line(row) for mine in grouped(rows, "recipe").values() for row in mine]
     header = (
         "recipe | slice | examples a chip | chips a copy | GiB a chip | of | fits | GFLOP a chip "
@@ -124,7 +123,7 @@ def _slice_line(row: Row) -> str:
 
 def bound() -> str:
     """Returns a line a train step whose time the peak rates of the chip bound, recipes together."""
-    rows = [row for row in results() if row["bound_by"]]
+    rows = [row for row in read_csv("tpu_fits") if row["bound_by"]]
     lines = [_bound_line(row) for mine in grouped(rows, "recipe").values() for row in mine]
     header = (
         "recipe | slice | GFLOP a chip | GB through HBM | seconds by compute | by memory | binds "
@@ -143,5 +142,7 @@ def _bound_line(row: Row) -> str:
 
 
 def _form(row: Row) -> str:
-    remat = "remat, " if row["remat"] == "True" else ""
-    return f"{remat}{row['attention']} attention"
+    parts = {"False": [], "True": ["remat"]}.get(row["remat"], [f"remat {row['remat']}"])
+    if row["accumulation"] != "1":
+        parts.append(f"{row['accumulation']} micro-batches")
+    return ", ".join([*parts, f"{row['attention']} attention"])

@@ -106,7 +106,7 @@ def test_files(tmp_path: Path) -> None:
 
 
 def test_flag_is_checked() -> None:
-    with pytest.raises(ValueError, match="`remat` must be True or False"):
+    with pytest.raises(ValueError, match="`remat` must be one of False, True, 'all_but_attention'"):
         tk.VisionTransformerConfig(remat="yes")  # type: ignore[arg-type]
 
 

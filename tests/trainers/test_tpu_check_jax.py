@@ -98,6 +98,51 @@ def test_chips_that_share_the_weights_need_less(tmp_path: Path) -> None:
     assert work[1] <= 1.05 * work[0]
 
 
+#: Compiles the gradient of a block with 300 tokens, and prints what its kernels are called.
+_KERNELS_OF_A_BLOCK = """
+import re, sys
+import jax
+from jax.experimental.topologies import get_topology_desc
+from keras import ops
+from tokenlearner_keras.layers.encoder_block import EncoderBlock
+
+place = jax.sharding.SingleDeviceSharding(get_topology_desc("v5e:2x2", "tpu").devices[0])
+x = jax.ShapeDtypeStruct((1, 300, 16), "float32", sharding=place)
+for remat in (False, True, "all_but_attention"):
+    block = EncoderBlock(2, 8, remat=remat)
+    block.build((None, None, 16))
+    step = jax.jit(jax.value_and_grad(lambda x: ops.sum(block(x, training=True))))
+    print(*sorted(re.findall(r"%splash_mha_([a-z]+)_\\S+ = .* custom-call", step.lower(x).compile().as_text())))
+"""
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_what_the_attention_kernel_returns_is_kept() -> None:
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    command = [sys.executable, "-c", _KERNELS_OF_A_BLOCK]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["dkv dq fwd", "dkv dq fwd fwd", "dkv dq fwd"], done.stderr
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_the_attention_kernel_on_chips_that_share_the_weights(tmp_path: Path) -> None:
+    work = {}
+    for attention in ("auto", "plain"):
+        status, output, errors = _run(
+            tmp_path,
+            *("--engine=jax", "--topology=v5e:2x2", "--train_only", "--model_axis=2"),
+            *("--config.model.name=vit_ti4", "--config.model.image_size=72"),  # 324 tokens
+            *("--config.gradient_accumulation_steps=2", "--config.model.remat=all_but_attention"),
+            f"--config.model.attention={attention}",
+        )
+        assert status == 0, errors
+        work[attention] = float(re.search(r"([\d.]+) GFLOP", output[2])[1])
+    # The kernel's tiles hold 384 tokens, and its backward pass computes the weights twice.
+    assert work["auto"] > work["plain"]
+
+
 @needs_compiler
 @pytest.mark.extra
 def test_a_batch_that_is_too_large_leaves_with_status_1(tmp_path: Path) -> None:

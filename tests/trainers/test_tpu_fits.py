@@ -1,12 +1,7 @@
 """What the benchmark of slices reads in the report of `trainers.tpu_check`."""
 
-from functools import partial
-from pathlib import Path
-
 import pytest
 
-from benchmarks import tpu_fits
-from benchmarks.timing import read_csv
 from benchmarks.tpu_fits import CASES
 from benchmarks.tpu_fits import parsed
 from trainers.aot.cost import Cost
@@ -48,15 +43,6 @@ def test_the_bound_is_read_as_it_is_printed() -> None:
         "compute",
         "100.0%",
     )
-
-
-def test_old_rows_have_plain_attention_and_no_bound(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "tpu_fits.csv").write_text("recipe,topology\nr,v5e:2x2\n", encoding="utf-8")
-    monkeypatch.setattr(tpu_fits, "read_csv", partial(read_csv, folder=tmp_path))
-    (row,) = tpu_fits.results()
-    assert (row["recipe"], row["attention"], row["bound_by"]) == ("r", "plain", "")
 
 
 def test_a_step_that_does_not() -> None:

@@ -36,6 +36,7 @@ _FREE = {
     "steps_per_loop",
     "keep_checkpoints",
     "keep_best_metric",
+    "topology",
     "data.data_dir",
     "data.eval_sets",
     # Whatever the limit, the same examples replace unreadable ones.

@@ -46,6 +46,7 @@ class TrainingConfig:
         keep_checkpoints: How many of the newest checkpoints stay.
         keep_best_metric: A metric such as accuracy: the checkpoint best by it stays, too.
         init_from: A work directory, .keras or .npz file whose weights to start from.
+        topology: The TPU slice that trainers.tpu_check compiles for unless told otherwise.
 
     Raises:
         ConfigurationError: If a value is out of range.
@@ -63,6 +64,7 @@ class TrainingConfig:
     keep_checkpoints: int = 3
     keep_best_metric: str | None = None
     init_from: str | None = None
+    topology: str = "v5e:2x2"
 
     def __post_init__(self) -> None:
         check_positive("batch_size", self.batch_size)

@@ -2,12 +2,15 @@
 
 import dataclasses
 from types import SimpleNamespace
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
+from tests.helpers.arrays import random
 from tests.helpers.backends import ON_JAX
+from tokenlearner_keras.layers.dot_product_attention import plain_attention
 from trainers.utils.errors import ConfigurationError
 
 if not ON_JAX:
@@ -15,6 +18,7 @@ if not ON_JAX:
 
 import jax
 
+from tokenlearner_keras.layers import jax_attention
 from trainers.engines.engine import to_numpy
 from trainers.engines.hosts import Hosts
 from trainers.engines.jax_engine import JaxEngine
@@ -115,3 +119,25 @@ def test_a_line_about_the_devices() -> None:
     many = JaxLayout(_devices(hosts=4, of_each=4))
     of_pod = JaxEngine(many, Hosts(4, 2, gather=lambda value: [value] * 4)).describe()
     assert "16 devices: host 2 of 4, " in of_pod and ", ..., " in of_pod
+
+
+@pytest.mark.parametrize("shape", [(8, 1), (2, 4), (4, 2)])
+def test_a_kernel_gets_a_part_of_batch_or_heads(shape: tuple[int, int]) -> None:
+    layout = JaxLayout(jax.devices(), *shape)
+    # 8 examples, one for each device; 2 examples and 4 heads; what no device can share.
+    for batch, heads, devices in ((8, 2, 8), (2, 4, 8 if shape != (8, 1) else 1), (3, 1, 1)):
+        inputs = [random(batch, heads, 9, 8, seed=seed) for seed in range(3)]
+        expected = to_numpy(plain_attention(*map(jax.numpy.asarray, inputs))[0])
+        parts: list[Any] = []
+
+        def kernel(*part: Any, parts: list[Any] = parts) -> Any:
+            parts.append(part[0])
+            return plain_attention(*part)[0]
+
+        def attend(*inputs: Any, kernel: Any = kernel) -> Any:
+            with layout.in_force():
+                return jax_attention._on_all_devices(kernel, *inputs)
+
+        received = jax.jit(attend)(*jax.device_put(inputs, layout.replicated))
+        np.testing.assert_allclose(to_numpy(received), expected, atol=1e-6)
+        assert parts[0].size * devices == inputs[0].size
