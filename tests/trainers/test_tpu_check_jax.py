@@ -112,7 +112,8 @@ for remat in (False, True, "all_but_attention"):
     block = EncoderBlock(2, 8, remat=remat)
     block.build((None, None, 16))
     step = jax.jit(jax.value_and_grad(lambda x: ops.sum(block(x, training=True))))
-    print(*sorted(re.findall(r"%splash_mha_([a-z]+)_\\S+ = .* custom-call", step.lower(x).compile().as_text())))
+    program = step.lower(x).compile().as_text()
+    print(*sorted(re.findall(r"%splash_mha_([a-z]+)_\\S+ = .* custom-call", program)))
 """
 
 
