@@ -202,6 +202,24 @@ def test_the_platform_that_is_lowered_for_decides() -> None:
 
 @on_jax
 @pytest.mark.every_backend
+def test_one_program_for_several_platforms() -> None:
+    from jax import export
+
+    (batch,) = export.symbolic_shape("batch")
+    inputs = [jax.ShapeDtypeStruct((batch, 2, 257, 8), "float32")] * 3
+    # The kernel has no grid of an unknown number of examples.
+    export.export(jax.jit(forms.dot_product_attention), platforms=("tpu",))(*inputs)
+    with forms.without_kernels():
+        attend = jax.jit(forms.dot_product_attention)
+        program = export.export(attend, platforms=("cpu", "cuda", "tpu"))(*inputs)
+    arrays = [random(2, 2, 257, 8, seed=seed) for seed in range(3)]
+    expected = to_numpy(_plain(*map(ops.convert_to_tensor, arrays)))
+    _assert_close(program.call(*arrays), expected, 1e-5)
+    assert "tpu_custom_call" in _tpu_program(forms.dot_product_attention, *[(1, 2, 257, 8)] * 3)
+
+
+@on_jax
+@pytest.mark.every_backend
 def test_dropout_and_weights_need_the_matrix() -> None:
     layer = MultiHeadAttention(2, dropout=0.1)
     layer.build((None, None, 16))

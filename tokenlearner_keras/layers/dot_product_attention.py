@@ -1,5 +1,8 @@
 """Scaled dot-product attention by the matrix of all weights, or in a form that never holds it."""
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import keras
@@ -16,6 +19,8 @@ ATTENTION_FORMS = ("auto", "plain", "fused")
 # that is at least as fast on CPUs. Beyond, the queries are taken in chunks.
 _MOST_LOGITS = 2**26
 _CHUNK = 512  # queries
+
+_without_kernels: ContextVar[bool] = ContextVar("_without_kernels", default=False)
 
 
 def dot_product_attention(queries: Any, keys: Any, values: Any, form: str = "auto") -> Any:
@@ -41,7 +46,7 @@ def dot_product_attention(queries: Any, keys: Any, values: Any, form: str = "aut
     """
     if form == "plain":
         return plain_attention(queries, keys, values)[0]
-    backend = keras.backend.backend()
+    backend = "" if _without_kernels.get() else keras.backend.backend()
     if backend == "torch":
         from torch.nn.functional import scaled_dot_product_attention
 
@@ -51,6 +56,19 @@ def dot_product_attention(queries: Any, keys: Any, values: Any, form: str = "aut
 
         return jax_attention(queries, keys, values, _portable, always=form == "fused")
     return _portable(queries, keys, values)
+
+
+@contextlib.contextmanager
+def without_kernels() -> Iterator[None]:
+    """Inside, attention is made of operations that every platform has.
+
+    `jax.export` for several platforms needs this: it asks each of them for every kernel.
+    """
+    before = _without_kernels.set(True)
+    try:
+        yield
+    finally:
+        _without_kernels.reset(before)
 
 
 def plain_attention(queries: Any, keys: Any, values: Any, key_mask: Any = None) -> tuple[Any, Any]:
@@ -77,7 +95,8 @@ def attention_weights(queries: Any, keys: Any, key_mask: Any = None) -> Any:
 def _portable(queries: Any, keys: Any, values: Any) -> Any:
     """All queries at once, or in chunks if the weights of an example take much memory."""
     _, heads, count, _ = queries.shape
-    if None in (count, keys.shape[2]) or heads * count * keys.shape[2] <= _MOST_LOGITS:
+    known = isinstance(count, int) and isinstance(keys.shape[2], int)
+    if not known or heads * count * keys.shape[2] <= _MOST_LOGITS:
         return plain_attention(queries, keys, values)[0]
 
     def attend(part: Any, keys: Any, values: Any) -> Any:

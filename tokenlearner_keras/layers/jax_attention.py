@@ -36,8 +36,9 @@ def jax_attention(
             return _cudnn(queries, keys, values)
         except (NotImplementedError, RuntimeError, ValueError):  # not for these sizes, or this GPU
             return otherwise(queries, keys, values)
-    few = queries.shape[2] * keys.shape[2] <= _FEW**2
-    if (few and not always) or not _has_kernel(queries, values):
+    if not _has_kernel(queries, values):
+        return otherwise(queries, keys, values)
+    if queries.shape[2] * keys.shape[2] <= _FEW**2 and not always:
         return otherwise(queries, keys, values)
     kernel = functools.partial(_on_all_devices, splash_attention)
     return jax.lax.platform_dependent(queries, keys, values, tpu=kernel, default=otherwise)
@@ -58,7 +59,10 @@ def _cudnn(queries: Any, keys: Any, values: Any) -> Any:
 
 
 def _has_kernel(queries: Any, values: Any) -> bool:
-    if queries.dtype not in (jnp.bfloat16, jnp.float32) or 0 in queries.shape:
+    if queries.dtype not in (jnp.bfloat16, jnp.float32):
+        return False
+    # The kernel's grid is made of numbers: no symbols of jax.export, and none of them 0.
+    if not all(isinstance(size, int) and size for size in (*queries.shape, *values.shape)):
         return False
     if not hasattr(jax, "shard_map") or min(queries.shape[3], values.shape[3]) < 8:
         return False

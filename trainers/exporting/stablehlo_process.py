@@ -16,6 +16,7 @@ import keras
 from jax import export
 
 import tokenlearner_keras  # noqa: F401  (registers the layers of saved models)
+from tokenlearner_keras.layers.dot_product_attention import without_kernels
 
 # Where platforms need different operations, the program holds all of them.
 _PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -34,7 +35,8 @@ def main(path: str, output: str, shape: list[int], statistics: list[list[float]]
     (batch,) = export.symbolic_shape("batch")
     dtype = jnp.float32 if statistics is None else jnp.uint8
     images = jax.ShapeDtypeStruct((batch, *shape), dtype)
-    program = export.export(jax.jit(logits), platforms=_PLATFORMS)(images)
+    with without_kernels():
+        program = export.export(jax.jit(logits), platforms=_PLATFORMS)(images)
     Path(output).write_bytes(program.serialize())
 
 
