@@ -15,6 +15,7 @@ from trainers.data.preprocessing.augmentation import to_bytes
 from trainers.data.preprocessing.decoding import Example
 from trainers.data.preprocessing.decoding import decode_image
 from trainers.data.preprocessing.decoding import decode_window
+from trainers.data.preprocessing.resizing import resize
 
 # Numbers folded into the seed of an example, so that no two draws share a stream.
 _INCEPTION_STREAM = 1
@@ -115,9 +116,7 @@ def _fitted_size(
 def _resize(image: tf.Tensor, config: PreprocessingConfig) -> tf.Tensor:
     if image.shape == (*config.image_size, 3):
         return image
-    # Without antialiasing, as in the published recipes.
-    pixels = tf.image.resize(image, config.image_size, method=config.interpolation, antialias=False)
-    return to_bytes(pixels)
+    return to_bytes(resize(image, config.image_size, config.interpolation))
 
 
 def _shift_and_flip(
