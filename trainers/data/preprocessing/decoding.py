@@ -251,18 +251,44 @@ def video_length(example: Example) -> tf.Tensor:
         return tf.identity(length)
 
 
-def decode_frames(example: Example, indices: tf.Tensor) -> tf.Tensor:
-    """Returns some frames of a video, uint8 (n, height, width, 3).
+def frame_size(example: Example, index: tf.Tensor) -> tf.Tensor:
+    """Returns the height and width of a frame, int32 (2,); of a JPEG from its header."""
+    if "video" in example:
+        return tf.shape(example["video"])[1:3]
+    encoded = example["frames"][index]
+    return tf.cond(
+        _begins_with(encoded, _JPEG_MAGIC),
+        lambda: tf.io.extract_jpeg_shape(encoded)[:2],
+        lambda: tf.shape(_decode_bytes(encoded))[:2],
+    )
 
-    `indices` are those of the frames, int32 (n,); a repeated index is decoded again. While running,
-    an InvalidArgumentError says that the bytes of a frame are not an image, or that two frames
-    differ in size; `trainers.data.decode_errors` turns it into a message that names both.
+
+def decode_frames(
+    example: Example,
+    indices: tf.Tensor,
+    finish: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
+) -> tf.Tensor:
+    """Returns some frames of a video, uint8 (n, height, width, 3), or what is made of each.
+
+    `indices` are those of the frames, int32 (n,); a repeated index is decoded again. `finish` makes
+    uint8 of frames, ([n,] height, width, 3): a frame that was just decoded is still in the
+    processor's cache.
+
+    While running, an InvalidArgumentError says that the bytes of a frame are not an image, or that
+    two frames differ in size; `trainers.data.decode_errors` turns it into a message that names
+    both.
     """
     if "video" in example:
-        return tf.gather(example["video"], indices)
-    # Frames of different sizes cannot be stacked: the loop itself refuses them.
+        return finish(tf.gather(example["video"], indices))
+    size = frame_size(example, indices[0])
+
+    def whole(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+        message = "the frames of the video differ in size"
+        with tf.control_dependencies([tf.debugging.assert_equal([height, width], size, message)]):
+            return tf.stack([0, 0, height, width])
+
     return tf.map_fn(
-        lambda encoded: decode_image({"encoded": encoded}),
+        lambda encoded: finish(decode_window({"encoded": encoded}, whole)),
         tf.gather(example["frames"], indices),
-        fn_output_signature=tf.TensorSpec((None, None, 3), tf.uint8),
+        fn_output_signature=tf.uint8,
     )
