@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.data.preprocessing.augmentation import randaugment
 from trainers.data.preprocessing.augmentation import to_bytes
+from trainers.data.preprocessing.decoding import ChooseWindow
 from trainers.data.preprocessing.decoding import Example
 from trainers.data.preprocessing.decoding import decode_image
 from trainers.data.preprocessing.decoding import decode_window
@@ -31,7 +32,7 @@ def train_example(example: Example, seed: tf.Tensor, config: PreprocessingConfig
     # One draw for all: each random operation costs as much as moving a small image.
     shift_y, shift_x, flip = tf.unstack(tf.random.stateless_uniform((3,), seed, alg="philox"))
     if config.crop == "pad":
-        image = _resize(decode_image(example, config.exif_orientation), config)
+        image = _resize(_decoded(example, config), config)
         image = _shift_and_flip(image, shift_y, shift_x, flip, config)
     else:
         image = _resize(_cropped(example, seed, shift_y, shift_x, config), config)
@@ -49,9 +50,8 @@ def train_example(example: Example, seed: tf.Tensor, config: PreprocessingConfig
 def evaluation_example(example: Example, config: PreprocessingConfig) -> tf.Tensor:
     """Cuts the centre of one evaluation example, and resizes it; see `train_example`."""
     if config.eval_crop_fraction == 1.0:
-        return _resize(decode_image(example, config.exif_orientation), config)
-    centre = partial(_centre_window, config=config)
-    return _resize(decode_window(example, centre, config.exif_orientation), config)
+        return _resize(_decoded(example, config), config)
+    return _resize(_decoded(example, config, partial(_centre_window, config=config)), config)
 
 
 def _cropped(
@@ -62,7 +62,7 @@ def _cropped(
     config: PreprocessingConfig,
 ) -> tf.Tensor:
     if config.crop == "none":
-        return decode_image(example, config.exif_orientation)
+        return _decoded(example, config)
 
     def choose(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
         if config.crop == "inception":
@@ -72,7 +72,17 @@ def _cropped(
         begin = tf.cast(tf.stack([shift_y, shift_x]) * free, tf.int32)
         return tf.concat([begin, size], axis=0)
 
-    return decode_window(example, choose, config.exif_orientation)
+    return _decoded(example, config, choose)
+
+
+def _decoded(
+    example: Example, config: PreprocessingConfig, choose_window: ChooseWindow | None = None
+) -> tf.Tensor:
+    """Returns a window of an image, or all of it, at the scale that the options allow."""
+    smallest = config.image_size if config.scaled_decoding else None
+    if choose_window is None:
+        return decode_image(example, config.exif_orientation, smallest)
+    return decode_window(example, choose_window, config.exif_orientation, smallest)
 
 
 def inception_window(

@@ -165,7 +165,8 @@ def _windows(
         return tf.stack(windows, axis=-4)
 
     distinct, places = tf.unique(tf.reshape(indices, [-1]))
-    windows = decode_frames(example, distinct, cut)
+    smallest = size if config.scaled_decoding else None
+    windows = decode_frames(example, distinct, cut, smallest)
     places = tf.reshape(places, indices.shape)
     return [tf.gather(windows[:, number], places) for number in range(len(begins))]
 
