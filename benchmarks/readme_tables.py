@@ -27,6 +27,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         "video_speed": speed.video_speed,
         "video_growth": speed.video_growth,
         "startup": speed.startup,
+        "input_pipeline": trainer.input_pipeline,
     },
     "docs/demos.md": {
         "demo_accuracy": demos.demo_accuracy,

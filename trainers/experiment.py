@@ -184,10 +184,14 @@ def make_preprocessing(config: ConfigDict, model: ModelConfig) -> Preprocessing:
         return PreprocessingConfig(
             image_size=model.image_size,
             exif_orientation=config.data.exif_orientation,
+            scaled_decoding=config.data.scaled_decoding,
             **config.augmentation.to_dict(),
         )
     return VideoPreprocessingConfig(
-        image_size=model.image_size, num_frames=model.num_frames, **config.video.to_dict()
+        image_size=model.image_size,
+        num_frames=model.num_frames,
+        scaled_decoding=config.data.scaled_decoding,
+        **config.video.to_dict(),
     )
 
 

@@ -47,15 +47,43 @@ def _ratio(row: Row) -> str:
 
 
 def _pipeline() -> Iterator[str]:
-    for (interpolation,), rows in grouped(read_csv("pipeline"), "interpolation").items():
-        speeds = {row["arm"]: float(row["images_per_second"]) for row in rows}
+    for (inputs, interpolation), speeds in _input_speeds().items():
+        if "resize" not in speeds:
+            continue  # videos
         decode, resize, pipeline = speeds["decode"], speeds["resize"], speeds["pipeline"]
         yield (
-            f"images/s of the input pipeline ({interpolation}) over bare JPEG decoding of the "
-            f"same windows | {pipeline:.0f} / {decode:.0f} = {pipeline / decode:.2f}; decoding "
-            f"with nothing but TensorFlow's resizing: {resize / decode:.2f}, of which the "
-            f"pipeline reaches {pipeline / resize:.2f} | 0.9 | `python -m benchmarks.pipeline`"
+            f"images/s a core of the input pipeline ({inputs}, {interpolation}) over bare JPEG "
+            f"decoding of the same windows | {pipeline:.0f} / {decode:.0f} = "
+            f"{pipeline / decode:.2f}; decoding with nothing but TensorFlow's resizing: "
+            f"{resize / decode:.2f}, of which the pipeline reaches {pipeline / resize:.2f} | 0.9 "
+            f"| `python -m benchmarks.pipeline`"
         )
+
+
+def input_pipeline() -> str:
+    """Returns a line for each kind of input: images or frames a second and core."""
+    sizes = {row["inputs"]: int(row["mean_file_bytes"]) for row in read_csv("pipeline")}
+    lines = []
+    for (inputs, interpolation), speeds in _input_speeds().items():
+        decode, pipeline, scaled = (speeds[arm] for arm in ("decode", "pipeline", "scaled"))
+        lines.append(
+            f"{inputs}, {sizes[inputs] / 1000:.0f} kB | {interpolation} | {decode:,.0f} "
+            f"| {speeds['half']:,.0f} | {pipeline:,.0f} = {pipeline / decode:.2f} "
+            f"| {scaled:,.0f} = {scaled / decode:.2f}"
+        )
+    header = (
+        "JPEGs | interpolation | decoding | at half scale | pipeline, over decoding "
+        "| with `data.scaled_decoding`"
+    )
+    return table(header, lines)
+
+
+def _input_speeds() -> dict[tuple[str, ...], dict[str, float]]:
+    groups = grouped(read_csv("pipeline"), "inputs", "interpolation")
+    return {
+        key: {row["arm"]: float(row["per_core_second"]) for row in rows}
+        for key, rows in groups.items()
+    }
 
 
 def _checkpoint() -> str:

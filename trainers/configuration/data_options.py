@@ -40,6 +40,8 @@ class DataConfig:
             0: they are not.
         multi_label: Whether an example has any number of labels.
         exif_orientation: Whether photographs are turned upright by their EXIF orientation.
+        scaled_decoding: Whether a JPEG is decoded at half or quarter scale where at least the
+            pixels that the model sees remain: faster, and slightly other pixels.
         max_bad_examples: How many unreadable examples are skipped.
 
     Raises:
@@ -56,6 +58,7 @@ class DataConfig:
     mixup_alpha: float = 0.0
     multi_label: bool = False
     exif_orientation: bool = False
+    scaled_decoding: bool = False
     max_bad_examples: int = 0
 
     def __post_init__(self) -> None:
@@ -113,6 +116,8 @@ class PreprocessingConfig:
             1.0 resizes the whole image, whatever its aspect ratio.
         exif_orientation: first turn every image as the EXIF tag of a camera says; set by
             `data.exif_orientation`.
+        scaled_decoding: decode a JPEG at half or quarter scale if what is cut out of it has at
+            least `image_size` then; set by `data.scaled_decoding`.
 
     Raises:
         ConfigurationError: if a value is out of range.
@@ -131,6 +136,7 @@ class PreprocessingConfig:
     interpolation: str = "bicubic"
     eval_crop_fraction: float = 0.875
     exif_orientation: bool = False
+    scaled_decoding: bool = False
 
     def __post_init__(self) -> None:
         for name in ("image_size", "crop_area", "crop_aspect_ratio"):
@@ -187,6 +193,8 @@ class VideoPreprocessingConfig:
             "logits" or "probabilities", or the "max" of their logits.
         frame_order: "natural"; for control experiments also "repeated", the middle frame
             of a clip in all places, or "shuffled", the frames of a clip in random order.
+        scaled_decoding: decode the JPEGs of frames at half or quarter scale if that is at least
+            the size that frames are resized to; set by `data.scaled_decoding`.
 
     Raises:
         ConfigurationError: if a value is out of range.
@@ -207,6 +215,7 @@ class VideoPreprocessingConfig:
     spatial_views: int = 3
     view_reduction: str = "logits"
     frame_order: str = "natural"
+    scaled_decoding: bool = False
 
     @property
     def num_views(self) -> int:

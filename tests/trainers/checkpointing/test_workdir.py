@@ -62,14 +62,22 @@ def test_keys_that_an_earlier_release_did_not_write_have_their_defaults(tmp_path
     _prepare(tmp_path)
     path = tmp_path / "config.json"
     values = json.loads(path.read_text())
-    for section, key in (("data", "multi_label"), ("model", "remat"), ("resolved_model", "remat")):
+    for section, key in (
+        ("data", "multi_label"),
+        ("data", "scaled_decoding"),
+        ("model", "remat"),
+        ("resolved_model", "remat"),
+    ):
         del values[section][key]
     del values["video"], values["records"], values["resolved_model"]["tubelet_inflation"]
     path.write_text(json.dumps(values))
     _check(tmp_path)
     config = base_config()
     config.video.stride = 3
-    with pytest.raises(ConfigurationError, match=r"video\.stride: 2 there, 3 here"):
+    # It changes pixels.
+    config.data.scaled_decoding = True
+    different = r"data\.scaled_decoding: False there, True here; video\.stride: 2 there, 3 here"
+    with pytest.raises(ConfigurationError, match=different):
         check_workdir(str(tmp_path), config, make_model_config(config, 2))
 
 

@@ -220,7 +220,9 @@ def _frames(image: tf.Tensor) -> tf.Tensor:
 
 def to_bytes(pixels: tf.Tensor) -> tf.Tensor:
     """Rounds float32 pixels to uint8."""
-    return tf.cast(tf.clip_by_value(tf.round(pixels), 0.0, 255.0), tf.uint8)
+    # tf.clip_by_value is two operations.
+    pixels = tf.raw_ops.ClipByValue(t=tf.round(pixels), clip_value_min=0.0, clip_value_max=255.0)
+    return tf.cast(pixels, tf.uint8)
 
 
 def _enhance(image: tf.Tensor, plain: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:

@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable
 from collections.abc import Mapping
 from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -20,9 +21,15 @@ Example = Mapping[str, tf.Tensor]
 #: int32 (4,): top, left, height, width.
 ChooseWindow = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
+#: Height and width, int32 (2,).
+Size: TypeAlias = tuple[int, int] | tf.Tensor
+
 #: Larger images are refused before they are decoded: a file of a few kilobytes may claim to
 #: hold billions of pixels. As bytes these take 400 MB.
 MAX_PIXELS = 2**27
+
+#: By which a JPEG's height and width are divided while it is decoded.
+_DIVISORS = (1, 2, 4)
 
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _GIF_MAGIC = b"GIF"
@@ -51,15 +58,20 @@ _EXIF_FORMATS: tuple[tuple[bytes, type[ImageFile]], ...] = (
 )
 
 
-def decode_image(example: Example, exif_orientation: bool = False) -> tf.Tensor:
+def decode_image(
+    example: Example, exif_orientation: bool = False, smallest: Size | None = None
+) -> tf.Tensor:
     """Returns the whole image of an example, uint8 (height, width, 3).
 
     JPEG, PNG, BMP and WebP files are read; a GIF or an animated WebP is refused because it
     holds several frames. The alpha channel is dropped. While running, an InvalidArgumentError says
-    that the bytes are not an image; `trainers.data.decode_errors` names the file.
+    that the bytes are not an image; `trainers.data.decode_errors` names the file. `smallest` is as
+    for `decode_window`.
     """
     if "image" in example:
         return example["image"]
+    if smallest is not None:
+        return decode_window(example, _whole_window, exif_orientation, smallest)
     image = _decode_bytes(example["encoded"])
     if not exif_orientation:
         return image
@@ -69,13 +81,20 @@ def decode_image(example: Example, exif_orientation: bool = False) -> tf.Tensor:
 
 
 def decode_window(
-    example: Example, choose_window: ChooseWindow, exif_orientation: bool = False
+    example: Example,
+    choose_window: ChooseWindow,
+    exif_orientation: bool = False,
+    smallest: Size | None = None,
 ) -> tf.Tensor:
     """Returns a window of the image of an example, uint8 (window height, window width, 3).
 
     The size of a JPEG is read from its header, and the blocks outside of the window
     are never decoded: this is most of the speed of a crop-and-resize pipeline. With
     `exif_orientation` the window is one of the turned image.
+
+    With `smallest`, a JPEG is decoded at half or quarter scale if its window still has at least
+    this size then: its inverse transform makes fewer pixels, each about the mean of a square. The
+    edges of the window are rounded to pixels of that scale.
     """
     if "image" in example:
         return _cut_window(example["image"], choose_window)
@@ -85,12 +104,14 @@ def decode_window(
         shape = tf.io.extract_jpeg_shape(encoded)
         with tf.control_dependencies([_check_size(shape[0], shape[1])]):
             if not exif_orientation:
-                window = choose_window(shape[0], shape[1])
-                return tf.io.decode_and_crop_jpeg(encoded, window, channels=3)
+                return _decode_jpeg(encoded, choose_window(shape[0], shape[1]), smallest)
             orientation = _orientation(encoded)
             window = _stored_window(shape[0], shape[1], orientation, choose_window)
-            stored = tf.io.decode_and_crop_jpeg(encoded, window, channels=3)
-            return _turned(stored, orientation)
+            stored_smallest = smallest
+            if smallest is not None:
+                swapped = _is_one_of(orientation, _SWAPPED)
+                stored_smallest = tf.where(swapped, smallest[::-1], smallest)
+            return _turned(_decode_jpeg(encoded, window, stored_smallest), orientation)
 
     def from_other_format() -> tf.Tensor:
         return _cut_window(decode_image(example, exif_orientation), choose_window)
@@ -98,6 +119,27 @@ def decode_window(
     # tf.io.is_jpeg checks the same three bytes.
     image = tf.cond(_begins_with(encoded, _JPEG_MAGIC), from_jpeg, from_other_format)
     return tf.ensure_shape(image, (None, None, 3))
+
+
+def _whole_window(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    return tf.stack([0, 0, height, width])
+
+
+def _decode_jpeg(encoded: tf.Tensor, window: tf.Tensor, smallest: Size | None) -> tf.Tensor:
+    if smallest is None:
+        return tf.io.decode_and_crop_jpeg(encoded, window, channels=3)
+
+    def at_scale(divisor: int) -> tf.Tensor:
+        # The operation takes a window of the scaled image. Both edges are rounded alike, so at
+        # least the window's size over `divisor`, rounded down, remains.
+        begin, end = window[:2], window[:2] + window[2:]
+        begin, end = ((edge + divisor // 2) // divisor for edge in (begin, end))
+        scaled = tf.concat([begin, end - begin], axis=0)
+        return tf.io.decode_and_crop_jpeg(encoded, scaled, channels=3, ratio=divisor)
+
+    times = tf.reduce_min(window[2:] // smallest)
+    branches = [partial(at_scale, divisor) for divisor in _DIVISORS]
+    return tf.switch_case(tf.reduce_sum(tf.cast(times >= _DIVISORS[1:], tf.int32)), branches)
 
 
 def _decode_bytes(encoded: tf.Tensor) -> tf.Tensor:
@@ -251,18 +293,45 @@ def video_length(example: Example) -> tf.Tensor:
         return tf.identity(length)
 
 
-def decode_frames(example: Example, indices: tf.Tensor) -> tf.Tensor:
-    """Returns some frames of a video, uint8 (n, height, width, 3).
+def frame_size(example: Example, index: tf.Tensor) -> tf.Tensor:
+    """Returns the height and width of a frame, int32 (2,); of a JPEG from its header."""
+    if "video" in example:
+        return tf.shape(example["video"])[1:3]
+    encoded = example["frames"][index]
+    return tf.cond(
+        _begins_with(encoded, _JPEG_MAGIC),
+        lambda: tf.io.extract_jpeg_shape(encoded)[:2],
+        lambda: tf.shape(_decode_bytes(encoded))[:2],
+    )
 
-    `indices` are those of the frames, int32 (n,); a repeated index is decoded again. While running,
-    an InvalidArgumentError says that the bytes of a frame are not an image, or that two frames
-    differ in size; `trainers.data.decode_errors` turns it into a message that names both.
+
+def decode_frames(
+    example: Example,
+    indices: tf.Tensor,
+    finish: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
+    smallest: Size | None = None,
+) -> tf.Tensor:
+    """Returns some frames of a video, uint8 (n, height, width, 3), or what is made of each.
+
+    `indices` are those of the frames, int32 (n,); a repeated index is decoded again. `finish` makes
+    uint8 of frames, ([n,] height, width, 3): a frame that was just decoded is still in the
+    processor's cache. `smallest` is as for `decode_window`.
+
+    While running, an InvalidArgumentError says that the bytes of a frame are not an image, or that
+    two frames differ in size; `trainers.data.decode_errors` turns it into a message that names
+    both.
     """
     if "video" in example:
-        return tf.gather(example["video"], indices)
-    # Frames of different sizes cannot be stacked: the loop itself refuses them.
+        return finish(tf.gather(example["video"], indices))
+    size = frame_size(example, indices[0])
+
+    def whole(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+        message = "the frames of the video differ in size"
+        with tf.control_dependencies([tf.debugging.assert_equal([height, width], size, message)]):
+            return _whole_window(height, width)
+
     return tf.map_fn(
-        lambda encoded: decode_image({"encoded": encoded}),
+        lambda encoded: finish(decode_window({"encoded": encoded}, whole, smallest=smallest)),
         tf.gather(example["frames"], indices),
-        fn_output_signature=tf.TensorSpec((None, None, 3), tf.uint8),
+        fn_output_signature=tf.uint8,
     )

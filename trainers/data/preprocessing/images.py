@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.data.preprocessing.augmentation import randaugment
 from trainers.data.preprocessing.augmentation import to_bytes
+from trainers.data.preprocessing.decoding import ChooseWindow
 from trainers.data.preprocessing.decoding import Example
 from trainers.data.preprocessing.decoding import decode_image
 from trainers.data.preprocessing.decoding import decode_window
+from trainers.data.preprocessing.resizing import resize
 
 # Numbers folded into the seed of an example, so that no two draws share a stream.
 _INCEPTION_STREAM = 1
@@ -30,7 +32,7 @@ def train_example(example: Example, seed: tf.Tensor, config: PreprocessingConfig
     # One draw for all: each random operation costs as much as moving a small image.
     shift_y, shift_x, flip = tf.unstack(tf.random.stateless_uniform((3,), seed, alg="philox"))
     if config.crop == "pad":
-        image = _resize(decode_image(example, config.exif_orientation), config)
+        image = _resize(_decoded(example, config), config)
         image = _shift_and_flip(image, shift_y, shift_x, flip, config)
     else:
         image = _resize(_cropped(example, seed, shift_y, shift_x, config), config)
@@ -48,9 +50,8 @@ def train_example(example: Example, seed: tf.Tensor, config: PreprocessingConfig
 def evaluation_example(example: Example, config: PreprocessingConfig) -> tf.Tensor:
     """Cuts the centre of one evaluation example, and resizes it; see `train_example`."""
     if config.eval_crop_fraction == 1.0:
-        return _resize(decode_image(example, config.exif_orientation), config)
-    centre = partial(_centre_window, config=config)
-    return _resize(decode_window(example, centre, config.exif_orientation), config)
+        return _resize(_decoded(example, config), config)
+    return _resize(_decoded(example, config, partial(_centre_window, config=config)), config)
 
 
 def _cropped(
@@ -61,7 +62,7 @@ def _cropped(
     config: PreprocessingConfig,
 ) -> tf.Tensor:
     if config.crop == "none":
-        return decode_image(example, config.exif_orientation)
+        return _decoded(example, config)
 
     def choose(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
         if config.crop == "inception":
@@ -71,7 +72,17 @@ def _cropped(
         begin = tf.cast(tf.stack([shift_y, shift_x]) * free, tf.int32)
         return tf.concat([begin, size], axis=0)
 
-    return decode_window(example, choose, config.exif_orientation)
+    return _decoded(example, config, choose)
+
+
+def _decoded(
+    example: Example, config: PreprocessingConfig, choose_window: ChooseWindow | None = None
+) -> tf.Tensor:
+    """Returns a window of an image, or all of it, at the scale that the options allow."""
+    smallest = config.image_size if config.scaled_decoding else None
+    if choose_window is None:
+        return decode_image(example, config.exif_orientation, smallest)
+    return decode_window(example, choose_window, config.exif_orientation, smallest)
 
 
 def inception_window(
@@ -115,9 +126,7 @@ def _fitted_size(
 def _resize(image: tf.Tensor, config: PreprocessingConfig) -> tf.Tensor:
     if image.shape == (*config.image_size, 3):
         return image
-    # Without antialiasing, as in the published recipes.
-    pixels = tf.image.resize(image, config.image_size, method=config.interpolation, antialias=False)
-    return to_bytes(pixels)
+    return to_bytes(resize(image, config.image_size, config.interpolation))
 
 
 def _shift_and_flip(

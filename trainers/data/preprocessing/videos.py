@@ -4,6 +4,7 @@ What is drawn for a clip is drawn once and applies to all its frames. Clips stay
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -14,7 +15,9 @@ from trainers.data.preprocessing.augmentation import randaugment
 from trainers.data.preprocessing.augmentation import to_bytes
 from trainers.data.preprocessing.decoding import Example
 from trainers.data.preprocessing.decoding import decode_frames
+from trainers.data.preprocessing.decoding import frame_size
 from trainers.data.preprocessing.decoding import video_length
+from trainers.data.preprocessing.resizing import resize
 
 # Numbers folded into the seed of an example, so that no two draws share a stream.
 _ORDER_STREAM = 1
@@ -35,10 +38,10 @@ def train_clip(example: Example, seed: tf.Tensor, config: VideoPreprocessingConf
     start, scale_y, scale_x, shift_y, shift_x, flip = _draws(seed)
     indices = training_frames(video_length(example), config.num_frames, config.stride, start)
     indices = order_frames(indices, config.frame_order, _stream(seed, _ORDER_STREAM))
-    frames, places = _resized_frames(example, indices, config, (scale_y, scale_x))
-    begins = tf.cast(_free_space(frames, config) + 1, tf.float32)
+    size = _resized_size(frame_size(example, indices[0]), config, (scale_y, scale_x))
+    begins = tf.cast(size - config.image_size + 1, tf.float32)
     begin = tf.cast(tf.stack([shift_y, shift_x]) * begins, tf.int32)
-    clip = tf.gather(_window(frames, begin, config), places)
+    clip = _windows(example, indices, size, [begin], config)[0]
     clip = tf.ensure_shape(clip, (config.num_frames, *config.image_size, 3))
     if config.flip:
         flips = flip < _FLIPPED_SHARE
@@ -72,11 +75,8 @@ def evaluation_views(example: Example, config: VideoPreprocessingConfig) -> tf.T
     indices = view_frames(length, config.num_frames, config.stride, config.temporal_views)
     seed = _content_seed(example) if config.frame_order == "shuffled" else None
     indices = order_frames(indices, config.frame_order, seed)
-    frames, places = _resized_frames(example, indices, config)
-    views = [
-        tf.gather(_window(frames, begin, config), places)
-        for begin in _window_begins(frames, config)
-    ]
+    size = _resized_size(frame_size(example, indices[0, 0]), config)
+    views = _windows(example, indices, size, _window_begins(size, config), config)
     views = tf.concat(views, axis=0)  # (windows * clips, frames, height, width, 3)
     return tf.ensure_shape(views, (config.num_views, config.num_frames, *config.image_size, 3))
 
@@ -142,34 +142,42 @@ def _content_seed(example: Example) -> tf.Tensor:
     return tf.stack([tf.reduce_sum(words), tf.constant(_ORDER_STREAM, tf.int64)])
 
 
-def _resized_frames(
+def _windows(
     example: Example,
     indices: tf.Tensor,
+    size: tf.Tensor,
+    begins: Sequence[tf.Tensor],
     config: VideoPreprocessingConfig,
-    scale_draws: tuple[tf.Tensor, tf.Tensor] | None = None,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes and resizes each frame once, even if it is repeated or shared.
+) -> list[tf.Tensor]:
+    """Resizes frames to `size`, and cuts out the windows that begin at `begins`.
 
-    Returns the frames, (n, height, width, 3), not yet rounded to bytes, and where to look them up:
-    int32 of the shape of `indices`.
+    Returns uint8 (*indices.shape, height, width, 3) for each window. Each frame is decoded and
+    resized once, even if it is repeated or shared.
     """
+    height, width = config.image_size
+
+    def cut(frames: tf.Tensor) -> tf.Tensor:
+        resized = resize(frames, size, config.interpolation)
+        windows = [
+            to_bytes(resized[..., y : y + height, x : x + width, :])
+            for y, x in map(tf.unstack, begins)
+        ]
+        return tf.stack(windows, axis=-4)
+
     distinct, places = tf.unique(tf.reshape(indices, [-1]))
-    frames = decode_frames(example, distinct)
-    shape = tf.shape(frames)
-    size = _resized_size(shape[1], shape[2], config, scale_draws)
-    # Without antialiasing, as in the published recipes.
-    frames = tf.image.resize(frames, size, method=config.interpolation, antialias=False)
-    return frames, tf.reshape(places, indices.shape)
+    smallest = size if config.scaled_decoding else None
+    windows = decode_frames(example, distinct, cut, smallest)
+    places = tf.reshape(places, indices.shape)
+    return [tf.gather(windows[:, number], places) for number in range(len(begins))]
 
 
 def _resized_size(
-    height: tf.Tensor,
-    width: tf.Tensor,
+    frame_size: tf.Tensor,
     config: VideoPreprocessingConfig,
-    scale_draws: tuple[tf.Tensor, tf.Tensor] | None,
+    scale_draws: tuple[tf.Tensor, tf.Tensor] | None = None,
 ) -> tf.Tensor:
     """Returns int32 (2,), the height and width that frames are resized to."""
-    size = tf.cast(tf.stack([height, width]), tf.float64)
+    size = tf.cast(frame_size, tf.float64)
     size = size * config.min_resize / tf.reduce_min(size)
     if scale_draws is not None and config.scale_jitter is not None:
         smallest, largest = config.scale_jitter
@@ -181,26 +189,14 @@ def _resized_size(
     return tf.maximum(tf.cast(size + 1e-6, tf.int32), config.image_size)
 
 
-def _free_space(frames: tf.Tensor, config: VideoPreprocessingConfig) -> tf.Tensor:
-    """Returns int32 (2,), the rows and columns that a window leaves out."""
-    return tf.shape(frames)[1:3] - tf.constant(config.image_size)
-
-
-def _window_begins(frames: tf.Tensor, config: VideoPreprocessingConfig) -> list[tf.Tensor]:
+def _window_begins(size: tf.Tensor, config: VideoPreprocessingConfig) -> list[tf.Tensor]:
     """Returns the first row and column of each window of a test, int32 (2,) each."""
-    free = _free_space(frames, config)
+    free = size - config.image_size
     centre = (free + 1) // 2
     if config.spatial_views == 1:
         return [centre]
     moves = tf.where(free[1] >= free[0], [False, True], [True, False])
     return [tf.where(moves, 0, centre), centre, tf.where(moves, free, centre)]
-
-
-def _window(frames: tf.Tensor, begin: tf.Tensor, config: VideoPreprocessingConfig) -> tf.Tensor:
-    """Cuts the same window out of all frames, and rounds it to bytes."""
-    height, width = config.image_size
-    pixels = frames[:, begin[0] : begin[0] + height, begin[1] : begin[1] + width]
-    return to_bytes(tf.cast(pixels, tf.float32))
 
 
 def _augmented(clip: tf.Tensor, seed: tf.Tensor, config: VideoPreprocessingConfig) -> tf.Tensor:

@@ -224,9 +224,9 @@ def test_one_view_is_the_evaluation_clip() -> None:
 def test_each_frame_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[list[int]] = []
 
-    def decode(example: Example, indices: tf.Tensor) -> tf.Tensor:
+    def decode(example: Example, indices: tf.Tensor, *how: Any) -> tf.Tensor:
         decoded.append(indices.numpy().tolist())
-        return original(example, indices)
+        return original(example, indices, *how)
 
     original = video_preprocessing.decode_frames
     monkeypatch.setattr(video_preprocessing, "decode_frames", decode)
