@@ -99,8 +99,8 @@ def model_implementation(
     leads to its gradients. The modes are those of layers; on PyTorch, `eager` and `compile`.
     """
     if keras.backend.backend() == "torch":
-        run = torch_runs(model, images, labels, mode, training=direction == "training")[direction]
-        return Implementation(run, (*packages, "keras", "torch"))
+        runs = torch_runs(model, images, labels, mode, training=direction == "training")
+        return Implementation(runs[direction], (*packages, "keras", "torch"))
     make = {"tensorflow": _tensorflow_model, "jax": _jax_model}[keras.backend.backend()]
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = keras.optimizers.AdamW(1e-5)
@@ -201,7 +201,8 @@ def torch_runs(model: Any, images: Any, labels: Any, mode: str, **arguments: Any
 
     images, labels = torch.as_tensor(images), torch.as_tensor(labels)
     called = torch.compile(model, dynamic=False) if mode == "compile" else model
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-5)
+    weights = list(model.parameters())
+    optimizer = torch.optim.AdamW(weights, 1e-5)
 
     def infer() -> Any:
         with torch.inference_mode():
@@ -214,4 +215,10 @@ def torch_runs(model: Any, images: Any, labels: Any, mode: str, **arguments: Any
         optimizer.step()
         return loss
 
-    return {"inference": infer, "training": train}
+    def update() -> None:
+        for weight in weights:
+            if weight.grad is None:
+                weight.grad = torch.ones_like(weight)
+        optimizer.step()
+
+    return {"inference": infer, "training": train, "update": update}
