@@ -82,12 +82,18 @@ def test_a_matmul_of_patches_is_a_convolution(block: tuple[int, ...]) -> None:
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="reads JAX's program")
-@pytest.mark.parametrize(("platform", "convolves"), [("cpu", False), ("tpu", True)])
-def test_patch_embedding_form_follows_the_platform(platform: str, convolves: bool) -> None:
+@pytest.mark.parametrize(
+    ("platform", "tubelet_size", "convolves"),
+    [("cpu", 1, False), ("tpu", 1, True), ("cpu", 2, False), ("tpu", 2, False)],
+)
+def test_patch_embedding_form_follows_the_platform(
+    platform: str, tubelet_size: int, convolves: bool
+) -> None:
     import jax
 
-    layer = PatchEmbedding(8, (4, 4))
-    layer.build((None, 8, 8, 3))
-    traced = jax.jit(layer).trace(random(2, 8, 8, 3))
+    shape = (2, 8, 8, 3) if tubelet_size == 1 else (2, 4, 8, 8, 3)
+    layer = PatchEmbedding(8, (4, 4), tubelet_size)
+    layer.build(shape)
+    traced = jax.jit(layer).trace(random(*shape))
     program = traced.lower(lowering_platforms=(platform,)).as_text()
     assert ("stablehlo.convolution" in program) == convolves

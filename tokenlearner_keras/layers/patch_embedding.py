@@ -92,16 +92,19 @@ class PatchEmbedding(ConfiguredLayer):
         return ops.reshape(patches, (*dimensions[:2], *ops.shape(patches)[1:]))
 
     def _project(self, x: Any) -> Any:
-        """Applies the projection, on JAX's and PyTorch's processors as a matmul.
+        """Applies the projection, as a matmul where that is faster.
 
-        That is faster there, for the gradients of tubelets three times. TensorFlow's XLA takes
-        longer for images that way.
+        It is for tubelets on processors and TPUs, and for images on JAX's and PyTorch's
+        processors. A TPU moves fewer bytes for a convolution of images, and TensorFlow's XLA takes
+        less time.
         """
-        backend = keras.backend.backend()
-        if backend == "tensorflow" or (backend == "torch" and x.device.type != "cpu"):
+        backend, tubelets = keras.backend.backend(), len(x.shape) == 5
+        if not tubelets and backend == "tensorflow":
             return convolve(self.projection, x)
+        if not tubelets and backend == "torch" and x.device.type != "cpu":
+            return self.projection(x)
         arrays = (x, *map(ops.convert_to_tensor, (self.projection.kernel, self.projection.bias)))
-        if backend == "torch":
+        if tubelets or backend == "torch":
             return patch_matmul(*arrays)
         import jax
 
@@ -151,18 +154,19 @@ def check_inflation(inflation: str | None, tubelet_size: int) -> str | None:
 def patch_matmul(x: Any, kernel: Any, bias: Any) -> Any:
     """Returns the convolution whose stride is its kernel, as a matmul of flattened patches.
 
-    `x` is `(batch, *sizes, channels)`, the kernel `(*block, channels, width)`, and the output
-    `(batch, *grid, width)`. Edges that do not fill a block are dropped.
+    `x` is `(batch, [time,] height, width, channels)`, the kernel `(*block, channels, width)`, and
+    the output `(batch, *grid, width)`. Edges that do not fill a block are dropped.
     """
     *block, channels, width = kernel.shape
     batch, *sizes, _ = ops.shape(x)
     grid = [size // side for size, side in zip(sizes, block, strict=True)]
     whole = [slice(count * side) for count, side in zip(grid, block, strict=True)]
-    folds = [size for pair in zip(grid, block, strict=True) for size in pair]
-    x = ops.reshape(x[:, *whole], (batch, *folds, channels))  # (B, h, 16, w, 16, 3)
-    last = len(folds) + 1
-    x = ops.transpose(x, (0, *range(1, last, 2), *range(2, last, 2), last))
-    x = ops.reshape(x, (batch, *grid, math.prod(block) * channels))  # (B, h, w, 16 * 16 * 3)
+    frames, rows, columns = (1, *block)[-3:]
+    time, height, across = (1, *grid)[-3:]
+    # Six axes: LiteRT transposes no more.
+    folds = (batch * time, frames, height, rows, across, columns * channels)
+    x = ops.transpose(ops.reshape(x[:, *whole], folds), (0, 2, 4, 1, 3, 5))
+    x = ops.reshape(x, (batch, *grid, math.prod(block) * channels))
     return ops.matmul(x, ops.reshape(kernel, (-1, width))) + bias
 
 
