@@ -1,4 +1,4 @@
-"""Runs Keras layers and models: forward, with gradients, or a training step, on each backend."""
+"""Runs layers and models: forward, with gradients, or a training step, on each backend."""
 
 from collections.abc import Callable
 from typing import Any
@@ -96,8 +96,11 @@ def model_implementation(
     """Returns the implementation of a model that gives logits.
 
     The direction is `inference`, `training` with AdamW, or `update`: a training step without what
-    leads to its gradients. The modes are those of layers.
+    leads to its gradients. The modes are those of layers; on PyTorch, `eager` and `compile`.
     """
+    if keras.backend.backend() == "torch":
+        runs = torch_runs(model, images, labels, mode, training=direction == "training")
+        return Implementation(runs[direction], (*packages, "keras", "torch"))
     make = {"tensorflow": _tensorflow_model, "jax": _jax_model}[keras.backend.backend()]
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = keras.optimizers.AdamW(1e-5)
@@ -186,3 +189,36 @@ def _jax_model(
         "training": train,
         "update": update,
     }
+
+
+def torch_runs(model: Any, images: Any, labels: Any, mode: str, **arguments: Any) -> Runs:
+    """Returns the runs of a PyTorch module, which every Keras model is on that backend.
+
+    The loop and the optimizer are PyTorch's, so that only the models differ. The module is called
+    with the further arguments.
+    """
+    import torch
+
+    images, labels = torch.as_tensor(images), torch.as_tensor(labels)
+    called = torch.compile(model, dynamic=False) if mode == "compile" else model
+    weights = list(model.parameters())
+    optimizer = torch.optim.AdamW(weights, 1e-5)
+
+    def infer() -> Any:
+        with torch.inference_mode():
+            return called(images, **arguments)
+
+    def train() -> Any:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(called(images, **arguments), labels)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    def update() -> None:
+        for weight in weights:
+            if weight.grad is None:
+                weight.grad = torch.ones_like(weight)
+        optimizer.step()
+
+    return {"inference": infer, "training": train, "update": update}

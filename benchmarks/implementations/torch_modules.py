@@ -3,11 +3,13 @@
 from typing import Any
 
 import torch
+from timm.models import VisionTransformer
 from tokenlearner_pytorch import TokenLearner
 from vit_pytorch import ViT
 from vit_pytorch.vit_with_patch_merger import PatchMerger
 from vit_pytorch.vit_with_patch_merger import ViT as PatchMergerViT
 
+from benchmarks.implementations.execution import torch_runs
 from benchmarks.implementations.problem import NUM_CLASSES
 from benchmarks.implementations.problem import SIZES
 from benchmarks.implementations.problem import problem
@@ -59,7 +61,7 @@ def _layer(
     return Implementation(forward if direction == "forward" else both, (package, "torch"))
 
 
-def vit(
+def vit_pytorch(
     size: str, input_shape: list[int], tokens: int, direction: str, mode: str
 ) -> Implementation:
     """Returns a ViT; with `tokens`, a PatchMerger stands before the seventh block of twelve."""
@@ -73,18 +75,23 @@ def vit(
         model = PatchMergerViT(**arguments, **more)
     else:
         model = ViT(**arguments, pool="mean")
-    images = torch.randn(input_shape[0], 3, *input_shape[1:3])
-    labels = torch.randint(NUM_CLASSES, (input_shape[0],))
-    called = torch.compile(model, dynamic=False) if mode == "compile" else model
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-5)
+    return _model(model, input_shape, direction, mode, "vit-pytorch")
 
-    def infer() -> None:
-        with torch.inference_mode():
-            called(images)
 
-    def train() -> None:
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(called(images), labels).backward()
-        optimizer.step()
+def timm(size: str, input_shape: list[int], direction: str, mode: str) -> Implementation:
+    """Returns timm's ViT without a class token, averaged over the positions."""
+    width, heads, _ = SIZES[size]
+    model = VisionTransformer(
+        img_size=input_shape[1], num_classes=NUM_CLASSES, embed_dim=width, num_heads=heads,
+        class_token=False, global_pool="avg",
+    )  # fmt: skip
+    return _model(model, input_shape, direction, mode, "timm")
 
-    return Implementation(infer if direction == "inference" else train, ("vit-pytorch", "torch"))
+
+def _model(
+    model: torch.nn.Module, input_shape: list[int], direction: str, mode: str, package: str
+) -> Implementation:
+    batch_size, *size, channels = input_shape
+    images = torch.randn(batch_size, channels, *size)
+    labels = torch.randint(NUM_CLASSES, (batch_size,))
+    return Implementation(torch_runs(model, images, labels, mode)[direction], (package, "torch"))

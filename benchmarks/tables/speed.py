@@ -95,15 +95,15 @@ def video_speed() -> str:
     for plain, mine, first in video_triples():
         macs = int(plain["macs"]) / int(mine["macs"])
         lines.append(
-            f"{mine['direction']} | {mine['frames']} | {mine['size']} "
+            f"{mine['backend']} | {mine['direction']} | {mine['frames']} | {mine['size']} "
             f"| {float(plain['clips_per_second']):.1f} | {float(mine['clips_per_second']):.1f} "
             f"| {1 / float(mine['wall_ratio']):.2f} | {macs:.2f} "
             f"| {1 / float(first['wall_ratio']):.2f} "
             f"| {int(plain['macs']) / int(first['macs']):.2f}"
         )
     header = (
-        "direction | frames | size | plain, clips/s | TokenLearner, clips/s | speed-up "
-        "| by MACs | first half alone | by MACs"
+        "backend | direction | frames | size | plain, clips/s | TokenLearner, clips/s "
+        "| speed-up | by MACs | first half alone | by MACs"
     )
     return table(header, lines)
 
@@ -112,13 +112,16 @@ def video_growth() -> str:
     """Returns slopes of log time and log MACs over the log of frames and of pixels."""
     lines = []
     rows = [row for row in read_csv("video_speed") if row["arm"] != "first half"]
-    for (direction, model), mine in grouped(rows, "direction", "model").items():
+    groups = grouped(rows, "backend", "direction", "model")
+    for (backend, direction, model), mine in groups.items():
         for title, key in GROWTHS.items():
             points = _along(mine, key)
             time = _slope(points, "wall_seconds")
             macs = _slope(points, "macs")
-            lines.append(f"{direction} | `{model}` | {title} | {time:.2f} | {macs:.2f}")
-    return table("direction | model | over | slope of the time | slope of the MACs", lines)
+            figures = f"{time:.2f} | {macs:.2f}"
+            lines.append(f"{backend} | {direction} | `{model}` | {title} | {figures}")
+    header = "backend | direction | model | over | slope of the time | slope of the MACs"
+    return table(header, lines)
 
 
 def video_triples() -> Iterator[tuple[Row, Row, Row]]:

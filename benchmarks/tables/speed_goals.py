@@ -1,5 +1,6 @@
 """Each goal of speed: what was measured, and whether it is met."""
 
+import itertools
 from collections.abc import Iterator
 
 from benchmarks.tables.rows import grouped
@@ -15,6 +16,10 @@ from benchmarks.timing import read_csv
 _TOKENLEARNERS = ("ours half", "ours three quarters")
 #: What the names of candidates begin with, and how they are called together.
 _WAYS = {"": "the best backend and mode of each", ", jax": "JAX", ", tensorflow": "TensorFlow"}
+#: What the names of families of models begin with, and how they are called.
+_BACKENDS = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
+_OF_THE_MACS = "speed-up over the plain ViT, of what the MACs promise"
+_PEERS = ("keras-hub", "vit-pytorch", "timm")
 
 
 def speed_goals() -> str:
@@ -68,37 +73,40 @@ def _ratios(
 
 def _models() -> Iterator[str]:
     for (size, direction), rows in grouped(read_csv("models"), "size", "direction").items():
-        found = [
-            float(row["macs_ratio"]) / float(row["wall_ratio"])
-            for row in rows
-            if row["arm"] in _TOKENLEARNERS
-        ]
-        title = (
-            f"ViT-{size.upper()}/16, {direction}, TokenLearner at half and three quarters, "
-            "JAX and TensorFlow: speed-up over the plain ViT, of what the MACs promise"
-        )
-        yield _at_least(title, 0.95, found)
-        title = f"plain ViT-{size.upper()}/16, {direction}: our time over keras-hub's"
-        yield _at_most(title, 1, list(_plain_over_hub(rows)))
+        model = f"ViT-{size.upper()}/16, {direction}"
+        for backend, name in _BACKENDS.items():
+            found = [
+                float(row["macs_ratio"]) / float(row["wall_ratio"])
+                for row in rows
+                if row["arm"] in _TOKENLEARNERS and row["family"].startswith(backend)
+            ]
+            title = f"{model}, {name}, TokenLearner at half and three quarters: {_OF_THE_MACS}"
+            yield _at_least(title, 0.95, found)
+        for peer in _PEERS:
+            found = list(_plain_over(peer, rows))
+            yield _at_most(f"plain {model}: our time over {peer}'s, by backend", 1, found)
 
 
-def _plain_over_hub(rows: list[Row]) -> Iterator[float]:
-    for family in grouped(rows, "family").values():
-        arms = {row["arm"]: row for row in family}
-        if "keras-hub plain" in arms:
-            yield seconds(arms["ours plain"]) / seconds(arms["keras-hub plain"])
+def _plain_over(peer: str, rows: list[Row]) -> Iterator[float]:
+    """Yields our time over a peer's on every backend they share, each in its best mode."""
+    for backend in _BACKENDS:
+        shared = [row for row in rows if row["family"].startswith(backend)]
+        mine, other = best(shared, "ours plain"), best(shared, f"{peer} plain")
+        if mine and other:
+            yield seconds(mine) / seconds(other)
 
 
 def _video() -> Iterator[str]:
-    for direction in ("inference", "training"):
+    cases = itertools.product(("inference", "training"), _BACKENDS.items())
+    for direction, (backend, name) in cases:
         found = [
             int(mine["macs"]) / int(plain["macs"]) / float(mine["wall_ratio"])
             for plain, mine, _ in video_triples()
-            if mine["direction"] == direction
+            if mine["direction"] == direction and mine["backend"] == backend
         ]
         title = (
-            f"video ViT, {direction}, TokenLearner at half, JAX, 8 to 32 frames, "
-            "112 to 224 pixels: speed-up over the plain ViT, of what the MACs promise"
+            f"video ViT, {direction}, {name}, TokenLearner at half, 8 to 32 frames, "
+            f"112 to 224 pixels: {_OF_THE_MACS}"
         )
         yield _at_least(title, 0.95, found)
 

@@ -10,6 +10,8 @@ from tests.helpers.arrays import random
 from tests.helpers.arrays import to_numpy
 from tests.helpers.round_trips import waken
 from tokenlearner_keras.layers.mlp import normalized_matmul
+from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
+from tokenlearner_keras.layers.patch_embedding import patch_matmul
 from tokenlearner_keras.layers.token_learner import kernel_columns
 from tokenlearner_keras.layers.token_learner import shifted_sum
 
@@ -67,3 +69,31 @@ def test_quantised_weights_are_used(layer: keras.layers.Layer) -> None:
     layer.token_masking.hidden_layer.quantize("int8")
     found = to_numpy(layer(*inputs))
     assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("block", [(4, 6), (2, 4, 6)])
+def test_a_matmul_of_patches_is_a_convolution(block: tuple[int, ...]) -> None:
+    """Also where the edges do not fill a patch."""
+    x = random(2, *(5, 13, 14)[-len(block) :], 3)
+    kernel, bias = random(*block, 3, 8, seed=1), random(8, seed=2)
+    arrays = [ops.convert_to_tensor(array) for array in (x, kernel, bias)]
+    expected = ops.conv(arrays[0], arrays[1], block, "valid", "channels_last") + arrays[2]
+    assert np.allclose(to_numpy(patch_matmul(*arrays)), to_numpy(expected), atol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="reads JAX's program")
+@pytest.mark.parametrize(
+    ("platform", "tubelet_size", "convolves"),
+    [("cpu", 1, False), ("tpu", 1, True), ("cpu", 2, False), ("tpu", 2, False)],
+)
+def test_patch_embedding_form_follows_the_platform(
+    platform: str, tubelet_size: int, convolves: bool
+) -> None:
+    import jax
+
+    shape = (2, 8, 8, 3) if tubelet_size == 1 else (2, 4, 8, 8, 3)
+    layer = PatchEmbedding(8, (4, 4), tubelet_size)
+    layer.build(shape)
+    traced = jax.jit(layer).trace(random(*shape))
+    program = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert ("stablehlo.convolution" in program) == convolves

@@ -1,5 +1,6 @@
 """Cuts images or videos into patches and embeds each one linearly."""
 
+import math
 from typing import Any
 
 import keras
@@ -84,11 +85,31 @@ class PatchEmbedding(ConfiguredLayer):
         self._check_shape(x.shape)
         check_floats(x, f"PatchEmbedding '{self.name}'")
         if len(x.shape) == 4 or self.tubelet_size > 1:
-            return convolve(self.projection, x)
+            return self._project(x)
         dimensions = ops.shape(x)
         frames = ops.reshape(x, (-1, *dimensions[2:]))  # (B*T, H, W, 3)
-        patches = convolve(self.projection, frames)  # (B*T, h, w, D)
+        patches = self._project(frames)  # (B*T, h, w, D)
         return ops.reshape(patches, (*dimensions[:2], *ops.shape(patches)[1:]))
+
+    def _project(self, x: Any) -> Any:
+        """Applies the projection, as a matmul where that is faster.
+
+        It is for tubelets on processors and TPUs, and for images on JAX's and PyTorch's
+        processors. A TPU moves fewer bytes for a convolution of images, and TensorFlow's XLA takes
+        less time.
+        """
+        backend, tubelets = keras.backend.backend(), len(x.shape) == 5
+        if not tubelets and backend == "tensorflow":
+            return convolve(self.projection, x)
+        if not tubelets and backend == "torch" and x.device.type != "cpu":
+            return self.projection(x)
+        arrays = (x, *map(ops.convert_to_tensor, (self.projection.kernel, self.projection.bias)))
+        if tubelets or backend == "torch":
+            return patch_matmul(*arrays)
+        import jax
+
+        # A program may be compiled for another platform than that of this process.
+        return jax.lax.platform_dependent(*arrays, cpu=patch_matmul, default=_convolution)
 
     def _check_shape(self, shape: Any) -> None:
         shape = tuple(shape)
@@ -128,6 +149,30 @@ def check_inflation(inflation: str | None, tubelet_size: int) -> str | None:
             f"Received tubelet_inflation={inflation!r}, tubelet_size=1."
         )
     return inflation
+
+
+def patch_matmul(x: Any, kernel: Any, bias: Any) -> Any:
+    """Returns the convolution whose stride is its kernel, as a matmul of flattened patches.
+
+    `x` is `(batch, [time,] height, width, channels)`, the kernel `(*block, channels, width)`, and
+    the output `(batch, *grid, width)`. Edges that do not fill a block are dropped.
+    """
+    *block, channels, width = kernel.shape
+    batch, *sizes, _ = ops.shape(x)
+    grid = [size // side for size, side in zip(sizes, block, strict=True)]
+    whole = [slice(count * side) for count, side in zip(grid, block, strict=True)]
+    frames, rows, columns = (1, *block)[-3:]
+    time, height, across = (1, *grid)[-3:]
+    # Six axes: LiteRT transposes no more.
+    folds = (batch * time, frames, height, rows, across, columns * channels)
+    x = ops.transpose(ops.reshape(x[:, *whole], folds), (0, 2, 4, 1, 3, 5))
+    x = ops.reshape(x, (batch, *grid, math.prod(block) * channels))
+    return ops.matmul(x, ops.reshape(kernel, (-1, width))) + bias
+
+
+def _convolution(x: Any, kernel: Any, bias: Any) -> Any:
+    strides = kernel.shape[:-2]
+    return ops.conv(x, kernel, strides, padding="valid", data_format="channels_last") + bias
 
 
 def frame_weights(num_frames: int, method: str) -> np.ndarray:
