@@ -1,9 +1,11 @@
 """One TokenLearner or TokenFuser, forward and with gradients, beside every other we found.
 
-    python -m benchmarks.layers [--layers=v1.0,v1.1,fuser] [--turns=9]
+    python -m benchmarks.layers [--layers=v1.0,v1.1,mha,fuser] [--turns=9] [--noothers]
 
 In an environment with requirements/benchmarks.txt. Writes `results/layers.csv`, and keeps the
-rows of other layers; `wall_ratio` is relative to the hand-written JAX function.
+rows of other layers and threads; `wall_ratio` is relative to the hand-written JAX function. With
+`--noothers` only our layers on JAX and the hand-written functions are measured, without further
+packages.
 """
 
 import itertools
@@ -18,11 +20,20 @@ from benchmarks.timing import read_csv
 from benchmarks.timing import write_csv
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("layers", ["v1.0", "v1.1", "fuser"], "Layers to measure.")
+flags.DEFINE_list("layers", ["v1.0", "v1.1", "mha", "fuser"], "Layers to measure.")
 flags.DEFINE_integer("turns", 9, "Turns that count.", lower_bound=1)
-flags.DEFINE_integer("threads", 2, "Cores of each process.", lower_bound=1)
+flags.DEFINE_list("threads", ["2", "1"], "Cores of each process; each number is measured.")
+flags.DEFINE_bool("others", True, "Also measure floors, other backends and other packages.")
 
-SHAPES = ((32, 14, 14, 384), (8, 24, 24, 768))
+SHAPES = (
+    (1, 24, 24, 768),
+    (4, 32, 32, 1024),
+    (32, 14, 14, 384),
+    (64, 14, 14, 768),
+    (2, 8, 14, 14, 768),
+)
+#: Where other candidates also take part, with the largest number of threads.
+SHAPES_OF_OTHERS = ((4, 32, 32, 1024), (32, 14, 14, 384))
 NUM_TOKENS = (8, 16)
 DIRECTIONS = ("forward", "both")
 REFERENCE = "handwritten jax"
@@ -39,26 +50,37 @@ _TORCH_WAYS: Ways = (("torch", "eager"), ("torch", "compile"))
 
 def main(_: list[str]) -> None:
     rows: list[dict[str, Any]] = [
-        row for row in read_csv("layers") if row["layer"] not in FLAGS.layers
+        row
+        for row in read_csv("layers")
+        if row["layer"] not in FLAGS.layers or row["threads"] not in FLAGS.threads
     ]
-    with Comparison(FLAGS.turns, FLAGS.threads, TOLERANCE, memory=True) as comparison:
-        for layer, shape, num_tokens, direction in itertools.product(
-            FLAGS.layers, SHAPES, NUM_TOKENS, DIRECTIONS
-        ):
-            case = {"layer": layer, "shape": shape, "num_tokens": num_tokens}
-            case["direction"] = direction
-            for row in comparison.compare(_candidates(case), REFERENCE):
-                rows.append({**case, "shape": "x".join(map(str, shape)), **row})
-            write_csv("layers", rows)
+    numbers = [int(each) for each in FLAGS.threads]
+    for threads in numbers:
+        with Comparison(FLAGS.turns, threads, TOLERANCE, memory=True) as comparison:
+            for layer, shape, num_tokens, direction in itertools.product(
+                FLAGS.layers, SHAPES, NUM_TOKENS, DIRECTIONS
+            ):
+                case = {"layer": layer, "shape": shape, "num_tokens": num_tokens}
+                case["direction"] = direction
+                others = FLAGS.others and shape in SHAPES_OF_OTHERS and threads == max(numbers)
+                candidates = _candidates(case) if others else _on_jax(case)
+                for row in comparison.compare(candidates, REFERENCE):
+                    rows.append({**case, "shape": "x".join(map(str, shape)), **row})
+                write_csv("layers", rows)
+
+
+def _on_jax(case: dict[str, Any]) -> list[Candidate]:
+    """Returns our layer and what it is compared with, which is the first."""
+    found = [Candidate(REFERENCE, f"{_JAX}:handwritten", case, compared=True)]
+    return found + _in_ways(_KERAS_WAYS[:1], "ours", f"{_KERAS}:ours", case, compared=True)
 
 
 def _candidates(case: dict[str, Any]) -> list[Candidate]:
-    """Returns those of a case; the first is what the others are compared with."""
-    found = [Candidate(REFERENCE, f"{_JAX}:handwritten", case, compared=True)]
+    found = _on_jax(case)
     forms = ("convolution", "matmul") if case["layer"] == "v1.0" else ("matmul",)
     for form in forms:
         found.append(Candidate(f"floor, {form}", f"{_JAX}:floor", {**case, "form": form}))
-    found += _in_ways(_KERAS_WAYS, "ours", f"{_KERAS}:ours", case, compared=True)
+    found += _in_ways(_KERAS_WAYS[1:], "ours", f"{_KERAS}:ours", case, compared=True)
     if case["layer"] == "v1.0":
         found += _in_ways(_KERAS_WAYS, "keras.io", f"{_KERAS}:keras_io", case, compared=True)
         # Its LayerNorm has an epsilon of 1e-3.

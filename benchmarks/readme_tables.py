@@ -21,6 +21,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"demo_accuracy": demos.demo_accuracy, "models": models.readme_models},
     "docs/benchmarks.md": {
         "speed_goals": speed_goals,
+        "layer_ratios": speed.layer_ratios,
         "layer_times": speed.layer_times,
         "model_speed": speed.model_speed,
         "updates": speed.updates,

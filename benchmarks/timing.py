@@ -4,6 +4,7 @@ import csv
 import gc
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -55,14 +56,19 @@ def _summary(times: list[Seconds], reference: list[Seconds]) -> dict[str, Any]:
     ratios = [mine / other["wall"] for mine, other in zip(wall, reference, strict=True)]
     quarters = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else [ratios[0]] * 3
     return {
-        "wall_seconds": round(statistics.median(wall), 4),
-        "wall_seconds_lowest": round(min(wall), 4),
-        "wall_seconds_highest": round(max(wall), 4),
-        "cpu_seconds": round(statistics.median(each["cpu"] for each in times), 4),
+        "wall_seconds": _rounded(statistics.median(wall)),
+        "wall_seconds_lowest": _rounded(min(wall)),
+        "wall_seconds_highest": _rounded(max(wall)),
+        "cpu_seconds": _rounded(statistics.median(each["cpu"] for each in times)),
         "wall_ratio": round(statistics.median(ratios), 4),
         "wall_ratio_quarters": f"{quarters[0]:.4f} to {quarters[2]:.4f}",
         "turns": len(ratios),
     }
+
+
+def _rounded(seconds: float) -> float:
+    """Keeps four digits, also of less than a millisecond."""
+    return float(f"{seconds:.4g}")
 
 
 def memory_growth(work: Callable[[], object]) -> int:
@@ -82,9 +88,16 @@ def _status(key: str) -> int:
 
 
 def environment(*packages: str) -> dict[str, str]:
-    """Returns the machine and the versions of packages, for a row of a CSV."""
+    """Returns the processor and the versions of packages, for a row of a CSV."""
     versions = {package: _version(package) for package in packages}
-    return {"machine": f"{platform.machine()}, {os.cpu_count()} cores", **versions}
+    return {"machine": f"{_processor()}, {os.cpu_count()} cores", **versions}
+
+
+def _processor() -> str:
+    """Returns the name that Linux gives the processor, or its architecture."""
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    found = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
+    return found[1] if found else platform.machine()
 
 
 def _version(package: str) -> str:

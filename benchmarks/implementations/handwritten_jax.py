@@ -20,7 +20,12 @@ Parameters = dict[str, Any]
 
 def handwritten(layer: str, shape: list[int], num_tokens: int, direction: str) -> Implementation:
     """Returns the published maths, compiled."""
-    functions: dict[str, Callable[..., Any]] = {"v1.0": _v10, "v1.1": _v11, "fuser": _fuser}
+    functions: dict[str, Callable[..., Any]] = {
+        "v1.0": _v10,
+        "v1.1": _v11,
+        "mha": _mha,
+        "fuser": _fuser,
+    }
     return _compiled(functions[layer], layer, shape, num_tokens, direction)
 
 
@@ -32,18 +37,25 @@ def floor(
     functions: dict[str, Callable[..., Any]] = {
         "v1.0": lambda p, x: _floor_v10(p, x, first),
         "v1.1": _floor_v11,
+        "mha": _floor_mha,
         "fuser": _floor_fuser,
     }
     return _compiled(functions[layer], layer, shape, num_tokens, direction)
 
 
 def _compiled(
-    function: Callable[..., Any], layer: str, shape: list[int], num_tokens: int, direction: str
+    of_frames: Callable[..., Any], layer: str, shape: list[int], num_tokens: int, direction: str
 ) -> Implementation:
     parameters, inputs, cotangent = problem(layer, shape, num_tokens)
     # To start with on the device, as everywhere else.
     arrays = jax.tree.map(jnp.asarray, [parameters, *inputs.values()])
     cotangent = jnp.asarray(cotangent)
+
+    def function(p: Parameters, *inputs: Any) -> Any:
+        """Folds the frames of a video into the batch."""
+        leading = shape[:-3]
+        output = of_frames(p, *(x.reshape(-1, *x.shape[len(leading) :]) for x in inputs))
+        return output.reshape(*leading, *output.shape[1:])
 
     def loss(*arguments: Any) -> Any:
         return jnp.sum(function(*arguments) * cotangent)
@@ -115,6 +127,19 @@ def _v11(p: Parameters, x: Any) -> Any:
     return jnp.einsum("bns,bnc->bsc", maps, x)
 
 
+def _projected(p: Parameters, name: str, x: Any) -> Any:
+    return jnp.einsum("...c,chd->...hd", x, p[f"attn/{name}/kernel"]) + p[f"attn/{name}/bias"]
+
+
+def _mha(p: Parameters, x: Any) -> Any:
+    x = _positions(x)
+    queries = _projected(p, "query", p["tokens"][0])
+    logits = jnp.einsum("shd,bnhd->bhsn", queries, _projected(p, "key", x))
+    weights = jax.nn.softmax(logits / queries.shape[-1] ** 0.5)
+    attended = jnp.einsum("bhsn,bnhd->bshd", weights, _projected(p, "value", x))
+    return jnp.einsum("bshd,hdc->bsc", attended, p["attn/out/kernel"]) + p["attn/out/bias"]
+
+
 def _fuser(p: Parameters, tokens: Any, x: Any) -> Any:
     mixed = _norm(p, "fuser_mix_norm1", tokens).transpose(0, 2, 1)
     mixed = _norm(p, "fuser_mix_norm2", _dense(p, "Dense_0", mixed).transpose(0, 2, 1))
@@ -136,6 +161,16 @@ def _floor_maps(p: Parameters, x: Any) -> Any:
 def _floor_v11(p: Parameters, x: Any) -> Any:
     x = _positions(x)
     return jnp.einsum("bns,bnc->bsc", _floor_maps(p, x), x)
+
+
+def _floor_mha(p: Parameters, x: Any) -> Any:
+    """Projects the queries and the sums instead of all positions."""
+    x = _positions(x)
+    queries = jnp.einsum("sc,chd->shd", p["tokens"][0], p["attn/query/kernel"])
+    columns = jnp.einsum("shd,chd->chs", queries, p["attn/key/kernel"])
+    sums = jnp.einsum("bnhs,bnc->bhsc", jnp.einsum("bnc,chs->bnhs", x, columns), x)
+    attended = jnp.einsum("bhsc,chd->bshd", sums, p["attn/value/kernel"])
+    return jnp.einsum("bshd,hdc->bsc", attended, p["attn/out/kernel"])
 
 
 def _floor_fuser(p: Parameters, tokens: Any, x: Any) -> Any:

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-from k3im.token_learner import TokenLearner as k3im_token_learner
 from keras import ops
 
 import tokenlearner_keras as tk
 from benchmarks.implementations.execution import layer_implementation
 from benchmarks.implementations.problem import BOTTLENECK_DIM
+from benchmarks.implementations.problem import NUM_HEADS
 from benchmarks.implementations.problem import problem
 from benchmarks.worker import Implementation
 
@@ -21,6 +21,7 @@ def ours(
     makers: dict[str, Callable[[], keras.layers.Layer]] = {
         "v1.0": lambda: tk.TokenLearner(num_tokens, pooling="mean"),
         "v1.1": lambda: tk.TokenLearnerV11(num_tokens, BOTTLENECK_DIM),
+        "mha": lambda: tk.TokenLearnerMHA(num_tokens, NUM_HEADS),
         "fuser": lambda: tk.TokenFuser(BOTTLENECK_DIM),
     }
     built = makers[layer]()
@@ -60,6 +61,8 @@ def k3im(
     layer: str, shape: list[int], num_tokens: int, direction: str, mode: str
 ) -> Implementation:
     """Returns k3im's function, whose LayerNorm has another epsilon (1e-3)."""
+    from k3im.token_learner import TokenLearner as k3im_token_learner
+
     parameters, inputs, cotangent = problem(layer, shape, num_tokens)
     image = keras.Input(shape[1:])
     model = keras.Model(image, k3im_token_learner(image, num_tokens))

@@ -20,12 +20,15 @@ OTHERS = {
     "PatchMerger (vit-pytorch)": "vit-pytorch",
     "tokenlearner-pytorch": "tokenlearner-pytorch",
 }
+OURS_ON_JAX = "ours, jax jit"
 #: What grows, and what of a row says how much: positions of a frame, for the resolution.
 GROWTHS = {"frames": "frames", "resolution (pixels of a frame)": "size"}
 
 
 def layer_cases() -> dict[tuple[str, ...], list[Row]]:
-    return grouped(read_csv("layers"), "layer", "shape", "num_tokens", "direction")
+    """Returns the rows in which other candidates took part, by case."""
+    cases = grouped(read_csv("layers"), "layer", "shape", "num_tokens", "direction", "threads")
+    return {key: rows for key, rows in cases.items() if best(rows, "floor")}
 
 
 def best(rows: list[Row], prefix: str) -> Row | None:
@@ -40,7 +43,7 @@ def seconds(row: Row) -> float:
 def layer_times() -> str:
     """Returns a line a case: our best time, and how many times as long the others take."""
     lines = []
-    for (layer, shape, tokens, direction), rows in layer_cases().items():
+    for (layer, shape, tokens, direction, _), rows in layer_cases().items():
         mine = best(rows, "ours")
         assert mine is not None
         way = mine["arm"].removeprefix("ours, ")
@@ -50,6 +53,22 @@ def layer_times() -> str:
             f"| {1000 * seconds(mine):.1f} ({way}) | {' | '.join(cells)}"
         )
     return table(f"layer | input | tokens | direction | ours, ms | {' | '.join(OTHERS)}", lines)
+
+
+def layer_ratios() -> str:
+    """Returns a line a layer: our time on JAX over that by hand, 8 and 16 tokens, by shape."""
+    rows = [row for row in read_csv("layers") if row["arm"] == OURS_ON_JAX]
+    shapes = list(dict.fromkeys(row["shape"] for row in rows))
+    lines = []
+    for (layer, direction, threads), mine in grouped(rows, "layer", "direction", "threads").items():
+        by_shape = grouped(mine, "shape")
+        cells = [_ratio_cell(by_shape.get((shape,), [])) for shape in shapes]
+        lines.append(f"{layer} | {DIRECTIONS[direction]} | {threads} | {' | '.join(cells)}")
+    return table(f"layer | direction | cores | {' | '.join(shapes)}", lines)
+
+
+def _ratio_cell(rows: list[Row]) -> str:
+    return ", ".join(f"{float(row['wall_ratio']):.2f}" for row in rows) or "–"
 
 
 def _times(row: Row | None, mine: Row) -> str:

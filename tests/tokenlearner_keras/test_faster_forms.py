@@ -1,5 +1,7 @@
 """The forms in which layers compute for speed equal the plain ones."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ import tokenlearner_keras as tk
 from tests.helpers.arrays import random
 from tests.helpers.arrays import to_numpy
 from tests.helpers.round_trips import waken
+from tokenlearner_keras.layers.common import plain_unless_differentiated
+from tokenlearner_keras.layers.mlp import normalized
 from tokenlearner_keras.layers.mlp import normalized_matmul
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
 from tokenlearner_keras.layers.patch_embedding import patch_matmul
@@ -25,7 +29,7 @@ def _norm(channels: int) -> keras.layers.LayerNormalization:
     return norm
 
 
-def _normalized(x: np.ndarray, norm: keras.layers.LayerNormalization) -> np.ndarray:
+def _expected_norm(x: np.ndarray, norm: keras.layers.LayerNormalization) -> np.ndarray:
     x = x.astype("float64")
     centred = x - x.mean(-1, keepdims=True)
     deviation = np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
@@ -39,13 +43,14 @@ def test_a_normalized_product_is_exact(centre: float, spread: float) -> None:
     """However far from zero the input is, as far as float32 can hold it."""
     x = (centre * spread + spread * random(2, 5, 32)).astype("float32")
     norm, kernel = _norm(32), random(32, 6, seed=3)
-    expected = _normalized(x, norm) @ kernel.astype("float64")
-    found = to_numpy(
-        normalized_matmul(ops.convert_to_tensor(x), norm, ops.convert_to_tensor(kernel))
-    )
+    expected = _expected_norm(x, norm) @ kernel.astype("float64")
     # Of numbers a thousandfold their spread float32 gives the mean to five digits.
     tolerance = 1e-5 if centre < 10 else 1e-3
-    assert np.abs(found - expected).max() < tolerance * np.abs(expected).max()
+    array, columns = ops.convert_to_tensor(x), ops.convert_to_tensor(kernel)
+    arguments = (array, norm.gamma, norm.beta, norm.epsilon)
+    for found in (normalized_matmul(*arguments, columns), normalized(*arguments) @ columns):
+        difference = np.abs(to_numpy(found) - expected).max()
+        assert difference < tolerance * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("grid", [(5, 7), (1, 4), (1, 1)])
@@ -71,6 +76,39 @@ def test_quantised_weights_are_used(layer: keras.layers.Layer) -> None:
     assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
 
 
+JAX_ONLY = pytest.mark.skipif(keras.backend.backend() != "jax", reason="only JAX has both forms")
+
+
+@JAX_ONLY
+def test_gradients_take_the_faster_form_and_forward_passes_the_plain_one() -> None:
+    import jax
+
+    def function(x: Any) -> Any:
+        return plain_unless_differentiated(lambda x: 2 * x, lambda x: 3 * x, x)
+
+    assert function(1.0) == jax.jit(function)(1.0) == 2
+    assert jax.value_and_grad(function)(1.0) == (3, 3)
+    assert jax.jvp(function, (1.0,), (1.0,)) == (3, 3)
+
+
+@JAX_ONLY
+@pytest.mark.parametrize("layer", [tk.TokenLearner(4), tk.TokenLearnerV11(4), tk.TokenFuser()])
+def test_both_forms_of_a_layer_agree(layer: keras.layers.Layer) -> None:
+    """Also with masks, and far from zero."""
+    import jax
+
+    x = 10 + random(2, 5, 5, 16)
+    inputs = (random(2, 4, 16, seed=1), x) if isinstance(layer, tk.TokenFuser) else (x,)
+    options = {} if isinstance(layer, tk.TokenFuser) else {"mask": random(2, 5, 5, seed=2) > 0}
+    layer(*inputs)
+    waken(layer)
+    plain, (differentiated, _) = (
+        layer(*inputs, **options),
+        jax.jvp(lambda *inputs: layer(*inputs, **options), inputs, inputs),
+    )
+    assert np.abs(plain - differentiated).max() < 1e-5 * np.abs(plain).max()
+
+
 @pytest.mark.parametrize("block", [(4, 6), (2, 4, 6)])
 def test_a_matmul_of_patches_is_a_convolution(block: tuple[int, ...]) -> None:
     """Also where the edges do not fill a patch."""
@@ -81,7 +119,7 @@ def test_a_matmul_of_patches_is_a_convolution(block: tuple[int, ...]) -> None:
     assert np.allclose(to_numpy(patch_matmul(*arrays)), to_numpy(expected), atol=1e-5)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="reads JAX's program")
+@JAX_ONLY
 @pytest.mark.parametrize(
     ("platform", "tubelet_size", "convolves"),
     [("cpu", 1, False), ("tpu", 1, True), ("cpu", 2, False), ("tpu", 2, False)],

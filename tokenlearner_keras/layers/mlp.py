@@ -11,6 +11,7 @@ from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.layers.common import check_rate
 from tokenlearner_keras.layers.common import is_half_precision
 from tokenlearner_keras.layers.common import optional
+from tokenlearner_keras.layers.common import plain_unless_differentiated
 
 
 def gelu(x: Any) -> Any:
@@ -21,23 +22,33 @@ def gelu(x: Any) -> Any:
     return ops.gelu(x, approximate=True)
 
 
-def normalized_matmul(x: Any, norm: Any, kernel: Any) -> Any:
-    """Returns `norm(x) @ kernel`, where `norm` is a built LayerNormalization over the channels.
+def normalized(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
+    """Returns a LayerNorm over the channels that keeps its digits far from zero."""
+    centred, scale = _centred(x, epsilon)
+    return centred * scale * gamma + beta
+
+
+def normalized_matmul(x: Any, gamma: Any, beta: Any, epsilon: float, kernel: Any) -> Any:
+    """Returns `normalized(x, gamma, beta, epsilon) @ kernel` in a form with cheap gradients.
 
     Where the kernel `(channels, columns)` has few columns and the input many channels, the
-    normalisation is a large part of the work, forward and backward. So its scale goes into the
-    kernel, its offset becomes a row that is added, and the division of a position is applied to
-    the product. Only the centred input is computed: without centring, an input far from zero
-    would lose bits.
+    normalisation is a large part of the backward pass. So its scale goes into the kernel, its
+    offset becomes a row that is added, and the division of a position is applied to the product.
+    Only the centred input is computed: without centring, an input far from zero would lose bits.
 
     For full precision only: half precision is too coarse for the mean and the deviation.
     """
-    centred = x - ops.mean(x, axis=-1, keepdims=True)  # (..., C)
-    variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)  # (..., 1)
-    scaled = ops.multiply(ops.expand_dims(norm.gamma, -1), kernel)  # (C, K)
-    product = ops.matmul(centred, scaled)  # (..., K)
-    offset = ops.matmul(ops.expand_dims(norm.beta, 0), kernel)[0]  # (K,)
-    return product * ops.rsqrt(variance + norm.epsilon) + offset
+    centred, scale = _centred(x, epsilon)
+    product = ops.matmul(centred, ops.multiply(ops.expand_dims(gamma, -1), kernel))  # (..., K)
+    offset = ops.matmul(ops.expand_dims(beta, 0), kernel)[0]  # (K,)
+    return product * scale + offset
+
+
+def _centred(x: Any, epsilon: float) -> tuple[Any, Any]:
+    """Returns the deviations from the mean, (..., C), and what scales them, (..., 1)."""
+    centred = x - ops.mean(x, axis=-1, keepdims=True)
+    variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
+    return centred, ops.rsqrt(variance + epsilon)
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
@@ -95,12 +106,21 @@ class MlpBlock(ConfiguredLayer):
 
     def after_norm(self, norm: Any, x: Any, training: bool | None = None) -> Any:
         """Returns `self(norm(x))`, faster where the hidden layer is narrow."""
+
+        def plain(x: Any, gamma: Any, beta: Any, kernel: Any) -> Any:
+            return ops.matmul(normalized(x, gamma, beta, norm.epsilon), kernel)
+
+        def faster(x: Any, gamma: Any, beta: Any, kernel: Any) -> Any:
+            return normalized_matmul(x, gamma, beta, norm.epsilon, kernel)
+
         hidden = self.hidden_layer
         # Only the layer itself knows what to do with quantised weights.
         quantized = getattr(hidden, "quantization_mode", None) is not None
         if quantized or is_half_precision(self.compute_dtype):
             return self(norm(x), training=training)
-        return self._from_hidden(normalized_matmul(x, norm, hidden.kernel) + hidden.bias, training)
+        arrays = (x, norm.gamma, norm.beta, hidden.kernel)
+        product = plain_unless_differentiated(plain, faster, *arrays)
+        return self._from_hidden(product + hidden.bias, training)
 
     def _from_hidden(self, x: Any, training: bool | None) -> Any:
         x = self.hidden_dropout(gelu(x), training=training)

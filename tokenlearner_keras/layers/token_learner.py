@@ -15,7 +15,9 @@ from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.layers.common import convolve
 from tokenlearner_keras.layers.common import is_half_precision
 from tokenlearner_keras.layers.common import optional
+from tokenlearner_keras.layers.common import plain_unless_differentiated
 from tokenlearner_keras.layers.mlp import gelu
+from tokenlearner_keras.layers.mlp import normalized
 from tokenlearner_keras.layers.mlp import normalized_matmul
 
 NUM_CONVOLUTIONS = 4
@@ -122,9 +124,19 @@ class TokenLearner(WeightedSumTokenLearner):
         if is_half_precision(self.compute_dtype):
             # Shifted sums would round nine times.
             return convolve(self.convolutions[0], _only_real(self.norm(x), mask))
-        columns = kernel_columns(self.convolutions[0].kernel)  # (C, 9*S)
-        products = normalized_matmul(x, self.norm, columns)  # (B*T, H, W, 9*S)
-        return shifted_sum(_only_real(products, mask))
+        epsilon = self.norm.epsilon
+
+        def plain(x: Any, mask: Any, gamma: Any, beta: Any, kernel: Any) -> Any:
+            x = _only_real(normalized(x, gamma, beta, epsilon), mask)
+            return ops.conv(x, kernel, padding="same", data_format="channels_last")
+
+        def faster(x: Any, mask: Any, gamma: Any, beta: Any, kernel: Any) -> Any:
+            columns = kernel_columns(kernel)  # (C, 9*S)
+            products = normalized_matmul(x, gamma, beta, epsilon, columns)  # (B*T, H, W, 9*S)
+            return shifted_sum(_only_real(products, mask))
+
+        arrays = (x, mask, self.norm.gamma, self.norm.beta, self.convolutions[0].kernel)
+        return plain_unless_differentiated(plain, faster, *arrays)
 
     def _scale(self, tokens: Any, maps: Any, mask: Any) -> Any:
         if self.pooling == "sum":

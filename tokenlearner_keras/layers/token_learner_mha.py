@@ -8,9 +8,11 @@ from keras import ops
 
 from tokenlearner_keras.layers.attention import MultiHeadAttention
 from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
+from tokenlearner_keras.layers.common import MASKED_LOGIT
 from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
 from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.layers.common import check_rate
+from tokenlearner_keras.layers.common import is_half_precision
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
@@ -88,15 +90,61 @@ class TokenLearnerMHA(BaseTokenLearner):
         batch, *grid, channels = ops.shape(values)
         positions = math.prod(grid)  # not -1, which is unknown for an empty batch
         values = ops.reshape(values, (batch, positions, channels))  # (B', N, C)
-        queries = ops.cast(self.tokens, values.dtype)
-        queries = ops.broadcast_to(queries, (batch, *self.tokens.shape[1:]))
-        if mask is None:
-            tokens, weights = self.attention.attend(queries, values, training=training)
-            return tokens, ops.mean(weights, axis=1)
-        real = ops.reshape(mask, (batch, positions))  # (B', N)
-        tokens, weights = self.attention.attend(queries, values, real, training)
-        maps = ops.mean(weights, axis=1)  # (B', S, N)
+        real = None if mask is None else ops.reshape(mask, (batch, positions))  # (B', N)
+        if self._folds_projections:
+            tokens, maps = self._attend_folded(values, real)
+        else:
+            queries = ops.cast(self.tokens, values.dtype)
+            queries = ops.broadcast_to(queries, (batch, *self.tokens.shape[1:]))
+            tokens, weights = self.attention.attend(queries, values, real, training)
+            maps = ops.mean(weights, axis=1)  # (B', S, N)
+        if real is None:
+            return tokens, maps
         maps = ops.where(ops.expand_dims(real, 1), maps, ops.zeros_like(maps))
         # The projections are biased: without any value the tokens would not be zero.
         any_real = ops.expand_dims(ops.any(real, axis=1), (1, 2))  # (B', 1, 1)
         return ops.where(any_real, tokens, ops.zeros_like(tokens)), maps
+
+    @property
+    def _folds_projections(self) -> bool:
+        """Says whether `_attend_folded` gives the layer's result, with fewer products."""
+        projections = (self.attention.key_layer, self.attention.value_layer)
+        # Only the layers themselves know what to do with quantised weights.
+        quantized = any(getattr(each, "quantization_mode", None) for each in projections)
+        exact = self.dropout == 0.0 and not is_half_precision(self.compute_dtype)
+        fewer = self.num_tokens <= self.attention.head_dim  # columns than channels, in all heads
+        return exact and not quantized and fewer
+
+    def _attend_folded(self, values: Any, real: Any) -> tuple[Any, Any]:
+        """Returns tokens and maps without a key or a value of every position.
+
+        The queries are the same for every input, so the projection of the keys goes into them; and
+        the weighted sums of the input are projected, not the input. That is `heads * S` columns for
+        each position where the projections have C.
+        """
+        value_layer, sizes = self.attention.value_layer, (self.num_heads, self.num_tokens)
+        batch, positions, channels = ops.shape(values)
+        columns, offsets = self._folded_queries()  # (C, heads*S), (heads*S,)
+        logits = ops.matmul(values, columns) + offsets  # (B', N, heads*S)
+        if real is not None:
+            logits = ops.where(ops.expand_dims(real, -1), logits, MASKED_LOGIT)
+        weights = ops.transpose(ops.softmax(logits, axis=1), (0, 2, 1))  # (B', heads*S, N)
+        sums = ops.matmul(weights, values)  # (B', heads*S, C)
+        sums = ops.reshape(sums, (batch, *sizes, channels))
+        attended = ops.einsum("bhsc,chd->bshd", sums, self._by_head(value_layer.kernel))
+        attended = ops.reshape(attended, (batch, self.num_tokens, channels))
+        tokens = self.attention.output_layer(attended + value_layer.bias)
+        return tokens, ops.mean(ops.reshape(weights, (batch, *sizes, positions)), axis=1)
+
+    def _folded_queries(self) -> tuple[Any, Any]:
+        """Returns what the input is multiplied by for the logits, and what is added."""
+        attention = self.attention
+        queries = attention.query_layer(self.tokens)[0] * attention.head_dim**-0.5
+        queries = self._by_head(queries)  # (S, heads, dim)
+        kernel = self._by_head(attention.key_layer.kernel)  # (C, heads, dim)
+        columns = ops.reshape(ops.einsum("chd,shd->chs", kernel, queries), (self._channels, -1))
+        bias = ops.reshape(attention.key_layer.bias, (self.num_heads, -1))
+        return columns, ops.reshape(ops.einsum("hd,shd->hs", bias, queries), (-1,))
+
+    def _by_head(self, x: Any) -> Any:
+        return ops.reshape(x, (-1, self.num_heads, self.attention.head_dim))
