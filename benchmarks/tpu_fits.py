@@ -20,7 +20,13 @@ from benchmarks.timing import read_csv
 from benchmarks.timing import write_csv
 
 NAME = "tpu_fits"
-_CLASSES = {"imagenet": 1000, "kinetics400": 400, "kinetics600": 600}
+_CLASSES = {
+    "imagenet": 1000,
+    "kinetics400": 400,
+    "kinetics600": 600,
+    "charades": 157,
+    "avid": 887,
+}
 
 _DESCRIPTION = re.compile(r"(\S+), (\S+): batch (\d+) on \S+, chips: (\d+), .* and (\d+) examples")
 _STEP = re.compile(r"train step: ([\d.]+) GiB of ([\d.]+) GiB HBM \([\d.]+%\), (.+)")
@@ -68,6 +74,10 @@ CASES = (
     Case("kinetics400_tl16at12_l16", "v5e:2x2", remat=True),
     Case("kinetics400_tl16at18_l10", "v5e:4x8", remat=True),
     Case("imagenet_finetune_512", "v5e:8x8", model_axis=4, remat=True),
+    Case("charades_x2plus1d", "v5e:4x4", remat=True),
+    Case("charades_x2plus1d", "v6e:2x4", remat=True),
+    Case("avid_x2plus1d", "v5e:4x4", remat=True),
+    Case("avid_x2plus1d", "v6e:2x4", remat=True),
 )
 
 
