@@ -23,7 +23,13 @@ from benchmarks.timing import write_csv
 NAME = "tpu_fits"
 FLAGS = flags.FLAGS
 flags.DEFINE_list("recipes", [], "Recipes to compile; none: all of them.")
-_CLASSES = {"imagenet": 1000, "kinetics400": 400, "kinetics600": 600}
+_CLASSES = {
+    "imagenet": 1000,
+    "kinetics400": 400,
+    "kinetics600": 600,
+    "charades": 157,
+    "avid": 887,
+}
 
 _DESCRIPTION = re.compile(r"(\S+), (\S+): batch (\d+) on \S+, chips: (\d+), .* and (\d+) examples")
 _STEP = re.compile(r"train step: ([\d.]+) GiB of ([\d.]+) GiB HBM \([\d.]+%\), (.+)")
@@ -91,6 +97,10 @@ CASES = (
     Case("imagenet_vit_b16_tl", "v6e:2x4"),
     Case("imagenet_modern", "v6e:2x4"),
     Case("imagenet_finetune_384", "v6e:2x2"),
+    Case("charades_x2plus1d", "v5e:4x4", remat=True),
+    Case("charades_x2plus1d", "v6e:2x4", remat=True),
+    Case("avid_x2plus1d", "v5e:4x4", remat=True),
+    Case("avid_x2plus1d", "v6e:2x4", remat=True),
     Case(_L10, "v5e:2x2", model_axis=4, accumulation=4, remat=True),
 )
 

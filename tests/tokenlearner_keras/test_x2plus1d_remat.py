@@ -1,5 +1,6 @@
 """Rematerialisation of the convolutional models: the same training, the same statistics."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,4 +93,21 @@ def test_tensorflow_convolves_twice(remat: bool) -> None:
     layers = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv3D)]
     # All but the one after the last block.
     assert kinds.count("Conv3D") == len(layers) + remat * (len(layers) - 1)
+    assert kinds.count("ReluGrad") == (0 if remat else kinds.count("Relu"))
     assert all(gradient.dtype == tf.float32 for gradient in function.outputs)
+
+
+@pytest.mark.skipif(not ON_JAX, reason="reads JAX's program")
+def test_jax_keeps_no_masks() -> None:
+    import jax
+
+    model = _model(True)
+    arrays = [variable.value for variable in model.variables]
+
+    def loss(arrays: list[Any]) -> Any:
+        with keras.StatelessScope([*zip(model.variables, arrays, strict=True)]):
+            return keras.ops.sum(model(random(2, *SHAPE), training=True))
+
+    program = str(jax.make_jaxpr(jax.grad(loss, allow_int=True))(arrays))
+    # A mask of activations has five axes.
+    assert re.findall(r"bool\[\d+(?:,\d+){4}\]", program) == []

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+from keras import ops
 
 from tokenlearner_keras.graph import Node
 from tokenlearner_keras.graph import call_arguments
@@ -89,11 +90,32 @@ def _function(nodes: list[Node], entry: keras.KerasTensor) -> Any:
             if "training" in inspect.signature(node.operation.call).parameters:
                 # The second pass runs outside the model's call, which would have set this.
                 kwargs["training"] = True
-            outputs = node.operation(*args, **kwargs)
+            is_relu = isinstance(node.operation, keras.layers.ReLU)
+            outputs = _relu(*args) if is_relu else node.operation(*args, **kwargs)
             values[id(node.outputs[0])] = outputs
         return outputs
 
     return run
+
+
+def _relu(x: Any) -> Any:
+    """Returns `max(x, 0)`; the gradient, 0 at 0, is a product with the sign of the output.
+
+    A plain gradient selects by a boolean mask. Before a strided convolution libtpu copies that
+    mask into the convolution's layout, which takes more vmem than a program may use.
+    """
+
+    @ops.custom_gradient
+    def relu(x: Any) -> Any:
+        outputs = ops.relu(x)
+
+        def gradient(*args: Any, upstream: Any = None) -> Any:
+            (upstream,) = args if upstream is None else (upstream,)  # by name on PyTorch
+            return upstream * ops.sign(outputs)
+
+        return outputs, gradient
+
+    return relu(x)
 
 
 POINT, SPACE, TIME = (1, 1, 1), (1, 3, 3), (3, 1, 1)
