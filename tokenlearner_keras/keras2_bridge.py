@@ -38,6 +38,17 @@ def _shape(x: Any) -> tuple[Any, ...]:
     return tuple(sizes[i] if size is None else size for i, size in enumerate(x.shape))
 
 
+def _conv(
+    x: Any,
+    kernel: Any,
+    strides: Any = 1,
+    padding: str = "valid",
+    data_format: str = "channels_last",
+) -> tf.Tensor:
+    assert data_format == "channels_last"
+    return tf.nn.convolution(x, kernel, strides, padding.upper())
+
+
 def _resize(images: Any, size: tuple[int, int], data_format: str) -> tf.Tensor:
     assert data_format == "channels_last"
     return tf.image.resize(images, size)
@@ -91,8 +102,10 @@ keras.ops = SimpleNamespace(
     broadcast_to=tf.broadcast_to,
     cast=tf.cast,
     concatenate=tf.concat,
+    conv=_conv,
     convert_to_numpy=np.asarray,
     convert_to_tensor=_convert_to_tensor,
+    custom_gradient=tf.custom_gradient,
     einsum=tf.einsum,
     expand_dims=_expand_dims,
     gelu=tf.nn.gelu,
@@ -103,10 +116,12 @@ keras.ops = SimpleNamespace(
     mean=tf.reduce_mean,
     multiply=tf.multiply,
     pad=tf.pad,
+    relu=tf.nn.relu,
     reshape=tf.reshape,
     rsqrt=tf.math.rsqrt,
     shape=_shape,
     sigmoid=tf.sigmoid,
+    sign=tf.sign,
     softmax=tf.nn.softmax,
     split=tf.split,
     square=tf.square,
