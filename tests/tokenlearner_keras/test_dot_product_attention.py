@@ -22,6 +22,8 @@ from tokenlearner_keras.layers.video_attention import GridAttention
 if ON_JAX:
     import jax
 
+    from tokenlearner_keras.layers import jax_attention
+
 on_jax = pytest.mark.skipif(not ON_JAX, reason="JAX alone has the kernel")
 SIZES = (1, 2, 16, 127, 128, 129, 197, 257, 384, 577, 677, 700)
 #: Of an array's largest value.
@@ -141,9 +143,7 @@ def test_the_form_is_saved_and_checked() -> None:
 
 
 def _kernel(*inputs: Any) -> Any:
-    from tokenlearner_keras.layers.jax_attention import splash_attention
-
-    return splash_attention(*inputs, interpret=True)
+    return jax_attention.splash_attention(*inputs, interpret=True)
 
 
 def _is_quick(size: int, dim: int, dtype: str) -> bool:
@@ -198,6 +198,25 @@ def test_the_platform_that_is_lowered_for_decides() -> None:
     assert "tpu_custom_call" not in _tpu_program(plain, *many)
     inputs = [jax.ShapeDtypeStruct(shape, "float32") for shape in many]
     assert "tpu_custom_call" not in jax.jit(forms.dot_product_attention).lower(*inputs).as_text()
+
+
+@on_jax
+@pytest.mark.every_backend
+def test_what_cudnn_does_not_take_is_computed_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def cudnn(queries: Any, *_: Any) -> Any:
+        tried.append(queries.shape[2])
+        return whole(queries, *_)  # this machine has no GPU, which is an error
+
+    whole = jax_attention._cudnn
+    monkeypatch.setattr(jax_attention, "_cudnn", cudnn)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    for dtype in TOLERANCES:
+        inputs = [ops.cast(x, dtype) for x in _inputs(9, 9)]
+        expected = to_numpy(_plain(*inputs))
+        _assert_close(forms.dot_product_attention(*inputs), expected, TOLERANCES[dtype])
+    assert tried == [9]  # 16-bit numbers alone
 
 
 @on_jax

@@ -10,6 +10,7 @@ import pytest
 
 from tests.helpers.arrays import random
 from tests.helpers.backends import ON_JAX
+from tokenlearner_keras.layers.dot_product_attention import dot_product_attention
 from tokenlearner_keras.layers.dot_product_attention import plain_attention
 from trainers.utils.errors import ConfigurationError
 
@@ -141,3 +142,15 @@ def test_a_kernel_gets_a_part_of_batch_or_heads(shape: tuple[int, int]) -> None:
         received = jax.jit(attend)(*jax.device_put(inputs, layout.replicated))
         np.testing.assert_allclose(to_numpy(received), expected, atol=1e-6)
         assert parts[0].size * devices == inputs[0].size
+
+
+def test_keras_distribution_says_how_devices_share_a_kernel() -> None:
+    devices = [f"cpu:{index}" for index in range(8)]
+    inputs = [jax.ShapeDtypeStruct((8, 2, 300, 8), "float32")] * 3
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
+    try:
+        traced = jax.jit(dot_product_attention).trace(*inputs)
+    finally:
+        keras.distribution.set_distribution(None)
+    program = traced.lower(lowering_platforms=("tpu",)).as_text()
+    assert "tpu_custom_call" in program and "tensor<1x2x300x8xf32>" in program
