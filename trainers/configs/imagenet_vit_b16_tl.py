@@ -3,7 +3,7 @@
     python -m trainers.train --config=trainers/configs/imagenet_vit_b16_tl.py --workdir=DIR \\
         --strategy=tpu --tpu=local
 
-Hardware: v5e:4x4, 16 chips (`trainers.tpu_check --topology=v5e:4x4` says whether it fits).
+Hardware: v5e:4x4, 16 chips (`trainers.tpu_check` says whether it fits).
 Data: TFDS imagenet2012 (docs/recipes.md), trained on its whole train split.
 Expected result: unknown. No accuracy was ever published for this recipe, and none has been
 measured by us.
@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
+    config.topology = "v5e:4x4"
     config.seed = 42
     config.batch_size = 4096
     config.total_steps = 90 * 312

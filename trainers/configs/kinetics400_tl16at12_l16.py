@@ -4,10 +4,11 @@
         'import tokenlearner_keras as tk; print(tk.download_weights("vit_l16_augreg_in21k"))')
     python -m trainers.train --config=trainers/configs/kinetics400_tl16at12_l16.py \\
         --config.data.data_dir=RECORDS --config.init_from=$WEIGHTS --workdir=DIR \\
-        --strategy=tpu --tpu=local
+        --engine=jax --strategy=tpu
 
-Hardware: v5e:4x4, 16 chips with 4 clips each (docs/tpu.md;
-`trainers.tpu_check --topology=v5e:4x4 --num_classes=400` says whether it fits).
+Hardware: v5e:2x2 or v6e:2x2, 4 chips with 16 clips each; attention by the TPU's kernel
+(docs/tpu.md; `trainers.tpu_check --engine=jax --num_classes=400` says whether it fits). TensorFlow
+has no such kernel: v5e:4x4 with --config.model.remat=true.
 Data: TFRecords of Kinetics-400 (docs/video.md), 25 frames a second, short side 256.
 Expected result: unknown; not measured by us. The paper's 83.5 for this model (Tables 6 and 7,
 4 x 3 views) started from the authors' own image model, pre-trained with its TokenLearner on
@@ -17,7 +18,7 @@ As published for ViViT on Kinetics, which the paper follows: the values below, n
 label smoothing, and the position table repeated over time.
 Ours, where the paper is silent or its text was not at hand: learning rate 0.05, a tenth of
 the clips in grey (ViViT's code), sums over positions in TokenLearner (the reference's code;
-the paper's text says averages), bfloat16, rematerialisation.
+the paper's text says averages), bfloat16.
 """
 
 from ml_collections import ConfigDict
@@ -38,7 +39,6 @@ def get_config() -> ConfigDict:
         "num_frames": 32,
         "classifier": "gap",
         "tubelet_inflation": "central_frame",
-        "remat": True,
     }
     config.data = {"source": "records", "final_split": "test", "normalization": "unit"}
     config.video = {
