@@ -8,6 +8,7 @@ from benchmarks.tables import speed
 def test_slopes_are_the_exponents(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [
         {
+            "backend": "jax",
             "direction": "inference",
             "arm": "plain",
             "model": "a",
