@@ -5,7 +5,8 @@
     python -m trainers.train --config=trainers/configs/imagenet_finetune_384.py \\
         --config.init_from=$WEIGHTS --workdir=DIR --strategy=tpu --tpu=local
 
-Hardware: v5e:4x4, 16 chips (`trainers.tpu_check` says whether it fits).
+Hardware: v5e:2x2, 4 chips; on TensorFlow v5e:4x4 (`trainers.tpu_check --engine=jax` says
+whether it fits).
 Data: TFDS imagenet2012, imagenet2012_real and imagenet_v2 (docs/recipes.md).
 Expected result: unknown; not measured by us. The paper's 83.2 for this model (Table 4) was
 fine-tuned from the authors' own model, pre-trained with its TokenLearner on JFT-300M; here
@@ -23,7 +24,6 @@ from ml_collections import ConfigDict
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
-    config.topology = "v5e:4x4"
     config.batch_size = 512
     config.total_steps = 20_000
     config.warmup_steps = 500

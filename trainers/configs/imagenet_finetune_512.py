@@ -21,7 +21,6 @@ from trainers.configs import imagenet_finetune_384
 
 def get_config() -> ConfigDict:
     config = imagenet_finetune_384.get_config()
-    config.topology = "v5e:2x2"
     config.ema_decay = 0.9999
     config.model.name = "vit_l16_tl16at12_v10"
     config.model.image_size = 512

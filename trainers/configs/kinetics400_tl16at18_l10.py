@@ -12,7 +12,8 @@ from the authors' own L/10 image model, pre-trained on JFT-300M. No public weigh
 patches and 35 blocks: WEIGHTS is the work directory of a `vit_l10_d35_tl16at18_v10` that you
 trained on images (docs/video.md). Do not expect that figure.
 
-All else is as in `kinetics400_tl16at12_l16.py`, also what is ours, and rematerialisation.
+All else is as in `kinetics400_tl16at12_l16.py`, also what is ours. What the attention kernel
+returns is kept, the other activations of a block are computed a second time.
 """
 
 from ml_collections import ConfigDict
@@ -24,5 +25,5 @@ def get_config() -> ConfigDict:
     config = kinetics400_tl16at12_l16.get_config()
     config.topology = "v5e:2x4"
     config.model.name = "vivit_l10x2_d35_tl16at18_v10"
-    config.model.remat = True
+    config.model.remat = "all_but_attention"
     return config
