@@ -26,5 +26,6 @@ def get_config() -> ConfigDict:
     config = kinetics400_tl16at18_l10.get_config()
     config.model.name = "vivit_l10x2_d35_tl16at18_v10_fuser_linear"
     config.model.fuser_mixing = "video"
-    config.model.remat = True
+    with config.ignore_type():
+        config.model.remat = True  # with what the kernel returns it would not fit
     return config
