@@ -168,7 +168,8 @@ def test_the_kernel(size: int, dim: int, dtype: str) -> None:
         return (output, *pullback(cotangent))
 
     rounded = dtype  # both get the same numbers
-    arrays = [*_inputs(size, size, dim, dim), random(2, 2, size, dim, seed=9)]
+    # One example: two of them have the kernel do the same twice.
+    arrays = [x[:1] for x in (*_inputs(size, size, dim, dim), random(2, 2, size, dim, seed=9))]
     expected = with_gradients(_plain, "float32")
     for one, other in zip(with_gradients(_kernel, dtype), expected, strict=True):
         _assert_close(one, to_numpy(other), TOLERANCES[dtype])
