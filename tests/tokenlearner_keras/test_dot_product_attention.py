@@ -177,6 +177,17 @@ def test_the_kernel(size: int, dim: int, dtype: str) -> None:
 
 @on_jax
 @pytest.mark.every_backend
+@pytest.mark.parametrize(
+    ("count", "largest", "block"),
+    [(1, 1024, 128), (197, 1024, 256), (577, 1024, 640), (1024, 1024, 1024), (1024, 512, 512)]
+    + [(2601, 1024, 896), (3136, 1024, 640), (7744, 1024, 896)],
+)
+def test_blocks_are_few_and_hold_little_padding(count: int, largest: int, block: int) -> None:
+    assert jax_attention._block(count, largest) == block
+
+
+@on_jax
+@pytest.mark.every_backend
 def test_the_kernel_for_other_keys_than_queries(gradients: Any) -> None:
     _check(_kernel, _inputs(5, 130, dim=16, value_dim=24), gradients)
 

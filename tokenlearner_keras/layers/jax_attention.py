@@ -143,7 +143,8 @@ def _block(count: int, largest: int) -> int:
     """Returns the size of the blocks that a sequence is padded to and cut into."""
 
     def cost(block: int) -> float:
-        return -((-count // block) ** 2) * ((block // _TILE) ** 2 + _STEP_COST)
+        blocks = math.ceil(count / block)
+        return blocks**2 * ((block // _TILE) ** 2 + _STEP_COST)
 
     return min(range(_TILE, largest + 1, _TILE), key=cost)
 
