@@ -20,8 +20,6 @@ _FEW = 256
 # and backward, have 1,385 cycles for a block of one tile and 20,627 for one of 64.
 _STEP_COST = 4.5
 
-Arrays = tuple[jax.Array, jax.Array, jax.Array]
-
 
 def jax_attention(
     queries: Any, keys: Any, values: Any, otherwise: Callable[..., Any], always: bool
@@ -82,19 +80,15 @@ def _mesh() -> Any:
 def _on_all_devices(attend: Callable[..., Any], *inputs: jax.Array) -> Any:
     """Runs attention on each device's part of the batch, and of the heads."""
     mesh = _mesh()
-    if mesh is None:
-        return attend(*inputs)
-    manual = jax.sharding.AxisType.Manual  # this code is already that of one device
-    types = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    if mesh is None or jax.sharding.AxisType.Manual in mesh.axis_types:
+        return attend(*inputs)  # the caller's own shard_map has divided them already
     axes: list[list[str]] = [[], []]  # that divide the batch, and the heads
-    for axis in (name for name in mesh.axis_names if types[name] != manual):
+    for axis in mesh.axis_names:
         for dimension, names in enumerate(axes):
             shards = math.prod(mesh.shape[name] for name in (*names, axis))
             if inputs[0].shape[dimension] % shards == 0:
                 names.append(axis)
                 break
-    if not any(name for name in types if types[name] != manual):
-        return attend(*inputs)
     spec = PartitionSpec(*(tuple(names) or None for names in axes))
     return jax.shard_map(attend, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)(*inputs)
 

@@ -101,8 +101,8 @@ def _function(nodes: list[Node], entry: keras.KerasTensor) -> Any:
 def _relu(x: Any) -> Any:
     """Returns `max(x, 0)`; the gradient, 0 at 0, is a product with the sign of the output.
 
-    A plain gradient selects by a boolean mask. Before a strided convolution libtpu copies that
-    mask into the convolution's layout, which takes more vmem than a program may use.
+    A plain gradient selects by a boolean mask. libtpu refuses a block of several clips for the copy
+    of that mask, which takes more of the chip's vmem than a program may use.
     """
 
     @ops.custom_gradient

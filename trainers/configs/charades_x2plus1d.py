@@ -3,8 +3,8 @@
     python -m trainers.train --config=trainers/configs/charades_x2plus1d.py \\
         --config.data.data_dir=RECORDS --workdir=DIR --strategy=tpu --tpu=local
 
-Hardware: unknown. libtpu 0.0.52 refuses the train step for v5e:4x4 (docs/tpu.md); we have not
-tried other TPUs (`trainers.tpu_check --topology=v5e:4x4 --num_classes=157`).
+Hardware: unknown; not compiled for a TPU as a whole (docs/tpu.md;
+`trainers.tpu_check --engine=jax --topology=v5e:4x4 --num_classes=157` tries it).
 Data: TFRecords of Charades (docs/video.md) at 12 frames a second, short side 256, with all
 labels of a video: `trainers.make_video_records --frames_per_second=12 --multi_label`.
 Expected result: unknown; not measured by us. The paper's 66.3 mAP (Table 9: 12 frames a

@@ -1,4 +1,4 @@
-"""Changes images and clips at random: RandAugment, colour jitter and colour drop.
+"""Changes images and clips: RandAugment, colour jitter and colour drop at random; their size.
 
 Pure TensorFlow operations on uint8, with all randomness from a given seed. They run
 on the host: the geometric ones have no kernel for accelerators.
@@ -11,6 +11,9 @@ from functools import partial
 import tensorflow as tf
 
 from trainers.configuration.data_options import FULL_MAGNITUDE
+
+# Up to this many source pixels per pixel of the result, a cast costs less than it saves.
+_LARGEST_RATIO_TO_CAST = 3
 
 
 def randaugment(image: tf.Tensor, seed: tf.Tensor, layers: int, magnitude: float) -> tf.Tensor:
@@ -223,6 +226,26 @@ def to_bytes(pixels: tf.Tensor) -> tf.Tensor:
     # tf.clip_by_value is two operations.
     pixels = tf.raw_ops.ClipByValue(t=tf.round(pixels), clip_value_min=0.0, clip_value_max=255.0)
     return tf.cast(pixels, tf.uint8)
+
+
+def resize(pixels: tf.Tensor, size: tuple[int, int] | tf.Tensor, interpolation: str) -> tf.Tensor:
+    """Returns images, uint8 ([frames,] height, width, 3), of another size, float32.
+
+    Without antialiasing, as in the published recipes.
+    """
+
+    def resized(pixels: tf.Tensor) -> tf.Tensor:
+        # Pixels that have the size already keep their type.
+        resized = tf.image.resize(pixels, size, interpolation, antialias=False)
+        return tf.cast(resized, tf.float32)
+
+    # TensorFlow vectorizes only the resize of float32; the result is the same.
+    ratio = tf.reduce_prod(tf.shape(pixels)[-3:-1]) / tf.reduce_prod(size)
+    return tf.cond(
+        ratio <= _LARGEST_RATIO_TO_CAST,
+        lambda: resized(tf.cast(pixels, tf.float32)),
+        lambda: resized(pixels),
+    )
 
 
 def _enhance(image: tf.Tensor, plain: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.data.preprocessing.augmentation import randaugment
+from trainers.data.preprocessing.augmentation import resize
 from trainers.data.preprocessing.augmentation import to_bytes
 from trainers.data.preprocessing.decoding import ChooseWindow
 from trainers.data.preprocessing.decoding import Example
 from trainers.data.preprocessing.decoding import decode_image
 from trainers.data.preprocessing.decoding import decode_window
-from trainers.data.preprocessing.resizing import resize
 
 # Numbers folded into the seed of an example, so that no two draws share a stream.
 _INCEPTION_STREAM = 1

@@ -12,12 +12,12 @@ from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.preprocessing.augmentation import color_drop
 from trainers.data.preprocessing.augmentation import color_jitter
 from trainers.data.preprocessing.augmentation import randaugment
+from trainers.data.preprocessing.augmentation import resize
 from trainers.data.preprocessing.augmentation import to_bytes
 from trainers.data.preprocessing.decoding import Example
 from trainers.data.preprocessing.decoding import decode_frames
 from trainers.data.preprocessing.decoding import frame_size
 from trainers.data.preprocessing.decoding import video_length
-from trainers.data.preprocessing.resizing import resize
 
 # Numbers folded into the seed of an example, so that no two draws share a stream.
 _ORDER_STREAM = 1

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from trainers.data.preprocessing.augmentation import resize
 from trainers.data.preprocessing.augmentation import to_bytes
-from trainers.data.preprocessing.resizing import resize
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
