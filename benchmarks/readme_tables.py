@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks.tables import demos
 from benchmarks.tables import models
 from benchmarks.tables import speed
+from benchmarks.tables import tpu
 from benchmarks.tables import trainer
 from benchmarks.tables.speed_goals import speed_goals
 
@@ -38,7 +39,11 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     },
     "docs/models.md": {"paper_models": models.paper_models, "all_models": models.all_models},
     "docs/reliability.md": {"reliability": trainer.reliability},
-    "docs/tpu.md": {"tpu_fits": trainer.tpu_fits, "bound": trainer.bound},
+    "docs/tpu.md": {
+        "slice_goals": tpu.slice_goals,
+        "tpu_fits": tpu.tpu_fits,
+        "bound": tpu.bound,
+    },
     "docs/training.md": {"trainer": trainer.trainer_table},
     "docs/video_models.md": {
         "video_modules": models.video_modules,

@@ -2,7 +2,7 @@
 
     python -m benchmarks.tpu_fits
 
-Runs `trainers.tpu_check --engine=jax` for each row that `results/tpu_fits.csv` lacks; a row takes
+Runs `trainers.tpu_check` for each row that `results/tpu_fits.csv` lacks; a row takes
 from five minutes to half an hour on two cores and up to 12 GB of memory. It needs the extra
 `tpu-check`.
 """
@@ -50,6 +50,7 @@ class Case:
 
     recipe: str
     topology: str
+    engine: str = "jax"
     model_axis: int = 1
     accumulation: int = 1
     remat: bool | str = False
@@ -75,33 +76,34 @@ _KEPT = "all_but_attention"
 CASES = (
     *_forms(_L10, "v5e:2x4", remat=True),
     *_forms(_L10, "v6e:2x2", remat=True),
-    *_forms(_L16, "v5e:2x2", remat=True),
-    *_forms(_512, "v5e:2x2", remat=True),
     *_forms(_FUSER, "v5e:2x4", remat=True),
     *_forms(_FUSER, "v6e:2x2", remat=True),
-    Case(_L10, "v5e:2x4", remat=_KEPT),
-    Case(_L16, "v5e:2x2", remat=_KEPT),
-    Case(_512, "v5e:2x2", remat=_KEPT),
-    Case(_FUSER, "v5e:2x4", remat=_KEPT),
     Case(_L10, "v5e:2x2", accumulation=2, remat=True),
     Case(_FUSER, "v5e:2x2", accumulation=2, remat=True),
-    Case(_L16, "v5e:2x2"),
-    Case(_512, "v5e:2x2"),
-    Case("imagenet_vit_b16_tl", "v5e:4x4"),
-    Case("imagenet_modern", "v5e:4x4"),
-    Case("imagenet_finetune_384", "v5e:2x2"),
-    Case(_L16, "v6e:2x2"),
-    Case(_512, "v6e:2x2"),
+    Case(_L10, "v5e:2x4", remat=_KEPT),
     Case(_L10, "v6e:2x2", remat=_KEPT),
     Case(_FUSER, "v6e:2x2", remat=_KEPT),
-    Case("imagenet_vit_b16_tl", "v6e:2x4"),
-    Case("imagenet_modern", "v6e:2x4"),
+    Case(_L16, "v5e:2x2"),
+    Case(_L16, "v5e:2x2", attention="plain", remat=True),
+    *_forms(_512, "v5e:2x2", remat=True),
+    Case(_512, "v5e:2x2", remat=_KEPT),
+    Case(_512, "v6e:2x2", remat=_KEPT),
+    Case(_L16, "v6e:2x2"),
+    *_forms("imagenet_finetune_384", "v5e:2x2"),
     Case("imagenet_finetune_384", "v6e:2x2"),
+    Case("imagenet_vit_b16_tl", "v5e:2x4"),
+    Case("imagenet_modern", "v5e:2x4"),
+    Case("imagenet_vit_b16_tl", "v6e:2x2"),
+    Case("imagenet_modern", "v6e:2x2"),
+    Case(_L16, "v5e:4x4", engine="tensorflow", remat=True),
+    Case(_L10, "v5e:8x8", engine="tensorflow", remat=True),
+    Case(_FUSER, "v5e:8x8", engine="tensorflow", remat=True),
+    Case("charades_x2plus1d", "v5e:4x4", engine="tensorflow", remat=True),
     Case("charades_x2plus1d", "v5e:4x4", remat=True),
-    Case("charades_x2plus1d", "v6e:2x4", remat=True),
+    Case("charades_x2plus1d", "v6e:2x2", remat=True),
     Case("avid_x2plus1d", "v5e:4x4", remat=True),
-    Case("avid_x2plus1d", "v6e:2x4", remat=True),
-    Case(_L10, "v5e:2x2", model_axis=4, accumulation=4, remat=True),
+    Case("avid_x2plus1d", "v6e:2x2", remat=True),
+    *_forms(_L10, "v5e:8x8", remat=True),
 )
 
 
@@ -131,7 +133,6 @@ def parsed(output: str) -> dict[str, Any]:
         raise ValueError(f"Expected the seconds of a compilation. Received: {rest}")
     return {
         "model": model,
-        "engine": "jax",
         "dtype_policy": policy,
         "batch_size": batch_size,
         "chips": chips,
@@ -148,9 +149,9 @@ def parsed(output: str) -> dict[str, Any]:
 
 def _measure(case: Case) -> dict[str, Any]:
     (classes,) = (n for prefix, n in _CLASSES.items() if case.recipe.startswith(prefix))
-    command = [sys.executable, "-m", "trainers.tpu_check", "--engine=jax", "--train_only"]
+    command = [sys.executable, "-m", "trainers.tpu_check", f"--engine={case.engine}"]
     command += [f"--config=trainers/configs/{case.recipe}.py", f"--num_classes={classes}"]
-    command += [f"--topology={case.topology}", f"--model_axis={case.model_axis}"]
+    command += ["--train_only", f"--topology={case.topology}", f"--model_axis={case.model_axis}"]
     command += [f"--config.model.remat={case.remat}"]
     command += [f"--config.gradient_accumulation_steps={case.accumulation}"]
     if case.attention != "auto":

@@ -1,4 +1,4 @@
-"""The tables of what the trainer costs, survives and fits into."""
+"""The tables of what the trainer costs and survives."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,52 +125,3 @@ def _reliability_line(row: Row) -> str:
     all_held = row["held"] == row["tries"]
     held = row["held"] if all_held else f"**{row['held']}**"
     return f"{row['case']} | {row['tries']} | {held} | {row['figures'] or '–'}"
-
-
-def tpu_fits() -> str:
-    """Returns a line a train step that was compiled for a slice, recipes together."""
-    rows = read_csv("tpu_fits")
-    lines = [_slice_line(row) for mine in grouped(rows, "recipe").values() for row in mine]
-    header = (
-        "recipe | slice | examples a chip | chips a copy | GiB a chip | of | fits | GFLOP a chip "
-        "| between the chips (results on a chip)"
-    )
-    made_with = f"Compiled with {versions(rows, 'jax', 'libtpu')}"
-    return f"{table(header, lines)}\n\n{made_with} by `python -m benchmarks.tpu_fits`."
-
-
-def _slice_line(row: Row) -> str:
-    return (
-        f"`{row['recipe']}`: {row['model']}, {row['dtype_policy']}, {_form(row)}, batch "
-        f"{row['batch_size']} | {row['topology']}, {row['chips']} chips | {row['examples_a_chip']} "
-        f"| {row['model_axis']} | {row['memory_gib']} | {row['available_gib']} "
-        f"| {'yes' if row['fits'] == 'True' else '**no**'} | {row['gflop_a_chip'] or '–'} "
-        f"| {row['collectives'] or '–'}"
-    )
-
-
-def bound() -> str:
-    """Returns a line a train step whose time the peak rates of the chip bound, recipes together."""
-    rows = [row for row in read_csv("tpu_fits") if row["bound_by"]]
-    lines = [_bound_line(row) for mine in grouped(rows, "recipe").values() for row in mine]
-    header = (
-        "recipe | slice | GFLOP a chip | GB through HBM | seconds by compute | by memory | binds "
-        "| bound of examples/s a chip | bound of utilisation"
-    )
-    return table(header, lines)
-
-
-def _bound_line(row: Row) -> str:
-    return (
-        f"`{row['recipe']}`: {_form(row)} | {row['topology']} "
-        f"| {row['gflop_a_chip']} | {row['hbm_gb']} | {row['compute_seconds']} "
-        f"| {row['memory_seconds']} | {row['bound_by']} | {row['bound_examples_per_second']} "
-        f"| {row['bound_utilization']}"
-    )
-
-
-def _form(row: Row) -> str:
-    parts = {"False": [], "True": ["remat"]}.get(row["remat"], [f"remat {row['remat']}"])
-    if row["accumulation"] != "1":
-        parts.append(f"{row['accumulation']} micro-batches")
-    return ", ".join([*parts, f"{row['attention']} attention"])

@@ -3,8 +3,8 @@
     python -m trainers.train --config=trainers/configs/avid_x2plus1d.py \\
         --config.data.data_dir=RECORDS --workdir=DIR --strategy=tpu --tpu=local
 
-Hardware: unknown; not compiled for a TPU as a whole (docs/tpu.md;
-`trainers.tpu_check --engine=jax --topology=v5e:4x4 --num_classes=887` tries it).
+Hardware: v5e:4x4, 16 chips with 4 clips each, or v6e:2x2 (docs/tpu.md;
+`trainers.tpu_check --engine=jax --num_classes=887` says whether it fits).
 Data: TFRecords of AViD (docs/video.md) at 12 frames a second, short side 256:
 `trainers.make_video_records --frames_per_second=12`.
 Expected result: unknown; not measured by us. The paper's 53.8 is the mean accuracy over

@@ -3,8 +3,8 @@
     python -m trainers.train --config=trainers/configs/charades_x2plus1d.py \\
         --config.data.data_dir=RECORDS --workdir=DIR --strategy=tpu --tpu=local
 
-Hardware: unknown; not compiled for a TPU as a whole (docs/tpu.md;
-`trainers.tpu_check --engine=jax --topology=v5e:4x4 --num_classes=157` tries it).
+Hardware: v5e:4x4, 16 chips with 4 clips each, or v6e:2x2 (docs/tpu.md;
+`trainers.tpu_check --engine=jax --num_classes=157` says whether it fits).
 Data: TFRecords of Charades (docs/video.md) at 12 frames a second, short side 256, with all
 labels of a video: `trainers.make_video_records --frames_per_second=12 --multi_label`.
 Expected result: unknown; not measured by us. The paper's 66.3 mAP (Table 9: 12 frames a
@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
+    config.topology = "v5e:4x4"
     config.batch_size = 64
     config.total_epochs = 100.0
     config.warmup_epochs = 5.0
