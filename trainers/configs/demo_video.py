@@ -8,7 +8,7 @@ the camera (none, forward, backward, aside, turning, looking up and down), which
 frame does not tell. Trained on MAP01-20, every choice made on MAP21-24, tested once on
 MAP25-32.
 Hardware: any CPU.
-Expected test accuracy: 0.85 to 0.90.
+Expected test accuracy: 0.83 to 0.90.
 
 Eight of the sixteen frames, 32x32 pixels, each clip normalised by its own mean and
 deviation; tubelets of four frames, for two frames of a tubelet hardly show a motion. Half of
@@ -50,5 +50,5 @@ def get_config() -> ConfigDict:
         "spatial_views": 1,
     }
     config.optimizer = {"learning_rate": 1.5e-3, "weight_decay": 0.05}
-    config.demo = {"expected_accuracy": "0.85 to 0.90"}
+    config.demo = {"expected_accuracy": "0.83 to 0.90"}
     return config
