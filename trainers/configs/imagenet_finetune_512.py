@@ -5,8 +5,9 @@
     python -m trainers.train --config=trainers/configs/imagenet_finetune_512.py \\
         --config.init_from=$WEIGHTS --workdir=DIR --engine=jax --strategy=tpu
 
-Hardware: v5e:2x2, 4 chips with 128 images each, with attention by the TPU's kernel (docs/tpu.md;
-`trainers.tpu_check --engine=jax` says whether it fits). TensorFlow has no such kernel: v5e:8x8.
+Hardware: v5e:2x2 or v6e:2x2, 4 chips with 128 images each; attention by the TPU's kernel
+(docs/tpu.md; `trainers.tpu_check --engine=jax` says whether it fits). TensorFlow has no such
+kernel: v5e:8x8.
 Expected result: unknown; not measured by us. Do not expect the paper's 87.68 for this model
 (Table 5), for the reasons that `imagenet_finetune_384.py` gives.
 

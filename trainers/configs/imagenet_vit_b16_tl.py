@@ -3,8 +3,8 @@
     python -m trainers.train --config=trainers/configs/imagenet_vit_b16_tl.py --workdir=DIR \\
         --strategy=tpu --tpu=local
 
-Hardware: v5e:2x4, 8 chips with 512 images each; attention in its plain form, for 196 tokens
-(docs/tpu.md; `trainers.tpu_check --engine=jax` says whether it fits). TensorFlow: v5e:4x4.
+Hardware: v5e:2x4, 8 chips with 512 images each, or v6e:2x2; attention in its plain form, for 196
+tokens (docs/tpu.md; `trainers.tpu_check --engine=jax` says whether it fits). TensorFlow: v5e:4x4.
 Data: TFDS imagenet2012 (docs/recipes.md), trained on its whole train split.
 Expected result: unknown. No accuracy was ever published for this recipe, and none has been
 measured by us.

@@ -6,9 +6,9 @@
         --config.data.data_dir=RECORDS --config.init_from=$WEIGHTS --workdir=DIR \\
         --engine=jax --strategy=tpu
 
-Hardware: v5e:2x2, 4 chips with 16 clips each; attention by the TPU's kernel (docs/tpu.md;
-`trainers.tpu_check --engine=jax --num_classes=400` says whether it fits). TensorFlow has no such
-kernel: v5e:4x4 with --config.model.remat=true.
+Hardware: v5e:2x2 or v6e:2x2, 4 chips with 16 clips each; attention by the TPU's kernel
+(docs/tpu.md; `trainers.tpu_check --engine=jax --num_classes=400` says whether it fits). TensorFlow
+has no such kernel: v5e:4x4 with --config.model.remat=true.
 Data: TFRecords of Kinetics-400 (docs/video.md), 25 frames a second, short side 256.
 Expected result: unknown; not measured by us. The paper's 83.5 for this model (Tables 6 and 7,
 4 x 3 views) started from the authors' own image model, pre-trained with its TokenLearner on
