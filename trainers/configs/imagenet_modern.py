@@ -3,8 +3,8 @@
     python -m trainers.train --config=trainers/configs/imagenet_modern.py --workdir=DIR \\
         --strategy=tpu --tpu=local
 
-Hardware: v5e:2x4, 8 chips with 512 images each, or v6e:2x2; attention in its plain form, for 196
-tokens (docs/tpu.md; `trainers.tpu_check --engine=jax` says whether it fits). TensorFlow: v5e:4x4.
+Hardware: v5e:2x4, 8 chips with 512 images each; attention in its plain form, for 196 tokens
+(docs/tpu.md; `trainers.tpu_check --engine=jax` says whether it fits). TensorFlow: v5e:4x4.
 Data: TFDS imagenet2012 (docs/recipes.md). One per cent of the train split is kept to choose
 by; TFDS's validation split is evaluated once, at the end.
 Expected result: unknown; not measured by us, and nobody has published this combination.
