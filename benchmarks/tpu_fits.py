@@ -2,9 +2,8 @@
 
     python -m benchmarks.tpu_fits
 
-Runs `trainers.tpu_check` for each row that `results/tpu_fits.csv` lacks; a row takes
-from five minutes to half an hour on two cores and up to 12 GB of memory. It needs the extra
-`tpu-check`.
+Runs `trainers.tpu_check` for each row that `results/tpu_fits.csv` lacks; a row takes from five
+minutes to half an hour on two cores and up to 12 GB of memory. It needs the extra `tpu-check`.
 """
 
 import dataclasses
@@ -99,6 +98,10 @@ CASES = (
     Case(_L10, "v5e:8x8", engine="tensorflow", remat=True),
     Case(_FUSER, "v5e:8x8", engine="tensorflow", remat=True),
     Case("charades_x2plus1d", "v5e:4x4", engine="tensorflow", remat=True),
+    Case("imagenet_finetune_384", "v5e:2x4", engine="tensorflow"),
+    Case(_512, "v5e:8x8", engine="tensorflow", remat=True),
+    Case("imagenet_vit_b16_tl", "v5e:4x4", engine="tensorflow"),
+    Case("imagenet_modern", "v5e:4x4", engine="tensorflow"),
     Case("charades_x2plus1d", "v5e:4x4", remat=True),
     Case("charades_x2plus1d", "v6e:2x2", remat=True),
     Case("avid_x2plus1d", "v5e:4x4", remat=True),

@@ -3,7 +3,7 @@
     WEIGHTS=$(python -c \\
         'import tokenlearner_keras as tk; print(tk.download_weights("vit_b16_augreg_in21k"))')
     python -m trainers.train --config=trainers/configs/imagenet_finetune_384.py \\
-        --config.init_from=$WEIGHTS --workdir=DIR --strategy=tpu --tpu=local
+        --config.init_from=$WEIGHTS --workdir=DIR --engine=jax --strategy=tpu
 
 Hardware: v5e:2x2 or v6e:2x2, 4 chips with 128 images each; attention by the TPU's kernel
 (docs/tpu.md; `trainers.tpu_check --engine=jax` says whether it fits). TensorFlow has no such

@@ -1,7 +1,7 @@
 """ImageNet from scratch as the authors published it: ViT-B/16, 16 tokens before block 9.
 
     python -m trainers.train --config=trainers/configs/imagenet_vit_b16_tl.py --workdir=DIR \\
-        --strategy=tpu --tpu=local
+        --engine=jax --strategy=tpu
 
 Hardware: v5e:2x4, 8 chips with 512 images each, or v6e:2x2; attention in its plain form, for 196
 tokens (docs/tpu.md; `trainers.tpu_check --engine=jax` says whether it fits). TensorFlow: v5e:4x4.
