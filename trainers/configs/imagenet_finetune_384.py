@@ -7,7 +7,7 @@
 
 Hardware: v5e:2x2 or v6e:2x2, 4 chips with 128 images each; attention by the TPU's kernel
 (docs/tpu.md; `trainers.tpu_check --engine=jax` says whether it fits). TensorFlow has no such
-kernel: v5e:4x4.
+kernel: v5e:2x4.
 Data: TFDS imagenet2012, imagenet2012_real and imagenet_v2 (docs/recipes.md).
 Expected result: unknown; not measured by us. The paper's 83.2 for this model (Table 4) was
 fine-tuned from the authors' own model, pre-trained with its TokenLearner on JFT-300M; here
