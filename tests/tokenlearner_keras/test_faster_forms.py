@@ -1,5 +1,6 @@
 """The forms in which layers compute for speed equal the plain ones."""
 
+import re
 from typing import Any
 
 import keras
@@ -107,6 +108,56 @@ def test_both_forms_of_a_layer_agree(layer: keras.layers.Layer) -> None:
         jax.jvp(lambda *inputs: layer(*inputs, **options), inputs, inputs),
     )
     assert np.abs(plain - differentiated).max() < 1e-5 * np.abs(plain).max()
+
+
+@JAX_ONLY
+@pytest.mark.parametrize("layer", [tk.TokenLearner(4, "mean"), tk.TokenLearnerV11(4)])
+def test_a_forward_pass_alone_is_the_program_of_the_plain_maths(
+    layer: keras.layers.Layer,
+) -> None:
+    """To the last instruction of what XLA makes of both."""
+    import jax
+    import jax.numpy as jnp
+
+    def norm(x: Any, scale: Any, offset: Any) -> Any:
+        mean = x.mean(-1, keepdims=True)
+        variance = jnp.square(x - mean).mean(-1, keepdims=True)
+        return (x - mean) * jax.lax.rsqrt(variance + 1e-6) * scale + offset
+
+    def v10(weights: list[Any], x: Any) -> Any:
+        maps = norm(x, *weights[:2])
+        for number, kernel in enumerate(weights[2:]):
+            maps = jax.nn.gelu(maps) if number else maps
+            maps = jax.lax.conv_general_dilated(
+                maps, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+        maps = jax.nn.sigmoid(maps).reshape(2, 49, 4)
+        return jnp.einsum("bns,bnc->bsc", maps, x.reshape(2, 49, 16)) / 49
+
+    def v11(weights: list[Any], x: Any) -> Any:
+        x = x.reshape(2, 49, 16)
+        scale, offset, kernel, bias, last_kernel, last_bias = weights
+        hidden = jax.nn.gelu(norm(x, scale, offset) @ kernel + bias)
+        maps = jax.nn.softmax(hidden @ last_kernel + last_bias, axis=1)
+        return jnp.einsum("bns,bnc->bsc", maps, x)
+
+    x = random(2, 7, 7, 16)
+    layer.build(x.shape)
+    weights = [weight.value for weight in layer.trainable_variables]
+    plain = v10 if isinstance(layer, tk.TokenLearner) else v11
+
+    def call(weights: list[Any], x: Any) -> Any:
+        return layer.stateless_call(weights, [], x)[0]
+
+    def instructions(function: Any) -> list[str]:
+        program = jax.jit(function).lower(weights, x).compile().as_text()
+        lines = [re.sub(r"%[\w.-]+|, metadata={.*?}", "", line) for line in program.splitlines()]
+        # Without the header, the names of the parameters and the table of source files.
+        return [line for line in lines if " = " in line and "parameter(" not in line]
+
+    found, expected = instructions(call), instructions(plain)
+    assert len(expected) > 20
+    assert found == expected
 
 
 @pytest.mark.parametrize("block", [(4, 6), (2, 4, 6)])
