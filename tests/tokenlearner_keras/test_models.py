@@ -1,6 +1,7 @@
 """Models by configuration and by name."""
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -150,6 +151,26 @@ def test_compile_and_fit_reach_every_parameter(name: str) -> None:
         dead = variable.path.endswith(("key/bias", "token_masking/output/bias"))
         changed = not np.array_equal(old, to_numpy(variable))
         assert changed or dead, variable.path
+
+
+@pytest.mark.every_backend
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="is about torch.compile")
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("vit_ti8_d1_tl4at0_v10_fuser_pool2at0", {}),
+        ("vivit_ti8x2_d1_tl4at0", {"num_frames": 4, "sample_frames": 2, "classifier": "map"}),
+    ],
+)
+def test_torch_compiles_a_model_as_one_graph(name: str, fields: dict[str, Any]) -> None:
+    """A graph for each operation would be slower than none."""
+    import torch
+
+    model = tk.create_model(name, image_size=32, num_classes=3, **fields)
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    x = torch.as_tensor(random_inputs(model))
+    expected = to_numpy(model(x, training=True))
+    assert np.allclose(to_numpy(compiled(x, training=True)), expected, atol=1e-5)
 
 
 @pytest.mark.slow

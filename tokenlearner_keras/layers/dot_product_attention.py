@@ -46,12 +46,12 @@ def dot_product_attention(queries: Any, keys: Any, values: Any, form: str = "aut
     """
     if form == "plain":
         return plain_attention(queries, keys, values)[0]
-    backend = "" if _without_kernels.get() else keras.backend.backend()
+    backend = keras.backend.backend()
     if backend == "torch":
         from torch.nn.functional import scaled_dot_product_attention
 
         return scaled_dot_product_attention(queries, keys, values, scale=1.0)
-    if backend == "jax":
+    if backend == "jax" and not _without_kernels.get():
         from tokenlearner_keras.layers.jax_attention import jax_attention
 
         return jax_attention(queries, keys, values, _portable, always=form == "fused")

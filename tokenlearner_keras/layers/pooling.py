@@ -135,14 +135,15 @@ class GridPooling(ConfiguredLayer):
                 "must not be larger than the input's grid, and that must be known. "
                 f"Received shape {tuple(input_shape)}."
             )
-        self._rows = averaging_matrix(height, self.grid[0])
-        self._columns = averaging_matrix(width, self.grid[1])
+        # Not arrays, which torch.compile does not trace.
+        self._rows = tuple(map(tuple, averaging_matrix(height, self.grid[0]).tolist()))
+        self._columns = tuple(map(tuple, averaging_matrix(width, self.grid[1]).tolist()))
 
     def call(self, x: Any) -> Any:
         dtype = accumulation_dtype(self.compute_dtype)
         wide = ops.cast(x, dtype)
-        rows = ops.cast(self._rows, dtype)
-        columns = ops.cast(self._columns, dtype)
+        rows = ops.convert_to_tensor(self._rows, dtype)
+        columns = ops.convert_to_tensor(self._columns, dtype)
         # The tensor with the batch comes first: LiteRT's converter gets the other order wrong.
         pooled = ops.einsum("...hwc,ih->...iwc", wide, rows)
         pooled = ops.einsum("...iwc,jw->...ijc", pooled, columns)

@@ -76,7 +76,7 @@ class SequencePart(ConfiguredLayer):
         return (batch, len(range(positions)[self.start : self.stop]), channels)
 
 
-def uniform_frame_indices(num_frames: int, num_samples: int) -> list[int]:
+def uniform_frame_indices(num_frames: int, num_samples: int) -> tuple[int, ...]:
     """Returns exactly `num_samples` indices, evenly spaced inside the video.
 
     The i-th is `round((i + 1) * num_frames / (num_samples + 1))`, halves to even as in NumPy. The
@@ -84,9 +84,9 @@ def uniform_frame_indices(num_frames: int, num_samples: int) -> list[int]:
     and gives one frame too many. All frames are taken as they are.
     """
     if num_samples == num_frames:
-        return list(range(num_frames))
+        return tuple(range(num_frames))
     steps = np.arange(1, num_samples + 1) * (num_frames / (num_samples + 1))
-    return [int(index) for index in np.round(steps)]
+    return tuple(int(index) for index in np.round(steps))
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)

@@ -179,6 +179,15 @@ class TokenLearner(WeightedSumTokenLearner):
         return split
 
 
+def _padded(x: Any) -> Any:
+    """Returns a grid with a border of zeros."""
+    if keras.backend.backend() == "torch":
+        from torch.nn.functional import pad
+
+        return pad(x, (0, 0, 1, 1, 1, 1))  # Keras' own splits the graph of torch.compile
+    return ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+
 def _only_real(x: Any, mask: Any) -> Any:
     """Zeroes padding before a convolution, which reads a position's neighbours."""
     return x if mask is None else ops.where(mask, x, ops.zeros_like(x))
@@ -200,7 +209,7 @@ def shifted_sum(products: Any) -> Any:
     and zero padding: with few filters, a matmul to nine times as many columns uses a processor
     better than a convolution does.
     """
-    padded = ops.pad(products, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    padded = _padded(products)
     rows, columns = ops.shape(products)[1:3]
     places = ops.split(padded, KERNEL_SIZE**2, axis=-1)
     total = 0
