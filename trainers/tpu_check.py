@@ -142,7 +142,8 @@ def _check(
         needed=max(row["bytes"] for row in rows),
         fixed=lowering.state_bytes + lowering.gradient_bytes,
         gradient=lowering.gradient_bytes,
-        remat=bool(config.model.remat),
+        remat=config.model.remat or False,
+        plain_attention=config.model.attention == "plain",
         model_axis=model_axis,
         largest_model_axis=lowering.largest_model_axis,
     )

@@ -144,6 +144,10 @@ def test_advice_names_flags() -> None:
     assert "--topology=v5e:4x4" in line and "--config.gradient_accumulation_steps=4" in line
     assert "--config.model.remat=True" in line and "--config.batch_size" in line
     assert "remat" not in advice(dataclasses.replace(_use(40), remat=True))
+    kept = dataclasses.replace(_use(40), remat="all_but_attention")
+    assert "--config.model.remat=True" in advice(kept)
+    plain = dataclasses.replace(_use(40), plain_attention=True)
+    assert "--config.model.attention=auto" in advice(plain) and "attention" not in line
     assert "--topology" not in advice(_use(4000))
 
 

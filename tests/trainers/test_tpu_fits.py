@@ -1,12 +1,18 @@
 """What the benchmark of slices reads in the report of `trainers.tpu_check`."""
 
+import importlib
+import re
+
 import pytest
 
+from benchmarks.timing import read_csv
 from benchmarks.tpu_fits import CASES
+from benchmarks.tpu_fits import Case
 from benchmarks.tpu_fits import parsed
 from trainers.aot.cost import Cost
 from trainers.aot.roofline import Roofline
 from trainers.aot.topology import GENERATIONS
+from trainers.configuration.configuration import whole_config
 
 _DESCRIPTION = (
     "vit_b16, mixed_bfloat16: batch 64 on v5e:2x4, chips: 8, each with 16 GB and 8 examples a "
@@ -54,6 +60,18 @@ def test_a_step_that_does_not() -> None:
 def test_no_report_is_no_row() -> None:
     with pytest.raises(ValueError, match="Expected the report of a train step"):
         parsed(_DESCRIPTION)
+
+
+@pytest.mark.parametrize("recipe", sorted({case.recipe for case in CASES}))
+def test_a_recipe_fits_the_slice_that_it_names(recipe: str) -> None:
+    """As it stands, on JAX."""
+    module = importlib.import_module(f"trainers.configs.{recipe}")
+    config = whole_config(module.__file__)
+    case = Case(recipe, config.topology, remat=config.model.remat or False)
+    (row,) = (row for row in read_csv("tpu_fits") if case.key.items() <= row.items())
+    assert row["fits"] == "True" and int(row["batch_size"]) == config.batch_size
+    assert re.search(rf"^Hardware: {config.topology}\b", module.__doc__, re.MULTILINE)
+    assert not config.model.attention_dropout and not config.data.scaled_decoding
 
 
 def test_each_case_is_found_by_its_own_key() -> None:

@@ -21,7 +21,8 @@ class MemoryUse:
     needed: int  # bytes on a chip
     fixed: int  # bytes of `needed` that a smaller batch does not save
     gradient: int  # bytes of one gradient, which the sum over micro-batches takes in addition
-    remat: bool  # whether the blocks already compute their activations a second time
+    remat: bool | str  # which activations are computed a second time (`model.remat`)
+    plain_attention: bool = False  # whether the matrix of all weights was asked for
     model_axis: int = 1  # chips that share one copy of weights and optimizer state
     largest_model_axis: int = 1  # how many could; 1 if the engine cannot share a copy
 
@@ -74,7 +75,9 @@ def advice(use: MemoryUse) -> str:
     axis = smallest_model_axis(use)
     if axis is not None:
         hints.append(f"--model_axis={axis}")
-    if not use.remat:
+    if use.plain_attention:
+        hints.append("--config.model.attention=auto")
+    if use.remat is not True:
         hints.append("--config.model.remat=True")
     hints.append("a smaller --config.batch_size")
     available = use.topology.generation.available

@@ -1,10 +1,11 @@
 """AViD, 887 actions, with the paper's X(2+1)D-M and TokenLearner.
 
     python -m trainers.train --config=trainers/configs/avid_x2plus1d.py \\
-        --config.data.data_dir=RECORDS --workdir=DIR --strategy=tpu --tpu=local
+        --config.data.data_dir=RECORDS --workdir=DIR --engine=jax --strategy=multi_worker
 
-Hardware: v5e:4x4, 16 chips with 4 clips each, or v6e:2x2 (docs/tpu.md;
-`trainers.tpu_check --engine=jax --num_classes=887` says whether it fits).
+Hardware: v5e:4x4, 16 chips with 4 clips each, the command on each of its hosts (docs/tpu.md; on
+one host, such as v6e:2x2, --strategy=tpu; `trainers.tpu_check --engine=jax --num_classes=887` says
+whether it fits). Attention is that of `charades_x2plus1d.py`.
 Data: TFRecords of AViD (docs/video.md) at 12 frames a second, short side 256:
 `trainers.make_video_records --frames_per_second=12`.
 Expected result: unknown; not measured by us. The paper's 53.8 is the mean accuracy over

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
+    config.topology = "v5e:1x1"
     config.batch_size = 256
     config.total_epochs = 200.0
     config.warmup_percent = 5.0

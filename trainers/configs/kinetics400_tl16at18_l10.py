@@ -7,7 +7,7 @@
 Hardware: v5e:2x4, 8 chips with 8 clips each, or v6e:2x2; attention by the TPU's kernel
 (docs/tpu.md; `trainers.tpu_check --engine=jax --num_classes=400` says whether it fits). v5e:2x2
 with --config.model.remat=true --config.gradient_accumulation_steps=2. TensorFlow has no such
-kernel: v5e:8x8 with --config.model.remat=true.
+kernel: v5e:8x8.
 Expected result: unknown; not measured by us. The paper's 85.4 (Table 7, 4 x 3 views) started
 from the authors' own L/10 image model, pre-trained on JFT-300M. No public weights have these
 patches and 35 blocks: WEIGHTS is the work directory of a `vit_l10_d35_tl16at18_v10` that you

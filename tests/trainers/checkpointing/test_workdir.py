@@ -67,9 +67,12 @@ def test_keys_that_an_earlier_release_did_not_write_have_their_defaults(tmp_path
         ("data", "scaled_decoding"),
         ("model", "remat"),
         ("resolved_model", "remat"),
+        ("model", "attention"),
+        ("resolved_model", "attention"),
     ):
         del values[section][key]
     del values["video"], values["records"], values["resolved_model"]["tubelet_inflation"]
+    del values["topology"]
     path.write_text(json.dumps(values))
     _check(tmp_path)
     config = base_config()
