@@ -125,6 +125,21 @@ def test_a_layer_of_any_form_is_the_same() -> None:
     np.testing.assert_allclose(results["fused"], results["plain"], atol=2e-5)
 
 
+@pytest.mark.every_backend
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(("tokens", "heads"), [(1, 2), (260, 8)])
+def test_fused_takes_whatever_there_is(tokens: int, heads: int, policy: str) -> None:
+    """Also heads of one channel, one token, dropout, masks and unknown sizes."""
+    layer = MultiHeadAttention(heads, dropout=0.1, attention="fused", dtype=policy)
+    x = random(2, tokens, 8)
+    for training in (False, True):
+        assert np.all(np.isfinite(to_numpy(layer(x, training=training))))
+    mask = ops.convert_to_tensor(np.arange(tokens)[None] < np.ones((2, 1)))
+    attended, weights = layer.attend(ops.cast(x, layer.compute_dtype), key_mask=mask)
+    assert np.all(np.isfinite(to_numpy(attended))) and not np.any(to_numpy(weights)[..., 1:])
+    assert layer(keras.Input((None, 8))).shape == (None, None, 8)
+
+
 def test_the_form_is_saved_and_checked() -> None:
     layers = (MultiHeadAttention(2, attention="plain"), AttentionPooling(2, 8, attention="plain"))
     for layer in (*layers, EncoderBlock(2, 8, attention="plain")):
@@ -168,11 +183,22 @@ def test_the_kernel(size: int, dim: int, dtype: str) -> None:
         return (output, *pullback(cotangent))
 
     rounded = dtype  # both get the same numbers
-    # One example: two of them have the kernel do the same twice.
-    arrays = [x[:1] for x in (*_inputs(size, size, dim, dim), random(2, 2, size, dim, seed=9))]
+    # One example and head: two of them have the kernel do the same again.
+    whole = (*_inputs(size, size, dim, dim), random(2, 2, size, dim, seed=9))
+    arrays = [x[:1, :1] for x in whole]
     expected = with_gradients(_plain, "float32")
     for one, other in zip(with_gradients(_kernel, dtype), expected, strict=True):
         _assert_close(one, to_numpy(other), TOLERANCES[dtype])
+
+
+@on_jax
+@pytest.mark.slow
+@pytest.mark.every_backend
+def test_the_kernel_of_several_blocks_in_16_bits() -> None:
+    arrays = [x[:1] for x in _inputs(1030, 1030, 64, 64)]
+    expected = to_numpy(_plain(*map(ops.convert_to_tensor, arrays)))
+    found = _kernel(*(ops.cast(x, "bfloat16") for x in arrays))
+    _assert_close(found, expected, TOLERANCES["bfloat16"])
 
 
 @on_jax
@@ -258,6 +284,9 @@ def test_dropout_and_weights_need_the_matrix() -> None:
     assert "tpu_custom_call" in _tpu_program(layer, shape)
     assert "tpu_custom_call" not in _tpu_program(lambda x: layer(x, training=True), shape)
     assert "tpu_custom_call" not in _tpu_program(lambda x: layer.attend(x)[0], shape)
+    one_channel = MultiHeadAttention(16)
+    one_channel.build((None, None, 16))
+    assert "tpu_custom_call" not in _tpu_program(one_channel, shape)
     grid = GridAttention("space", num_heads=1, key_width=8)
     grid.build((None, 1, 17, 17, 8))
     assert "tpu_custom_call" in _tpu_program(grid, (1, 1, 17, 17, 8))

@@ -69,7 +69,6 @@ def test_training_is_the_same_with_dropout(jit_compile: bool) -> None:
     assert any("encoder_block_0/mlp/hidden/kernel" in name for name in moved)
 
 
-@pytest.mark.every_backend
 @pytest.mark.slow
 @pytest.mark.every_backend
 def test_training_is_the_same_in_mixed_precision() -> None:
