@@ -26,8 +26,9 @@ def jax_attention(
 ) -> Any:
     """Returns attention as `dot_product_attention` does; `otherwise` is the form for other places.
 
-    The platform that the program is lowered for decides, not the devices of this process. `always`
-    takes the TPU's kernel also for few queries and keys.
+    For a TPU the platform that the program is lowered for decides, not the devices of this process.
+    cuDNN is taken where this process has a GPU. `always` takes the TPU's kernel also for few
+    queries and keys.
     """
     if jax.default_backend() == "gpu" and queries.dtype in (jnp.bfloat16, jnp.float16):
         try:

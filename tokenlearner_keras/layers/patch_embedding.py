@@ -94,9 +94,8 @@ class PatchEmbedding(ConfiguredLayer):
     def _project(self, x: Any) -> Any:
         """Applies the projection, as a matmul where that is faster.
 
-        It is for tubelets on processors and TPUs, and for images on JAX's and PyTorch's
-        processors. A TPU moves fewer bytes for a convolution of images, and TensorFlow's XLA takes
-        less time.
+        It is for tubelets, and for images on JAX's and PyTorch's processors. A TPU moves fewer
+        bytes for a convolution of images, and TensorFlow's XLA takes less time.
         """
         backend, tubelets = keras.backend.backend(), len(x.shape) == 5
         if not tubelets and backend == "tensorflow":
