@@ -35,8 +35,14 @@ class Candidate:
 
     @property
     def process(self) -> str:
-        """The same for all candidates of one module and backend, which share a process."""
-        return f"{self.function.partition(':')[0]} {self.backend}".strip()
+        """The same for all candidates of one backend, which share a process, or else of one module.
+
+        The same program takes up to twice as long in another process, where its arrays lie
+        otherwise. A model that torch.compile makes has its own: for each call Dynamo checks the
+        guards of all compiled models of the same class in the process.
+        """
+        alone = self.name if self.arguments.get("mode") == "compile" else ""
+        return f"{self.backend or self.function.partition(':')[0]} {alone}".strip()
 
 
 class Comparison(contextlib.ExitStack):
@@ -126,12 +132,14 @@ class _Worker:
         environment = {
             **dict.fromkeys(_THREADS, str(len(cores))),
             "TF_CPP_MIN_LOG_LEVEL": "2",
+            "TORCHINDUCTOR_COMPILE_THREADS": "1",  # no processes that stay
             "CUDA_VISIBLE_DEVICES": "",
         }
         if candidate.backend:
             environment["KERAS_BACKEND"] = candidate.backend
-        if returning:
-            environment |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
+        # Memory is given back at once, or kept: by default it depends on what ran before.
+        mmap, trim = ("65536", "0") if returning else (str(2**25), str(2**40))
+        environment |= {"MALLOC_MMAP_THRESHOLD_": mmap, "MALLOC_TRIM_THRESHOLD_": trim}
         self._process = subprocess.Popen(
             ["taskset", "--cpu-list", ",".join(map(str, cores))]
             + [sys.executable, "-m", "benchmarks.worker"],

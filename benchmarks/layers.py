@@ -71,7 +71,7 @@ def main(_: list[str]) -> None:
 
 def _on_jax(case: dict[str, Any]) -> list[Candidate]:
     """Returns our layer and what it is compared with, which is the first."""
-    found = [Candidate(REFERENCE, f"{_JAX}:handwritten", case, compared=True)]
+    found = [Candidate(REFERENCE, f"{_JAX}:handwritten", case, "jax", compared=True)]
     return found + _in_ways(_KERAS_WAYS[:1], "ours", f"{_KERAS}:ours", case, compared=True)
 
 
@@ -79,7 +79,7 @@ def _candidates(case: dict[str, Any]) -> list[Candidate]:
     found = _on_jax(case)
     forms = ("convolution", "matmul") if case["layer"] == "v1.0" else ("matmul",)
     for form in forms:
-        found.append(Candidate(f"floor, {form}", f"{_JAX}:floor", {**case, "form": form}))
+        found.append(Candidate(f"floor, {form}", f"{_JAX}:floor", {**case, "form": form}, "jax"))
     found += _in_ways(_KERAS_WAYS[1:], "ours", f"{_KERAS}:ours", case, compared=True)
     if case["layer"] == "v1.0":
         found += _in_ways(_KERAS_WAYS, "keras.io", f"{_KERAS}:keras_io", case, compared=True)

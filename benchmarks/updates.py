@@ -1,11 +1,13 @@
 """The part of a training step that no TokenLearner makes shorter: the optimizer's update.
 
-    python -m benchmarks.updates [--sizes=s,b] [--turns=5]
+    python -m benchmarks.updates [--sizes=s,b] [--backends=...] [--turns=5]
 
 AdamW reads and writes every weight once a step, however few tokens there are. Its update alone
-is timed beside the whole steps of `benchmarks.models`. Writes `results/updates.csv`.
+is timed beside the whole steps of `benchmarks.models`. Writes `results/updates.csv`, and keeps the
+rows of other sizes and backends.
 """
 
+import itertools
 from typing import Any
 
 from absl import app
@@ -18,6 +20,8 @@ from benchmarks.models import IMAGE_SIZE
 from benchmarks.models import VARIANTS
 from benchmarks.models import WAYS
 from benchmarks.models import macs_ratio
+from benchmarks.tables.rows import grouped
+from benchmarks.timing import read_csv
 from benchmarks.timing import write_csv
 
 #: What is timed: the variant of the model, and the direction.
@@ -30,10 +34,12 @@ _FUNCTION = "benchmarks.implementations.keras_models:ours"
 
 
 def main(_: list[str]) -> None:
-    rows: list[dict[str, Any]] = []
+    ways = [way for way in WAYS if way[0] in FLAGS.backends]
+    groups: dict[tuple[str, ...], list[Any]]
+    groups = {**grouped(read_csv("updates"), "size", "backend")}
     for size in FLAGS.sizes:
         shape = [BATCH_SIZES[size], IMAGE_SIZE, IMAGE_SIZE, 3]
-        for backend, mode in WAYS:
+        for backend, mode in ways:
             candidates = []
             for name, (variant, direction) in _CANDIDATES.items():
                 arguments = {"name": f"vit_{size}16{VARIANTS[variant]}", "input_shape": shape}
@@ -42,8 +48,8 @@ def main(_: list[str]) -> None:
             with Comparison(FLAGS.turns, FLAGS.threads) as comparison:
                 found = comparison.compare(candidates, "plain")
             case = {"size": size, "backend": f"{backend} {mode}", **macs_ratio(size, "ours half")}
-            rows += [case | row for row in found]
-            write_csv("updates", rows)
+            groups[size, case["backend"]] = [case | row for row in found]
+            write_csv("updates", list(itertools.chain.from_iterable(groups.values())))
 
 
 if __name__ == "__main__":
