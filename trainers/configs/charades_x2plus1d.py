@@ -5,8 +5,8 @@
 
 Hardware: v5e:4x4, 16 chips with 4 clips each, the command on each of its hosts (docs/tpu.md; on
 one host, such as v6e:2x2, --strategy=tpu; `trainers.tpu_check --engine=jax --num_classes=157` says
-whether it fits). TensorFlow: v5e:4x4 with --strategy=tpu. The attention of the vector transformer
-has heads of one channel, for which there is no kernel: it is computed by the matrix of all weights.
+whether it fits). TensorFlow: v5e:4x4 with --strategy=tpu --tpu=NAME. The vector transformer's heads
+have one channel, too few for the TPU's kernel: their attention is the matrix of all weights.
 Data: TFRecords of Charades (docs/video.md) at 12 frames a second, short side 256, with all
 labels of a video: `trainers.make_video_records --frames_per_second=12 --multi_label`.
 Expected result: unknown; not measured by us. The paper's 66.3 mAP (Table 9: 12 frames a
