@@ -24,6 +24,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         "speed_goals": speed_goals,
         "layer_ratios": speed.layer_ratios,
         "layer_times": speed.layer_times,
+        "attention_forms": speed.attention_forms,
         "model_speed": speed.model_speed,
         "updates": speed.updates,
         "video_speed": speed.video_speed,

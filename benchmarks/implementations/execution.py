@@ -24,9 +24,10 @@ def layer_implementation(
     """Returns the implementation of a built layer.
 
     The direction is `forward`, or `both` for the gradients of inputs and weights too. The mode is
-    `graph` or `xla` on TensorFlow, `jit` on JAX.
+    `graph` or `xla` on TensorFlow, `jit` on JAX, `eager` or `compile` on PyTorch.
     """
-    make = {"tensorflow": _tensorflow_layer, "jax": _jax_layer}[keras.backend.backend()]
+    makers = {"tensorflow": _tensorflow_layer, "jax": _jax_layer, "torch": torch_layer_runs}
+    make = makers[keras.backend.backend()]
     run = make(layer, list(inputs.values()), cotangent, mode)[direction]
 
     def result() -> Arrays:
@@ -83,6 +84,27 @@ def _jax_layer(layer: Any, inputs: list[Any], cotangent: Any, mode: str) -> Runs
         "forward": lambda: jax.block_until_ready(forward(arrays, weights)),
         "both": lambda: jax.block_until_ready(both(arrays, weights)),
     }
+
+
+def torch_layer_runs(module: Any, inputs: list[Any], cotangent: Any, mode: str) -> Runs:
+    """Returns the runs of a PyTorch module, which every Keras layer is on that backend."""
+    import torch
+
+    tensors = [torch.as_tensor(array).requires_grad_() for array in inputs]
+    weight = torch.as_tensor(cotangent)
+    called = torch.compile(module, dynamic=False) if mode == "compile" else module
+
+    def forward() -> Any:
+        with torch.inference_mode():
+            return called(*tensors)
+
+    def both() -> Any:
+        for tensor in tensors:
+            tensor.grad = None
+        (called(*tensors) * weight).sum().backward()
+        return [tensor.grad for tensor in tensors], None
+
+    return {"forward": forward, "both": both}
 
 
 def model_implementation(

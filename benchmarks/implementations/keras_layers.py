@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 import tokenlearner_keras as tk
@@ -12,6 +13,7 @@ from benchmarks.implementations.problem import BOTTLENECK_DIM
 from benchmarks.implementations.problem import NUM_HEADS
 from benchmarks.implementations.problem import problem
 from benchmarks.worker import Implementation
+from tokenlearner_keras.layers import dot_product_attention as forms
 
 
 def ours(
@@ -68,3 +70,28 @@ def k3im(
     model = keras.Model(image, k3im_token_learner(image, num_tokens))
     model.set_weights(list(parameters.values()))
     return layer_implementation(model, inputs, cotangent, direction, mode, "k3im")
+
+
+def attention(shape: list[int], form: str, direction: str, mode: str) -> Implementation:
+    """Returns attention alone, for queries, keys and values of one shape."""
+    makers = {
+        "matrix": lambda *inputs: forms.plain_attention(*inputs)[0],
+        "chunks": forms.attention_in_chunks,
+        "scaled_dot_product_attention": forms.dot_product_attention,  # on PyTorch
+    }
+    generator = np.random.default_rng(0)
+    arrays = generator.standard_normal((4, *shape)).astype(np.float32)
+    arrays[0] *= shape[-1] ** -0.5
+    layer = Attention(makers[form])
+    layer.built = True
+    inputs = dict(zip(("queries", "keys", "values"), arrays[:3], strict=True))
+    return layer_implementation(layer, inputs, arrays[3], direction, mode)
+
+
+class Attention(keras.layers.Layer):
+    def __init__(self, attend: Callable[..., Any]) -> None:
+        super().__init__()
+        self._attend = attend
+
+    def call(self, queries: Any, keys: Any, values: Any) -> Any:
+        return self._attend(queries, keys, values)

@@ -9,6 +9,7 @@ from vit_pytorch import ViT
 from vit_pytorch.vit_with_patch_merger import PatchMerger
 from vit_pytorch.vit_with_patch_merger import ViT as PatchMergerViT
 
+from benchmarks.implementations.execution import torch_layer_runs
 from benchmarks.implementations.execution import torch_runs
 from benchmarks.implementations.problem import NUM_CLASSES
 from benchmarks.implementations.problem import SIZES
@@ -46,19 +47,8 @@ def _tensors(layer: str, shape: list[int], num_tokens: int) -> tuple[Any, Any]:
 def _layer(
     module: Any, x: Any, cotangent: Any, direction: str, mode: str, package: str
 ) -> Implementation:
-    x = x.requires_grad_(direction == "both")
-    called = torch.compile(module, dynamic=False) if mode == "compile" else module
-
-    def forward() -> Any:
-        with torch.inference_mode():
-            return called(x)
-
-    def both() -> Any:
-        x.grad = None
-        (called(x) * cotangent).sum().backward()
-        return x.grad
-
-    return Implementation(forward if direction == "forward" else both, (package, "torch"))
+    runs = torch_layer_runs(module, [x], cotangent, mode)
+    return Implementation(runs[direction], (package, "torch"))
 
 
 def vit_pytorch(

@@ -75,6 +75,26 @@ def _times(row: Row | None, mine: Row) -> str:
     return "–" if row is None else f"{seconds(row) / seconds(mine):.2f}"
 
 
+def attention_forms() -> str:
+    """Returns a line a case: the matrix of all weights, and the other form of that backend."""
+    lines = []
+    cases = grouped(read_csv("attention"), "backend", "mode", "shape", "direction")
+    for (backend, mode, shape, direction), (matrix, other) in cases.items():
+        megabytes = [
+            f"{int(row['peak_bytes']) / 1e6:,.0f}" if row["peak_bytes"] else "–"
+            for row in (matrix, other)
+        ]
+        lines.append(
+            f"{backend} {mode} | {shape} | {DIRECTIONS[direction]} | {1000 * seconds(matrix):.1f} "
+            f"| {other['arm']} | {float(other['wall_ratio']):.2f} | {' | '.join(megabytes)}"
+        )
+    header = (
+        "backend | batch, heads, tokens, channels | direction | matrix, ms | other form "
+        "| its time, of the matrix's | memory of the matrix, MB | of the other form"
+    )
+    return table(header, lines)
+
+
 def model_speed() -> str:
     """Returns a line a model: images a second, and the gain over its package's plain model."""
     lines = []

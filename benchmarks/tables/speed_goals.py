@@ -39,11 +39,16 @@ def _keras_example() -> Iterator[str]:
 
 
 def _layers() -> Iterator[str]:
-    rows = [row for row in read_csv("layers") if row["arm"] == OURS_ON_JAX]
-    for (layer, direction), mine in grouped(rows, "layer", "direction").items():
-        by_hand = [float(row["wall_ratio"]) for row in mine]
+    for (layer, direction), rows in grouped(read_csv("layers"), "layer", "direction").items():
+        mine, again = (
+            [float(row["wall_ratio"]) for row in rows if row["arm"] == arm]
+            for arm in (OURS_ON_JAX, "again by hand")
+        )
         title = f"{layer} {DIRECTIONS[direction]}, on JAX: our time over that of JAX by hand"
-        yield _at_most(f"{title}, the worst of {len(by_hand)} cases", 1.05, [max(by_hand)])
+        yield _at_most(f"{title}, the worst of {len(mine)} cases", 1.05, [max(mine)])
+        if again:
+            title = f"{layer} {DIRECTIONS[direction]}, JAX by hand, measured twice: the worst ratio"
+            yield f"{title} of {len(again)} cases | – | {max(again):.2f} | –"
     for layer in dict.fromkeys(layer for layer, *_ in layer_cases()):
         for direction, words in DIRECTIONS.items():
             title = f"{layer} {words}: our time over the floor's"

@@ -86,7 +86,7 @@ def test_queries_in_chunks(count: int, gradients: Any, monkeypatch: pytest.Monke
 
     whole = forms.plain_attention
     monkeypatch.setattr(forms, "_MOST_LOGITS", 1)
-    monkeypatch.setattr(forms, "_CHUNK", 8)
+    monkeypatch.setattr(forms, "_LEAST_QUERIES", 8)
     _check(forms._portable, _inputs(count, 7, value_dim=3), gradients)
     monkeypatch.setattr(forms, "plain_attention", counted)
     forms._portable(*map(ops.convert_to_tensor, _inputs(count, 7)))
@@ -98,15 +98,15 @@ def test_large_logits_are_never_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes: list[tuple[int, ...]] = []
 
     def noted(queries: Any, keys: Any, values: Any) -> tuple[Any, Any]:
-        shapes.append((queries.shape[2], keys.shape[2]))
+        shapes.append((queries.shape[1], queries.shape[2], keys.shape[2]))
         return whole(queries, keys, values)
 
     whole = forms.plain_attention
     monkeypatch.setattr(forms, "plain_attention", noted)
-    for tokens in (1024, 3136):  # of 16 heads
-        Attention(forms._portable)(*[keras.Input((16, tokens, 4), batch_size=1)] * 3)
-    assert (1024, 1024) in shapes
-    assert all(queries * keys * 16 <= forms._MOST_LOGITS for queries, keys in shapes)
+    for heads, tokens in ((16, 1024), (16, 3136), (432, 512)):
+        Attention(forms._portable)(*[keras.Input((heads, tokens, 4), batch_size=1)] * 3)
+    assert (16, 1024, 1024) in shapes
+    assert all(heads * queries * keys <= forms._MOST_LOGITS for heads, queries, keys in shapes)
 
 
 @pytest.mark.every_backend

@@ -13,6 +13,7 @@ from tests.helpers.arrays import random
 from tests.helpers.arrays import to_numpy
 from tests.helpers.round_trips import waken
 from tokenlearner_keras.layers.common import plain_unless_differentiated
+from tokenlearner_keras.layers.mlp import gelu
 from tokenlearner_keras.layers.mlp import normalized
 from tokenlearner_keras.layers.mlp import normalized_matmul
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
@@ -186,3 +187,16 @@ def test_patch_embedding_form_follows_the_platform(
     traced = jax.jit(layer).trace(random(*shape))
     program = traced.lower(lowering_platforms=(platform,)).as_text()
     assert ("stablehlo.convolution" in program) == convolves
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="is about torch.compile")
+def test_a_compiled_gelu_is_the_same() -> None:
+    import torch
+
+    x = torch.linspace(-20, 20, 1001, dtype=torch.float64, requires_grad=True)
+    results = []
+    for function in (gelu, torch.compile(gelu, backend="eager", fullgraph=True)):
+        output = function(x)
+        results.append((output, *torch.autograd.grad(output.sum(), x)))
+    for plain, compiled in zip(*results, strict=True):
+        torch.testing.assert_close(compiled, plain, rtol=0, atol=1e-12)

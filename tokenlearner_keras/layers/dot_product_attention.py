@@ -1,6 +1,7 @@
 """Scaled dot-product attention by the matrix of all weights, or in a form that never holds it."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -18,7 +19,7 @@ ATTENTION_FORMS = ("auto", "plain", "fused")
 # Logits of an example, over all heads: up to here (256 MiB in float32) they are held at once, as
 # that is at least as fast on CPUs. Beyond, the queries are taken in chunks.
 _MOST_LOGITS = 2**26
-_CHUNK = 512  # queries
+_MOST_QUERIES, _LEAST_QUERIES = 512, 64  # of a chunk
 
 _without_kernels: ContextVar[bool] = ContextVar("_without_kernels", default=False)
 
@@ -94,15 +95,22 @@ def attention_weights(queries: Any, keys: Any, key_mask: Any = None) -> Any:
 
 def _portable(queries: Any, keys: Any, values: Any) -> Any:
     """All queries at once, or in chunks if the weights of an example take much memory."""
-    _, heads, count, _ = queries.shape
-    known = isinstance(count, int) and isinstance(keys.shape[2], int)
-    if not known or heads * count * keys.shape[2] <= _MOST_LOGITS:
-        return plain_attention(queries, keys, values)[0]
+    sizes = (*queries.shape[1:3], keys.shape[2])
+    if all(isinstance(size, int) for size in sizes) and math.prod(sizes) > _MOST_LOGITS:
+        return attention_in_chunks(queries, keys, values)
+    return plain_attention(queries, keys, values)[0]
+
+
+def attention_in_chunks(queries: Any, keys: Any, values: Any) -> Any:
+    """Returns attention for known sizes, some queries at a time, also in the backward pass."""
 
     def attend(part: Any, keys: Any, values: Any) -> Any:
         return plain_attention(part, keys, values)[0]
 
-    size = -(-count // -(-count // _CHUNK))  # chunks of nearly equal size
+    heads, count = queries.shape[1:3]
+    most = _MOST_LOGITS // (heads * keys.shape[2])
+    most = max(_LEAST_QUERIES, min(most, _MOST_QUERIES))
+    size = -(-count // -(-count // most))  # chunks of nearly equal size
     starts = range(0, count, size)
     parts = [keras.remat(attend)(queries[:, :, i : i + size], keys, values) for i in starts]
     return ops.concatenate(parts, axis=2)
