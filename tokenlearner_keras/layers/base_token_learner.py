@@ -7,12 +7,15 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
+from tokenlearner_keras.layers.common import MASKED_LOGIT
 from tokenlearner_keras.layers.common import ConfiguredLayer
 from tokenlearner_keras.layers.common import accumulation_dtype
 from tokenlearner_keras.layers.common import check_channels_last
+from tokenlearner_keras.layers.common import check_flag
 from tokenlearner_keras.layers.common import check_floats
 from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.layers.common import layer_norm
+from tokenlearner_keras.layers.common import shapes_fit
 from tokenlearner_keras.layers.common import widened
 
 Dimension = Any  # An int, None (unknown, symbolic) or a scalar tensor (unknown, run time)
@@ -21,19 +24,20 @@ Dimension = Any  # An int, None (unknown, symbolic) or a scalar tensor (unknown,
 class PositionShape(NamedTuple):
     """An input shape split into what a tokenizer needs."""
 
-    leading: tuple[Dimension, ...]  # (B,), or (B, T) for video
-    grid: tuple[Dimension, ...]  # (N,) or (H, W)
+    leading: tuple[Dimension, ...]  # (B,), or (B, T) where each frame has tokens of its own
+    grid: tuple[Dimension, ...]  # (N,) or (H, W); of a clip taken together (T, N) or (T, H, W)
     channels: Dimension
 
 
-def _split_shape(shape: Sequence[Dimension], owner: str) -> PositionShape:
+def _split_shape(shape: Sequence[Dimension], owner: str, per_frame: bool) -> PositionShape:
     """Splits an input's shape; raises ValueError unless the rank is 3, 4 or 5, channels known."""
     dimensions = tuple(shape)
     rank = len(dimensions)
     if rank not in (3, 4, 5):
+        of_rank_4 = "height, width" if per_frame else "time, positions"
         raise ValueError(
-            f"{owner} expects an input of rank 3 (batch, positions, channels), 4 (batch, height, "
-            "width, channels) or 5 (batch, time, height, width, channels). Received shape "
+            f"{owner} expects an input of rank 3 (batch, positions, channels), 4 (batch, "
+            f"{of_rank_4}, channels) or 5 (batch, time, height, width, channels). Received shape "
             f"{dimensions} of rank {rank}. Reshape the input, channels last."
         )
     if dimensions[-1] is None:
@@ -41,43 +45,59 @@ def _split_shape(shape: Sequence[Dimension], owner: str) -> PositionShape:
             f"{owner} needs to know the number of channels. Received shape {dimensions}, whose "
             "last dimension is None. Give the input a fixed last dimension."
         )
-    num_leading = max(1, rank - 3)
+    num_leading = 2 if per_frame and rank == 5 else 1
     return PositionShape(dimensions[:num_leading], dimensions[num_leading:-1], dimensions[-1])
 
 
-def _check_mask(mask_shape: Sequence[Dimension], shape: PositionShape, owner: str) -> None:
-    """Raises ValueError unless a mask has the input's shape without its channels."""
+def _check_mask(
+    mask_shape: Sequence[Dimension], shape: PositionShape, owner: str, per_frame: bool
+) -> None:
+    """Raises ValueError unless a mask has the input's shape without its channels.
+
+    Without `per_frame` it may also be one of whole frames, (B, T).
+    """
     expected = (*shape.leading, *shape.grid)
+    allowed = [expected]
+    if not per_frame and len(expected) > 2:
+        allowed.append(expected[:2])
     received = tuple(mask_shape)
-    fits = len(received) == len(expected) and all(
-        not isinstance(a, int) or not isinstance(b, int) or a == b
-        for a, b in zip(received, expected, strict=True)
-    )
-    if not fits:
+    if not any(shapes_fit(received, each) for each in allowed):
+        listed = " or, for whole frames, ".join(map(str, allowed))
         raise ValueError(
-            f"{owner} expects a mask with the input's shape without its channels, {expected}, True "
+            f"{owner} expects a mask with the input's shape without its channels, {listed}, True "
             f"where a position is real. Received a mask of shape {received}."
         )
+
+
+def _of_positions(mask: Any, shape: PositionShape) -> Any:
+    """Returns a mask of whole frames, (B, T), as one of their positions; any other as it is."""
+    dimensions = (*shape.leading, *shape.grid)
+    missing = len(dimensions) - len(mask.shape)
+    if not missing:
+        return mask
+    mask = ops.reshape(mask, (*dimensions[:2], *[1] * missing))
+    return ops.broadcast_to(mask, dimensions)
 
 
 class BaseTokenLearner(ConfiguredLayer):
     """Base class: positions in, a few learned tokens out.
 
-    A subclass builds its weights in `_build_tokenizer` and turns the positions of one
-    frame into tokens and maps in `_tokenize`. Everything else (ranks 3 to 5, unknown
-    sizes, masks, shapes of tokens and maps) is done here once.
+    A subclass builds its weights in `_build_tokenizer` and turns the positions of one frame, or of
+    a whole clip, into tokens and maps in `_tokenize`. Everything else (ranks 3 to 5, unknown sizes,
+    masks, shapes of tokens and maps) is done here once.
     """
 
-    _saved_arguments: tuple[str, ...] = ("num_tokens",)
+    _saved_arguments: tuple[str, ...] = ("num_tokens", "per_frame")
 
-    def __init__(self, num_tokens: int, **kwargs: Any) -> None:
+    def __init__(self, num_tokens: int, per_frame: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_tokens = check_positive_integer(num_tokens, "num_tokens")
+        self.per_frame = check_flag(per_frame, "per_frame")
         self.supports_masking = True
         self._channels: int | None = None
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        shape = _split_shape(input_shape, self._owner)
+        shape = _split_shape(input_shape, self._owner, self.per_frame)
         self._channels = shape.channels
         self._build_tokenizer(shape.channels)
 
@@ -93,12 +113,13 @@ class BaseTokenLearner(ConfiguredLayer):
             mask = ops.convert_to_tensor(mask, dtype="bool")
         shape = self._checked_shape(ops.shape(x), mask)
         if mask is not None:
+            mask = _of_positions(mask, shape)
             # `where`, not a product: a NaN in the padding must not get through.
             x = ops.where(ops.expand_dims(mask, -1), x, ops.zeros_like(x))
-            mask = ops.reshape(mask, (-1, *shape.grid))  # (B*T, *grid)
+            mask = ops.reshape(mask, (-1, *shape.grid))  # (B', *grid)
         x = widened(x, self.compute_dtype)
-        values = ops.reshape(x, (-1, *shape.grid, shape.channels))  # (B*T, *grid, C)
-        # (B*T, S, C) and (B*T, S, N)
+        values = ops.reshape(x, (-1, *shape.grid, shape.channels))  # (B', *grid, C)
+        # (B', S, C) and (B', S, N)
         tokens, maps = self._tokenize(values, mask, training)
         tokens = ops.cast(tokens, self.compute_dtype)
         tokens = ops.reshape(tokens, (*shape.leading, self.num_tokens, shape.channels))
@@ -112,8 +133,10 @@ class BaseTokenLearner(ConfiguredLayer):
     def _tokenize(self, values: Any, mask: Any, training: bool | None) -> tuple[Any, Any]:
         """Returns tokens (B', S, C) and maps (B', S, N) in `_accumulation_dtype`.
 
-        The values (B', *grid, C) have frames folded into the batch and are zero where the mask (B',
-        *grid) is False. There the maps must be zero, and tokens and maps if it is False everywhere.
+        The values are (B', *grid, C): with `per_frame`, frames are folded into the batch; else a
+        grid of three sizes, or of a time and positions, is a clip, and N all its positions. Values
+        are zero where the mask (B', *grid) is False. There the maps must be zero, and tokens and
+        maps if it is False everywhere.
         """
         raise NotImplementedError
 
@@ -145,7 +168,7 @@ class BaseTokenLearner(ConfiguredLayer):
         del inputs, previous_mask
 
     def _checked_shape(self, shape: Any, mask: Any = None) -> PositionShape:
-        split = _split_shape(shape, self._owner)
+        split = _split_shape(shape, self._owner, self.per_frame)
         check_channels_last(len(shape), self._owner)
         if self._channels not in (None, split.channels):
             raise ValueError(
@@ -154,7 +177,7 @@ class BaseTokenLearner(ConfiguredLayer):
                 "new layer for inputs of another width."
             )
         if mask is not None:
-            _check_mask(mask.shape, split, self._owner)
+            _check_mask(mask.shape, split, self._owner, self.per_frame)
         return split
 
     @property
@@ -173,8 +196,8 @@ class WeightedSumTokenLearner(BaseTokenLearner):
     for every token from `_attention_weights`. The sums run in float32 under mixed precision.
     """
 
-    def __init__(self, num_tokens: int, **kwargs: Any) -> None:
-        super().__init__(num_tokens, **kwargs)
+    def __init__(self, num_tokens: int, per_frame: bool = True, **kwargs: Any) -> None:
+        super().__init__(num_tokens, per_frame, **kwargs)
         self.autocast = False  # see `widened`
 
     def _build_tokenizer(self, channels: int) -> None:
@@ -200,6 +223,14 @@ class WeightedSumTokenLearner(BaseTokenLearner):
         """Hook for poolings other than the plain sum."""
         del maps, mask
         return tokens
+
+    def _softmax_over_positions(self, logits: Any, mask: Any) -> Any:
+        """Returns weights in `_accumulation_dtype` for logits (B', N, S)."""
+        logits = ops.cast(logits, self._accumulation_dtype)
+        if mask is not None:
+            real = ops.reshape(mask, (*ops.shape(logits)[:2], 1))  # (B', N, 1)
+            logits = ops.where(real, logits, MASKED_LOGIT)
+        return ops.softmax(logits, axis=1)
 
     def _build_attention(self, channels: int) -> None:
         raise NotImplementedError

@@ -1,6 +1,7 @@
 """Argument checks, dtypes and building blocks that the layers share."""
 
 import difflib
+import math
 import numbers
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -90,6 +91,21 @@ def check_rate(value: Any, name: str) -> float:
     return float(value)
 
 
+def check_finite(value: Any, name: str) -> float:
+    """Returns `value` as a float; raises ValueError unless it is a finite number."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not math.isfinite(value):
+        raise ValueError(f"`{name}` must be a finite number. Received: {value!r}.")
+    return float(value)
+
+
+def check_flag(value: Any, name: str) -> bool:
+    """Returns `value`; raises ValueError unless it is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"`{name}` must be True or False. Received: {value!r}.")
+    return value
+
+
 def check_choice(value: Any, choices: tuple[Any, ...], name: str) -> Any:
     """Returns `value`; raises ValueError unless it is one of `choices`."""
     if value not in choices:
@@ -120,6 +136,14 @@ def check_size(value: Any, name: str) -> tuple[int, int]:
         return check_grid(value, name)
     side = check_positive_integer(value, name)
     return (side, side)
+
+
+def shapes_fit(received: Sequence[Any], expected: Sequence[Any]) -> bool:
+    """Says whether two shapes are the same as far as both are known."""
+    return len(received) == len(expected) and all(
+        not isinstance(a, int) or not isinstance(b, int) or a == b
+        for a, b in zip(received, expected, strict=True)
+    )
 
 
 def dtype_name(x: Any) -> str:

@@ -44,7 +44,9 @@ class TokenFuser(ConfiguredLayer):
             the tokens after the transformer block.
         original: The input of the matching TokenLearner: `(batch, positions, channels)` or
             `(batch, height, width, channels)`; for tokens of rank 4 with the time axis in second
-            place.
+            place. Tokens of rank 3 that were learned from a whole clip (`per_frame=False`) go to
+            all its positions, `(batch, time, positions, channels)` or `(batch, time, height, width,
+            channels)`.
         training: Whether dropout is active.
 
     Returns:

@@ -1,6 +1,7 @@
 """TokenLearner v1.0: tokens from a stack of convolutions and a sigmoid."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -39,17 +40,25 @@ class TokenLearner(WeightedSumTokenLearner):
         num_tokens: Number of learned tokens S.
         pooling: `"sum"` over the positions (the reference's default) or `"mean"` (the paper's
             text). They differ by the number of positions.
-        grid_size: `(height, width)` of the grid for inputs of rank 3. None takes a square grid.
+        grid_size: `(height, width)` of the grid, for inputs with an axis of positions in place of
+            height and width. None takes a square grid.
         num_convolutions: Convolutions that compute the maps, GELU between them: the reference's
             four; 1 in the paper's convolutional video models.
+        per_frame: Whether each frame of a video has tokens of its own. False: S tokens for the
+            whole clip. The maps are computed frame by frame as before, but each token is the sum
+            (or mean) over all T*N positions. These tokens have no time axis: what they know of
+            time comes from the positions that were added to the input.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Call arguments:
         x: `(batch, positions, channels)`, `(batch, height, width, channels)` or `(batch, time,
             height, width, channels)`, whose frames are tokenized one by one with the same weights.
-        mask: Optional boolean of `x`'s shape without the channels, True where a position is real.
-            No output depends on values at masked positions; a mean divides by the number of real
-            positions; if none is real the tokens are zero.
+            With `per_frame=False`, rank 4 is `(batch, time, positions, channels)` and rank 3 a
+            single frame.
+        mask: Optional boolean of `x`'s shape without the channels, True where a position is real;
+            with `per_frame=False` also `(batch, time)`, True for real frames. No output depends on
+            values at masked positions; a mean divides by the number of real positions; if none is
+            real the tokens are zero.
         return_attention_maps: If True, returns `(tokens, maps)`.
         training: Unused (the layer has no dropout).
 
@@ -57,7 +66,9 @@ class TokenLearner(WeightedSumTokenLearner):
         Tokens `(batch, num_tokens, channels)`, or `(batch, time, num_tokens, channels)`, in the
         layer's compute dtype. The maps are the sigmoid weights in [0, 1], float32 (float64 in a
         float64 layer): `(batch, num_tokens, positions)`, `(batch, num_tokens, height, width)` or
-        `(batch, time, num_tokens, height, width)`.
+        `(batch, time, num_tokens, height, width)`. With `per_frame=False` the tokens are
+        `(batch, num_tokens, channels)`, the maps `(batch, num_tokens, time, height, width)` or
+        `(batch, num_tokens, time, positions)`.
 
     Raises:
         ValueError: If an argument is out of range, the input has another rank or number of
@@ -73,7 +84,7 @@ class TokenLearner(WeightedSumTokenLearner):
         `TokenLearnerModule`.
     """
 
-    _saved_arguments = ("num_tokens", "pooling", "grid_size", "num_convolutions")
+    _saved_arguments = ("num_tokens", "pooling", "grid_size", "num_convolutions", "per_frame")
 
     def __init__(
         self,
@@ -81,9 +92,10 @@ class TokenLearner(WeightedSumTokenLearner):
         pooling: str = "sum",
         grid_size: tuple[int, int] | None = None,
         num_convolutions: int = NUM_CONVOLUTIONS,
+        per_frame: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_tokens, **kwargs)
+        super().__init__(num_tokens, per_frame, **kwargs)
         self.pooling = check_choice(pooling, ("sum", "mean"), "pooling")
         self.grid_size = optional(check_grid, grid_size, "grid_size")
         self.num_convolutions = check_positive_integer(num_convolutions, "num_convolutions")
@@ -107,16 +119,19 @@ class TokenLearner(WeightedSumTokenLearner):
 
     def _attention_weights(self, values: Any, mask: Any, training: bool | None) -> Any:
         del training
-        dimensions = ops.shape(values)
+        batch, *grid, channels = ops.shape(values)
+        time, frame = self._split_time(grid)
+        height, width = self._grid(frame)
         # The batch is named, not guessed: a sequence that does not fit the grid fails.
-        grid = (dimensions[0], *self._grid(dimensions[1:-1]))
-        x = ops.reshape(values, (*grid, dimensions[-1]))  # (B*T, H, W, C)
+        frames = batch * time[0] if time else batch
+        x = ops.reshape(values, (frames, height, width, channels))  # (B*T, H, W, C)
         if mask is not None:
-            mask = ops.reshape(mask, (*grid, 1))  # (B*T, H, W, 1)
+            mask = ops.reshape(mask, (frames, height, width, 1))  # (B*T, H, W, 1)
         x = self._first_convolution(x, mask)  # (B*T, H, W, S)
         for convolution in self.convolutions[1:]:
             x = convolve(convolution, _only_real(gelu(x), mask))
-        logits = ops.reshape(x, (grid[0], grid[1] * grid[2], self.num_tokens))  # (B*T, N, S)
+        positions = math.prod((*time, height, width))
+        logits = ops.reshape(x, (batch, positions, self.num_tokens))  # (B', N, S)
         return ops.sigmoid(ops.cast(logits, self._accumulation_dtype))
 
     def _first_convolution(self, x: Any, mask: Any) -> Any:
@@ -143,23 +158,28 @@ class TokenLearner(WeightedSumTokenLearner):
             return tokens
         if mask is None:
             return tokens / ops.cast(ops.shape(maps)[-1], tokens.dtype)
-        real = ops.reshape(mask, (ops.shape(maps)[0], 1, ops.shape(maps)[-1]))  # (B*T, 1, N)
+        real = ops.reshape(mask, (ops.shape(maps)[0], 1, ops.shape(maps)[-1]))  # (B', 1, N)
         count = ops.sum(ops.cast(real, tokens.dtype), axis=-1, keepdims=True)
         return tokens / ops.maximum(count, 1)
 
-    def _grid(self, grid: tuple[Any, ...]) -> tuple[Any, Any]:
+    def _split_time(self, grid: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Returns the time of a clip taken together, () of a frame, and the grid of a frame."""
+        has_time = not self.per_frame and len(grid) > 1
+        return grid[:has_time], grid[has_time:]
+
+    def _grid(self, grid: Sequence[Any]) -> tuple[Any, Any]:
         """Returns (height, width) for the grid (N,) of a sequence or (H, W)."""
         if len(grid) == 2:
             return grid[0], grid[1]
         positions = grid[0]
+        whole = f"(batch, {'' if self.per_frame else 'time, '}height, width, channels)"
         if self.grid_size is not None:
             height, width = self.grid_size
             if isinstance(positions, int) and positions != height * width:
                 raise ValueError(
                     f"{self._owner} has grid_size=({height}, {width}), which is "
                     f"{height * width} positions. Received a sequence of {positions}. "
-                    "Pass the right grid_size=(height, width), or an input of shape "
-                    "(batch, height, width, channels)."
+                    f"Pass the right grid_size=(height, width), or an input of shape {whole}."
                 )
             return self.grid_size
         known = isinstance(positions, int)
@@ -169,13 +189,13 @@ class TokenLearner(WeightedSumTokenLearner):
                 f"{self._owner} convolves over a grid and cannot tell it from a "
                 f"sequence of {positions if known else 'unknown'} positions, which is "
                 "no known square number. Either pass grid_size=(height, width) to the "
-                "layer, or give it an input of shape (batch, height, width, channels)."
+                f"layer, or give it an input of shape {whole}."
             )
         return side, side
 
     def _checked_shape(self, shape: Any, mask: Any = None) -> PositionShape:
         split = super()._checked_shape(shape, mask)
-        self._grid(split.grid)
+        self._grid(self._split_time(split.grid)[1])
         return split
 
 

@@ -30,13 +30,19 @@ class TokenLearnerMHA(BaseTokenLearner):
         num_tokens: Number of learned tokens S.
         num_heads: Number of attention heads; must divide the channels.
         dropout: Rate in [0, 1) on the attention weights (the reference has none).
+        per_frame: Whether each frame of a video has tokens of its own. False: S tokens for the
+            whole clip, which attend to all T*N positions. They have no time axis: what they know
+            of time comes from the positions that were added to the input.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Call arguments:
         x: `(batch, positions, channels)`, `(batch, height, width, channels)` or `(batch, time,
             height, width, channels)`, whose frames are tokenized one by one with the same weights.
-        mask: Optional boolean of `x`'s shape without the channels, True where a position is real.
-            No output depends on values at masked positions; if none is real the tokens are zero.
+            With `per_frame=False`, rank 4 is `(batch, time, positions, channels)` and rank 3 a
+            single frame, or a clip laid out as one sequence.
+        mask: Optional boolean of `x`'s shape without the channels, True where a position is real;
+            with `per_frame=False` also `(batch, time)`, True for real frames. No output depends on
+            values at masked positions; if none is real the tokens are zero.
         return_attention_maps: If True, returns `(tokens, maps)`.
         training: Whether dropout is active.
 
@@ -45,6 +51,8 @@ class TokenLearnerMHA(BaseTokenLearner):
         layer's compute dtype. The maps are the attention weights before dropout, averaged over
         the heads, float32 (float64 in a float64 layer): `(batch, num_tokens, positions)`, `(batch,
         num_tokens, height, width)` or `(batch, time, num_tokens, height, width)`; each sums to 1.
+        With `per_frame=False` the tokens are `(batch, num_tokens, channels)`, the maps `(batch,
+        num_tokens, time, height, width)` or `(batch, num_tokens, time, positions)`.
 
     Raises:
         ValueError: If an argument is out of range, the heads do not divide the channels, or the
@@ -62,16 +70,17 @@ class TokenLearnerMHA(BaseTokenLearner):
         have the standard deviation `channels ** -0.5`.
     """
 
-    _saved_arguments = ("num_tokens", "num_heads", "dropout")
+    _saved_arguments = ("num_tokens", "num_heads", "dropout", "per_frame")
 
     def __init__(
         self,
         num_tokens: int = 8,
         num_heads: int = 8,
         dropout: float = 0.0,
+        per_frame: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_tokens, **kwargs)
+        super().__init__(num_tokens, per_frame, **kwargs)
         self.num_heads = check_positive_integer(num_heads, "num_heads")
         self.dropout = check_rate(dropout, "dropout")
 

@@ -7,7 +7,6 @@ import keras
 from keras import ops
 
 from tokenlearner_keras.layers.base_token_learner import WeightedSumTokenLearner
-from tokenlearner_keras.layers.common import MASKED_LOGIT
 from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
 from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.layers.common import check_rate
@@ -31,13 +30,19 @@ class TokenLearnerV11(WeightedSumTokenLearner):
         num_tokens: Number of learned tokens S.
         bottleneck_dim: Width of the MLP's hidden layer.
         dropout: Rate in [0, 1) on the MLP's hidden layer and on the logits before the softmax.
+        per_frame: Whether each frame of a video has tokens of its own. False: S tokens for the
+            whole clip, the softmax over all T*N positions. These tokens have no time axis: what
+            they know of time comes from the positions that were added to the input.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Call arguments:
         x: `(batch, positions, channels)`, `(batch, height, width, channels)` or `(batch, time,
             height, width, channels)`, whose frames are tokenized one by one with the same weights.
-        mask: Optional boolean of `x`'s shape without the channels, True where a position is real.
-            No output depends on values at masked positions; if none is real the tokens are zero.
+            With `per_frame=False`, rank 4 is `(batch, time, positions, channels)` and rank 3 a
+            single frame, or a clip laid out as one sequence.
+        mask: Optional boolean of `x`'s shape without the channels, True where a position is real;
+            with `per_frame=False` also `(batch, time)`, True for real frames. No output depends on
+            values at masked positions; if none is real the tokens are zero.
         return_attention_maps: If True, returns `(tokens, maps)`.
         training: Whether dropout is active.
 
@@ -45,7 +50,9 @@ class TokenLearnerV11(WeightedSumTokenLearner):
         Tokens `(batch, num_tokens, channels)`, or `(batch, time, num_tokens, channels)`, in the
         layer's compute dtype. The maps are float32 (float64 in a float64 layer): `(batch,
         num_tokens, positions)`, `(batch, num_tokens, height, width)` or `(batch, time, num_tokens,
-        height, width)`; each sums to 1.
+        height, width)`; each sums to 1. With `per_frame=False` the tokens are `(batch,
+        num_tokens, channels)`, the maps `(batch, num_tokens, time, height, width)` or `(batch,
+        num_tokens, time, positions)`.
 
     Raises:
         ValueError: If an argument is out of range, or the input has another rank or number of
@@ -62,16 +69,17 @@ class TokenLearnerV11(WeightedSumTokenLearner):
         scenic `projects/token_learner/model.py`, `TokenLearnerModuleV11`.
     """
 
-    _saved_arguments = ("num_tokens", "bottleneck_dim", "dropout")
+    _saved_arguments = ("num_tokens", "bottleneck_dim", "dropout", "per_frame")
 
     def __init__(
         self,
         num_tokens: int = 8,
         bottleneck_dim: int = 64,
         dropout: float = 0.0,
+        per_frame: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_tokens, **kwargs)
+        super().__init__(num_tokens, per_frame, **kwargs)
         self.bottleneck_dim = check_positive_integer(bottleneck_dim, "bottleneck_dim")
         self.dropout = check_rate(dropout, "dropout")
 
@@ -88,10 +96,6 @@ class TokenLearnerV11(WeightedSumTokenLearner):
     def _attention_weights(self, values: Any, mask: Any, training: bool | None) -> Any:
         batch, *grid, channels = ops.shape(values)
         positions = math.prod(grid)  # not -1, which is unknown for an empty batch
-        x = ops.reshape(values, (batch, positions, channels))  # (B*T, N, C)
-        logits = self.token_masking.after_norm(self.norm, x, training)  # (B*T, N, S)
-        logits = ops.cast(logits, self._accumulation_dtype)
-        if mask is not None:
-            real = ops.reshape(mask, (batch, positions, 1))  # (B*T, N, 1)
-            logits = ops.where(real, logits, MASKED_LOGIT)
-        return ops.softmax(logits, axis=1)  # over the positions
+        x = ops.reshape(values, (batch, positions, channels))  # (B', N, C)
+        logits = self.token_masking.after_norm(self.norm, x, training)  # (B', N, S)
+        return self._softmax_over_positions(logits, mask)

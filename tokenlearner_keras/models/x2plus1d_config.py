@@ -4,13 +4,13 @@ import dataclasses
 from typing import Any
 
 from tokenlearner_keras.layers.common import check_choice
+from tokenlearner_keras.layers.common import check_finite
+from tokenlearner_keras.layers.common import check_flag
 from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.layers.common import check_rate
 from tokenlearner_keras.layers.common import check_size
 from tokenlearner_keras.layers.common import check_sizes
 from tokenlearner_keras.models.config import BaseModelConfig
-from tokenlearner_keras.models.config import check_finite
-from tokenlearner_keras.models.config import check_flag
 from tokenlearner_keras.models.config import check_optional_positive
 
 #: What each module of the paper's ablation does, in order, between the two 1x1x1 convolutions.
