@@ -8,10 +8,12 @@ if keras.__version__.startswith("2."):
 from tokenlearner_keras.cost import count_macs
 from tokenlearner_keras.cost import paper_gflops
 from tokenlearner_keras.introspection import attention_maps
+from tokenlearner_keras.layers import PatchMerger
 from tokenlearner_keras.layers import TokenFuser
 from tokenlearner_keras.layers import TokenLearner
 from tokenlearner_keras.layers import TokenLearnerMHA
 from tokenlearner_keras.layers import TokenLearnerV11
+from tokenlearner_keras.layers import TokenMerging
 from tokenlearner_keras.models.config import VisionTransformerConfig
 from tokenlearner_keras.models.insert import insert_token_learner
 from tokenlearner_keras.models.model import VisionTransformer
@@ -30,10 +32,12 @@ from tokenlearner_keras.weights.report import LoadReport
 
 __all__ = [
     "LoadReport",
+    "PatchMerger",
     "TokenFuser",
     "TokenLearner",
     "TokenLearnerMHA",
     "TokenLearnerV11",
+    "TokenMerging",
     "VisionTransformer",
     "VisionTransformerConfig",
     "X2Plus1DConfig",

@@ -14,6 +14,7 @@ from tokenlearner_keras.graph import graph_calls
 from tokenlearner_keras.layers.encoder_block import EncoderBlock
 from tokenlearner_keras.layers.encoder_block import StochasticDepth
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
+from tokenlearner_keras.layers.patch_merger import PatchMerger
 from tokenlearner_keras.layers.pooling import AttentionPooling
 from tokenlearner_keras.layers.position_embedding import ClassToken
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
@@ -259,18 +260,28 @@ def _token_learner(layer: TokenLearner, shapes: list[Shape], output: Shape) -> C
     return Cost(positions * (convolutions + tokens * width), positions * (norm + gelu))
 
 
-def _token_learner_v11(layer: TokenLearnerV11, shapes: list[Shape], output: Shape) -> Cost:
-    positions, width, tokens = _positions(shapes[0]), shapes[0][-1], layer.num_tokens
+def _softmax_pooling(layer: TokenLearnerV11 | PatchMerger, shape: Shape) -> Cost:
+    """Returns the cost of the norm, the softmax and the sums, without that of the logits."""
+    positions, width, tokens = _positions(shape), shape[-1], layer.num_tokens
     norm = LAYER_NORM_OPERATIONS * positions * width
     softmax = SOFTMAX_OPERATIONS * positions * tokens
-    pooling = Cost(positions * tokens * width, norm + softmax)
-    return pooling + _mlp(positions, width, layer.bottleneck_dim, tokens)
+    return Cost(positions * tokens * width, norm + softmax)
+
+
+def _token_learner_v11(layer: TokenLearnerV11, shapes: list[Shape], output: Shape) -> Cost:
+    logits = _mlp(_positions(shapes[0]), shapes[0][-1], layer.bottleneck_dim, layer.num_tokens)
+    return _softmax_pooling(layer, shapes[0]) + logits
+
+
+def _patch_merger(layer: PatchMerger, shapes: list[Shape], output: Shape) -> Cost:
+    pooling = _softmax_pooling(layer, shapes[0])
+    return pooling + Cost(pooling.macs)  # the logits take as many products as the sums
 
 
 def _token_learner_mha(layer: TokenLearnerMHA, shapes: list[Shape], output: Shape) -> Cost:
     tokens, width = output[-2:]
     frames = math.prod(output[:-2])
-    # The queries are the same for every frame but are projected for each.
+    # The queries are the same for every frame, or clip, but are projected for each.
     attention = _attention(tokens, _positions(shapes[0]) // frames, width, layer.num_heads)
     return Cost(frames * attention.macs, frames * attention.elementwise)
 
@@ -303,6 +314,7 @@ _COSTS: dict[Any, _LayerCost] = {
     TokenLearner: _token_learner,
     TokenLearnerV11: _token_learner_v11,
     TokenLearnerMHA: _token_learner_mha,
+    PatchMerger: _patch_merger,
     TokenFuser: _token_fuser,
     keras.layers.Dense: _dense,
     (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D): _convolution,

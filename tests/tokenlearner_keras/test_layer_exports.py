@@ -26,10 +26,17 @@ def _fused(x: Any) -> Any:
     return fuser(tokens, x)
 
 
+def _merged(x: Any) -> Any:
+    x = keras.layers.Reshape((-1, CHANNELS))(x)
+    return tk.TokenMerging(3, 1)(x)
+
+
 LAYERS = {
     "v1.0": lambda x: tk.TokenLearner(3, grid_size=(3, 4))(x),
     "v1.1": lambda x: tk.TokenLearnerV11(3)(x),
     "mha": lambda x: tk.TokenLearnerMHA(3, num_heads=8)(x),
+    "patch merger": lambda x: tk.PatchMerger(3)(x),
+    "v1.1 of clips": lambda x: tk.TokenLearnerV11(3, per_frame=False)(x),
     "fuser": _fused,
 }
 
@@ -94,10 +101,10 @@ FORMATS = {
 }.get(keras.backend.backend(), {})
 
 
-def _check(layer: str, format: str, rank: int, known: bool, folder: Path) -> None:
+def _check(make: Callable[..., Any], format: str, rank: int, known: bool, folder: Path) -> None:
     grid = GRIDS[rank]
     inputs = keras.Input((*(grid if known else (None,) * len(grid)), CHANNELS))
-    model = keras.Model(inputs, LAYERS[layer](inputs))
+    model = keras.Model(inputs, make(inputs))
     run = FORMATS[format](model, folder)
     for batch in (5, 1):
         x = random(batch, *grid, CHANNELS)
@@ -110,7 +117,19 @@ def _check(layer: str, format: str, rank: int, known: bool, folder: Path) -> Non
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_layer_runs_with_unknown_sizes(layer: str, format: str, tmp_path: Path) -> None:
-    _check(layer, format, 4, False, tmp_path)
+    _check(LAYERS[layer], format, 4, False, tmp_path)
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("format", FORMATS)
+def test_merging_runs_with_known_sizes(format: str, tmp_path: Path) -> None:
+    _check(_merged, format, 4, True, tmp_path)
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("format", FORMATS)
+def test_convolutions_of_clips_run_with_unknown_sizes(format: str, tmp_path: Path) -> None:
+    _check(lambda x: tk.TokenLearner(3, per_frame=False)(x), format, 5, False, tmp_path)
 
 
 @pytest.mark.slow
@@ -121,4 +140,4 @@ def test_a_layer_runs_with_unknown_sizes(layer: str, format: str, tmp_path: Path
 def test_every_rank_and_size(
     layer: str, format: str, rank: int, known: bool, tmp_path: Path
 ) -> None:
-    _check(layer, format, rank, known, tmp_path)
+    _check(LAYERS[layer], format, rank, known, tmp_path)

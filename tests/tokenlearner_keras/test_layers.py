@@ -25,6 +25,7 @@ WEIGHTED_SUMS = {
 TOKENIZERS = {
     **WEIGHTED_SUMS,
     "mha": lambda **kwargs: TokenLearnerMHA(4, num_heads=2, **kwargs),
+    "patch merger": lambda **kwargs: tk.PatchMerger(4, **kwargs),
 }
 SHAPES = {(2, 9, 6): (9,), (2, 3, 5, 6): (3, 5), (2, 3, 4, 5, 6): (4, 5)}
 
@@ -143,7 +144,7 @@ def test_a_masked_mean_divides_by_the_real_count() -> None:
     assert np.allclose(to_numpy(averaged(x, mask=mask)) * 3, to_numpy(summed(x, mask=mask)))
 
 
-@pytest.mark.parametrize("make", ["v1.1", "mha"], indirect=True)
+@pytest.mark.parametrize("make", ["v1.1", "mha", "patch merger"], indirect=True)
 def test_a_sequence_with_padding_equals_the_shorter_one(make: Any) -> None:
     layer, x = make(), random(2, 7, 6)
     padded = np.concatenate([x, np.full((2, 3, 6), 9, "float32")], axis=1)
@@ -245,7 +246,7 @@ def test_stochastic_depth_drops_whole_examples_and_keeps_the_mean() -> None:
 
 @pytest.mark.parametrize("number", [0, -1, 2.5, "8", True, None])
 def test_num_tokens_must_be_a_positive_integer(number: Any) -> None:
-    for layer in (tk.TokenLearner, tk.TokenLearnerV11, TokenLearnerMHA):
+    for layer in (tk.TokenLearner, tk.TokenLearnerV11, TokenLearnerMHA, tk.PatchMerger):
         with pytest.raises(ValueError, match="`num_tokens` must be an integer of at least 1"):
             layer(num_tokens=number)
 

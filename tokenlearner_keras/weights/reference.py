@@ -14,6 +14,7 @@ from tokenlearner_keras.layers.attention import MultiHeadAttention
 from tokenlearner_keras.layers.encoder_block import EncoderBlock
 from tokenlearner_keras.layers.mlp import MlpBlock
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
+from tokenlearner_keras.layers.patch_merger import PatchMerger
 from tokenlearner_keras.layers.pooling import AttentionPooling
 from tokenlearner_keras.layers.position_embedding import ClassToken
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
@@ -46,7 +47,8 @@ def load_reference_params(
 
     Args:
         target: A built TokenLearner, TokenLearnerV11, TokenLearnerMHA, TokenFuser or encoder layer,
-            or a model from `tk.build_model`.
+            or a model from `tk.build_model`. A PatchMerger, which the reference lacks, has names
+            like its layers'; a TokenMerging has no parameters.
         params: Arrays by the reference's names, flat (`{"a/b/kernel": array}`) or nested
             (`{"a": {"b": {"kernel": array}}}`).
         strict: If False, parameters that one side lacks are skipped; shapes must still fit.
@@ -189,6 +191,7 @@ _MODULES = {
     TokenLearner: "Transformer/TokenLearnerModule_{}",
     TokenLearnerV11: "Transformer/TokenLearnerModuleV11_{}",
     TokenLearnerMHA: "Transformer/TokenLearnerMHA_{}",
+    PatchMerger: "Transformer/PatchMerger_{}",
     TokenFuser: "Transformer/TokenFuser_{}",
     keras.layers.LayerNormalization: "Transformer/encoder_norm",
     AttentionPooling: "MAPHead_0",
@@ -213,6 +216,7 @@ _PARTS: dict[Any, dict[str, str]] = {
     TokenLearner: {"LayerNorm_0": "norm", "Conv_{}": "convolutions"},
     TokenLearnerV11: {"LayerNorm_0": "norm", "token_masking": "token_masking"},
     TokenLearnerMHA: {"tokens": "tokens", "attn": "attention"},
+    PatchMerger: {"LayerNorm_0": "norm", "queries": "queries"},
     TokenFuser: {
         "fuser_mix_norm1": "mix_norm1",
         "fuser_mix_norm2": "mix_norm2",

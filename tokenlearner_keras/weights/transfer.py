@@ -34,7 +34,8 @@ def transfer_weights(model: keras.Model, source: keras.Model) -> LoadReport:
 
     A video model with an image model's weights gives a still video the logits of its image: all
     frames have the same tokens, and attention over repeated tokens is that over one of each. A
-    class token, which is not repeated, and the classifier `"gsp"`, which sums over the frames, are
+    class token, which is not repeated, the classifier `"gsp"`, which sums over the frames, and of
+    the models with tokens of the whole clip (`per_frame=False`) those that sum (v1.0) or merge are
     the exceptions.
 
     Args:
