@@ -1,5 +1,6 @@
 """The model configuration: checks, defaults, round trip."""
 
+import dataclasses
 import json
 import warnings
 from typing import Any
@@ -26,8 +27,10 @@ def test_defaults_are_vit_b16() -> None:
 def test_round_trip_through_json() -> None:
     config = Config(
         image_size=(64, 96),
-        token_learner="v1.1",
+        num_frames=4,
+        token_learner="patch_merger",
         token_learner_at=9,
+        per_frame=False,
         pooling=((3, 2), (5, 1)),
     )
     again = Config.from_dict(json.loads(json.dumps(config.to_dict())))
@@ -36,6 +39,16 @@ def test_round_trip_through_json() -> None:
 
 def test_half_depth_is_the_default_place() -> None:
     assert Config(depth=21, token_learner="v1.1").token_learner_block == 10
+
+
+def test_what_is_merged_before_each_block() -> None:
+    fields = {"token_learner": "merging", "num_tokens": 8}
+    assert Config(**fields).num_merged == (44, 44, 44, 32, 16, 8)
+    assert Config(**fields, pooling=((6, (2, 8)),)).num_merged == (2, 2, 1, 1, 1, 1)
+    video = Config(**fields, num_frames=4, tubelet_size=2, image_size=64, token_learner_at=9)
+    assert video.num_merged == (3, 3, 2)
+    assert dataclasses.replace(video, per_frame=False).num_merged == (8, 8, 8)
+    assert Config(token_learner="v1.1").num_merged == ()
 
 
 def test_numpy_integers_are_integers() -> None:
@@ -58,7 +71,17 @@ def test_an_integer_is_a_square() -> None:
         ),
         ({"token_learner_at": 3}, "need a TokenLearner"),
         ({"token_fuser": True}, "need a TokenLearner"),
-        ({"token_learner": "v2"}, "one of None, 'v1.0', 'v1.1'"),
+        ({"token_learner": "v2"}, "one of None, 'v1.0', 'v1.1', 'mha', 'patch_merger', 'merging'"),
+        ({"per_frame": False}, "`per_frame=False` need a TokenLearner"),
+        ({"token_learner": "v1.1", "per_frame": False}, "'per_frame': False"),
+        ({"token_learner": "v1.1", "per_frame": None}, "`per_frame` must be True or False"),
+        ({"token_learner": "merging", "token_fuser": True}, "merged tokens have none"),
+        ({"token_learner": "merging", "num_tokens": 3}, r"6 mergings of 196 .* leave 4 to 196"),
+        ({"token_learner": "merging", "num_tokens": 197}, r"leave 4 to 196 .* Received: 197"),
+        (
+            {"token_learner": "merging", "num_tokens": 9, "pooling": ((6, (2, 4)),)},
+            r"6 mergings of 8 tokens",
+        ),
         ({"num_tokens": 0}, "`num_tokens` must be an integer of at least 1"),
         ({"image_size": (8, 224)}, r"at least one whole patch.*\(8, 224\)"),
         ({"image_size": (0, 224)}, "integer of at least 1"),

@@ -201,3 +201,54 @@ def test_a_nested_model_of_several_inputs_is_counted() -> None:
     inner = keras.Model(inputs, keras.layers.Dense(2)(x))
     again = [keras.Input((3,)), keras.Input((5,))]
     assert tk.count_macs(keras.Model(again, inner(again))) == tk.count_macs(inner) == 48
+
+
+@pytest.mark.parametrize(
+    ("make", "macs", "parameters"),
+    [
+        # For each of 3 x 20 positions four convolutions, of 6 and three times 4 channels, and sums.
+        (tk.TokenLearner, 60 * (9 * 4 * (6 + 3 * 4) + 4 * 6), 9 * 4 * (6 + 3 * 4) + 2 * 6),
+        (tk.TokenLearnerV11, 60 * (64 * (6 + 4) + 4 * 6), 64 * 6 + 64 + 4 * 64 + 4 + 2 * 6),
+        # Four projections of tokens or positions, and two products between them.
+        (tk.TokenLearnerMHA, 2 * (4 + 60) * 36 + 2 * 4 * 60 * 6, 4 * 42 + 4 * 6),
+        (tk.PatchMerger, 60 * 2 * 4 * 6, 4 * 6 + 2 * 6),
+    ],
+)
+def test_tokens_of_a_clip_by_hand(make: Any, macs: int, parameters: int) -> None:
+    inputs, heads = keras.Input((3, 4, 5, 6)), {}
+    if make is tk.TokenLearnerMHA:
+        heads = {"num_heads": 2}
+    model = keras.Model(inputs, make(4, per_frame=False, **heads)(inputs))
+    assert tk.count_macs(model) == macs
+    assert model.count_params() == parameters
+
+
+def test_models_of_clips_and_of_merging_by_hand() -> None:
+    sizes = {"width": 8, "num_heads": 2, "mlp_dim": 12, "num_classes": 3, "image_size": 32}
+
+    def block(tokens: int) -> int:
+        return 4 * tokens * 64 + 2 * tokens**2 * 8 + 2 * tokens * 8 * 12
+
+    def merging(tokens: int, left: int) -> int:
+        return (tokens // 2) * (tokens - tokens // 2) * 8 + left * tokens * (8 + 1)
+
+    clips = tk.create_model("vivit_ti8x2_d3_tl5at1_st_pm", num_frames=4, **sizes)
+    embedding = 2 * 16 * (2 * 8 * 8 * 3) * 8
+    learned = 32 * 2 * 5 * 8
+    assert tk.count_macs(clips) == embedding + block(32) + learned + 2 * block(5) + 3 * 8
+    merged = tk.create_model("vit_ti8_d3_tl5at1_merge", **sizes)
+    expected = 16 * (8 * 8 * 3) * 8 + block(16) + merging(16, 10) + block(10)
+    assert tk.count_macs(merged) == expected + merging(10, 5) + block(5) + 3 * 8
+    # The positions of each of two frames, and one class token.
+    frames = tk.create_model(
+        "vivit_ti8x2_d3_tl5at1_merge", num_frames=4, classifier="token", **sizes
+    )
+    expected = embedding + block(33) + 2 * merging(16, 10) + block(21) + 2 * merging(10, 5)
+    assert tk.count_macs(frames) == expected + block(11) + 3 * 8
+
+
+def test_a_fuser_of_clips_by_hand() -> None:
+    tokens, original = keras.Input((5, 8)), keras.Input((3, 2, 4, 8))
+    fused = tk.TokenFuser(bottleneck_dim=None)(tokens, original)
+    # Mixing, the linear mask of each position, and what the position gets of each token.
+    assert tk.count_macs(keras.Model([tokens, original], fused)) == 25 * 8 + 2 * 24 * 5 * 8

@@ -86,20 +86,27 @@ def test_without_a_head() -> None:
     assert report.left_over == ("cls", "head/bias", "head/kernel")
 
 
-@pytest.mark.parametrize("token_learner", ["v1.0", "v1.1"])
+@pytest.mark.parametrize("token_learner", ["v1.0", "v1.1", "mha", "patch_merger"])
 @pytest.mark.parametrize("token_fuser", [False, True])
 def test_token_learner_and_fuser_keep_their_weights(token_learner: str, token_fuser: bool) -> None:
     model = golden_model(token_learner=token_learner, token_fuser=token_fuser, classifier="token")
     before = {name: parameter_value(model, name) for name in reference_parameters(model)}
     report = load_npz(model, CHECKPOINT)
-    own = {name for name in before if "TokenLearner" in name or "TokenFuser" in name}
-    assert set(report.missing) == own
+    kinds = ("TokenLearner", "TokenFuser", "PatchMerger")
+    own = {name for name in before if any(kind in name for kind in kinds)}
+    assert set(report.missing) == own and own
     assert not (report.left_over or report.skipped or report.resized)
     for name in own:
         np.testing.assert_array_equal(parameter_value(model, name), before[name])
     assert f"{len(own)} missing: " in str(report)
     with pytest.raises(ValueError, match="strict=True"):
         load_npz(model, CHECKPOINT, strict=True)
+
+
+def test_merging_takes_a_plain_models_weights() -> None:
+    model = golden_model(token_learner="merging", token_learner_at=1, classifier="token")
+    assert model.get_layer("token_merging_0").num_merged == 4
+    assert load_npz(model, CHECKPOINT, strict=True).is_exact
 
 
 @pytest.mark.parametrize(

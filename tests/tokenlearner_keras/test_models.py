@@ -25,6 +25,14 @@ NAMES = (
     "vit_ti8_d4_tl2at1_fuser_pool2at2",
     "vivit_ti8x2_d3_tl4at1",
     "vivit_ti8_d3_tl4at1_fuser",
+    "vit_ti8_d3_tl4at1_mha",
+    "vit_ti8_d3_tl4at1_pm_fuser",
+    "vit_ti8_d4_tl4at1_merge",
+    "vit_ti8_d4_tl2at1_merge_pool2at1",
+    "vivit_ti8x2_d3_tl4at1_st_v10",
+    "vivit_ti8_d3_tl4at1_st_mha_fuser",
+    "vivit_ti8x2_d4_tl4at1_merge",
+    "vivit_ti8x2_d5_tl4at1_st_merge",
 )
 
 
@@ -73,6 +81,11 @@ def test_poolings_reduce_the_encoders_tokens(classifier: str) -> None:
         ("vit_ti8_d3_tl4at1_fuser", 24),
         ("vit_ti8_d4_pool2at1", 4),
         ("vivit_ti8x2_d3_tl4at1", 8),
+        ("vivit_ti8x2_d3_tl4at1_st", 4),
+        ("vivit_ti8x2_d3_tl4at1_st_fuser", 48),
+        ("vit_ti8_d3_tl8at1_merge", 8),
+        ("vivit_ti8x2_d3_tl8at1_merge", 16),
+        ("vivit_ti8x2_d4_tl8at1_st_merge", 8),
     ],
 )
 def test_token_counts(name: str, tokens: int) -> None:
@@ -85,6 +98,50 @@ def test_a_class_token_bypasses_the_token_learner() -> None:
     assert model.get_layer("encoder_block_0").output.shape == (None, 25, 16)
     assert model.get_layer("token_learner_0").input.shape == (None, 4, 6, 16)
     assert model.get_layer("encoder_block_1").output.shape == (None, 5, 16)
+
+
+def _token_counts(model: keras.Model) -> list[int]:
+    """Returns how many tokens each encoder block has."""
+    blocks = [layer for layer in model.layers if layer.name.startswith("encoder_block")]
+    return [block.input.shape[1] for block in blocks]
+
+
+def test_merging_goes_on_before_every_block() -> None:
+    model = small_model("vit_ti8_d4_tl4at1_merge")
+    assert _token_counts(model) == [24, 16, 8, 4]
+    model = small_model("vit_ti8_d4_tl4at1_merge", classifier="token")
+    assert _token_counts(model) == [25, 17, 9, 5]
+    # Of each of two frames, or of all 48 positions.
+    assert _token_counts(small_model("vivit_ti8x2_d4_tl4at1_merge")) == [48, 32, 16, 8]
+    assert _token_counts(small_model("vivit_ti8x2_d5_tl4at1_st_merge")) == [48, 32, 16, 8, 4]
+    assert _token_counts(small_model("vit_ti8_d4_tl2at1_merge_pool2at1")) == [24, 3, 2, 2]
+    model = small_model("vit_ti8_d4_tl23at1_merge")  # two blocks have nothing to merge before them
+    assert _token_counts(model) == [24, 23, 23, 23]
+    assert sum(isinstance(layer, tk.TokenMerging) for layer in model.layers) == 1
+
+
+def test_merging_counts_the_positions_in_a_token_and_keeps_the_class_token() -> None:
+    model = small_model("vit_ti8_d3_tl8at1_merge", classifier="token")
+    first, second = (model.get_layer(f"token_merging_{number}") for number in (0, 1))
+    features = keras.Model(model.input, [first.output, second.output])
+    x = random_inputs(model)
+    (_, sizes), (_, last_sizes) = features(x)
+    assert np.all(to_numpy(sizes).sum(-1) == 24) and np.all(to_numpy(last_sizes).sum(-1) == 24)
+    blocks = [model.get_layer(f"encoder_block_{index}") for index in (0, 1)]
+    before, after = keras.Model(model.input, [blocks[0].output, blocks[1].input])(x)
+    assert np.array_equal(to_numpy(before)[:, 0], to_numpy(after)[:, 0])
+
+
+@pytest.mark.parametrize("kind", ["", "_v10", "_mha", "_pm"])
+def test_tokens_of_a_clip_are_those_of_its_layer(kind: str) -> None:
+    model = small_model(f"vivit_ti8x2_d2_tl4at1_st{kind}", classifier="token")
+    layer = model.get_layer("token_learner_0")
+    assert not layer.per_frame and layer.input.shape == (None, 2, 4, 6, 16)
+    assert layer.output.shape == (None, 4, 16)
+    assert model.get_layer("encoder_block_1").input.shape == (None, 5, 16)
+    twin = small_model(f"vivit_ti8x2_d2_tl4at1{kind}", classifier="token")
+    shapes = [[weight.shape for weight in each.weights] for each in (model, twin)]
+    assert shapes[0] == shapes[1]
 
 
 def test_summary_shows_the_drop_of_tokens() -> None:
@@ -160,6 +217,9 @@ def test_compile_and_fit_reach_every_parameter(name: str) -> None:
     [
         ("vit_ti8_d1_tl4at0_v10_fuser_pool2at0", {}),
         ("vivit_ti8x2_d1_tl4at0", {"num_frames": 4, "sample_frames": 2, "classifier": "map"}),
+        ("vivit_ti8x2_d1_tl4at0_st_v10", {"num_frames": 4}),
+        ("vit_ti8_d2_tl4at0_pm", {}),
+        ("vivit_ti8x2_d2_tl8at0_merge", {"num_frames": 4, "classifier": "token"}),
     ],
 )
 def test_torch_compiles_a_model_as_one_graph(name: str, fields: dict[str, Any]) -> None:
@@ -195,6 +255,17 @@ def test_all_listed_names_are_understood() -> None:
     assert {name.split("_")[0] for name in names} == {"vit", "vivit", "x2plus1d"}
 
 
+def test_the_parts_of_a_name() -> None:
+    kinds = {"": "v1.1", "_v10": "v1.0", "_mha": "mha", "_pm": "patch_merger", "_merge": "merging"}
+    for part, kind in kinds.items():
+        config = model_config(f"vit_b16_d14_tl8at6{part}")
+        assert (config.token_learner, config.num_tokens, config.per_frame) == (kind, 8, True)
+        clips = model_config(f"vivit_b16x2_tl64at6_st{part}")
+        assert (clips.token_learner, clips.num_tokens, clips.per_frame) == (kind, 64, False)
+    linear = model_config("vivit_b16x2_tl8at6_st_pm_fuser_linear")
+    assert linear.token_fuser and linear.fuser_bottleneck_dim is None
+
+
 def test_list_models_takes_a_pattern() -> None:
     assert tk.list_models("vit_h*") == ["vit_h14"]
     assert tk.list_models("nothing*") == []
@@ -209,6 +280,9 @@ def test_list_models_takes_a_pattern() -> None:
         ("vit_b16_fuser", "vit_b16_tl"),
         ("resnet50", "list_models"),
         ("vit_b16x2", "vi"),
+        ("vit_b16_tl8at6_pm_mha", "vit_b16_tl8at6_pm"),
+        ("vivit_b16x2_tl16at6_v10_st", "in this order .* with _st .*, one of _v10"),
+        ("vit_b16_st", "vit_b16"),
     ],
 )
 def test_a_bad_name_gets_near_ones(name: str, near: str) -> None:
@@ -225,3 +299,9 @@ def test_wrong_calls() -> None:
         tk.build_model({"width": 8})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"in \[0, 12\)"):
         tk.create_model("vit_b16_tl8at12")
+    with pytest.raises(ValueError, match="_st learns .* Take 'vivit_b16_tl8at6_st_v10', or leave"):
+        tk.create_model("vit_b16_tl8at6_st_v10")
+    with pytest.raises(ValueError, match="merged tokens have none"):
+        tk.create_model("vit_b16_tl8at6_merge_fuser")
+    with pytest.raises(ValueError, match=r"`token_learner_at`=9 of depth=12 on: .* 25 to 196 of"):
+        tk.create_model("vit_b16_tl8at9_merge")

@@ -24,15 +24,20 @@ pytestmark = pytest.mark.filterwarnings("ignore:image_size")
 
 
 def _tokens(config: VisionTransformerConfig) -> list[tuple[int, int]]:
-    """Returns the tokens of a frame, and those of all frames, at each block."""
+    """Returns the positions of a frame, and the tokens of all frames, at each block."""
     frames = config.num_time_steps or 1
+    learned_tokens = config.num_tokens * (frames if config.per_frame else 1)
     pooling = dict(config.pooling)
     positions, counts = math.prod(config.grid_size), []
     for block in range(config.depth):
         if block in pooling:
             positions = math.prod(pooling[block])
-        learned = config.token_learner_block is not None and block >= config.token_learner_block
-        counts.append((positions, frames * (config.num_tokens if learned else positions)))
+        first = config.token_learner_block
+        learned = first is not None and block >= first
+        if learned and config.token_learner == "merging":  # of images
+            positions -= config.num_merged[block - first]
+        learns = learned and config.token_learner != "merging"
+        counts.append((positions, learned_tokens if learns else frames * positions))
     return counts
 
 
@@ -46,12 +51,20 @@ def _closed_form_macs(config: VisionTransformerConfig) -> int:
         total += 4 * count * width**2 + 2 * count**2 * width + 2 * count * width * mlp
         if config.token_learner_block is None or block < config.token_learner_block:
             continue
-        if block == config.token_learner_block or config.token_fuser:
-            if config.token_learner == "v1.0":
-                attention = 9 * width * tokens + 27 * tokens**2
-            else:
-                attention = 64 * width + 64 * tokens
+        if config.token_learner == "merging":
+            before = positions + config.num_merged[block - config.token_learner_block]
+            total += before // 2 * (before - before // 2) * width
+            total += positions * before * (width + 1)
+        elif block == config.token_learner_block or config.token_fuser:
+            attention = {
+                "v1.0": 9 * width * tokens + 27 * tokens**2,
+                "v1.1": 64 * width + 64 * tokens,
+                "mha": 2 * width**2 + tokens * width,
+                "patch_merger": tokens * width,
+            }[config.token_learner]
             total += frames * positions * (attention + tokens * width)
+            if config.token_learner == "mha":
+                total += (frames if config.per_frame else 1) * 2 * tokens * width**2
         if config.token_fuser:
             linear = config.fuser_bottleneck_dim is None
             mask = tokens * width if linear else 64 * width + 64 * tokens
@@ -67,10 +80,15 @@ def _closed_form_parameters(config: VisionTransformerConfig) -> int:
     total += config.depth * (4 * width * (width + 1) + 2 * width * mlp + mlp + width + 4 * width)
     if config.token_learner_block is None:
         return total
-    v10 = 9 * width * tokens + 27 * tokens**2 + 2 * width
-    v11 = 66 * width + 64 + 65 * tokens
     copies = config.depth - config.token_learner_block if config.token_fuser else 1
-    total += copies * (v10 if config.token_learner == "v1.0" else v11)
+    learner = {
+        "v1.0": 9 * width * tokens + 27 * tokens**2 + 2 * width,
+        "v1.1": 66 * width + 64 + 65 * tokens,
+        "mha": 4 * width * (width + 1) + tokens * width,
+        "patch_merger": (tokens + 2) * width,
+        "merging": 0,
+    }
+    total += copies * learner[config.token_learner]
     if config.token_fuser:
         linear = config.fuser_bottleneck_dim is None
         mask = width * tokens if linear else 64 * width + 64 + 65 * tokens

@@ -32,6 +32,13 @@ def test_every_trainable_variable_has_one_name() -> None:
 
 VIDEO = {"num_frames": 4, "tubelet_size": 2}
 FUSER = {"token_learner_at": 0, "token_fuser": True}
+#: Models with other tokenizers than v1.1, without a fuser.
+OTHERS: dict[str, dict[str, Any]] = {
+    "multi-head": {"token_learner": "mha"},
+    "patch merger": {"token_learner": "patch_merger"},
+    "merging": {"token_learner": "merging", "num_tokens": 2},
+    "clips": {**VIDEO, "per_frame": False},
+}
 FUSERS: dict[str, dict[str, Any]] = {
     "image": FUSER,
     "image, linear mask": {**FUSER, "fuser_bottleneck_dim": None},
@@ -56,7 +63,9 @@ def _nested(params: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("arrange", [dict, _nested])
-@pytest.mark.parametrize("fields", [{}, *FUSERS.values()], ids=["no fuser", *FUSERS])
+@pytest.mark.parametrize(
+    "fields", [{}, *OTHERS.values(), *FUSERS.values()], ids=["no fuser", *OTHERS, *FUSERS]
+)
 def test_flat_and_nested_trees_load(fields: dict[str, Any], arrange: Callable[..., Any]) -> None:
     model = _model(**fields)
     params = random_parameters(model)

@@ -1,5 +1,6 @@
 """Models at another size than they were built for."""
 
+import re
 from pathlib import Path
 
 import keras
@@ -19,6 +20,9 @@ NAMES = (
     "vit_ti8_d4_tl2at2_pool2at1",
     "vivit_ti8x2_d3_tl4at1",
     "vivit_ti8_d3_tl4at1_fuser",
+    "vit_ti8_d3_tl6at1_merge",
+    "vivit_ti8_d3_tl4at1_st_mha_fuser",
+    "vivit_ti8x2_d3_tl6at1_merge",
 )
 
 
@@ -32,7 +36,10 @@ def _table(model: keras.Model) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "name",
-    [name if "fuser" in name else pytest.param(name, marks=pytest.mark.slow) for name in NAMES],
+    [
+        name if re.search("fuser|merge", name) else pytest.param(name, marks=pytest.mark.slow)
+        for name in NAMES
+    ],
 )
 @pytest.mark.parametrize("classifier", [pytest.param("gap", marks=pytest.mark.slow), "token"])
 def test_a_resized_model_equals_one_built_at_that_size(name: str, classifier: str) -> None:
@@ -111,6 +118,29 @@ def test_videos_of_another_length() -> None:
     fused = small_model("vivit_ti8x2_d3_tl4at1_fuser", fuser_mixing="video")
     with pytest.raises(ValueError, match="cannot be resized to num_frames=8.*mixing='frame'"):
         tk.resize_model(fused, 32, num_frames=8)
+
+
+@pytest.mark.parametrize("name", ["vivit_ti8x2_d3_tl8at1_merge", "vivit_ti8x2_d4_tl8at1_st_merge"])
+def test_merging_of_longer_videos_leaves_as_many_tokens(name: str) -> None:
+    model = small_model(name, classifier="token")
+    expected = small_model(name, classifier="token", image_size=(40, 24), num_frames=8)
+    resized = tk.resize_model(model, (40, 24), num_frames=8)
+    for each in (resized, expected):
+        tokens = each.get_layer("encoder_norm").output.shape[1]
+        assert tokens == 1 + 8 * (1 if "_st" in name else 4)
+    x = random_inputs(resized)
+    expected.set_weights(resized.get_weights())
+    assert np.array_equal(_call(resized, x), _call(expected, x))
+    with pytest.raises(ValueError, match="cannot be resized .* mergings of .* tokens leave"):
+        tk.resize_model(model, 8)
+
+
+def test_merging_of_another_schedule_takes_away_as_many() -> None:
+    inserted = tk.insert_token_learner(
+        small_model("vit_ti8_d3"), "encoder_block_1", tk.TokenMerging(2), num_prefix_tokens=1
+    )
+    resized = tk.resize_model(inserted, (40, 24))
+    assert resized.get_layer("encoder_norm").output.shape == (None, 13, 16)
 
 
 @pytest.mark.parametrize("name", ["vit_ti8_d2_tl4at1", "vivit_ti8x2_d2_tl4at1"])

@@ -48,11 +48,17 @@ BRANCHES: dict[str, tuple[str, dict[str, Any]]] = {
         {"fuser_mixing": "video", "tubelet_inflation": "average"},
     ),
     "sampled frames": ("vivit_ti4_d2_tl4at1", {"sample_frames": 2, "classifier": "gmp"}),
+    "multi-head, class token": ("vit_ti4_d2_tl4at1_mha", {"classifier": "token"}),
+    "patch merger, fuser": ("vit_ti4_d2_tl4at1_pm_fuser", {}),
+    "clips": ("vivit_ti4x2_d2_tl4at1_st", {"classifier": "token"}),
+    "clips, v1.0, fuser": ("vivit_ti4x2_d2_tl4at1_st_v10_fuser", {}),
+    "merging": ("vit_ti4_d3_tl24at1_merge", {"num_tokens": 24, "classifier": "token"}),
+    "merging by frame": ("vivit_ti4x2_d3_tl24at1_merge", {"num_tokens": 24}),
 }
 # At their own depth.
 DEEP_NAMES = ("vit_b16", "vit_b16_tl16at3", "vit_b16_tl16at6_v10_fuser_linear")
-#: The goldens compare the outputs and gradients of all of them on every backend.
-ON_EVERY_BACKEND = ("v1.1", "tubelets, video fuser")
+#: The goldens compare the outputs and gradients of the reference's models on every backend.
+ON_EVERY_BACKEND = ("v1.1", "tubelets, video fuser", "clips", "merging")
 branches = pytest.mark.parametrize(
     "branch",
     [
@@ -90,6 +96,8 @@ def _kinds() -> list[tuple[str, dict[str, Any]]]:
             "pooling": pooling,
             "token_learner_at": None if config.token_learner is None else 1,
         }
+        if config.token_learner == "merging":
+            overrides["num_tokens"] = 24  # of 90, in two blocks
         kinds.setdefault(dataclasses.replace(config, **overrides), (name, overrides))
     return list(kinds.values())
 

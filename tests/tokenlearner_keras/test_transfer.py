@@ -25,6 +25,11 @@ PAIRS = [
     ("vit_ti8_d1", "vivit_ti8_d1"),
     ("vit_ti8_d2_tl4at1_v10", "vivit_ti8x2_d2_tl4at1_v10"),
     ("vit_ti8_d2_tl4at1_v10_fuser_linear", "vivit_ti8x2_d2_tl4at1_v10_fuser_linear"),
+    ("vit_ti8_d2_tl4at1_mha", "vivit_ti8x2_d2_tl4at1_mha"),
+    ("vit_ti8_d2_tl4at1", "vivit_ti8x2_d2_tl4at1_st"),
+    ("vit_ti8_d2_tl4at1_mha", "vivit_ti8x2_d2_tl4at1_st_mha"),
+    ("vit_ti8_d2_tl4at1_pm_fuser", "vivit_ti8x2_d2_tl4at1_st_pm_fuser"),
+    ("vit_ti8_d3_tl8at1_merge", "vivit_ti8x2_d3_tl8at1_merge"),
 ]
 
 
@@ -173,6 +178,28 @@ def test_what_does_not_fit_is_named_and_changes_nothing(
     assert "Choose a model of the same width, depth, heads" in str(raised.value)
     for path, value in _weights(model).items():
         np.testing.assert_array_equal(value, before[path])
+
+
+def test_means_of_whole_clips_start_from_an_image_model() -> None:
+    """Sums grow with the frames."""
+    source = _image_model("vit_ti8_d2_tl4at1_v10", token_learner_pooling="mean")
+    model = small_model("vivit_ti8x2_d2_tl4at1_st_v10", token_learner_pooling="mean")
+    assert transfer_weights(model, source).resized == (KERNEL, TABLE)
+    images = random_inputs(source)
+    _assert_near(_call(model, _still(images, 4)), _call(source, images))
+    by_frame = small_model("vivit_ti8x2_d2_tl4at1_v10", token_learner_pooling="mean")
+    assert not transfer_weights(by_frame, model).resized
+    _assert_near(_call(by_frame, _still(images, 4)), _call(source, images))
+
+
+def test_merging_needs_no_weights_of_its_own() -> None:
+    source, merged = _image_model("vit_ti8_d3"), small_model("vit_ti8_d3_tl8at1_merge")
+    report = transfer_weights(merged, source)
+    assert report.is_exact
+    back = small_model("vit_ti8_d3")
+    transfer_weights(back, merged)
+    images = random_inputs(source)
+    _assert_near(_call(back, images), _call(source, images))
 
 
 def test_a_token_learner_keeps_its_block_and_its_pooling() -> None:

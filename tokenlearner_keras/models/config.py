@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import functools
+import itertools
 import math
 import numbers
 import operator
@@ -13,6 +14,8 @@ from typing import Any
 from typing import Self
 
 from tokenlearner_keras.layers.common import check_choice
+from tokenlearner_keras.layers.common import check_finite
+from tokenlearner_keras.layers.common import check_flag
 from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.layers.common import check_rate
 from tokenlearner_keras.layers.common import check_size
@@ -20,8 +23,10 @@ from tokenlearner_keras.layers.common import optional
 from tokenlearner_keras.layers.dot_product_attention import ATTENTION_FORMS
 from tokenlearner_keras.layers.encoder_block import REMAT_POLICIES
 from tokenlearner_keras.layers.patch_embedding import check_inflation
+from tokenlearner_keras.layers.token_merging import merged_lengths
 
 CLASSIFIERS = ("gap", "gmp", "gsp", "token", "map", None)
+TOKEN_LEARNERS = (None, "v1.0", "v1.1", "mha", "patch_merger", "merging")
 _POSITIVE = ("tubelet_size", "width", "depth", "num_heads", "mlp_dim", "num_tokens", "num_classes")
 _OPTIONAL_POSITIVE = (
     "num_frames",
@@ -63,21 +68,6 @@ class BaseModelConfig:
         return cls(**values)
 
 
-def check_flag(value: Any, name: str) -> bool:
-    """Returns `value`; raises ValueError unless it is True or False."""
-    if not isinstance(value, bool):
-        raise ValueError(f"`{name}` must be True or False. Received: {value!r}.")
-    return value
-
-
-def check_finite(value: Any, name: str) -> float:
-    """Returns `value` as a float; raises ValueError unless it is a finite number."""
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not number or not math.isfinite(value):
-        raise ValueError(f"`{name}` must be a finite number. Received: {value!r}.")
-    return float(value)
-
-
 check_optional_positive = functools.partial(optional, check_positive_integer)
 
 
@@ -98,8 +88,13 @@ class VisionTransformerConfig(BaseModelConfig):
         depth: Number of encoder blocks.
         num_heads: Attention heads; must divide `width`.
         mlp_dim: Hidden width of the encoder's MLP.
-        token_learner: None, `"v1.0"` or `"v1.1"`.
-        num_tokens: Learned tokens per frame.
+        token_learner: None; `"v1.0"`, `"v1.1"` or `"mha"`, the forms of TokenLearner (the last one
+            with `num_heads` heads and `attention_dropout`); `"patch_merger"`; or `"merging"`, which
+            learns nothing: a TokenMerging before every block from `token_learner_at` on, each
+            taking away about as many tokens, until `num_tokens` are left (`num_merged`).
+        num_tokens: Learned tokens per frame, or of the whole clip.
+        per_frame: Whether a video's tokens are learned, or merged, frame by frame. False: from all
+            frames together. The blocks after that see `num_tokens` tokens without a time axis.
         token_learner_at: The block, counted from 0, just before which TokenLearner
             sits: the number of full-size blocks. None takes half the depth.
         token_fuser: Whether every block from `token_learner_at` on is wrapped in its
@@ -164,6 +159,7 @@ class VisionTransformerConfig(BaseModelConfig):
     tubelet_inflation: str | None = None
     remat: bool | str = False
     attention: str = "auto"
+    per_frame: bool = True
 
     def __post_init__(self) -> None:
         self._check(check_size, "image_size", "patch_size")
@@ -171,9 +167,9 @@ class VisionTransformerConfig(BaseModelConfig):
         self._check(check_positive_integer, *_POSITIVE)
         self._check(check_optional_positive, *_OPTIONAL_POSITIVE)
         self._check(check_rate, "dropout", "attention_dropout", "stochastic_depth")
-        self._check(check_flag, "token_fuser")
+        self._check(check_flag, "token_fuser", "per_frame")
         self._check(check_finite, "head_bias")
-        check_choice(self.token_learner, (None, "v1.0", "v1.1"), "token_learner")
+        check_choice(self.token_learner, TOKEN_LEARNERS, "token_learner")
         check_choice(self.classifier, CLASSIFIERS, "classifier")
         check_choice(self.token_learner_pooling, ("sum", "mean"), "token_learner_pooling")
         check_choice(self.fuser_mixing, ("frame", "video"), "fuser_mixing")
@@ -188,17 +184,24 @@ class VisionTransformerConfig(BaseModelConfig):
         self._check_video()
         self._check_grid()
         self._check_pooling()
+        self._check_merging()
 
     def _check_token_learner(self) -> None:
         at = self.token_learner_at
         if self.token_learner is None:
-            if at is not None or self.token_fuser:
+            if at is not None or self.token_fuser or not self.per_frame:
                 raise ValueError(
-                    "`token_learner_at` and `token_fuser` need a TokenLearner: set "
-                    "token_learner to 'v1.0' or 'v1.1'. Received token_learner=None, "
-                    f"token_learner_at={at}, token_fuser={self.token_fuser}."
+                    "`token_learner_at`, `token_fuser` and `per_frame=False` need a TokenLearner: "
+                    "set token_learner, such as to 'v1.1'. Received token_learner=None, "
+                    f"token_learner_at={at}, token_fuser={self.token_fuser}, "
+                    f"per_frame={self.per_frame}."
                 )
             return
+        if self.token_fuser and self.token_learner == "merging":
+            raise ValueError(
+                "`token_fuser` puts learned tokens back onto their positions; merged tokens have "
+                "none. Received token_fuser=True, token_learner='merging'. Leave out one of them."
+            )
         if at is None:
             return
         whole = isinstance(at, numbers.Integral) and not isinstance(at, bool)
@@ -215,8 +218,9 @@ class VisionTransformerConfig(BaseModelConfig):
                 "sample_frames": self.sample_frames,
                 "tubelet_size": self.tubelet_size,
                 "tubelet_inflation": self.tubelet_inflation,
+                "per_frame": self.per_frame,
             }
-            if received != {"sample_frames": None, "tubelet_size": 1, "tubelet_inflation": None}:
+            if received != {**dict.fromkeys(received), "tubelet_size": 1, "per_frame": True}:
                 raise ValueError(
                     f"{', '.join(received)} are for videos: set num_frames. Received "
                     f"num_frames=None and {received}."
@@ -280,6 +284,15 @@ class VisionTransformerConfig(BaseModelConfig):
                 )
             height, width = grid
 
+    def _check_merging(self) -> None:
+        try:
+            _ = self.num_merged
+        except ValueError as error:
+            raise ValueError(
+                "`num_tokens` cannot be reached by merging before every block from "
+                f"`token_learner_at`={self.token_learner_block} of depth={self.depth} on: {error}"
+            ) from None
+
     @property
     def grid_size(self) -> tuple[int, int]:
         """`(height, width)` of the patch grid, floored."""
@@ -308,6 +321,19 @@ class VisionTransformerConfig(BaseModelConfig):
         if self.token_learner is None:
             return None
         return self.depth // 2 if self.token_learner_at is None else self.token_learner_at
+
+    @property
+    def num_merged(self) -> tuple[int, ...]:
+        """Tokens merged before each block, of a frame with `per_frame`; () without merging."""
+        first = self.token_learner_block
+        if self.token_learner != "merging" or first is None:
+            return ()
+        # Pooling is over by then.
+        grid = self.pooling[-1][1] if self.pooling else self.grid_size
+        frames = 1 if self.per_frame else self.num_time_steps or 1
+        positions = frames * math.prod(grid)
+        lengths = merged_lengths(positions, self.num_tokens, self.depth - first)
+        return tuple(a - b for a, b in itertools.pairwise((positions, *lengths)))
 
 
 def _check_pooling_pairs(value: Any, name: str) -> tuple[tuple[int, tuple[int, int]], ...]:

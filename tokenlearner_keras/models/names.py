@@ -27,11 +27,14 @@ CONVOLUTIONAL: dict[str, dict[str, Any]] = {
 }
 DEFAULT_IMAGE_SIZE = 224
 DEFAULT_NUM_FRAMES = 32
+#: What tells the other tokenizers from v1.1, after `_tlSatB`.
+_KINDS = {"_v10": "v1.0", "_mha": "mha", "_pm": "patch_merger", "_merge": "merging"}
 
 _PATTERN = re.compile(
     r"(?P<family>vit|vivit)_(?P<size>ti|s|b|l|h)(?P<patch>\d+)(x(?P<tubelet>\d+))?"
     r"(_d(?P<depth>\d+))?"
-    r"(_tl(?P<tokens>\d+)at(?P<at>\d+)(?P<v10>_v10)?(?P<fuser>_fuser(?P<linear>_linear)?)?)?"
+    r"(_tl(?P<tokens>\d+)at(?P<at>\d+)(?P<clip>_st)?(?P<kind>_v10|_mha|_pm|_merge)?"
+    r"(?P<fuser>_fuser(?P<linear>_linear)?)?)?"
     r"(?P<pooling>(_pool\d+at\d+)*)"
 )
 
@@ -72,6 +75,14 @@ _VIDEO_NAMES = (
     "vivit_l10x2_d35_tl16at18_fuser_linear",
 )
 _POOLING_NAMES = ("vit_l16_pool8at9_pool2at18", "vit_l16_pool8at12_pool2at18", "vit_l16_pool4at12")
+# Other tokenizers, and tokens of whole clips, which are in no table of the paper.
+_OTHER_NAMES = (
+    "vit_b16_tl8at6_mha",
+    "vit_b16_tl8at6_pm",
+    "vit_b16_tl8at6_merge",
+    "vivit_b16x2_tl16at6_st",
+    "vivit_b16x2_tl16at6_st_v10",
+)
 
 
 def _with_v10(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -80,7 +91,7 @@ def _with_v10(names: tuple[str, ...]) -> tuple[str, ...]:
     return (*names, *v10)
 
 
-_TRANSFORMERS = (*_with_v10((*_IMAGE_NAMES, *_VIDEO_NAMES)), *_POOLING_NAMES)
+_TRANSFORMERS = (*_with_v10((*_IMAGE_NAMES, *_VIDEO_NAMES)), *_POOLING_NAMES, *_OTHER_NAMES)
 _NAMES = tuple(sorted((*_TRANSFORMERS, *CONVOLUTIONAL)))
 
 
@@ -103,16 +114,23 @@ def parse_model_name(name: str) -> dict[str, Any]:
         hint = f" Near: {', '.join(near)}." if near else ""
         raise ValueError(
             f"Unknown model name {name!r}.{hint} A name is vit_ or vivit_, a size (ti, s, b, l, "
-            "h), the patch, for video x and the tubelet, then _dDEPTH, _tlTOKENSatBLOCK with _v10, "
-            "_fuser and _linear after it, and _poolGRIDatBLOCK, such as vit_b16_tl8at6, or "
+            "h), the patch, for video x and the tubelet, then in this order _dDEPTH, "
+            "_tlTOKENSatBLOCK with _st (video only), one of _v10, _mha, _pm and _merge, _fuser and "
+            "_linear after it, and _poolGRIDatBLOCK, such as vit_b16_tl8at6, or "
             "x2plus1d_m, x2plus1d_m_tokenlearner; tk.list_models() lists well-known ones."
+        )
+    if match["clip"] and match["family"] == "vit":
+        raise ValueError(
+            f"Model name {name!r}: _st learns tokens from all frames of a video, and vit_ models "
+            f"take images. Take {name.replace('vit_', 'vivit_', 1)!r}, or leave _st out."
         )
     fields: dict[str, Any] = dict(SIZES[match["size"]])
     fields["patch_size"] = (int(match["patch"]),) * 2
     if match["depth"]:
         fields["depth"] = int(match["depth"])
     if match["tokens"]:
-        fields["token_learner"] = "v1.0" if match["v10"] else "v1.1"
+        fields["token_learner"] = _KINDS.get(match["kind"], "v1.1")
+        fields["per_frame"] = not match["clip"]
         fields["num_tokens"] = int(match["tokens"])
         fields["token_learner_at"] = int(match["at"])
     if match["fuser"]:
@@ -166,11 +184,14 @@ def create_model(
 
     Args:
         name: `vit_` or `vivit_`, size `ti|s|b|l|h`, patch, for video `x` and the tubelet, then
-            optionally `_d` and the depth, `_tl` tokens `at` block, `_v10` (default v1.1), `_fuser`,
-            `_linear` after it for the paper's linear mask, and pooling baselines
-            `_pool8at9_pool2at18` (to an 8x8 grid before block 9, to 2x2 before block 18).
-            `vit_b16_d21_tl16at10` has 21 blocks and 16 tokens from block 10 on. Or one of the
-            convolutional video models `x2plus1d_m` and `x2plus1d_m_tokenlearner`.
+            optionally `_d` and the depth, `_tl` tokens `at` block, and pooling baselines
+            `_pool8at9_pool2at18` (to an 8x8 grid before block 9, to 2x2 before block 18). After
+            `_tl` may come, in this order, `_st` for tokens of all frames of a video together;
+            `_v10` or `_mha` in place of v1.1, or the rivals `_pm` (PatchMerger) and `_merge`
+            (TokenMerging before each block from that one on, until so many tokens are left);
+            `_fuser`, with `_linear` for the paper's linear mask. `vit_b16_d21_tl16at10` has 21
+            blocks and 16 tokens from block 10 on. Or one of the convolutional video models
+            `x2plus1d_m` and `x2plus1d_m_tokenlearner`.
         num_classes: Number of logits.
         image_size: Pixels, an integer or `(height, width)`. None: 224. Grids are floored.
         num_frames: Frames of a video model. None: 32, in a convolutional one 64.

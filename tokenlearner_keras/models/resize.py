@@ -1,11 +1,14 @@
 """Builds a model for another input size from the weights of an existing one."""
 
+import itertools
+import math
 from typing import Any
 
 import keras
 import numpy as np
 
 from tokenlearner_keras.graph import functional_graph
+from tokenlearner_keras.graph import graph_calls
 from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.layers.common import check_size
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
@@ -14,6 +17,8 @@ from tokenlearner_keras.layers.position_embedding import PositionEmbedding
 from tokenlearner_keras.layers.reshaping import FoldGrid
 from tokenlearner_keras.layers.reshaping import FrameSampling
 from tokenlearner_keras.layers.token_fuser import TokenFuser
+from tokenlearner_keras.layers.token_merging import TokenMerging
+from tokenlearner_keras.layers.token_merging import merged_lengths
 from tokenlearner_keras.models.x2plus1d import X2Plus1D
 from tokenlearner_keras.weights.resize import resize_positions
 
@@ -26,8 +31,9 @@ def resize_model(
     """Returns a new model with the same weights for images or videos of another size.
 
     The table of positions is interpolated to the new grid (linearly, the corners kept); every other
-    weight is copied. A convolutional video model has no table. The given model is unchanged. A
-    compiled model gives a compiled model with a fresh optimizer.
+    weight is copied. A convolutional video model has no table. Where tokens are merged, as many are
+    left as in the given model. The given model is unchanged. A compiled model gives a compiled
+    model with a fresh optimizer.
 
     Args:
         model: A model of `tk.build_model` or `tk.create_model`, also one loaded from a file or
@@ -54,21 +60,18 @@ def resize_model(
     positions = None if isinstance(graph, X2Plus1D) else _only(graph, PositionEmbedding)
     _check_fusers(graph, num_frames)
     shape = _new_input_shape(graph, image_size, num_frames)
-    grids: dict[str, tuple[int, ...]] = {}
-    if positions is not None:
-        grid = _new_grid(graph, positions, shape)
-        grids = _grids_to_change(graph, positions.grid, grid)
+    changes: dict[str, dict[str, Any]] = {}
 
     def clone(layer: Any) -> Any:
-        config = layer.get_config()
-        if layer.name in grids:
-            config["grid"] = grids[layer.name]
-        return type(layer).from_config(config)
+        return type(layer).from_config({**layer.get_config(), **changes.get(layer.name, {})})
 
     inputs = keras.Input(shape, dtype=graph.inputs[0].dtype, name=graph.inputs[0].name)
     # The input in the structure that the model takes: a tensor, or a list or dict of one.
     structured = keras.tree.pack_sequence_as(graph.input, [inputs])
     try:
+        if positions is not None:
+            grid = _new_grid(graph, positions, shape)
+            changes |= _changes(graph, positions.grid, grid)
         resized = keras.models.clone_model(graph, structured, clone_function=clone)
         _copy_weights(graph, resized, None if positions is None else positions.name)
     except ValueError as error:
@@ -140,19 +143,44 @@ def _new_grid(
     return tuple(grid)
 
 
-def _grids_to_change(
+def _changes(
     graph: keras.Model, old: tuple[int, ...], new: tuple[int, ...]
-) -> dict[str, tuple[int, ...]]:
-    """Returns the new grid of each layer that holds one, by the layer's name."""
+) -> dict[str, dict[str, Any]]:
+    """Returns the new arguments of each layer that depends on the grid, by the layer's name."""
     # Time keeps its length through the model; height and width do until they are pooled to
     # a fixed grid, which does not depend on the image.
-    grids = {}
+    changes: dict[str, dict[str, Any]] = {}
     for layer in graph.layers:
         if isinstance(layer, GridPooling):
             old, new = (*old[:-2], *layer.grid), (*new[:-2], *layer.grid)
         elif isinstance(layer, (PositionEmbedding, FoldGrid)) and layer.grid == old:
-            grids[layer.name] = new
-    return grids
+            changes[layer.name] = {"grid": new}
+    return changes if old == new else changes | _changed_mergings(graph, old, new)
+
+
+def _changed_mergings(
+    graph: keras.Model, old: tuple[int, ...], new: tuple[int, ...]
+) -> dict[str, dict[str, Any]]:
+    """Returns the arguments with which as many tokens as before are left of another grid."""
+    calls = [node for node in graph_calls(graph) if isinstance(node.operation, TokenMerging)]
+    inputs = [node.input_tensors[0] for node in calls]
+    if not calls:
+        return {}
+    # The tokens of each frame (B, T, N, C), or all of them (B, N, C).
+    by_frame = len(inputs[0].shape) == 4
+    positions, new_positions = (math.prod(grid[-2:] if by_frame else grid) for grid in (old, new))
+    if inputs[0].shape[-2] - calls[0].operation.num_protected != positions:
+        return {}  # not all positions; each takes away as many as before
+    last = calls[-1]
+    target = last.outputs[0].shape[-2] - last.operation.num_protected
+    lengths = (new_positions, *merged_lengths(new_positions, target, len(calls)))
+    changes: dict[str, dict[str, Any]] = {}
+    for node, x, (before, after) in zip(calls, inputs, itertools.pairwise(lengths), strict=True):
+        changes[node.operation.name] = {"num_merged": before - after}
+        fold = x._keras_history.operation
+        if by_frame and isinstance(fold, FoldGrid):
+            changes[fold.name] = {"grid": (new[0], before)}
+    return changes
 
 
 def _copy_weights(model: keras.Model, resized: keras.Model, table: str | None) -> None:

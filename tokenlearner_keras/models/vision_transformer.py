@@ -9,6 +9,7 @@ from tokenlearner_keras.layers.common import LAYER_NORM_EPSILON
 from tokenlearner_keras.layers.common import check_channels_last
 from tokenlearner_keras.layers.encoder_block import EncoderBlock
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
+from tokenlearner_keras.layers.patch_merger import PatchMerger
 from tokenlearner_keras.layers.pooling import AttentionPooling
 from tokenlearner_keras.layers.pooling import GridPooling
 from tokenlearner_keras.layers.pooling import TokenPooling
@@ -18,7 +19,9 @@ from tokenlearner_keras.layers.reshaping import FoldGrid
 from tokenlearner_keras.layers.reshaping import FrameSampling
 from tokenlearner_keras.layers.token_fuser import TokenFuser
 from tokenlearner_keras.layers.token_learner import TokenLearner
+from tokenlearner_keras.layers.token_learner_mha import TokenLearnerMHA
 from tokenlearner_keras.layers.token_learner_v11 import TokenLearnerV11
+from tokenlearner_keras.layers.token_merging import TokenMerging
 from tokenlearner_keras.models.config import VisionTransformerConfig
 from tokenlearner_keras.models.model import VisionTransformer
 from tokenlearner_keras.models.model import apply_head
@@ -89,6 +92,7 @@ def _encode(x: Any, grid: "_Grid", config: VisionTransformerConfig) -> Any:
     """Runs the encoder blocks, with TokenLearner where the configuration says."""
     pooling = dict(config.pooling)
     first = config.token_learner_block
+    sizes = None
     for index in range(config.depth):
         if index in pooling:
             x, grid = _pool(x, grid, pooling[index], index)
@@ -97,6 +101,9 @@ def _encode(x: Any, grid: "_Grid", config: VisionTransformerConfig) -> Any:
             x = block(x)
         elif config.token_fuser:
             x = _learn_and_fuse(x, grid, block, index - first, config)
+        elif config.token_learner == "merging":
+            x, sizes = _merge(x, sizes, grid, index - first, config)
+            x = block(x)
         elif index == first:
             x = block(_learn(x, grid, config))
         else:
@@ -166,6 +173,25 @@ def _learn_and_fuse(
     return grid.join(front, keras.layers.Add()([fused, positions]))
 
 
+def _merge(
+    x: Any, sizes: Any, grid: _Grid, number: int, config: VisionTransformerConfig
+) -> tuple[Any, Any]:
+    """Returns fewer tokens and how many positions are in each; takes those of the merging before.
+
+    Tokens of different frames are merged only without `per_frame`.
+    """
+    num_merged = config.num_merged[number]
+    if not num_merged:
+        return x, sizes
+    front, tokens = grid.cut(x)
+    if config.per_frame and len(grid.sizes) == 3:
+        frames = grid.sizes[0]
+        tokens = FoldGrid((frames, tokens.shape[1] // frames))(tokens)  # (B, T, N, D)
+    merging = TokenMerging(num_merged, name=f"token_merging_{number}")
+    tokens, sizes = merging(tokens, sizes=sizes, return_sizes=True)
+    return grid.join(front, tokens), sizes
+
+
 def _encoder_block(index: int, config: VisionTransformerConfig) -> EncoderBlock:
     return EncoderBlock(
         config.num_heads,
@@ -180,10 +206,15 @@ def _encoder_block(index: int, config: VisionTransformerConfig) -> EncoderBlock:
 
 
 def _token_learner(number: int, config: VisionTransformerConfig) -> BaseTokenLearner:
-    name = f"token_learner_{number}"
+    common: dict[str, Any] = {"per_frame": config.per_frame, "name": f"token_learner_{number}"}
     if config.token_learner == "v1.0":
-        return TokenLearner(config.num_tokens, config.token_learner_pooling, name=name)
-    return TokenLearnerV11(config.num_tokens, config.bottleneck_dim, config.dropout, name=name)
+        return TokenLearner(config.num_tokens, config.token_learner_pooling, **common)
+    if config.token_learner == "mha":
+        heads, dropout = config.num_heads, config.attention_dropout
+        return TokenLearnerMHA(config.num_tokens, heads, dropout, **common)
+    if config.token_learner == "patch_merger":
+        return PatchMerger(config.num_tokens, **common)
+    return TokenLearnerV11(config.num_tokens, config.bottleneck_dim, config.dropout, **common)
 
 
 def _classify(x: Any, config: VisionTransformerConfig) -> Any:
