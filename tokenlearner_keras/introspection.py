@@ -33,9 +33,11 @@ def attention_maps(model: keras.Model, inputs: Any, batch_size: int = 32) -> dic
 
     Returns:
         Maps by layer name, float32: `(batch, num_tokens, height, width)`, for video `(batch, time,
-        num_tokens, height, width)`, and `(batch, num_tokens, positions)` where the layer's input is
-        a sequence. The name of a layer inside a layer is its path, `"backbone/token_learner"`; if a
-        layer is called several times in this model each call has a number, `"token_learner:0"`.
+        num_tokens, height, width)` or, of a layer with `per_frame=False`, `(batch, num_tokens,
+        time, height, width)`, and `(batch, num_tokens, positions)` where the layer's input is a
+        sequence. A TokenMerging has no maps. The name of a layer inside a layer is its path,
+        `"backbone/token_learner"`; if a layer is called several times in this model each call has
+        a number, `"token_learner:0"`.
 
     Raises:
         ValueError: If the model is not functional, has no TokenLearner, or has one inside a layer
@@ -70,6 +72,18 @@ def attention_maps(model: keras.Model, inputs: Any, batch_size: int = 32) -> dic
         for name, maps in probe.maps(batch):
             parts.setdefault(name, []).append(keras.ops.convert_to_numpy(maps))
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+
+def token_learners(model: keras.Model) -> dict[str, BaseTokenLearner]:
+    """Returns the layers by the names that `attention_maps` gives their maps."""
+    found: dict[str, BaseTokenLearner] = {}
+    for name, node in _named_calls(functional_graph(model, "token_learners")):
+        inner = nested_graph(node.operation)
+        if isinstance(node.operation, BaseTokenLearner):
+            found[name] = node.operation
+        elif inner is not None:
+            found |= {f"{name}/{path}": layer for path, layer in token_learners(inner).items()}
+    return found
 
 
 def _check_batch_axis(graph: keras.Model, inputs: Any) -> None:

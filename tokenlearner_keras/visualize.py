@@ -19,14 +19,16 @@ def plot_attention_maps(
     maps: Any,
     path: str | Path | None = None,
     titles: list[str] | None = None,
+    per_frame: bool = True,
 ) -> Any:
     """Draws images or videos, and under each token's attention map.
 
     An image becomes a row: the image, then it under the map of each token. A video becomes a strip:
-    a row of its frames, then the same frames under the maps of each token, one row per token;
-    strips of few frames stand side by side. If the maps have fewer time steps than the video has
-    frames, the frames are cut into that many equal runs (tubelets) and the one in the middle of
-    each is shown; of a model that samples frames pass the frames that it took.
+    a row of its frames, then the same frames under the maps of each token, one row per token, also
+    of a token of the whole clip, whose one map fills the row; strips of few frames stand side by
+    side. If the maps have fewer time steps than the video has frames, the frames are cut into that
+    many equal runs (tubelets) and the one in the middle of each is shown; of a model that samples
+    frames pass the frames that it took.
 
     Each map is shown on its own scale, from nothing to its largest value; for video that of a token
     over the whole clip, so that its frames compare.
@@ -39,6 +41,8 @@ def plot_attention_maps(
             TokenLearner.
         path: Where to write the picture (PNG, PDF, SVG by suffix). None: nowhere.
         titles: A line of text for each image or video.
+        per_frame: Of videos: False for the maps of a layer with `per_frame=False`, `(batch,
+            num_tokens, steps, grid_height, grid_width)`.
 
     Returns:
         The Matplotlib figure.
@@ -48,7 +52,10 @@ def plot_attention_maps(
         ValueError: If the shapes do not fit, the images are not pictures, or there are maps of
             several TokenLearners.
     """
-    images, maps = _checked(np.asarray(images), np.asarray(_only(maps)), titles)
+    images, maps = np.asarray(images), np.asarray(_only(maps))
+    if not per_frame and maps.ndim == 5:
+        maps = maps.swapaxes(1, 2)  # (B, T, S, H, W)
+    images, maps = _checked(images, maps, titles)
     draw = _draw_images if images.ndim == 4 else _draw_videos
     figure = draw(images, maps, titles)
     if path is not None:
@@ -160,8 +167,9 @@ def _checked(
         raise ValueError(
             "Expected images (batch, height, width, 3) and maps (batch, num_tokens, grid_height, "
             "grid_width), or videos (batch, time, height, width, 3) and maps (batch, steps, "
-            "num_tokens, grid_height, grid_width) with no more steps than frames, and as many "
-            f"titles. Received images of shape {images.shape}, maps of shape {maps.shape} and "
+            "num_tokens, grid_height, grid_width) with no more steps than frames (of whole clips, "
+            "with per_frame=False, the tokens before the steps), and as many titles. Received "
+            f"images of shape {images.shape}, maps of shape {maps.shape} and "
             f"{len(titles) if titles is not None else 'no'} titles.{_hint(images, maps)}"
         )
     if np.issubdtype(images.dtype, np.integer):

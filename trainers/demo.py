@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 import tokenlearner_keras as tk
-from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
+from tokenlearner_keras.introspection import token_learners
 from trainers.checkpointing.workdir import read_configuration
 from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.freedoom.dataset import RenderedImages
@@ -83,7 +83,7 @@ class FinishedRun:
 
     def has_tokens(self) -> bool:
         """Returns whether the model has a TokenLearner; if not, prints that."""
-        if any(isinstance(layer, BaseTokenLearner) for layer in self.model.layers):
+        if token_learners(self.model):
             return True
         print("\nno TokenLearner in this model, so there are no tokens to show", flush=True)
         return False
@@ -99,7 +99,8 @@ class FinishedRun:
     def draw(self, pixels: NDArray[np.uint8], maps: NDArray[np.float32], titles: list[str]) -> None:
         """Draws maps over images or clips into a picture of the work directory."""
         path = Path(self.workdir) / "attention_maps.png"
-        tk.plot_attention_maps(pixels, maps, path, titles)
+        learner = next(iter(token_learners(self.model).values()))
+        tk.plot_attention_maps(pixels, maps, path, titles, learner.per_frame)
         print(f"\nwhat the tokens look at: {path}", flush=True)
 
 

@@ -10,6 +10,7 @@ from tests.helpers.arrays import random
 from tests.helpers.arrays import to_numpy
 from tests.helpers.small_models import small_model
 from tokenlearner_keras.introspection import attention_maps
+from tokenlearner_keras.introspection import token_learners
 from tokenlearner_keras.models.insert import insert_token_learner
 
 
@@ -166,6 +167,25 @@ def test_video_maps_have_a_time_axis() -> None:
     model = small_model("vivit_ti16x2_d1_tl4at0", num_frames=4)
     maps = attention_maps(model, random(3, 4, 32, 48, 3), batch_size=2)
     assert {k: v.shape for k, v in maps.items()} == {"token_learner_0": (3, 2, 4, 2, 3)}
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("kind", ["", "_mha", "_pm"])
+def test_maps_of_whole_clips_have_the_tokens_first(kind: str) -> None:
+    model = small_model(f"vivit_ti16x2_d1_tl4at0_st{kind}", num_frames=4)
+    (maps,) = attention_maps(model, random(3, 4, 32, 48, 3), batch_size=2).values()
+    assert maps.shape == (3, 4, 2, 2, 3) and np.allclose(maps.sum((2, 3, 4)), 1, atol=1e-5)
+
+
+def test_the_layers_behind_the_maps() -> None:
+    first, second = _sequence_model("first"), tk.TokenLearnerV11(3, per_frame=False, name="clips")
+    inputs = keras.Input((6, 8))
+    model = keras.Model(inputs, second(second(first(inputs))))
+    found = token_learners(model)
+    assert list(found) == list(attention_maps(model, random(2, 6, 8)))
+    assert list(found) == ["first/learner", "clips:0", "clips:1"]
+    assert [layer.per_frame for layer in found.values()] == [True, False, False]
+    assert token_learners(small_model("vit_ti8_d3_tl8at1_merge")) == {}
 
 
 @pytest.mark.parametrize("kind", ["subclassed", "wrapped"])

@@ -13,9 +13,12 @@ from tests.helpers.arrays import random
 from tests.helpers.arrays import random_inputs
 from tests.helpers.arrays import to_numpy
 from tests.helpers.encoders import encoder
+from tests.helpers.encoders import input_of
+from tests.helpers.small_models import SMALL
 from tests.helpers.small_models import small_model
 from tokenlearner_keras.layers.token_learner_mha import TokenLearnerMHA
 from tokenlearner_keras.models.insert import insert_token_learner
+from tokenlearner_keras.models.names import model_config
 
 
 @pytest.mark.parametrize(
@@ -25,6 +28,9 @@ from tokenlearner_keras.models.insert import insert_token_learner
         ("vit_ti8_d3", "vit_ti8_d3_tl4at1_v10", tk.TokenLearner, {"classifier": "token"}),
         ("vit_ti8_d3", "vit_ti8_d3_tl4at0", tk.TokenLearnerV11, {"classifier": "map"}),
         ("vivit_ti8x2_d3", "vivit_ti8x2_d3_tl4at1", tk.TokenLearnerV11, {"num_frames": 4}),
+        ("vit_ti8_d3", "vit_ti8_d3_tl4at1_pm", tk.PatchMerger, {"classifier": "token"}),
+        ("vivit_ti8x2_d3", "vivit_ti8x2_d3_tl4at1_st_v10", tk.TokenLearner, {"per_frame": False}),
+        ("vivit_ti8x2_d3", "vivit_ti8x2_d3_tl4at1_st_pm", tk.PatchMerger, {"per_frame": False}),
         (
             *("vivit_ti8x2_d3", "vivit_ti8x2_d3_tl4at2_v10", tk.TokenLearner),
             {"num_frames": 4, "classifier": "token", "dropout": 0.1},
@@ -34,11 +40,13 @@ from tokenlearner_keras.models.insert import insert_token_learner
 def test_it_is_the_model_of_that_name(
     plain: str, named: str, layer: type, overrides: dict[str, Any]
 ) -> None:
-    model, expected = small_model(plain, **overrides), small_model(named, **overrides)
+    options = {key: overrides[key] for key in ("per_frame",) if key in overrides}
+    expected = small_model(named, **overrides)
+    model = small_model(plain, **{k: v for k, v in overrides.items() if k not in options})
     x = random_inputs(model)
     before = to_numpy(model(x))
     block = f"encoder_block_{named.split('at')[1][0]}"
-    inserted = insert_token_learner(model, block, layer(4, name="token_learner_0"))
+    inserted = insert_token_learner(model, block, layer(4, name="token_learner_0", **options))
     expected.set_weights(inserted.get_weights())
     assert np.allclose(to_numpy(inserted(x)), to_numpy(expected(x)), atol=1e-6)
     assert type(inserted) is type(model) and inserted.name == model.name
@@ -67,6 +75,56 @@ def test_the_multi_head_token_learner_goes_in_as_well() -> None:
     inserted = insert_token_learner(model, "norm_1", TokenLearnerMHA(5, num_heads=2), grid=(3, 4))
     (maps,) = tk.attention_maps(inserted, random_inputs(model)).values()
     assert maps.shape == (2, 5, 3, 4) and np.allclose(maps.sum((-1, -2)), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("plain", "named", "grids"),
+    [
+        ("vit_ti8_d3", "vit_ti8_d3_tl8at1_merge", [None, None]),
+        ("vivit_ti8x2_d3", "vivit_ti8x2_d3_tl8at1_merge", [None, (2, 16, 1)]),
+        ("vivit_ti8x2_d3", "vivit_ti8x2_d3_tl16at1_st_merge", [(8, 6), (32, 1)]),
+    ],
+)
+def test_mergings_go_in_before_each_block(
+    plain: str, named: str, grids: list[tuple[int, ...] | None]
+) -> None:
+    expected = small_model(named, classifier="token")
+    model = small_model(plain, classifier="token")
+    x = random_inputs(model)
+    schedule = model_config(named, **SMALL, **({"num_frames": 4} if "vivit" in named else {}))
+    for index, number in enumerate(schedule.num_merged):
+        merging = tk.TokenMerging(number, name=f"token_merging_{index}")
+        block = f"encoder_block_{1 + index}"
+        model = insert_token_learner(model, block, merging, grid=grids[index], num_prefix_tokens=1)
+    expected.set_weights(model.get_weights())
+    assert tk.count_macs(model) == tk.count_macs(expected)
+    # The first merging is the same; the second does not know what the first has merged.
+    first, first_expected = (
+        keras.Model(each.input, input_of(each, "encoder_block_1")) for each in (model, expected)
+    )
+    assert np.allclose(to_numpy(first(x)), to_numpy(first_expected(x)), atol=1e-6)
+    assert to_numpy(model(x)).shape == to_numpy(expected(x)).shape
+    with pytest.raises(ValueError, match="no TokenLearner layer"):
+        tk.attention_maps(model, x)
+
+
+def test_a_layer_of_clips_and_a_merging_need_their_shapes() -> None:
+    image, video = small_model("vit_ti8_d2"), small_model("vivit_ti8x2_d2")
+    for layer in (tk.TokenLearnerV11(2, per_frame=False), tk.TokenLearner(2, per_frame=False)):
+        with pytest.raises(ValueError, match=r"per_frame=False.*grid \(4, 6\) of an image"):
+            insert_token_learner(image, "encoder_block_1", layer)
+        with pytest.raises(ValueError, match=r"grid=\(time, height, width\)"):
+            insert_token_learner(video, "encoder_block_1", layer, grid=(8, 6))
+        tokens = input_of(insert_token_learner(video, "encoder_block_1", layer), "encoder_block_1")
+        assert tokens.shape == (None, 2, 16)
+    grid = keras.Input((4, 6, 8))
+    model = keras.Model(grid, layers.Activation("relu", name="here")(grid))
+    with pytest.raises(ValueError, match=r"of an image"):
+        insert_token_learner(model, "here", tk.TokenLearnerV11(2, per_frame=False))
+    with pytest.raises(ValueError, match=r"TokenMerging takes sequences .* \(None, 4, 6, 8\)"):
+        insert_token_learner(model, "here", tk.TokenMerging(3))
+    with pytest.raises(ValueError, match=r"at most half .* here 12\..*smaller num_merged.$"):
+        insert_token_learner(image, "encoder_block_1", tk.TokenMerging(13))
 
 
 def test_both_models_train_the_same_weights_and_are_saved(tmp_path: Path) -> None:

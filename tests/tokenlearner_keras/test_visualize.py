@@ -116,3 +116,24 @@ def test_a_video_becomes_a_strip(
     colour = [np.ptp(axis.images[0].get_array(), axis=-1).max(axis=1) for axis in first]
     assert colour[2 * steps][:4].min() > 0.2 and np.all(colour[2 * steps][12:] == 0)
     assert all(np.all(c == 0) for n, c in enumerate(colour) if n != 2 * steps)
+
+
+def test_a_token_of_a_whole_clip_has_a_row_of_frames(tmp_path: Path) -> None:
+    """On one scale: where its map has nothing in a frame, the frame is grey."""
+    pytest.importorskip("matplotlib")
+    videos = np.full((2, 4, 16, 24, 3), 0.5, "float32")
+    maps = np.zeros((2, 3, 2, 4, 6), "float32")  # three tokens, two steps
+    maps[:, 1, 0, :2] = 1
+    figure = tk.plot_attention_maps(videos, maps, tmp_path / "maps.png", per_frame=False)
+    assert len(figure.axes) == 2 * 4 * 2
+    first = figure.axes[: 4 * 2]
+    labels = [axis.get_ylabel() for axis in first[::2]]
+    assert labels == ["video", "token 1", "token 2", "token 3"]
+    assert [axis.get_title() for axis in first[:2]] == ["frame 2", "frame 4"]
+    colour = [np.ptp(axis.images[0].get_array(), axis=-1).max() for axis in first]
+    assert [number for number, each in enumerate(colour) if each > 0] == [4]
+    # Of images there is no time to be told apart.
+    image = tk.plot_attention_maps(videos[:, 0], maps[:, :, 0], per_frame=False)
+    assert len(image.axes) == 2 * 4
+    with pytest.raises(ValueError, match="with per_frame=False, the tokens before the steps"):
+        tk.plot_attention_maps(videos, np.ones((2, 3, 5, 4, 6)), per_frame=False)

@@ -1,5 +1,6 @@
 """Puts a TokenLearner into any functional model, with the model's own weights."""
 
+import math
 from typing import Any
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from tokenlearner_keras.layers.common import optional
 from tokenlearner_keras.layers.reshaping import FoldGrid
 from tokenlearner_keras.layers.reshaping import SequencePart
 from tokenlearner_keras.layers.token_learner_v11 import TokenLearnerV11
+from tokenlearner_keras.layers.token_merging import TokenMerging
 from tokenlearner_keras.models.layer_lookup import Path
 from tokenlearner_keras.models.layer_lookup import TokenLayout
 from tokenlearner_keras.models.layer_lookup import find_layer
@@ -33,7 +35,7 @@ from tokenlearner_keras.models.token_layout import layout_before
 def insert_token_learner(
     model: keras.Model,
     before: str,
-    layer: BaseTokenLearner | None = None,
+    layer: BaseTokenLearner | TokenMerging | None = None,
     *,
     grid: tuple[int, ...] | None = None,
     num_prefix_tokens: int | None = None,
@@ -62,11 +64,14 @@ def insert_token_learner(
             `(batch, time, height, width, channels)`. A layer of a model that is itself a layer of
             this one, or of keras_hub's ViTEncoder, is found by its name or, if that is not unique,
             by its path, such as `"backbone/block_3"`.
-        layer: A TokenLearner layer that no model uses yet; its dtype policy stays its own. None:
-            `TokenLearnerV11(8)`.
+        layer: A TokenLearner, PatchMerger or TokenMerging that no model uses yet; its dtype policy
+            stays its own. With `per_frame=False` it needs videos, or sequences of a grid with a
+            time axis. A TokenMerging takes sequences; put one before each block that shall have
+            fewer tokens (each counts every token as one). None: `TokenLearnerV11(8)`.
         grid: For sequences: `(height, width)`, or `(time, height, width)` for tokens of every
-            frame, which then follow each other in one sequence. None takes the grid of the position
-            embedding that the sequence comes from, if it fits.
+            frame, which then follow each other in one sequence, or of the clip if the layer has
+            `per_frame=False`. With a time axis a TokenMerging merges within each frame. None takes
+            the grid of the position embedding that the sequence comes from, if it fits.
         num_prefix_tokens: For sequences: tokens in front (a class token) that bypass the
             TokenLearner and stay in front. None finds the number as for `grid`, else 0.
         name: Name of the new model. None: that of the given one.
@@ -107,7 +112,7 @@ def insert_token_learner(
 class _Request(NamedTuple):
     """What the caller asked for."""
 
-    layer: BaseTokenLearner
+    layer: BaseTokenLearner | TokenMerging
     grid: tuple[int, ...] | None
     num_prefix_tokens: int | None
 
@@ -145,19 +150,31 @@ def _learn(x: keras.KerasTensor, found: TokenLayout | None, request: _Request) -
             "`grid` and `num_prefix_tokens` are for sequences (batch, positions, channels). The "
             f"input of the layer named has the shape {tuple(x.shape)}."
         )
+    if isinstance(request.layer, TokenMerging):
+        raise ValueError(
+            "A TokenMerging takes sequences (batch, tokens, channels). The input of the layer "
+            f"named has the shape {tuple(x.shape)}. Name a layer whose input is a sequence."
+        )
+    _check_time(request.layer, tuple(x.shape[1:-1]))
     return _tokens(x, request.layer)
 
 
 def _learn_from_sequence(
-    x: keras.KerasTensor, layout: TokenLayout, layer: BaseTokenLearner
+    x: keras.KerasTensor, layout: TokenLayout, layer: BaseTokenLearner | TokenMerging
 ) -> keras.KerasTensor:
     # These layers hand on what they get, so they take its dtype, whatever policy is in force.
     prefix, positions = layout.num_prefix_tokens, x
     if prefix:
         positions = SequencePart(prefix, dtype=x.dtype, name=f"{layer.name}_rest")(x)
-    if layout.grid is not None:
-        fold = FoldGrid(layout.grid, dtype=x.dtype, name=f"{layer.name}_grid")
-        positions = fold(positions)  # (B, [T,] H, W, C)
+    grid = layout.grid
+    if isinstance(layer, TokenMerging):
+        # It merges the tokens of a frame, wherever in it they are.
+        grid = (grid[0], math.prod(grid[1:])) if grid is not None and len(grid) == 3 else None
+    elif grid is not None:
+        _check_time(layer, grid)
+    if grid is not None:
+        fold = FoldGrid(grid, dtype=x.dtype, name=f"{layer.name}_grid")
+        positions = fold(positions)  # (B, [T,] H, W, C), to be merged (B, T, N, C)
     tokens = _tokens(positions, layer)  # (B, [T,] S, C)
     if len(tokens.shape) == 4:
         shape = (-1, tokens.shape[-1])
@@ -170,21 +187,33 @@ def _learn_from_sequence(
     return join([front, tokens])
 
 
-def _tokens(positions: keras.KerasTensor, layer: BaseTokenLearner) -> keras.KerasTensor:
+def _check_time(layer: BaseTokenLearner, grid: tuple[int | None, ...]) -> None:
+    """Raises ValueError if a layer that learns from whole clips would get images."""
+    if not layer.per_frame and len(grid) == 2:
+        raise ValueError(
+            f"{layer.name!r} has per_frame=False: it learns tokens from all frames of a clip. The "
+            f"positions have the grid {grid} of an image. Pass grid=(time, height, width) if they "
+            "are those of a clip, or a layer with per_frame=True."
+        )
+
+
+def _tokens(
+    positions: keras.KerasTensor, layer: BaseTokenLearner | TokenMerging
+) -> keras.KerasTensor:
     try:
         return layer(positions)
     except ValueError as error:
-        raise ValueError(
-            f"{reason_of(error)}. Of a sequence, insert_token_learner takes the grid as "
-            "grid=(height, width)."
-        ) from error
+        reason = f"{reason_of(error)}."
+        if isinstance(layer, BaseTokenLearner):
+            reason += " Of a sequence, insert_token_learner takes the grid as grid=(height, width)."
+        raise ValueError(reason) from error
 
 
 def _check_layer(layer: Any) -> None:
-    if not isinstance(layer, BaseTokenLearner):
+    if not isinstance(layer, (BaseTokenLearner, TokenMerging)):
         raise ValueError(
-            "`layer` must be a TokenLearner layer, such as tk.TokenLearnerV11(8). Received: "
-            f"{layer!r}."
+            "`layer` must be a TokenLearner layer, such as tk.TokenLearnerV11(8), or a "
+            f"tk.TokenMerging. Received: {layer!r}."
         )
     if layer._inbound_nodes:
         raise ValueError(
@@ -193,7 +222,7 @@ def _check_layer(layer: Any) -> None:
         )
 
 
-def _check_name(graph: keras.Model, layer: BaseTokenLearner) -> None:
+def _check_name(graph: keras.Model, layer: keras.layers.Layer) -> None:
     if layer.name in {operation.name for operation in graph.operations}:
         raise ValueError(
             f"{graph.name!r} has a layer named {layer.name!r} already. Give the TokenLearner "

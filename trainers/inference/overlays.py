@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tokenlearner_keras as tk
+from tokenlearner_keras.introspection import token_learners
 from tokenlearner_keras.layers.reshaping import FrameSampling
 from trainers.inference.reader import ReadFile
 from trainers.inference.trained_model import Predictor
@@ -64,10 +65,14 @@ class AttentionOverlays:
         pictures = np.stack([each.picture for each in read])
         maps = self.predictor.attention_maps(pictures)
         shown = self._shown(pictures)
+        learners = token_learners(self.predictor.trained.model)
         for place, (each, title) in enumerate(zip(read, titles, strict=True)):
             only = slice(place, place + 1)
             for number, (layer, values) in enumerate(maps.items(), start=1):
-                figure = tk.plot_attention_maps(shown[only], values[only], titles=[title])
+                per_frame = learners[layer].per_frame
+                figure = tk.plot_attention_maps(
+                    shown[only], values[only], titles=[title], per_frame=per_frame
+                )
                 part = f"{number}_{layer}" if len(maps) > 1 else ""
                 content = io.BytesIO()
                 figure.savefig(content, format="png", dpi=_DOTS_PER_INCH)
