@@ -14,7 +14,6 @@ from typing import Any
 from absl import app
 from absl import flags
 
-from benchmarks.patch_merger import SUFFIX
 from benchmarks.timing import environment
 from benchmarks.timing import write_csv
 
@@ -35,18 +34,15 @@ def results(models: dict[str, str], seeds: list[str], folder: str) -> list[dict[
     for seed in seeds:
         for name, label in models.items():
             workdir = Path(folder) / f"{name}_seed{seed}"
-            module = "benchmarks.patch_merger" if name.endswith(SUFFIX) else "trainers.train"
-            train("demo", seed, {"model.name": name.removesuffix(SUFFIX)}, workdir, module)
+            train("demo", seed, {"model.name": name}, workdir)
             rows.append(_row(label, name, int(seed), workdir))
             print(rows[-1], flush=True)
     return rows
 
 
-def train(
-    config: str, seed: str, overrides: dict[str, str], workdir: Path, module: str = "trainers.train"
-) -> None:
+def train(config: str, seed: str, overrides: dict[str, str], workdir: Path) -> None:
     """Trains a recipe of trainers/configs, or resumes; a finished run ends at once."""
-    command = [sys.executable, "-m", module, f"--workdir={workdir}"]
+    command = [sys.executable, "-m", "trainers.train", f"--workdir={workdir}"]
     command += [f"--config=trainers/configs/{config}.py", f"--config.seed={seed}"]
     command += [f"--config.{key}={value}" for key, value in overrides.items()]
     subprocess.run(command, check=True)
@@ -80,11 +76,12 @@ def _mass_on_object(model: Any) -> float | str:
     import numpy as np
 
     import tokenlearner_keras as tk
+    from tokenlearner_keras.introspection import token_learners
     from trainers.data.freedoom.dataset import load_freedoom_objects
     from trainers.data.preprocessing.normalization import normalize
     from trainers.demo import mass_inside
 
-    if "_tl" not in model.name:
+    if not token_learners(model):
         return ""
     test = load_freedoom_objects("test")
     maps = tk.attention_maps(model, np.asarray(normalize(test.images, "unit")))

@@ -21,9 +21,11 @@ MODELS = {
     "vit_ti8_d4_tl8at2": "TokenLearner",
     "vit_ti8_d4_tl8at3": "TokenLearner",
     "vit_ti8_d4_pool3at1": "average pooling",
-    "vit_ti8_d4_pm8at1": "PatchMerger",
+    "vit_ti8_d4_tl8at1_pm": "PatchMerger",
     "vit_ti8_d2": "plain ViT",
 }
+#: What the rows of earlier runs call a model: the same one, before the library had its name.
+EARLIER_NAMES = {"vit_ti8_d4_pm8at1": "vit_ti8_d4_tl8at1_pm"}
 
 _MODELS = flags.DEFINE_list("models", list(MODELS), "Models to train.")
 
@@ -31,7 +33,9 @@ _MODELS = flags.DEFINE_list("models", list(MODELS), "Models to train.")
 def main(_: list[str]) -> None:
     chosen = {name: MODELS[name] for name in _MODELS.value}
     rows: list[dict[str, Any]] = [
-        row for row in read_csv("demo_family") if row["name"] not in chosen
+        row
+        for row in read_csv("demo_family")
+        if EARLIER_NAMES.get(row["name"], row["name"]) not in chosen
     ]
     rows += results(chosen, FLAGS.seeds, FLAGS.workdir)
     print(write_csv("demo_family", rows))
