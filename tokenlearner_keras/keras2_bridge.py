@@ -98,6 +98,8 @@ def _init_subclass(cls: Any, /, **kwargs: Any) -> None:
 keras.layers.Layer.__init_subclass__ = classmethod(_init_subclass)
 
 keras.ops = SimpleNamespace(
+    amax=tf.reduce_max,
+    amin=tf.reduce_min,
     any=tf.reduce_any,
     arange=tf.range,
     broadcast_to=tf.broadcast_to,
@@ -117,7 +119,6 @@ keras.ops = SimpleNamespace(
     max=tf.reduce_max,
     maximum=tf.maximum,
     mean=tf.reduce_mean,
-    min=tf.reduce_min,
     multiply=tf.multiply,
     ones_like=tf.ones_like,
     pad=tf.pad,

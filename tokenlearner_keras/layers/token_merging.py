@@ -148,7 +148,8 @@ class TokenMerging(ConfiguredLayer):
         squares = ops.sum(ops.square(x), axis=-1, keepdims=True)
         x = x * ops.rsqrt(ops.maximum(squares, _LEAST_SQUARES))
         similarity = ops.matmul(x[:, :num_even], ops.transpose(x[:, num_even:], (0, 2, 1)))
-        best = ops.max(similarity, axis=-1, keepdims=True)  # (B', even, 1)
+        # Not max and min, which Keras writes such that torch.compile does not trace them.
+        best = ops.amax(similarity, axis=-1, keepdims=True)  # (B', even, 1)
         is_merged = _among_largest(best[:, :, 0], self.num_merged)  # (B', even)
         # A token moves up by the number of merged ones before it.
         merged_so_far = ops.cumsum(ops.cast(is_merged, "int32"), axis=1)
@@ -158,7 +159,7 @@ class TokenMerging(ConfiguredLayer):
         # A merged one goes to the place of the first of the most similar ones. (Keras' argmax has
         # operations on bits, which ONNX and LiteRT lack.)
         nearest = ops.where(similarity >= best, odd, num_odd)  # (B', even, odd)
-        is_nearest = ops.equal(ops.min(nearest, axis=-1, keepdims=True), odd)
+        is_nearest = ops.equal(ops.amin(nearest, axis=-1, keepdims=True), odd)
         of_nearest = ops.where(is_nearest, ops.expand_dims(of_odd, 1), 0)
         of_even = ops.where(is_merged, ops.sum(of_nearest, axis=-1), of_even)
         return ops.concatenate([of_even, of_odd], axis=1)

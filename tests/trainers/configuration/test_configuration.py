@@ -25,6 +25,7 @@ FIELD_VALUES = {
     "token_learner": "v1.0",
     "token_learner_pooling": "mean",
     "token_fuser": "true",
+    "per_frame": "false",
     "classifier": "token",
     "fuser_mixing": "video",
     "pooling": "((1,2),)",
