@@ -29,7 +29,7 @@ class DataConfig:
 
     Args:
         source: A built-in set, tfds:NAME, folder, video_folder or records.
-        data_dir: Where the data lie; None: the usual place of TFDS.
+        data_dir: Where the data lie; None: the usual place of TFDS, or of Keras for MNIST.
         train_split: Split that is trained on.
         eval_split: Split that is evaluated during the training.
         eval_sets: More sets to evaluate: SPLIT or SOURCE:SPLIT, with commas between.

@@ -8,6 +8,9 @@ from typing import Protocol
 import tensorflow as tf
 
 from trainers.configuration.data_options import RecordsConfig
+from trainers.data.datasets.digit_canvases import CLASS_NAMES as DIGIT_NAMES
+from trainers.data.datasets.digit_canvases import STANDARD_CANVASES
+from trainers.data.datasets.digit_canvases import load_canvases
 from trainers.data.datasets.digits import digits_source
 from trainers.data.datasets.elpv import elpv_source
 from trainers.data.datasets.folders import ImageFolderSource
@@ -15,15 +18,15 @@ from trainers.data.datasets.folders import VideoFolderSource
 from trainers.data.datasets.in_memory import InMemorySource
 from trainers.data.datasets.tfds import TfdsSource
 from trainers.data.datasets.video_records import VideoRecordsSource
+from trainers.data.freedoom.dataset import STANDARD_SETS
 from trainers.data.freedoom.dataset import load_rendered
-from trainers.data.freedoom.options import STANDARD_SETS
 from trainers.utils.errors import ConfigurationError
 from trainers.utils.errors import did_you_mean
 
 SPLITS = ("train", "validation", "test")
 # For TFDS; "whole_train" includes what `plan_splits` sets aside for validation.
 TFDS_SPLITS = (*SPLITS, "whole_train")
-_IN_A_FOLDER = ("folder", "video_folder", "records")
+_IN_A_FOLDER = ("folder", "video_folder", "records", *STANDARD_CANVASES)
 
 
 class Source(Protocol):
@@ -84,10 +87,13 @@ def make_source(
     """Opens a source of images or videos.
 
     Args:
-        name: `freedoom_objects`, `freedoom_motion`, `freedoom_multilabel`, `digits`, `elpv`,
-            `folder`, `video_folder`, `records` or `tfds:NAME[/CONFIG][:VERSION]`.
+        name: `freedoom_objects`, `freedoom_scenes`, `freedoom_motion`, `freedoom_multilabel`,
+            `freedoom_route`, `digits`, `elpv`, `cluttered_digits`, `cluttered_digits_96`,
+            `digit_relation`, `folder`, `video_folder`, `records` or
+            `tfds:NAME[/CONFIG][:VERSION]`.
         split: "train", "validation" or "test", for `tfds` also "whole_train".
-        data_dir: where `folder`, `video_folder`, `records` and `tfds` look.
+        data_dir: where `folder`, `video_folder`, `records` and `tfds` look, and the sets made of
+            MNIST.
         class_names: for folders, the classes in the order of their labels, of which a folder may
             lack some; None: those of its own train split.
         records: how to read `records`; `tfds` uses only its `recover`.
@@ -107,7 +113,14 @@ def make_source(
         return VideoFolderSource(data_dir, split, class_names, file_splits)
     if name == "records":
         return VideoRecordsSource(data_dir, split, records)
+    if name in STANDARD_CANVASES:
+        return _canvas_source(name, split, data_dir)
     return _BUILT_IN[name](split)
+
+
+def _canvas_source(name: str, split: str, data_dir: str | None) -> Source:
+    arrays = load_canvases(split, data_dir, STANDARD_CANVASES[name])
+    return InMemorySource(name, split, arrays["images"], arrays["labels"], DIGIT_NAMES)
 
 
 def _freedoom_source(name: str, split: str) -> Source:

@@ -1,4 +1,4 @@
-"""Serves images or videos that lie in memory as a data source."""
+"""Serves images or videos that lie in memory, or in a mapped file, as a data source."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ class InMemorySource:
     Args:
         pixels: uint8; videos (count, frames, height, width, 3), or images (count, height, width,
             3), or grey images (count, height, width, 1) or (count, height, width), which `load`
-            turns into three equal channels.
+            turns into three equal channels. Those of a mapped file (`mode="c"`) are not copied.
         labels: (count,) whole numbers, positions in `class_names`, or, for several labels
             at once, (count, classes) floating-point zeros and ones.
         class_names: all classes, including those that this split lacks.
@@ -31,7 +31,7 @@ class InMemorySource:
         mirrored_classes: tuple[int, ...] | None = None,
     ) -> None:
         if pixels.ndim == 3:
-            pixels = pixels[..., None]
+            pixels = pixels.reshape(*pixels.shape, 1)
         _check_pixels(pixels)
         _check_labels(labels, len(pixels), len(class_names))
         if mirrored_classes is not None:
@@ -45,7 +45,7 @@ class InMemorySource:
         # The function that calls `load` captures eager tensors by reference; constants
         # would be copied into its graph, which is limited to 2 GB.
         with tf.device("CPU"):
-            self._pixels = tf.convert_to_tensor(pixels)
+            self._pixels = _tensor(pixels)
             dtype = np.int64 if labels.ndim == 1 else np.float32
             self._labels = tf.convert_to_tensor(labels.astype(dtype))
 
@@ -65,6 +65,12 @@ class InMemorySource:
             either = (label, mirrored) if label.shape.rank else (mirrored, label)
             example["mirrored_label"] = tf.gather(*either)
         return example
+
+
+def _tensor(array: NDArray[np.uint8]) -> tf.Tensor:
+    if isinstance(array, np.memmap):
+        return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+    return tf.convert_to_tensor(array)
 
 
 def _check_pixels(pixels: NDArray[np.uint8]) -> None:

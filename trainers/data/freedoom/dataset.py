@@ -1,9 +1,10 @@
-"""Loads the built-in image set and clip sets, rendered from the Freedoom maps.
+"""Loads the built-in sets of images and clips, rendered from the Freedoom maps.
 
 `freedoom_objects`: twenty kinds of things (monsters and items) cut out of rendered frames, each
-with the mask of the object. `freedoom_motion` and `freedoom_multilabel`: a player stands, walks,
-turns and looks. The labels of every clip are checked against the engine's own position, angle and
-pitch.
+with the mask of the object. `freedoom_scenes`: whole frames with such things, small in view, and
+their masks. `freedoom_motion` and `freedoom_multilabel`: a player stands, walks, turns and looks.
+`freedoom_route`: a player turns twice, the same way or opposite ways. The labels of every clip are
+checked against the engine's own position, angle and pitch.
 
 Rendered from `freedoom2.wad`, Copyright (c) 2001-2018 Contributors to the Freedoom
 project, 3-clause BSD licence, by the engine in the package `vizdoom` (MIT licence).
@@ -16,6 +17,7 @@ import zipfile
 from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from typing import TypeVar
@@ -26,7 +28,12 @@ from numpy.typing import NDArray
 from trainers.data.freedoom.engine import engine_version
 from trainers.data.freedoom.engine import import_vizdoom
 from trainers.data.freedoom.options import FreedoomOptions
+from trainers.data.freedoom.options import MotionOptions
 from trainers.data.freedoom.options import RenderOptions
+from trainers.data.freedoom.task_options import RouteOptions
+from trainers.data.freedoom.task_options import SceneOptions
+from trainers.utils.array_cache import Arrays
+from trainers.utils.array_cache import cached_arrays
 from trainers.utils.cache import cache_directory
 from trainers.utils.cache import is_intact
 from trainers.utils.cache import replaced_file
@@ -38,8 +45,19 @@ from trainers.utils.subprocesses import Job
 from trainers.utils.subprocesses import default_workers
 from trainers.utils.subprocesses import run_jobs
 
-Arrays = dict[str, NDArray[Any]]
 Options = TypeVar("Options", bound=RenderOptions)
+
+#: The sets by their names in `data.source`.
+STANDARD_SETS: dict[str, RenderOptions] = {
+    options.name: options
+    for options in (
+        FreedoomOptions(),
+        SceneOptions(),
+        MotionOptions(),
+        MotionOptions(multi_label=True),
+        RouteOptions(),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -68,7 +86,9 @@ def load_rendered(split: str, options: RenderOptions) -> Arrays:
     Returns:
         Of images the attributes of `RenderedImages`. Of clips "videos", (count, num_frames, size,
         size, 3) uint8, and "labels", (count,) int64, positions in `options.class_names`, or with
-        several labels (count, 8) float32, zeros and ones.
+        several labels (count, 8) float32, zeros and ones. What `freedoom_scenes` and
+        `freedoom_route` have beside pixels and labels is in `render_scenes.render_map` and
+        `render_routes.render_map`; their arrays are read from the disk as they are used.
 
     Raises:
         ConfigurationError: unknown split, or `vizdoom` is not installed.
@@ -79,6 +99,8 @@ def load_rendered(split: str, options: RenderOptions) -> Arrays:
             f"{options.name} has the splits {sorted(options.splits)}, received {split!r}."
         )
     path = cache_path(split, options)
+    if options.is_mapped:
+        return cached_arrays(path, _description(split, options), partial(_jobs, split, options))
     arrays = _load(path)
     if arrays is None:
         # Of two processes that start together, one renders and the other waits.
@@ -90,9 +112,10 @@ def load_rendered(split: str, options: RenderOptions) -> Arrays:
 
 
 def cache_path(split: str, options: RenderOptions) -> Path:
-    """Returns the path of a split's cache file, whether or not the file exists."""
+    """Returns the path of a split's file or folder in the cache, whether or not it exists."""
     fingerprint = options.fingerprint(split, engine_version())
-    return cache_directory() / options.name / f"{split}-{fingerprint}.npz"
+    suffix = "" if options.is_mapped else ".npz"
+    return cache_directory() / options.name / f"{split}-{fingerprint}{suffix}"
 
 
 def render_split(split: str, options: RenderOptions, workers: int | None = None) -> Arrays:
@@ -101,17 +124,11 @@ def render_split(split: str, options: RenderOptions, workers: int | None = None)
     The result does not depend on `workers`, the number of processes alive at once; None is one
     per core, at most 8.
     """
-    import_vizdoom()
-    chosen = options.splits[split]
     with tempfile.TemporaryDirectory(prefix="tokenlearner-") as directory:
-        outputs = {name: Path(directory) / f"{name}.npz" for name in chosen.maps}
-        jobs = [
-            Job(name, options.module, (name, str(chosen.count), options.to_json(), str(output)))
-            for name, output in outputs.items()
-        ]
-        description = f"Rendering {options.name}, {split} maps"
-        run_jobs(jobs, description, workers or default_workers())
-        parts = [_read(output) for output in outputs.values()]
+        jobs = _jobs(split, options, Path(directory))
+        description = _description(split, options)
+        run_jobs(list(jobs.values()), description, workers or default_workers())
+        parts = [_read(output) for output in jobs]
     return {key: np.concatenate([part.pop(key) for part in parts]) for key in list(parts[0])}
 
 
@@ -121,6 +138,22 @@ def run_worker(
     """Renders one map for `render_split`, which gives the arguments of the command line."""
     map_name, count, options, output = sys.argv[1:]
     _write(Path(output), render_map(map_name, int(count), options_class.from_json(options)))
+
+
+def _description(split: str, options: RenderOptions) -> str:
+    return f"Rendering {options.name}, {split} maps"
+
+
+def _jobs(split: str, options: RenderOptions, folder: Path) -> dict[Path, Job]:
+    """Returns the job of each map, by the file that it writes."""
+    import_vizdoom()
+    chosen = options.splits[split]
+    jobs = {}
+    for name in chosen.maps:
+        output = folder / f"{name}.npz"
+        arguments = (name, str(chosen.count), options.to_json(), str(output))
+        jobs[output] = Job(name, options.module, arguments)
+    return jobs
 
 
 def _render_into(path: Path, split: str, options: RenderOptions) -> Arrays:

@@ -32,6 +32,11 @@ def import_vizdoom() -> Any:
     return vizdoom
 
 
+def wad_path() -> Path:
+    """Returns the file with the maps of Freedoom, which comes with the package `vizdoom`."""
+    return Path(import_vizdoom().__file__).parent / "freedoom2.wad"
+
+
 def engine_version() -> str:
     """Returns the version of the package `vizdoom`, without importing it where possible."""
     try:
@@ -90,7 +95,7 @@ class FreedoomMap:
         vizdoom = import_vizdoom()
         game = vizdoom.DoomGame()
         game.set_doom_config_path(str(Path("engine.ini").absolute()))
-        game.set_doom_game_path(str(Path(vizdoom.__file__).parent / "freedoom2.wad"))
+        game.set_doom_game_path(str(wad_path()))
         game.set_doom_scenario_path("")
         game.set_doom_map(map_name)
         game.set_seed(seed)

@@ -1,4 +1,4 @@
-"""Defines classes, maps and rendering options of the Freedoom image set and clip sets."""
+"""Defines classes, maps and rendering options of the Freedoom sets of images and clips."""
 
 import abc
 import dataclasses
@@ -63,9 +63,9 @@ class RenderOptions(abc.ABC):
     count_key: ClassVar[str]  # what the cache key calls `SplitOptions.count`
     # Part of the cache key: raise it with every change that alters a rendered byte.
     renderer_version: ClassVar[int]
+    is_mapped: ClassVar[bool] = False  # kept as arrays to map, for sets of gigabytes
 
     seed: int = 0  # of all that is drawn, and of the engine
-    image_size: int = 64  # side of the images or frames, in pixels
     splits: dict[str, SplitOptions] = field(default_factory=dict)
 
     @property
@@ -115,6 +115,7 @@ class FreedoomOptions(RenderOptions):
     """The options of the image set.
 
     Attributes:
+        image_size: side of an image, in pixels.
         distance: least and greatest distance from camera to object, in map units.
         turn: the camera looks at most this far past the object, in degrees.
         crop_scale: least and greatest side of the crop over that of the object.
@@ -130,6 +131,7 @@ class FreedoomOptions(RenderOptions):
     name = "freedoom_objects"
     class_names = CLASS_NAMES
 
+    image_size: int = 64
     distance: tuple[float, float] = (60.0, 190.0)
     turn: float = 14.0
     crop_scale: tuple[float, float] = (1.15, 1.8)
@@ -172,6 +174,7 @@ class MotionOptions(RenderOptions):
     """The options of the clip sets.
 
     Attributes:
+        image_size: side of a frame, in pixels.
         multi_label: any set of motions at once, labelled by a vector, instead of one
             motion or none, labelled by a number.
         num_frames: of a clip.
@@ -195,6 +198,7 @@ class MotionOptions(RenderOptions):
     count_key = "clips_per_map"
     renderer_version = 1
 
+    image_size: int = 64
     multi_label: bool = False
     num_frames: int = 16
     tics_per_frame: int = 2
@@ -232,10 +236,3 @@ class MotionOptions(RenderOptions):
     def mirrored_classes(self) -> tuple[int, ...]:
         names = self.class_names
         return tuple(names.index(_MIRRORED.get(name, name)) for name in names)
-
-
-#: The sets by their names in `data.source`.
-STANDARD_SETS: dict[str, RenderOptions] = {
-    options.name: options
-    for options in (FreedoomOptions(), MotionOptions(), MotionOptions(multi_label=True))
-}

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainers.data.freedoom.engine import POWER_UP_DISTANCE
+from trainers.data.freedoom.engine import POWER_UPS
 from trainers.data.freedoom.engine import FreedoomMap
 from trainers.data.freedoom.engine import is_inverted
 from trainers.data.freedoom.engine import near_power_up
@@ -20,6 +21,7 @@ REST = slice(5, 8)  # the velocities
 # How the engine moves a player on plain ground.
 PUSH = 1.0 / 32.0  # map units per tic, per tic, for one unit of a walking button
 FRICTION = 0.90625  # what remains of the velocity after a tic
+STOP_SPEED = 1.0 / 16.0  # in map units per tic; who is slower and not pushed stops
 # How far the engine may be from the computed path; it rounds angles to 1/65536 turn.
 POSITION_TOLERANCE = 1.0  # map units
 ANGLE_TOLERANCE = 0.5  # degrees
@@ -35,20 +37,23 @@ def expected_path(
     Args:
         start: (4,) east and north in map units, angle and pitch in degrees; the angle
             grows to the left, the pitch downwards.
-        action: (4,) push forward and to the right, turn to the right and upwards in
-            degrees, all for one tic.
+        action: push forward and to the right, turn to the right and upwards in degrees, all for
+            one tic; (4,), or (tics, 4) if they differ.
     """
+    actions = np.broadcast_to(action, (tics, 4))
     poses = np.empty((tics, 4))
     position, velocity = start[:2].astype(np.float64), np.zeros(2)
     angle, pitch = float(start[2]), float(start[3])
-    for tic in range(tics):
-        angle -= action[2]
-        pitch -= action[3]
+    for tic, (forward, aside, turn, look) in enumerate(actions):
+        angle -= turn
+        pitch -= look
         ahead = np.array([math.cos(math.radians(angle)), math.sin(math.radians(angle))])
         right = np.array([ahead[1], -ahead[0]])
-        velocity += PUSH * (action[0] * ahead + action[1] * right)
+        velocity += PUSH * (forward * ahead + aside * right)
         position += velocity
-        velocity *= FRICTION
+        is_pushed = forward or aside
+        stops = not is_pushed and bool((np.abs(velocity) < STOP_SPEED).all())
+        velocity *= 0.0 if stops else FRICTION
         poses[tic] = (*position, angle, pitch)
     return poses
 
@@ -58,6 +63,7 @@ class FreedoomWalk(FreedoomMap):
 
     Attributes:
         places: (count, 2) float64, where the player can stand, in map units.
+        power_ups: what spoils the picture where it is picked up.
     """
 
     resolution = "RES_160X120"
@@ -88,6 +94,7 @@ class FreedoomWalk(FreedoomMap):
             if not near_power_up(thing.x, thing.y, things)
         ]
         self.places = np.array(places, np.float64)
+        self.power_ups = [thing for thing in things if thing.name in POWER_UPS]
 
     def restart(self) -> None:
         """Begins the map again."""
@@ -101,7 +108,7 @@ class FreedoomWalk(FreedoomMap):
         Waits until nothing moves the player any more; False if the player cannot stand there.
         """
         self._game.send_game_command(f"warp {place[0]:.0f} {place[1]:.0f}")
-        state = self._settled()
+        state = self.settled()
         if state is None or math.hypot(*(state[:2] - place)) > POWER_UP_DISTANCE:
             return False
         to_the_right = (state[2] - angle + 180.0) % 360.0 - 180.0
@@ -114,7 +121,8 @@ class FreedoomWalk(FreedoomMap):
         """Moves the player and films what the player sees.
 
         Args:
-            action: as for `expected_path`; the pushes are whole numbers.
+            action: as for `expected_path`, with whole pushes; (4,), or (num_frames, 4) if they
+                differ, each of the tics that lead up to its frame.
 
         Returns:
             (num_frames, 120, 160, 3) uint8, or None unless the engine's position, angle and pitch
@@ -123,15 +131,15 @@ class FreedoomWalk(FreedoomMap):
         start = self._variables()
         if start is None:
             return None
-        tics = tics_before + (num_frames - 1) * tics_per_frame
-        path = expected_path(start[:4], action, max(tics, 1))
+        actions = np.broadcast_to(action, (num_frames, 4))
+        steps = np.full(num_frames, tics_per_frame)
+        steps[0] = tics_before
+        path = expected_path(start[:4], np.repeat(actions, steps, axis=0), int(steps.sum()))
         frames = []
-        for number in range(num_frames):
-            steps = tics_per_frame if number else tics_before
-            if steps:
-                self._advance(action, steps)
+        for number, done in enumerate(np.cumsum(steps)):
+            if steps[number]:
+                self._advance(actions[number], int(steps[number]))
             state = self._variables()
-            done = tics_before + number * tics_per_frame
             expected = path[done - 1] if done else start[:4]
             if state is None or not _agree(state, expected, start, action):
                 return None
@@ -145,7 +153,7 @@ class FreedoomWalk(FreedoomMap):
         """Returns where the player is and looks, (4,) as for `expected_path`."""
         return self._read()[:4]
 
-    def _settled(self) -> NDArray[np.float64] | None:
+    def settled(self) -> NDArray[np.float64] | None:
         """Waits for the end of sliding and falling; None if there is no end."""
         previous = None
         for _ in range(LONGEST_REST):

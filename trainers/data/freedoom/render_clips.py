@@ -9,8 +9,6 @@ does not matter how many processes share the work.
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.data.freedoom.crop import square_crop
-from trainers.data.freedoom.dataset import Arrays
 from trainers.data.freedoom.dataset import run_worker
 from trainers.data.freedoom.engine import map_seeds
 from trainers.data.freedoom.options import DIRECTIONS
@@ -19,6 +17,8 @@ from trainers.data.freedoom.options import MotionOptions
 from trainers.data.freedoom.player import FRAME_HEIGHT
 from trainers.data.freedoom.player import FRAME_WIDTH
 from trainers.data.freedoom.player import FreedoomWalk
+from trainers.utils.array_cache import Arrays
+from trainers.utils.resampling import square_crop
 
 DARKEST_MEAN = 12.0  # of 255
 LEAST_CONTRAST = 6.0  # standard deviation of the pixels of the first and the last frame

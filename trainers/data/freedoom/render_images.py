@@ -15,13 +15,13 @@ from trainers.data.freedoom.camera import FRAME_HEIGHT
 from trainers.data.freedoom.camera import FRAME_WIDTH
 from trainers.data.freedoom.camera import FreedoomScene
 from trainers.data.freedoom.camera import View
-from trainers.data.freedoom.crop import square_crop
-from trainers.data.freedoom.dataset import Arrays
 from trainers.data.freedoom.dataset import run_worker
 from trainers.data.freedoom.engine import MapObject
 from trainers.data.freedoom.engine import map_seeds
 from trainers.data.freedoom.options import CLASS_NAMES
 from trainers.data.freedoom.options import FreedoomOptions
+from trainers.utils.array_cache import Arrays
+from trainers.utils.resampling import square_crop
 
 SMALLEST_SIDE = 10  # pixels of the frame; smaller objects cannot be recognized
 SMALLEST_AREA = 100  # visible pixels

@@ -1,4 +1,6 @@
-"""Videos in memory: one label or several."""
+"""Videos in memory: one label or several; mapped files."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,3 +97,21 @@ def test_labels_follow_mirrored_training_clips(several: bool) -> None:
     np.testing.assert_array_equal(batch["target"][:, 0], brighter_to_the_right)
     np.testing.assert_array_equal(batch["target"][:, 1], ~brighter_to_the_right)
     assert (batch["target"][:, 2] == several).all()
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_mapped_files_are_shared(tmp_path: Path, grey: bool) -> None:
+    """A change to the file's memory shows: nothing was copied."""
+    images = videos()[:, 0, :, :, 0] if grey else videos()[:, 0]
+    np.save(tmp_path / "images.npy", images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="c")
+    source = InMemorySource("x", "train", mapped, np.zeros(4, int), NAMES)
+    mapped[2] = 7
+    (example,) = tf.data.Dataset.range(2, 3).map(source.load).as_numpy_iterator()
+    assert example["image"].shape == (4, 6, 3)
+    assert (example["image"] == 7).all()
+    del mapped
+    (example,) = tf.data.Dataset.range(1, 2).map(source.load).as_numpy_iterator()
+    np.testing.assert_array_equal(
+        example["image"][..., 0], images[1] if grey else images[1, ..., 0]
+    )

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from trainers.data.freedoom.crop import resize_weights
-from trainers.data.freedoom.crop import square_crop
+from trainers.utils.resampling import resize_weights
+from trainers.utils.resampling import square_crop
 
 
 def test_whole_picture_at_its_own_size_is_unchanged() -> None:
