@@ -15,6 +15,7 @@ from benchmarks.tables import models
 from benchmarks.tables import speed
 from benchmarks.tables import tpu
 from benchmarks.tables import trainer
+from benchmarks.tables import value
 from benchmarks.tables.speed_goals import speed_goals
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +47,12 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         "bound": tpu.bound,
     },
     "docs/training.md": {"trainer": trainer.trainer_table},
+    "docs/value.md": {
+        "value_pairs": value.value_pairs,
+        "value_models": value.value_models,
+        "value_ablations": value.value_ablations,
+        "value_attention": value.value_attention,
+    },
     "docs/video_models.md": {
         "video_modules": models.video_modules,
         "video_models": models.video_models,

@@ -110,9 +110,9 @@ def _version(package: str) -> str:
     return "none"
 
 
-def read_csv(name: str, folder: Path = RESULTS) -> list[Row]:
-    """Returns the rows of a CSV, none if there is no such file yet."""
-    path = folder / f"{name}.csv"
+def read_csv(name: str, folder: Path | None = None) -> list[Row]:
+    """Returns the rows of a CSV of `benchmarks/results`, none if there is no such file yet."""
+    path = (folder or RESULTS) / f"{name}.csv"
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:

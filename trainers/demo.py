@@ -162,13 +162,13 @@ def _print_baselines(test: RenderedImages) -> None:
 
 def _thumbnails(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Returns images averaged to 8x8 and flattened, floats in [0, 1], (N, 192)."""
-    return _average_blocks(images.astype("float32") / 255, 8).reshape(len(images), -1)
+    return _average_blocks(images.astype("float32") / 255, (8, 8)).reshape(len(images), -1)
 
 
 def _print_attention(maps: NDArray[np.float32], test: RenderedImages) -> None:
     """Prints the share of the maps' mass on the object, against a uniform map."""
     shares = mass_inside(maps, test.masks).mean(axis=0)
-    uniform = _object_coverage(test.masks, maps.shape[-1]).mean()
+    uniform = object_coverage(test.masks, maps.shape[2:]).mean()
     print(
         f"share of a map's mass inside the object: {shares.mean():.2f} on average over the "
         f"tokens, {shares.max():.2f} for the best one; a uniform map has {uniform:.2f}"
@@ -193,30 +193,31 @@ def _words(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
 
 
-def _average_blocks(values: NDArray[Any], side: int) -> NDArray[Any]:
-    """Averages (N, H, W, ...) over equal blocks to (N, side, side, ...)."""
+def _average_blocks(values: NDArray[Any], grid: tuple[int, ...]) -> NDArray[Any]:
+    """Averages (N, H, W, ...) over equal blocks to (N, *grid, ...)."""
     count, height, width = values.shape[:3]
-    if height % side or width % side:
-        raise ValueError(f"{height}x{width} does not divide into {side}x{side} blocks")
-    blocks = values.reshape(count, side, height // side, side, width // side, *values.shape[3:])
-    return blocks.mean(axis=(2, 4))
+    rows, columns = grid
+    if height % rows or width % columns:
+        raise ValueError(f"{height}x{width} does not divide into {rows}x{columns} blocks")
+    cells = (rows, height // rows, columns, width // columns)
+    return values.reshape(count, *cells, *values.shape[3:]).mean(axis=(2, 4))
 
 
 def mass_inside(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Returns the share of each map's mass that lies on the object, (N, S).
 
     Args:
-        maps: `(N, S, side, side)`, not negative; each is scaled to a sum of 1.
-        masks: `(N, H, W)`, True on the object.
+        maps: `(N, S, rows, columns)`, not negative; each is scaled to a sum of 1.
+        masks: `(N, H, W)`, True on the object; H is a multiple of the rows, W of the columns.
     """
-    coverage = _object_coverage(masks, maps.shape[-1])
+    coverage = object_coverage(masks, maps.shape[2:])
     shares = maps / np.maximum(maps.sum(axis=(2, 3), keepdims=True), 1e-12)
     return np.einsum("nshw,nhw->ns", shares, coverage)
 
 
-def _object_coverage(masks: NDArray[np.bool_], side: int) -> NDArray[np.float64]:
-    """Returns the share of each patch that the object covers, (N, side, side)."""
-    return _average_blocks(masks.astype("float64"), side)
+def object_coverage(masks: NDArray[np.bool_], grid: tuple[int, ...]) -> NDArray[np.float64]:
+    """Returns the share of each patch that the object covers, (N, *grid)."""
+    return _average_blocks(masks.astype("float64"), grid)
 
 
 def _example_images(labels: NDArray[np.int64]) -> list[int]:

@@ -1,5 +1,7 @@
 """Whole models written with Keras, on the backend that KERAS_BACKEND says."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -13,6 +15,14 @@ from benchmarks.worker import Implementation
 def ours(name: str, input_shape: list[int], direction: str, mode: str) -> Implementation:
     """Returns a model by name, of images or videos."""
     return _implementation(_ours(name, input_shape), input_shape, direction, mode)
+
+
+def configured(
+    name: str, fields: dict[str, Any], batch_size: int, direction: str, mode: str
+) -> Implementation:
+    """Returns a model by name, with fields of its configuration."""
+    model = tk.create_model(name, **fields)
+    return _implementation(model, [batch_size, *model.input_shape[1:]], direction, mode)
 
 
 def _ours(name: str, input_shape: list[int]) -> keras.Model:

@@ -131,6 +131,7 @@ class ClutterOptions(CanvasOptions):
     family = "cluttered_digits"
     _places_a_side = 1
 
+    digit_size: tuple[int, int] = (28, 39)  # 20 to 28 of ink
     num_fragments: int = 6
     fragment_size: int = 8
 
@@ -172,7 +173,7 @@ class RelationOptions(CanvasOptions):
     _places_a_side = 3  # then five squares without overlap are found soon
 
     canvas_size: int = 96
-    digit_size: tuple[int, int] = (18, 24)
+    digit_size: tuple[int, int] = (24, 32)
     num_strokes: int = 8
     stroke_length: int = 12
 
