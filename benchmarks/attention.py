@@ -49,6 +49,7 @@ def main(_: list[str]) -> None:
             with Comparison(FLAGS.turns, 2, TOLERANCE, memory=True) as comparison:
                 found = comparison.compare(candidates, "matrix")
             rows += [{**case, "direction": direction, **row} for row in found]
+            rows.sort(key=lambda row: [*WAYS].index(row["backend"]))
             write_csv("attention", rows)
 
 

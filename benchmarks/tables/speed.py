@@ -103,9 +103,12 @@ def model_speed() -> str:
         macs = f"{1 / float(row['macs_ratio']):.2f}" if row["macs_ratio"] else "–"
         lines.append(
             f"{row['size'].upper()}/16 | {row['direction']} | {row['family']} | {row['arm']} "
-            f"| {images:.1f} | {1 / float(row['wall_ratio']):.2f} | {macs}"
+            f"| {row['machine'].split(',')[0]} | {images:.1f} "
+            f"| {1 / float(row['wall_ratio']):.2f} | {macs}"
         )
-    header = "size | direction | package and backend | model | images/s | speed-up | by MACs"
+    header = (
+        "size | direction | package and backend | model | processor | images/s | speed-up | by MACs"
+    )
     return table(header, lines)
 
 

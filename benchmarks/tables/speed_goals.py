@@ -48,7 +48,7 @@ def _layers() -> Iterator[str]:
         yield _at_most(f"{title}, the worst of {len(mine)} cases", 1.05, [max(mine)])
         if again:
             title = f"{layer} {DIRECTIONS[direction]}, JAX by hand, measured twice: the worst ratio"
-            yield f"{title} of {len(again)} cases | – | {max(again):.2f} | –"
+            yield f"{title} of {len(again)} cases | – | {max(again):.3f} | –"
     for layer in dict.fromkeys(layer for layer, *_ in layer_cases()):
         for direction, words in DIRECTIONS.items():
             title = f"{layer} {words}: our time over the floor's"
@@ -135,4 +135,4 @@ def _line(title: str, goal: str, found: list[float], met: bool) -> str:
 
 
 def _figures(found: list[float]) -> str:
-    return ", ".join(f"{each:.2f}" for each in found)
+    return ", ".join(f"{each:.3f}" for each in found)

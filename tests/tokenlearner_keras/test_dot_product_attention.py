@@ -109,6 +109,21 @@ def test_large_logits_are_never_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(heads * queries * keys <= forms._MOST_LOGITS for heads, queries, keys in shapes)
 
 
+@on_jax
+@pytest.mark.every_backend
+def test_chunks_do_not_hold_the_matrix_for_the_backward_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(forms, "_MOST_LOGITS", 2**20)
+
+    def total(*inputs: Any) -> Any:
+        return ops.sum(forms._portable(*inputs))
+
+    inputs = [jax.ShapeDtypeStruct((1, 4, 2048, 8), "float32")] * 3
+    program = jax.jit(jax.grad(total, (0, 1, 2))).lower(*inputs).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 4 * 4 * 2048**2
+
+
 @pytest.mark.every_backend
 def test_a_layer_of_any_form_is_the_same() -> None:
     x = random(2, 300, 16)
@@ -218,15 +233,15 @@ def test_the_kernel_for_other_keys_than_queries(gradients: Any) -> None:
     _check(_kernel, _inputs(5, 130, dim=16, value_dim=24), gradients)
 
 
-def _tpu_program(function: Any, *shapes: tuple[int, ...]) -> str:
+def _tpu_program(function: Any, *shapes: tuple[int, ...], dtype: str = "float32") -> str:
     """Returns what JAX gives a TPU's compiler; no TPU is needed."""
-    inputs = [jax.ShapeDtypeStruct(shape, "float32") for shape in shapes]
+    inputs = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
     return str(jax.jit(function).trace(*inputs).lower(lowering_platforms=("tpu",)).as_text())
 
 
 @on_jax
 @pytest.mark.every_backend
-def test_the_platform_that_is_lowered_for_decides() -> None:
+def test_the_platform_that_is_lowered_for_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     few, many = [(1, 2, 196, 16)] * 3, [(1, 2, 257, 16)] * 3
     fused = functools.partial(forms.dot_product_attention, form="fused")
     plain = functools.partial(forms.dot_product_attention, form="plain")
@@ -236,6 +251,8 @@ def test_the_platform_that_is_lowered_for_decides() -> None:
     assert "tpu_custom_call" not in _tpu_program(plain, *many)
     inputs = [jax.ShapeDtypeStruct(shape, "float32") for shape in many]
     assert "tpu_custom_call" not in jax.jit(forms.dot_product_attention).lower(*inputs).as_text()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert "tpu_custom_call" in _tpu_program(forms.dot_product_attention, *many, dtype="bfloat16")
 
 
 @on_jax

@@ -104,13 +104,22 @@ def _portable(queries: Any, keys: Any, values: Any) -> Any:
 def attention_in_chunks(queries: Any, keys: Any, values: Any) -> Any:
     """Returns attention for known sizes, some queries at a time, also in the backward pass."""
 
+    @keras.remat
     def attend(part: Any, keys: Any, values: Any) -> Any:
         return plain_attention(part, keys, values)[0]
 
     heads, count = queries.shape[1:3]
     most = _MOST_LOGITS // (heads * keys.shape[2])
     most = max(_LEAST_QUERIES, min(most, _MOST_QUERIES))
-    size = -(-count // -(-count // most))  # chunks of nearly equal size
-    starts = range(0, count, size)
-    parts = [keras.remat(attend)(queries[:, :, i : i + size], keys, values) for i in starts]
-    return ops.concatenate(parts, axis=2)
+    chunks = -(-count // most)
+    size = -(-count // chunks)  # chunks of nearly equal size
+    if keras.backend.backend() != "jax":
+        starts = range(0, count, size)
+        parts = [attend(queries[:, :, i : i + size], keys, values) for i in starts]
+        return ops.concatenate(parts, axis=2)
+    # A loop, for XLA may compute chunks that do not wait for each other at once, and hold them all.
+    queries = ops.pad(queries, ((0, 0), (0, 0), (0, chunks * size - count), (0, 0)))
+    queries = ops.reshape(queries, (-1, heads, chunks, size, queries.shape[3]))
+    parts = ops.map(lambda part: attend(part, keys, values), ops.moveaxis(queries, 2, 0))
+    parts = ops.moveaxis(parts, 0, 2)
+    return ops.reshape(parts, (-1, heads, chunks * size, values.shape[3]))[:, :, :count]

@@ -26,27 +26,34 @@ def jax_attention(
 ) -> Any:
     """Returns attention as `dot_product_attention` does; `otherwise` is the form for other places.
 
-    For a TPU the platform that the program is lowered for decides, not the devices of this process.
-    cuDNN is taken where this process has a GPU. `always` takes the TPU's kernel also for few
-    queries and keys.
+    The platform that the program is lowered for decides, not the devices of this process; but only
+    a process with a GPU can tell whether cuDNN takes these sizes. `always` takes the TPU's kernel
+    also for few queries and keys.
     """
-    if jax.default_backend() == "gpu" and queries.dtype in (jnp.bfloat16, jnp.float16):
-        try:
-            return _cudnn(queries, keys, values)
-        except (NotImplementedError, RuntimeError, ValueError):  # not for these sizes, or this GPU
-            return otherwise(queries, keys, values)
-    if not _has_kernel(queries, values):
+    forms: dict[str, Callable[..., Any]] = {}
+    if _has_kernel(queries, values) and (always or queries.shape[2] * keys.shape[2] > _FEW**2):
+        forms["tpu"] = functools.partial(_on_all_devices, splash_attention)
+    if _has_cudnn(queries, keys, values):
+        forms["cuda"] = _cudnn
+    if not forms:
         return otherwise(queries, keys, values)
-    if queries.shape[2] * keys.shape[2] <= _FEW**2 and not always:
-        return otherwise(queries, keys, values)
-    kernel = functools.partial(_on_all_devices, splash_attention)
-    return jax.lax.platform_dependent(queries, keys, values, tpu=kernel, default=otherwise)
+    return jax.lax.platform_dependent(queries, keys, values, default=otherwise, **forms)
 
 
 def rematerialize_all_but_attention(function: Callable[..., Any]) -> Callable[..., Any]:
     """Returns a function that keeps its inputs and the kernel's results for the backward pass."""
     policy = jax.checkpoint_policies.save_only_these_names(_KEPT)
     return jax.checkpoint(function, policy=policy)
+
+
+def _has_cudnn(*inputs: Any) -> bool:
+    if jax.default_backend() != "gpu" or inputs[0].dtype not in (jnp.bfloat16, jnp.float16):
+        return False
+    try:
+        jax.eval_shape(_cudnn, *inputs)
+    except (NotImplementedError, RuntimeError, ValueError):  # not for these sizes, or this GPU
+        return False
+    return True
 
 
 def _cudnn(queries: Any, keys: Any, values: Any) -> Any:

@@ -118,8 +118,8 @@ class VisionTransformerConfig(BaseModelConfig):
         pooling: Baselines: `((block, grid), ...)`, average pooling to a grid (an
             integer or `(height, width)`) before that block.
         remat: Whether the encoder blocks compute their activations a second time in the
-            backward pass instead of keeping them: less memory, more time. `"all_but_attention"`
-            keeps what the TPU's attention kernel returns on JAX.
+            backward pass instead of keeping them, less memory and more time; or
+            `"all_but_attention"`, which keeps what the TPU's attention kernel returns on JAX.
         attention: `"auto"` computes attention in the form that is best for backend and sizes,
             `"plain"` by the matrix of all weights, `"fused"` by a TPU's kernel also for few tokens.
 

@@ -323,12 +323,13 @@ def _entries(documented: Any) -> dict[str, str]:
 
 
 def _type(section: str, name: str, kind: type) -> str:
-    """Returns the words for a key's type; for a field that may be None, those of its other type."""
+    """Returns the words for a key's type; of a field's types, None is not mentioned."""
+    kinds = [kind]
     if kind is object:
         hints: dict[str, Any] = {}
         for each in reversed(SECTIONS[section]):
             hints |= typing.get_type_hints(each)
         choices = [each for each in typing.get_args(hints[name]) if each is not type(None)]
         is_tuple = typing.get_origin(hints[name]) is tuple
-        kind = tuple if is_tuple else typing.get_origin(choices[0]) or choices[0]
-    return describe_type(kind).partition(",")[0]
+        kinds = [tuple] if is_tuple else [typing.get_origin(each) or each for each in choices]
+    return " or ".join(describe_type(each).partition(",")[0] for each in kinds)
