@@ -88,9 +88,10 @@ def _pairs(task: str, claim: str, models: dict[str, list[Row]]) -> Iterator[str]
         means = statistics.mean(mine), statistics.mean(found)
         # Welch's interval: the seeds of two models are no pairs, nor are their variances equal.
         low, high = stats.ttest_ind(mine, found, equal_var=False).confidence_interval(0.95)
+        interval = f"{low:+.3f} to {high:+.3f}" if min(len(mine), len(found)) > 1 else "–"
         yield (
             f"{task} | `{claim}` | `{model}` | {ratio:.2f} | {means[0]:.3f}, {means[1]:.3f} "
-            f"| {means[0] - means[1]:+.3f} | {low:+.3f} to {high:+.3f} | {len(mine)}, {len(found)}"
+            f"| {means[0] - means[1]:+.3f} | {interval} | {len(mine)}, {len(found)}"
         )
 
 
