@@ -111,7 +111,7 @@ def _version(package: str) -> str:
 
 
 def read_csv(name: str, folder: Path | None = None) -> list[Row]:
-    """Returns the rows of a CSV of `benchmarks/results`, none if there is no such file yet."""
+    """Returns the rows of a CSV of `benchmarks/results`, none if the file does not exist yet."""
     path = (folder or RESULTS) / f"{name}.csv"
     if not path.exists():
         return []

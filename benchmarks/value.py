@@ -39,7 +39,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", "workdir/value", "Where the runs go.")
 flags.DEFINE_list("tasks", [*TASKS, "ablations"], "Tasks to run.")
 flags.DEFINE_string("mnist", None, "Folder of MNIST's files; none: Keras' cache.")
-flags.DEFINE_integer("cores", 2, "Runs at a time, each on a core of its own.", lower_bound=1)
+flags.DEFINE_integer("cores", 2, "Runs at a time, each on its own core.", lower_bound=1)
 flags.DEFINE_float("hours", None, "Begin no run after so many hours.")
 
 _THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")

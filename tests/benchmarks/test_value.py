@@ -37,7 +37,7 @@ def test_a_task_compares_models_of_its_cost(task: Task) -> None:
     assert max(costs.values()) <= MOST_MACS.get(task.name, 15), costs
     mine = costs[task.claim[0]]
     rivals = {arm.family for arm in task.arms if costs[arm.model] <= 1.02 * mine}
-    assert rivals == FAMILIES  # one of each kind at least is no dearer
+    assert rivals == FAMILIES  # at least one of each kind costs no more
     families = {arm.model: arm.family for arm in task.arms}
     assert len(families) == len(task.arms)
     assert set(families.values()) == FAMILIES

@@ -24,7 +24,7 @@ Dimension = Any  # An int, None (unknown, symbolic) or a scalar tensor (unknown,
 class PositionShape(NamedTuple):
     """An input shape split into what a tokenizer needs."""
 
-    leading: tuple[Dimension, ...]  # (B,), or (B, T) where each frame has tokens of its own
+    leading: tuple[Dimension, ...]  # (B,), or (B, T) where each frame gets its own tokens
     grid: tuple[Dimension, ...]  # (N,) or (H, W); of a clip taken together (T, N) or (T, H, W)
     channels: Dimension
 

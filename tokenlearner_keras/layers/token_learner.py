@@ -44,7 +44,7 @@ class TokenLearner(WeightedSumTokenLearner):
             height and width. None takes a square grid.
         num_convolutions: Convolutions that compute the maps, GELU between them: the reference's
             four; 1 in the paper's convolutional video models.
-        per_frame: Whether each frame of a video has tokens of its own. False: S tokens for the
+        per_frame: Whether each frame of a video gets its own tokens. False: S tokens for the
             whole clip. The maps are computed frame by frame as before, but each token is the sum
             (or mean) over all T*N positions. These tokens have no time axis: what they know of
             time comes from the positions that were added to the input.

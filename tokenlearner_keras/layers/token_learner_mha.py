@@ -30,7 +30,7 @@ class TokenLearnerMHA(BaseTokenLearner):
         num_tokens: Number of learned tokens S.
         num_heads: Number of attention heads; must divide the channels.
         dropout: Rate in [0, 1) on the attention weights (the reference has none).
-        per_frame: Whether each frame of a video has tokens of its own. False: S tokens for the
+        per_frame: Whether each frame of a video gets its own tokens. False: S tokens for the
             whole clip, which attend to all T*N positions. They have no time axis: what they know
             of time comes from the positions that were added to the input.
         **kwargs: Keyword arguments of `keras.layers.Layer`.

@@ -30,7 +30,7 @@ class TokenLearnerV11(WeightedSumTokenLearner):
         num_tokens: Number of learned tokens S.
         bottleneck_dim: Width of the MLP's hidden layer.
         dropout: Rate in [0, 1) on the MLP's hidden layer and on the logits before the softmax.
-        per_frame: Whether each frame of a video has tokens of its own. False: S tokens for the
+        per_frame: Whether each frame of a video gets its own tokens. False: S tokens for the
             whole clip, the softmax over all T*N positions. These tokens have no time axis: what
             they know of time comes from the positions that were added to the input.
         **kwargs: Keyword arguments of `keras.layers.Layer`.

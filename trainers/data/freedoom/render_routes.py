@@ -173,7 +173,7 @@ def _clip(
     passed = start + path[:: options.tics_per_frame, :2] @ to_map
     if any(near_power_up(x, y, walk.power_ups) for x, y in passed):
         return None
-    # A walk would go on from its new place otherwise.
+    # Otherwise the player would keep walking from there.
     if walk.settled() is None or not walk.stand(start, angle, route.pitch):
         return None
     if np.linalg.norm(walk.pose()[:2] - start) > START_TOLERANCE:
