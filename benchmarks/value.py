@@ -181,7 +181,8 @@ def _inference_ms(task: Task) -> dict[str, float]:
     from trainers.configuration.configuration import model_fields
     from trainers.configuration.configuration import whole_config
 
-    fields = model_fields(whole_config(f"trainers/configs/{task.recipe}.py"))
+    config = whole_config(f"trainers/configs/{task.recipe}.py")
+    fields = {**model_fields(config), "num_classes": task.num_classes}
     function = "benchmarks.implementations.keras_models:configured"
     candidates = []
     for arm in task.arms:

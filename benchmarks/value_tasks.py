@@ -48,6 +48,7 @@ class Task:
     Attributes:
         name: What it is called in the results.
         recipe: Its file in trainers/configs.
+        num_classes: Of the data.
         steps: Length of a training.
         arms: What competes.
         claim: The TokenLearner model that carries the task's claim, and its nearest rival.
@@ -56,6 +57,7 @@ class Task:
 
     name: str
     recipe: str
+    num_classes: int
     steps: int
     arms: tuple[Arm, ...]
     claim: tuple[str, ...] = ()
@@ -77,6 +79,7 @@ class Task:
 CLUTTERED = Task(
     "cluttered_digits",
     "cluttered_digits",
+    10,
     4500,
     (
         Arm("token_learner", "vit_ti8_d6_tl8at1_v10"),
@@ -93,6 +96,7 @@ CLUTTERED = Task(
 RELATION = Task(
     "digit_relation",
     "digit_relation",
+    10,
     4500,
     (
         Arm("token_learner", "vit_ti12_d6_tl8at1_v10"),
@@ -108,6 +112,7 @@ RELATION = Task(
 SCENES = Task(
     "freedoom_scenes",
     "freedoom_scenes",
+    20,
     3000,
     (
         Arm("token_learner", "vit_ti10_d6_tl8at1_v10"),
@@ -123,6 +128,7 @@ _EVERY_SECOND_FRAME = (("model.num_frames", 16), ("video.stride", 2))
 ROUTE = Task(
     "freedoom_route",
     "freedoom_route",
+    2,
     3000,
     (
         Arm("token_learner", "vivit_ti16x2_d6_tl8at1_st_v10"),
@@ -142,6 +148,7 @@ _V10 = "vit_ti8_d6_tl8at1_v10"
 ABLATIONS = Task(
     "cluttered_digits ablations",
     CLUTTERED.recipe,
+    CLUTTERED.num_classes,
     CLUTTERED.steps,
     (
         Arm("token_learner", _V10),

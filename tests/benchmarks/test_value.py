@@ -32,7 +32,7 @@ def test_a_task_compares_models_of_its_cost(task: Task) -> None:
     fields = model_fields(whole_config(f"trainers/configs/{task.recipe}.py"))
     costs = {}
     for arm in task.arms:
-        model = tk.create_model(arm.name, num_classes=10, **{**fields, **arm.fields})
+        model = tk.create_model(arm.name, num_classes=task.num_classes, **{**fields, **arm.fields})
         costs[arm.model] = tk.count_macs(model) / 1e6
     assert max(costs.values()) <= MOST_MACS.get(task.name, 15), costs
     mine = costs[task.claim[0]]

@@ -111,15 +111,10 @@ def attention_in_chunks(queries: Any, keys: Any, values: Any) -> Any:
     heads, count = queries.shape[1:3]
     most = _MOST_LOGITS // (heads * keys.shape[2])
     most = max(_LEAST_QUERIES, min(most, _MOST_QUERIES))
-    chunks = -(-count // most)
-    size = -(-count // chunks)  # chunks of nearly equal size
-    if keras.backend.backend() != "jax":
-        starts = range(0, count, size)
-        parts = [attend(queries[:, :, i : i + size], keys, values) for i in starts]
-        return ops.concatenate(parts, axis=2)
-    # A loop, for XLA may compute chunks that do not wait for each other at once, and hold them all.
-    queries = ops.pad(queries, ((0, 0), (0, 0), (0, chunks * size - count), (0, 0)))
-    queries = ops.reshape(queries, (-1, heads, chunks, size, queries.shape[3]))
-    parts = ops.map(lambda part: attend(part, keys, values), ops.moveaxis(queries, 2, 0))
-    parts = ops.moveaxis(parts, 0, 2)
-    return ops.reshape(parts, (-1, heads, chunks * size, values.shape[3]))[:, :, :count]
+    size = -(-count // -(-count // most))  # chunks of nearly equal size
+    if keras.backend.backend() == "jax":
+        from tokenlearner_keras.layers.jax_attention import one_after_another
+
+        return one_after_another(lambda part: attend(part, keys, values), queries, size)
+    parts = [attend(queries[:, :, i : i + size], keys, values) for i in range(0, count, size)]
+    return ops.concatenate(parts, axis=2)

@@ -40,6 +40,20 @@ def jax_attention(
     return jax.lax.platform_dependent(queries, keys, values, default=otherwise, **forms)
 
 
+def one_after_another(
+    attend: Callable[[jax.Array], jax.Array], queries: jax.Array, size: int
+) -> jax.Array:
+    """Applies `attend` to so many queries at a time.
+
+    It is a loop, for XLA may compute chunks that do not wait for each other at once, and hold the
+    weights of them all.
+    """
+    batch, heads, count, dim = queries.shape
+    chunks = _padded(queries, size).reshape(batch, heads, -1, size, dim)
+    parts = jnp.moveaxis(jax.lax.map(attend, jnp.moveaxis(chunks, 2, 0)), 0, 2)
+    return parts.reshape(batch, heads, -1, parts.shape[4])[:, :, :count]
+
+
 def rematerialize_all_but_attention(function: Callable[..., Any]) -> Callable[..., Any]:
     """Returns a function that keeps its inputs and the kernel's results for the backward pass."""
     policy = jax.checkpoint_policies.save_only_these_names(_KEPT)
