@@ -124,12 +124,12 @@ def _train(run: Run, core: int) -> tuple[float, dict[str, float], int]:
         )
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    if status:
-        raise SystemExit(f"{' '.join(command)} failed; see {output.name}.")
     # An interrupted run takes several processes.
     spent = workdir / "cpu_seconds.txt"
     with spent.open("a") as file:
         print(usage.ru_utime + usage.ru_stime, file=file)
+    if status:
+        raise SystemExit(f"{' '.join(command)} failed; see {output.name}.")
     cpu_seconds = sum(map(float, spent.read_text().split()))
     print(f"{run.folder}: {cpu_seconds:.0f} s", flush=True)
     return (cpu_seconds, *_measured(run, workdir / "run"))

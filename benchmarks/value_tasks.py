@@ -112,7 +112,7 @@ RELATION = Task(
 SCENES = Task(
     "freedoom_scenes",
     "freedoom_scenes",
-    20,
+    8,
     3000,
     (
         Arm("token_learner", "vit_ti10_d6_tl8at1_v10"),

@@ -3,7 +3,7 @@
     python -m trainers.train --config=trainers/configs/freedoom_scenes.py --workdir=DIR
 
 Whole frames of 160x120 pixels, rendered once from the Freedoom maps (extra `demo`) and shown at
-120x90: things of one of 20 kinds, 8 to 24 pixels of the frame long. Trained on MAP01-20, every
+120x90: things of one of eight kinds, 8 to 24 pixels of the frame long. Trained on MAP01-20, every
 choice made on MAP21-24, tested once on MAP25-32.
 Hardware: any CPU; about a quarter of an hour on two cores.
 Expected result: unknown; not measured by us.

@@ -16,7 +16,6 @@ from trainers.data.freedoom.camera import Panorama
 from trainers.data.freedoom.dataset import run_worker
 from trainers.data.freedoom.engine import MapObject
 from trainers.data.freedoom.engine import map_seeds
-from trainers.data.freedoom.options import CLASS_NAMES
 from trainers.data.freedoom.render_images import DARKEST_MEAN
 from trainers.data.freedoom.render_images import SMALLEST_VISIBLE_PART
 from trainers.data.freedoom.task_options import FRAME_SIZE
@@ -29,16 +28,16 @@ def render_map(map_name: str, images_per_class: int, options: SceneOptions) -> A
 
     Returns:
         "images", (count, 120, 160, 3) uint8; "masks", (count, 120, 160) uint8, 1 where things of
-        the class are visible; "labels", (count,) int64, positions in `CLASS_NAMES`. No class has
-        more than `images_per_class` images.
+        the class are visible; "labels", (count,) int64, positions in `options.class_names`. No
+        class has more than `images_per_class` images.
     """
     rng, engine_seed = map_seeds(options.seed, map_name)
     camera = FreedoomPanorama(map_name, engine_seed)
-    missing = dict.fromkeys(CLASS_NAMES, images_per_class)
+    missing = dict.fromkeys(options.class_names, images_per_class)
     images: list[NDArray[np.uint8]] = []
     masks: list[NDArray[np.uint8]] = []
     labels: list[int] = []
-    for name in CLASS_NAMES:
+    for name in options.class_names:
         for _ in range(images_per_class * options.attempts_per_image):
             targets = [thing for thing in camera.objects if thing.name == name]
             if not targets or not missing[name]:
@@ -50,7 +49,7 @@ def render_map(map_name: str, images_per_class: int, options: SceneOptions) -> A
                 missing[shown[0]] -= 1
                 images.append(view.frame)
                 masks.append(shown[1].astype(np.uint8))
-                labels.append(CLASS_NAMES.index(shown[0]))
+                labels.append(options.class_names.index(shown[0]))
     camera.close()
     return {
         "images": np.array(images, np.uint8).reshape(-1, *FRAME_SIZE, 3),
@@ -78,7 +77,7 @@ def _class_shown(view: Panorama, options: SceneOptions) -> tuple[str, NDArray[np
 
     None if there are none, or of several classes, or if they are not small, whole and lit.
     """
-    numbers = [number for number, name in view.names.items() if name in CLASS_NAMES]
+    numbers = [number for number, name in view.names.items() if name in options.class_names]
     names = {view.names[number] for number in numbers}
     if len(names) != 1 or view.frame.mean() < DARKEST_MEAN:
         return None

@@ -6,17 +6,29 @@ from dataclasses import field
 from trainers.configuration.checks import check
 from trainers.configuration.checks import check_positive
 from trainers.configuration.checks import check_share
-from trainers.data.freedoom.options import CLASS_NAMES
 from trainers.data.freedoom.options import RenderOptions
 from trainers.data.freedoom.options import SplitOptions
 from trainers.data.freedoom.options import map_names
 
 FRAME_SIZE = (120, 160)  # of the whole frames: height and width, in pixels
+# Kinds of things that lie about in nearly every map, so that a map says little of the label.
+SCENE_CLASS_NAMES = (
+    "DoomImp",
+    "HealthBonus",
+    "ArmorBonus",
+    "Stimpack",
+    "Medikit",
+    "Shell",
+    "ShellBox",
+    "ClipBox",
+)
 
 
 @dataclass(frozen=True)
 class SceneOptions(RenderOptions):
     """The options of the set of whole frames, each with things of one class, small in view.
+
+    Things of no class may be in view as well.
 
     Attributes:
         object_size: least and greatest longer side of what is visible of the largest thing of the
@@ -38,7 +50,7 @@ class SceneOptions(RenderOptions):
     renderer_version = 1
     is_mapped = True
     name = "freedoom_scenes"
-    class_names = CLASS_NAMES
+    class_names = SCENE_CLASS_NAMES
 
     object_size: tuple[int, int] = (8, 24)
     distance: tuple[float, float] = (60.0, 640.0)
@@ -47,9 +59,9 @@ class SceneOptions(RenderOptions):
     attempts_per_image: int = 40
     splits: dict[str, SplitOptions] = field(
         default_factory=lambda: {
-            "train": SplitOptions(map_names(1, 20), 140),
-            "validation": SplitOptions(map_names(21, 24), 60),
-            "test": SplitOptions(map_names(25, 32), 60),
+            "train": SplitOptions(map_names(1, 20), 200),
+            "validation": SplitOptions(map_names(21, 24), 100),
+            "test": SplitOptions(map_names(25, 32), 100),
         }
     )
 

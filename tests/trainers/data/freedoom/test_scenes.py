@@ -11,9 +11,9 @@ from trainers.data.freedoom.dataset import STANDARD_SETS
 from trainers.data.freedoom.dataset import cache_path
 from trainers.data.freedoom.dataset import load_rendered
 from trainers.data.freedoom.dataset import render_split
-from trainers.data.freedoom.options import CLASS_NAMES
 from trainers.data.freedoom.options import SplitOptions
 from trainers.data.freedoom.render_scenes import render_map
+from trainers.data.freedoom.task_options import SCENE_CLASS_NAMES
 from trainers.data.freedoom.task_options import SceneOptions
 from trainers.data.sources import make_source
 from trainers.utils.array_cache import Arrays
@@ -113,7 +113,7 @@ def test_source_reads_the_cache(
     assert capfd.readouterr().err == ""  # not rendered again
     assert isinstance(arrays["masks"], np.memmap)
     assert cache_path("train", SMALL).is_dir()
-    assert (source.num_examples, source.class_names) == (len(arrays["labels"]), CLASS_NAMES)
+    assert (source.num_examples, source.class_names) == (len(arrays["labels"]), SCENE_CLASS_NAMES)
     example = source.load(tf.constant(2, tf.int64))
     np.testing.assert_array_equal(example["image"], arrays["images"][2])
     assert example["label"] == arrays["labels"][2]
