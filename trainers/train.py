@@ -76,6 +76,7 @@ from trainers.training.profiling import StepProfiler
 from trainers.training.profiling import parse_profile_steps
 from trainers.utils import cli
 from trainers.utils import files
+from trainers.utils import process
 from trainers.utils.files import AnyPath
 from trainers.utils.lock import workdir_lock
 from trainers.utils.reporting import MetricsWriter
@@ -294,7 +295,8 @@ def _run_steps(run: _Run, writer: MetricsWriter, profiler: StepProfiler, stop: S
 
     unit = "images" if run.model_config.num_frames is None else "clips"
     progress = ProgressLine(schedule.total, run.step, config.batch_size, unit)
-    batches = run.batches_after(start_step=run.step)
+    # To delete an iterator may take a minute: TensorFlow waits for a thread of it that sleeps.
+    batches = process.keep(run.batches_after(start_step=run.step))
     with progress, stop.deferred(), run.store, hosts.explain_lost_hosts(), profiler:
         learning_rate = make_learning_rate(
             config.optimizer, warmup_steps=schedule.warmup, total_steps=schedule.total

@@ -8,6 +8,9 @@ import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NoReturn
+from typing import TypeVar
+
+T = TypeVar("T")
 
 ENGINES = ("tensorflow", "jax")
 
@@ -75,10 +78,23 @@ def fail(message: str, status: int) -> NoReturn:
 
 def end_with(status: int) -> None:
     """Sets the exit status of the process if it runs a command, `python -m trainers.NAME`."""
-    specification = getattr(sys.modules["__main__"], "__spec__", None)
-    name = specification.name if specification else ""
-    if name.startswith("trainers."):
+    if _runs_command():
         _statuses.append(status)
+
+
+_kept: list[object] = []
+
+
+def keep(value: T) -> T:
+    """Returns a value, which a command deletes only with its process."""
+    if _runs_command():
+        _kept.append(value)
+    return value
+
+
+def _runs_command() -> bool:
+    specification = getattr(sys.modules["__main__"], "__spec__", None)
+    return specification is not None and specification.name.startswith("trainers.")
 
 
 # A live tf.data pipeline may call Python while the interpreter shuts down, which then hangs.

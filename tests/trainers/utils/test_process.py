@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.helpers.processes import PATIENCE
 
 _PROGRAM = """
@@ -44,3 +46,31 @@ def test_other_programs_end_as_they_like() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], check=False)
     assert done.returncode == 4
+
+
+_KEEPS = """
+import sys, types
+from trainers.utils import process
+
+sys.modules["__main__"].__spec__ = types.SimpleNamespace(name={name!r})
+process.end_with(0)
+
+class Iterator:
+    def __del__(self):
+        print("deleted", flush=True)
+
+def train():
+    batches = process.keep(Iterator())
+
+train()
+print("trained")
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "printed"), [("trainers.train", "trained\n"), ("notebook", "deleted\ntrained\n")]
+)
+def test_a_command_does_not_wait_for_an_iterator_to_be_deleted(name: str, printed: str) -> None:
+    command = [sys.executable, "-c", _KEEPS.format(name=name)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == printed

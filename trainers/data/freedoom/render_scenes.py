@@ -16,6 +16,7 @@ from trainers.data.freedoom.camera import Panorama
 from trainers.data.freedoom.dataset import run_worker
 from trainers.data.freedoom.engine import MapObject
 from trainers.data.freedoom.engine import map_seeds
+from trainers.data.freedoom.options import CLASS_NAMES
 from trainers.data.freedoom.render_images import DARKEST_MEAN
 from trainers.data.freedoom.render_images import SMALLEST_VISIBLE_PART
 from trainers.data.freedoom.task_options import FRAME_SIZE
@@ -75,11 +76,11 @@ def _attempt(
 def _class_shown(view: Panorama, options: SceneOptions) -> tuple[str, NDArray[np.bool_]] | None:
     """Returns the class of the things in a view and where they are.
 
-    None if there are none, or of several classes, or if they are not small, whole and lit.
+    None if there are none, or of several kinds, or if they are not small, whole and lit.
     """
-    numbers = [number for number, name in view.names.items() if name in options.class_names]
+    numbers = [number for number, name in view.names.items() if name in CLASS_NAMES]
     names = {view.names[number] for number in numbers}
-    if len(names) != 1 or view.frame.mean() < DARKEST_MEAN:
+    if len(names) != 1 or not names <= {*options.class_names} or view.frame.mean() < DARKEST_MEAN:
         return None
     if not _are_recognisable([view.numbers == number for number in numbers], options.object_size):
         return None

@@ -28,7 +28,7 @@ SCENE_CLASS_NAMES = (
 class SceneOptions(RenderOptions):
     """The options of the set of whole frames, each with things of one class, small in view.
 
-    Things of no class may be in view as well.
+    None of the other kinds that `freedoom_objects` has is in view.
 
     Attributes:
         object_size: least and greatest longer side of what is visible of the largest thing of the
@@ -59,7 +59,7 @@ class SceneOptions(RenderOptions):
     attempts_per_image: int = 40
     splits: dict[str, SplitOptions] = field(
         default_factory=lambda: {
-            "train": SplitOptions(map_names(1, 20), 200),
+            "train": SplitOptions(map_names(1, 20), 170),
             "validation": SplitOptions(map_names(21, 24), 100),
             "test": SplitOptions(map_names(25, 32), 100),
         }
