@@ -196,13 +196,16 @@ class RelationOptions(CanvasOptions):
 
     def _places(self, rng: np.random.Generator, sides: NDArray[np.int64]) -> NDArray[np.int64]:
         """Returns the upper left corners of squares that do not overlap, (squares, 2)."""
-        # All are drawn again until they fit, so that no square has a better choice than another.
+        # All are drawn again until they fit, so that no square has a better choice than another;
+        # one layout in hundreds does, so many are drawn at a time.
+        last = self.canvas_size - sides[:, None]
         while True:
-            corners = rng.integers(0, self.canvas_size - sides[:, None] + 1, size=(len(sides), 2))
-            before = corners[:, None] + sides[:, None, None] <= corners  # (squares, squares, 2)
-            apart = (before | before.swapaxes(0, 1)).any(axis=2)
-            if (apart | np.eye(len(sides), dtype=np.bool_)).all():
-                return corners
+            corners = rng.integers(0, last, size=(256, len(sides), 2), endpoint=True)
+            before = corners[:, :, None] + sides[:, None, None] <= corners[:, None]
+            apart = (before | before.swapaxes(1, 2)).any(axis=3)  # (layouts, squares, squares)
+            fits = (apart | np.eye(len(sides), dtype=np.bool_)).all(axis=(1, 2))
+            if fits.any():
+                return corners[fits.argmax()]
 
     def _add_stroke(self, canvas: NDArray[np.uint8], rng: np.random.Generator) -> None:
         last = self.canvas_size - 2  # a stroke is two pixels wide
