@@ -131,8 +131,8 @@ def test_no_shortcut() -> None:
     from sklearn.neighbors import KNeighborsClassifier
 
     splits = {
-        "train": SplitOptions(("MAP01", "MAP05", "MAP11", "MAP15"), 8),
-        "test": SplitOptions(("MAP26", "MAP28", "MAP29"), 8),
+        "train": SplitOptions(("MAP01", "MAP05", "MAP11", "MAP15"), 20),
+        "test": SplitOptions(("MAP26", "MAP28", "MAP29"), 20),
     }
     options = SceneOptions(splits=splits, attempts_per_image=20)
     train, test = render_split("train", options), render_split("test", options)
