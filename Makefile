@@ -1,9 +1,9 @@
 # The two commands of the README: `make demo` and `make test`. Both build and share
-# .venv, on a machine that has only Python 3.11 or 3.12 and make.
+# .venv, on a machine that has only Python 3.11, 3.12 or 3.13 and make.
 
 VENV ?= .venv
-PYTHON ?= $(shell for python in python3.12 python3.11 python3 python; do \
-	$$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python; do \
+	$$python -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)))' \
 	2>/dev/null && echo $$python && break; done)
 # tensorflow-cpu has no builds for macOS.
 TENSORFLOW ?= $(if $(filter Darwin,$(shell uname -s)),tensorflow,tensorflow-cpu)
@@ -17,7 +17,7 @@ NOX_FLAGS ?=
 # A process a core, at most four: each holds a TensorFlow of its own.
 PYTEST = $(RUN) -m pytest -n auto --maxprocesses=4 --dist worksteal
 
-.PHONY: demo demo-video test test-all backends readme set-repository lint clean
+.PHONY: demo demo-video test test-all backends readme set-repository constraints lint clean
 
 demo: $(INSTALLED)
 	$(RUN) -m trainers.train --config=trainers/configs/demo.py --workdir=$(DEMO_WORKDIR) $(DEMO_FLAGS)
@@ -60,12 +60,18 @@ lint: $(INSTALLED)
 	$(VENV)/bin/lint-imports
 	$(RUN) -m mypy tokenlearner_keras trainers benchmarks noxfile.py
 
-$(INSTALLED): pyproject.toml setup.py
-	@test -n "$(PYTHON)" || { echo "make: needs Python 3.11 or 3.12 on the path; found $$(python3 --version 2>&1 || echo no Python)."; exit 2; }
+# The releases that `make` installs and so tests: the newest on each Python that pyproject.toml takes.
+constraints: $(INSTALLED)
+	$(VENV)/bin/uv pip compile --quiet --universal --upgrade --python-version 3.11 --no-header --no-annotate \
+		$(addprefix --extra ,tensorflow tensorflow-cpu train demo video export notebooks test dev) \
+		--output-file requirements/constraints.txt pyproject.toml
+
+$(INSTALLED): pyproject.toml setup.py requirements/constraints.txt
+	@test -n "$(PYTHON)" || { echo "make: needs Python 3.11, 3.12 or 3.13 on the path (TensorFlow has no build for later ones); found $$(python3 --version 2>&1 || echo no Python)."; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) has no venv module; on Debian or Ubuntu: apt-get install python3-venv"; exit 2; }
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
-	$(RUN) -m pip install --quiet --editable ".[$(TENSORFLOW),train,demo,video,export,notebooks,test,dev]"
+	$(RUN) -m pip install --quiet --constraint requirements/constraints.txt --editable ".[$(TENSORFLOW),train,demo,video,export,notebooks,test,dev]"
 	@touch $@
 
 clean:

@@ -11,13 +11,13 @@ from pathlib import Path
 import nox
 
 nox.options.sessions = [
-    *("tpu", "keras_hub", "addons", "package", "docs", "torch", "jax", "tensorflow"),
+    *("tpu", "keras_hub", "addons", "package", "docs", "torch", "jax", "tensorflow", "python314"),
 ]
 # uv, where it is there, installs in seconds what takes pip a minute.
 nox.options.default_venv_backend = "uv|venv"
 
-#: `make test` runs on what is found first; these take the newest there is.
-NEWEST_PYTHON = next((v for v in ("3.12", "3.11") if shutil.which(f"python{v}")), None)
+#: `make test` takes Python 3.13; these are for what has no build for it, or is tested on another.
+PYTHON = next((v for v in ("3.12", "3.11") if shutil.which(f"python{v}")), None)
 #: The release that is tested; PyTorch's other builds come from its own index.
 TORCH = "torch==2.13.0"
 OLDEST_TENSORFLOW = "tensorflow-cpu==2.19.*"
@@ -33,8 +33,8 @@ TRAINER_TESTS = "tests/trainers"
 TPU_TESTS = (f"{TRAINER_TESTS}/test_tpu_check.py", f"{TRAINER_TESTS}/test_tpu_check_jax.py")
 #: The settings of tests/conftest.py would change what these compile.
 AS_USERS_COMPILE = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "XLA_FLAGS": ""}
-#: The release that the extra `tpu-check` takes, too.
-JAX_OF_TPU_CHECK = "jax==0.10.2"
+#: The extra `jax` begins with 0.10.2, the last for Python 3.11; the session `tpu` has that one.
+NEWEST_JAX = "jax==0.12.*"
 OTHER_BACKENDS = {
     "jax": ("tensorflow", "torch"),
     "torch": ("tensorflow", "jax"),
@@ -63,7 +63,7 @@ def _only_this_backend(session: nox.Session, backend: str) -> None:
     session.run("python", "-c", script, env={"KERAS_BACKEND": backend})
 
 
-@nox.session(python=NEWEST_PYTHON)
+@nox.session(python=PYTHON)
 def tensorflow(session: nox.Session) -> None:
     """The goldens and the trainer on the TensorFlow of Cloud TPUs: `tensorflow-tpu` 2.19.1."""
     session.install(
@@ -72,14 +72,14 @@ def tensorflow(session: nox.Session) -> None:
     session.run(*PYTEST, "-m", CHOSEN, GOLDENS, TRAINER_TESTS, *session.posargs)
 
 
-@nox.session(python=NEWEST_PYTHON)
+@nox.session(python=PYTHON)
 def jax(session: nox.Session) -> None:
     """The library on JAX without TensorFlow; then, beside it, the trainer.
 
     The trainer's steps run on eight virtual devices; TensorFlow reads the data.
     """
     # JAX writes StableHLO files with flatbuffers, and does not ask for it.
-    _test_library(session, "jax", JAX_OF_TPU_CHECK, "flatbuffers")
+    _test_library(session, "jax", NEWEST_JAX, "flatbuffers")
     session.install("--quiet", "--editable", ".[tensorflow-cpu,train,demo,video,test]")
     session.run(
         *PYTEST, "-m", CHOSEN, TRAINER_TESTS, *session.posargs,
@@ -87,21 +87,22 @@ def jax(session: nox.Session) -> None:
     )  # fmt: skip
 
 
-@nox.session
+@nox.session(python="3.11")
 def torch(session: nox.Session) -> None:
     """The library on PyTorch, without TensorFlow."""
     _test_library(session, "torch", TORCH)
 
 
-@nox.session(python=NEWEST_PYTHON)
+@nox.session(python="3.11")
 def tpu(session: nox.Session) -> None:
-    """Programs of both engines for TPUs, compiled by libtpu."""
+    """Programs of both engines for TPUs, compiled by libtpu; the goldens on the oldest JAX."""
     session.install("--quiet", "--editable", ".[tensorflow-cpu,train,tpu-check,test]")
     # One process: libtpu lets no second one in.
     session.run(
         "python", "-m", "pytest", "-k", "not wrong_usage", *TPU_TESTS, *session.posargs,
         env={"KERAS_BACKEND": "tensorflow", **AS_USERS_COMPILE},
     )  # fmt: skip
+    session.run("python", "-m", "pytest", GOLDENS, env={"KERAS_BACKEND": "jax"})
 
 
 @nox.session
@@ -113,6 +114,14 @@ def keras_hub(session: nox.Session) -> None:
         "tests/test_notebooks.py", "-k", "keras_hub or 03_pretrained_vit", *session.posargs,
         env={"KERAS_BACKEND": "tensorflow"},
     )  # fmt: skip
+
+
+@nox.session(python="3.14" if shutil.which("python3.14") else None)
+def python314(session: nox.Session) -> None:
+    """The library on JAX on Python 3.14, for which TensorFlow has no builds yet."""
+    if session.python is None:
+        session.skip("no Python 3.14 here")
+    _test_library(session, "jax", NEWEST_JAX, "flatbuffers")
 
 
 @nox.session(python="3.11")
@@ -128,7 +137,7 @@ def addons(session: nox.Session) -> None:
     )  # fmt: skip
 
 
-@nox.session(python=NEWEST_PYTHON)
+@nox.session(python=PYTHON)
 def package(session: nox.Session) -> None:
     """Builds sdist and wheel, the wheel from the sdist; both packages are imported from it."""
     folder = Path(session.create_tmp())
@@ -160,7 +169,7 @@ def package(session: nox.Session) -> None:
     session.run("python", "-c", "from sets.tfds_preparation import prepare; prepare('sets/data')")
 
 
-@nox.session(python=NEWEST_PYTHON)
+@nox.session(python=PYTHON)
 def docs(session: nox.Session) -> None:
     """The documents with the API reference; a broken link or reference is an error."""
     # It reads the sources without importing them, so it needs no backend.

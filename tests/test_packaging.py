@@ -95,6 +95,17 @@ def _built(kind: str, source: Path, folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "export"])
+def test_a_script_is_its_module(name: str) -> None:
+    script = [str(Path(sys.executable).parent / f"tokenlearner-{name}"), "--help"]
+    module = [sys.executable, "-m", f"trainers.{name}", "--help"]
+    printed = [subprocess.run(each, capture_output=True, text=True) for each in (script, module)]
+    assert [each.returncode for each in printed] == [0, 0]
+    assert "--engine" in printed[0].stdout or "--workdir" in printed[0].stdout
+    assert printed[0].stdout == printed[1].stdout
+
+
 def test_changelog_and_citation_are_of_this_version() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     newest = re.search(r"^## (\S+)", changelog, flags=re.MULTILINE)

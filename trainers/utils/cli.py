@@ -2,11 +2,13 @@
 
 import os
 import re
+import runpy
 import signal
 import sys
 import warnings
 from collections.abc import Callable
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NoReturn
 
 from absl import app
@@ -70,6 +72,12 @@ def run(main: Callable[[], None], parse: Callable[[list[str]], None]) -> NoRetur
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     app.run(guarded, flags_parser=parse_flags)
     raise SystemExit(0)
+
+
+def console() -> None:
+    """Runs the module whose command this is: `tokenlearner-train` is `python -m trainers.train`."""
+    name = Path(sys.argv[0]).stem.removeprefix("tokenlearner-")
+    runpy.run_module(f"trainers.{name}", run_name="__main__", alter_sys=True)
 
 
 class _PathParser(flags.ArgumentParser):

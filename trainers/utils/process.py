@@ -29,13 +29,14 @@ _MISSING = {
 
 
 def choose_backend(argv: Sequence[str]) -> None:
-    """Sets KERAS_BACKEND from `--engine` if `sys.argv` runs one of our modules.
+    """Sets KERAS_BACKEND from `--engine` if `sys.argv` runs one of our modules or commands.
 
     Without the flag the environment decides; the default is TensorFlow. A missing package ends the
     process with status 2.
     """
     # While this package is imported, Python is still looking for the module to run.
-    is_command = bool(argv) and argv[0] == "-m"
+    program = os.path.basename(argv[0]) if argv else ""
+    is_command = program == "-m" or program.startswith("tokenlearner-")
     engine = engine_flag(argv[1:]) if is_command else None
     if engine in ENGINES:
         os.environ["KERAS_BACKEND"] = engine

@@ -59,6 +59,7 @@ def test_the_flag_is_read_before_keras_is_imported(
     [
         (["-m", "--engine=jax"], "tensorflow", "jax"),
         (["-m", "--engine=other"], "jax", "jax"),
+        (["/venv/bin/tokenlearner-train", "--engine=jax"], None, "jax"),
         (["-m"], None, "tensorflow"),
         # Another program, whose flags are its own.
         (["/usr/bin/pytest", "--engine=jax"], None, "tensorflow"),
