@@ -85,3 +85,5 @@ def test_public_weights_insertion_and_resizing(monkeypatch: pytest.MonkeyPatch) 
     exec(code[2].replace("include_top=False", "include_top=False, weights=None"), scope)
     assert scope["model"].output_shape == (None, 10)
     assert [m.shape for m in scope["maps"].values()] == [(2, 8, 1, 1)]
+    exec(code[3], scope)
+    assert scope["grey"].input_shape == (None, 32, 32, 1)

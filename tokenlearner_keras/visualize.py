@@ -35,7 +35,7 @@ def plot_attention_maps(
 
     Args:
         images: `(batch, height, width, 3)` or `(batch, time, height, width, 3)`, uint8 or floats in
-            [0, 1].
+            [0, 1]; grey ones have 1 channel.
         maps: `(batch, num_tokens, grid_height, grid_width)`, for videos `(batch, steps, num_tokens,
             grid_height, grid_width)`; or what `tk.attention_maps` returns, of a model with one
             TokenLearner.
@@ -160,7 +160,7 @@ def _checked(
     images: np.ndarray, maps: np.ndarray, titles: list[str] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     rank = images.ndim
-    fits = rank in (4, 5) and images.shape[-1] == 3 and maps.ndim == rank
+    fits = rank in (4, 5) and images.shape[-1] in (1, 3) and maps.ndim == rank
     fits = fits and (rank == 4 or 1 <= maps.shape[1] <= images.shape[1])
     fits = fits and len(images) == len(maps)
     if not fits or len(images if titles is None else titles) != len(images):
@@ -168,7 +168,8 @@ def _checked(
             "Expected images (batch, height, width, 3) and maps (batch, num_tokens, grid_height, "
             "grid_width), or videos (batch, time, height, width, 3) and maps (batch, steps, "
             "num_tokens, grid_height, grid_width) with no more steps than frames (of whole clips, "
-            "with per_frame=False, the tokens before the steps), and as many titles. Received "
+            "with per_frame=False, the tokens before the steps), and as many titles. Grey images "
+            "have 1 channel in place of 3. Received "
             f"images of shape {images.shape}, maps of shape {maps.shape} and "
             f"{len(titles) if titles is not None else 'no'} titles.{_hint(images, maps)}"
         )
@@ -180,7 +181,7 @@ def _checked(
             "Expected at least one image, of integers in [0, 255] or floats in [0, 1]. Received "
             f"shape {images.shape}, values from {low:g} to {high:g}. Undo the normalisation first."
         )
-    return images, maps
+    return images if images.shape[-1] == 3 else images.repeat(3, axis=-1), maps
 
 
 def _hint(images: np.ndarray, maps: np.ndarray) -> str:

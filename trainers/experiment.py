@@ -183,12 +183,14 @@ def make_preprocessing(config: ConfigDict, model: ModelConfig) -> Preprocessing:
     if model.num_frames is None:
         return PreprocessingConfig(
             image_size=model.image_size,
+            channels=model.channels,
             exif_orientation=config.data.exif_orientation,
             scaled_decoding=config.data.scaled_decoding,
             **config.augmentation.to_dict(),
         )
     return VideoPreprocessingConfig(
         image_size=model.image_size,
+        channels=model.channels,
         num_frames=model.num_frames,
         scaled_decoding=config.data.scaled_decoding,
         **config.video.to_dict(),
@@ -237,8 +239,8 @@ class TrainedModel:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of an input: (H, W, 3), or (T, H, W, 3) of videos."""
-        image = (*self.preprocessing.image_size, 3)
+        """The shape of an input: (H, W, C), or (T, H, W, C) of videos."""
+        image = (*self.preprocessing.image_size, self.preprocessing.channels)
         if isinstance(self.preprocessing, VideoPreprocessingConfig):
             return (self.preprocessing.num_frames, *image)
         return image

@@ -55,7 +55,7 @@ def test_shapes_that_do_not_fit() -> None:
         ((2, 8, 8, 3), (2, 3, 4, 2, 2)),
         ((2, 4, 8, 8, 3), (2, 4, 2, 2)),
         ((2, 4, 8, 8, 3), (2, 5, 4, 2, 2)),
-        ((2, 8, 8, 1), (2, 4, 2, 2)),
+        ((2, 8, 8, 2), (2, 4, 2, 2)),
     ):
         with pytest.raises(ValueError, match="Expected images .* Received images of shape"):
             tk.plot_attention_maps(np.zeros(images), np.zeros(maps))

@@ -87,7 +87,7 @@ class PatchEmbedding(ConfiguredLayer):
         if len(x.shape) == 4 or self.tubelet_size > 1:
             return self._project(x)
         dimensions = ops.shape(x)
-        frames = ops.reshape(x, (-1, *dimensions[2:]))  # (B*T, H, W, 3)
+        frames = ops.reshape(x, (-1, *dimensions[2:]))  # (B*T, H, W, C)
         patches = self._project(frames)  # (B*T, h, w, D)
         return ops.reshape(patches, (*dimensions[:2], *ops.shape(patches)[1:]))
 
@@ -199,6 +199,22 @@ def inflate_kernel(kernel: np.ndarray, num_frames: int, method: str) -> np.ndarr
     kernel = np.asarray(kernel)
     shares = frame_weights(num_frames, method).astype(kernel.dtype)
     return shares[:, None, None, None, None] * kernel[None]
+
+
+def adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """Returns a patch kernel `(*block, in, out)` for inputs of so many channels.
+
+    For one channel the kernel is summed over its own: a grey image is embedded as the same image
+    repeated to RGB. For any other number it is repeated in a cycle and scaled by `in / channels`,
+    which keeps the embedding of equal channels if `in` divides `channels`, else its scale.
+    """
+    own = kernel.shape[-2]
+    if channels == own:
+        return kernel
+    if channels == 1:
+        return kernel.sum(axis=-2, keepdims=True)
+    scale = np.asarray(own / channels, kernel.dtype)
+    return kernel[..., np.arange(channels) % own, :] * scale
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)

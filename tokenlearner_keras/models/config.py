@@ -27,7 +27,16 @@ from tokenlearner_keras.layers.token_merging import merged_lengths
 
 CLASSIFIERS = ("gap", "gmp", "gsp", "token", "map", None)
 TOKEN_LEARNERS = (None, "v1.0", "v1.1", "mha", "patch_merger", "merging")
-_POSITIVE = ("tubelet_size", "width", "depth", "num_heads", "mlp_dim", "num_tokens", "num_classes")
+_POSITIVE = (
+    "tubelet_size",
+    "width",
+    "depth",
+    "num_heads",
+    "mlp_dim",
+    "num_tokens",
+    "num_classes",
+    "channels",
+)
 _OPTIONAL_POSITIVE = (
     "num_frames",
     "sample_frames",
@@ -122,6 +131,7 @@ class VisionTransformerConfig(BaseModelConfig):
             `"all_but_attention"`, which keeps what the TPU's attention kernel returns on JAX.
         attention: `"auto"` computes attention in the form that is best for backend and sizes,
             `"plain"` by the matrix of all weights, `"fused"` by a TPU's kernel also for few tokens.
+        channels: Channels of the input: 3 of RGB, 1 of grey images, or any other number.
 
     Raises:
         ValueError: If a value is out of range or two values do not fit, with the
@@ -160,6 +170,7 @@ class VisionTransformerConfig(BaseModelConfig):
     remat: bool | str = False
     attention: str = "auto"
     per_frame: bool = True
+    channels: int = 3
 
     def __post_init__(self) -> None:
         self._check(check_size, "image_size", "patch_size")
@@ -311,9 +322,9 @@ class VisionTransformerConfig(BaseModelConfig):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input: `([time,] height, width, 3)`."""
+        """Shape of one input: `([time,] height, width, channels)`."""
         frames = () if self.num_frames is None else (self.num_frames,)
-        return (*frames, *self.image_size, 3)
+        return (*frames, *self.image_size, self.channels)
 
     @property
     def token_learner_block(self) -> int | None:

@@ -40,8 +40,8 @@ def build_model(
         name: Name of the Keras model.
 
     Returns:
-        A functional model from float images `(batch, height, width, 3)` or videos
-        `(batch, time, height, width, 3)` to logits `(batch, num_classes)` in float32. If
+        A functional model from float images `(batch, height, width, channels)` or videos
+        `(batch, time, height, width, channels)` to logits `(batch, num_classes)` in float32. If
         `config.classifier` is None, to the tokens `(batch, tokens, width)` or, of a convolutional
         model, to the positions `(batch, time, height / 32, width / 32, channels)`. The dtype policy
         in force applies.

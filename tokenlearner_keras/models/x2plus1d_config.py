@@ -35,6 +35,7 @@ _POSITIVE = (
     "num_heads",
     "key_width",
     "num_classes",
+    "channels",
 )
 _OPTIONAL_POSITIVE = ("fuser_bottleneck_dim", "representation_size")
 
@@ -76,6 +77,7 @@ class X2Plus1DConfig(BaseModelConfig):
         batch_norm_epsilon: Added to variances.
         remat: Whether training computes the activations inside the stem and each block a
             second time in the backward pass, to keep less; nothing else changes.
+        channels: Channels of the input: 3 of RGB, 1 of grey videos, or any other number.
 
     Raises:
         ValueError: If a value is out of range or two values do not fit, with the
@@ -109,6 +111,7 @@ class X2Plus1DConfig(BaseModelConfig):
     batch_norm_momentum: float = 0.9
     batch_norm_epsilon: float = 1e-5
     remat: bool = False
+    channels: int = 3
 
     def __post_init__(self) -> None:
         self._check(check_size, "image_size")
@@ -165,8 +168,8 @@ class X2Plus1DConfig(BaseModelConfig):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input: `(time, height, width, 3)`."""
-        return (self.num_frames, *self.image_size, 3)
+        """Shape of one input: `(time, height, width, channels)`."""
+        return (self.num_frames, *self.image_size, self.channels)
 
 
 def _check_stage_sizes(value: Any, name: str) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from tokenlearner_keras.layers.common import check_grid
 from tokenlearner_keras.layers.common import optional
 from tokenlearner_keras.layers.patch_embedding import METHODS
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
+from tokenlearner_keras.layers.patch_embedding import adapt_channels
 from tokenlearner_keras.layers.patch_embedding import inflate_kernel
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
 from tokenlearner_keras.weights.npz_file import read_npz
@@ -43,7 +44,9 @@ def load_npz(
 ) -> LoadReport:
     """Loads a public ViT checkpoint (AugReg, big_vision) into a model.
 
-    A 2-D patch kernel is inflated to tubelets, and a head for another number of classes is skipped.
+    A 2-D patch kernel is inflated to tubelets and adapted to the model's input channels: summed for
+    one channel, repeated and scaled for more than three. A head for another number of classes is
+    skipped.
     TokenLearner and TokenFuser keep their weights unless the file holds some under the reference's
     names. Nothing is written unless everything fits.
 
@@ -148,6 +151,10 @@ def _plan(
         method = inflation or _only(model, PatchEmbedding).inflation_of_images
         values[EMBEDDING] = inflate_kernel(values[EMBEDDING], frames, method)
         resized.add(EMBEDDING)
+    channels = _input_channels(values, parameters)
+    if channels is not None:
+        values[EMBEDDING] = adapt_channels(values[EMBEDDING], channels)
+        resized.add(EMBEDDING)
     if POSITIONS in values:
         try:
             table = values.pop(POSITIONS)
@@ -178,6 +185,18 @@ def _tubelet_frames(
     if len(expected) == 5 and sources[EMBEDDING].array.ndim == 4:
         return expected[0]
     return None
+
+
+def _input_channels(
+    values: Mapping[str, np.ndarray], parameters: Mapping[str, Parameter]
+) -> int | None:
+    """Returns the input channels to adapt the file's kernel to, None if it stays as it is."""
+    if EMBEDDING not in values:
+        return None
+    expected, received = parameters[EMBEDDING].shape, values[EMBEDDING].shape
+    if len(expected) != len(received) or expected[-2] == received[-2]:
+        return None
+    return expected[-2]
 
 
 def _fit_table(

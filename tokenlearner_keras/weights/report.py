@@ -15,7 +15,7 @@ class LoadReport:
     Attributes:
         loaded: Taken as they are in the file.
         resized: Taken, but adapted: positions resized or repeated over time, a patch kernel
-            inflated to a tubelet's.
+            inflated to a tubelet's or adapted to other input channels.
         skipped: In the file for another number of classes, so left as they were.
         missing: Not in the file, so left as they were.
         left_over: Keys of the file that the model has no parameter for.

@@ -10,6 +10,7 @@ from tokenlearner_keras.layers.base_token_learner import BaseTokenLearner
 from tokenlearner_keras.layers.batch_normalization import BatchNormalization
 from tokenlearner_keras.layers.encoder_block import EncoderBlock
 from tokenlearner_keras.layers.patch_embedding import PatchEmbedding
+from tokenlearner_keras.layers.patch_embedding import adapt_channels
 from tokenlearner_keras.layers.patch_embedding import inflate_kernel
 from tokenlearner_keras.layers.position_embedding import PositionEmbedding
 from tokenlearner_keras.layers.token_fuser import TokenFuser
@@ -28,9 +29,9 @@ def transfer_weights(model: keras.Model, source: keras.Model) -> LoadReport:
 
     Parameters go by name. The position table is interpolated to the model's grid; that of an image
     model is repeated for every frame of a video, and its patch kernel is inflated to tubelets as
-    the model's `tubelet_inflation` says, else into the central frame. What the source lacks, such
-    as a TokenLearner, and a head for other classes stay as they are. Nothing is written unless
-    everything fits.
+    the model's `tubelet_inflation` says, else into the central frame. For other input channels the
+    patch kernel is adapted as in `tk.load_npz`. What the source lacks, such as a TokenLearner, and
+    a head for other classes stay as they are. Nothing is written unless everything fits.
 
     A video model with an image model's weights gives a still video the logits of its image: all
     frames have the same tokens, and attention over repeated tokens is that over one of each. A
@@ -139,13 +140,22 @@ def _adapted(pairs: Pairs) -> dict[str, np.ndarray]:
             if not _same_grid(layer, other) and layer.table.shape[-1] == other.table.shape[-1]:
                 adapted[layer.table.path] = _positions(layer, other)
         elif isinstance(layer, PatchEmbedding) and isinstance(other, PatchEmbedding):
-            kernel = layer.projection.kernel
-            if (len(kernel.shape), len(other.projection.kernel.shape)) == (5, 4):
-                image_kernel = keras.ops.convert_to_numpy(other.projection.kernel)
-                adapted[kernel.path] = inflate_kernel(
-                    image_kernel, layer.tubelet_size, layer.inflation_of_images
-                )
+            kernel = _patch_kernel(layer, other)
+            if kernel is not None:
+                adapted[layer.projection.kernel.path] = kernel
     return adapted
+
+
+def _patch_kernel(layer: PatchEmbedding, other: PatchEmbedding) -> np.ndarray | None:
+    """Returns another layer's kernel in the form of this one, None if it has that form."""
+    ours, theirs = layer.projection.kernel.shape, other.projection.kernel.shape
+    is_inflated = (len(ours), len(theirs)) == (5, 4)
+    if not is_inflated and (len(ours) != len(theirs) or ours[-2] == theirs[-2]):
+        return None
+    kernel = keras.ops.convert_to_numpy(other.projection.kernel)
+    if is_inflated:
+        kernel = inflate_kernel(kernel, layer.tubelet_size, layer.inflation_of_images)
+    return adapt_channels(kernel, ours[-2])
 
 
 def _same_grid(layer: PositionEmbedding, other: PositionEmbedding) -> bool:

@@ -78,9 +78,9 @@ def base_config() -> ConfigDict:
     config.data = _fields_of(DataConfig)
     config.records = _fields_of(RecordsConfig, "multi_label", "recover")
     # For images, and for the clips of a video model.
-    apart = ("image_size", "exif_orientation", "scaled_decoding")
+    apart = ("image_size", "exif_orientation", "scaled_decoding", "channels")
     config.augmentation = _fields_of(PreprocessingConfig, *apart)
-    apart = ("image_size", "num_frames", "scaled_decoding")
+    apart = ("image_size", "num_frames", "scaled_decoding", "channels")
     config.video = _fields_of(VideoPreprocessingConfig, *apart)
     config.optimizer = _fields_of(OptimizerConfig)
     config.demo = ConfigDict({"expected_accuracy": config_dict.placeholder(str)})

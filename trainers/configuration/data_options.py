@@ -118,6 +118,7 @@ class PreprocessingConfig:
             `data.exif_orientation`.
         scaled_decoding: decode a JPEG at half or quarter scale if what is cut out of it has at
             least `image_size` then; set by `data.scaled_decoding`.
+        channels: 3 of RGB, or 1 of grey images; set by `model.channels`.
 
     Raises:
         ConfigurationError: if a value is out of range.
@@ -137,8 +138,10 @@ class PreprocessingConfig:
     eval_crop_fraction: float = 0.875
     exif_orientation: bool = False
     scaled_decoding: bool = False
+    channels: int = 3
 
     def __post_init__(self) -> None:
+        _check_channels(self.channels)
         for name in ("image_size", "crop_area", "crop_aspect_ratio"):
             pair = number_pair(f"augmentation.{name}", getattr(self, name))
             object.__setattr__(self, name, pair)
@@ -195,6 +198,7 @@ class VideoPreprocessingConfig:
             of a clip in all places, or "shuffled", the frames of a clip in random order.
         scaled_decoding: decode the JPEGs of frames at half or quarter scale if that is at least
             the size that frames are resized to; set by `data.scaled_decoding`.
+        channels: 3 of RGB, or 1 of grey videos; set by `model.channels`.
 
     Raises:
         ConfigurationError: if a value is out of range.
@@ -216,6 +220,7 @@ class VideoPreprocessingConfig:
     view_reduction: str = "logits"
     frame_order: str = "natural"
     scaled_decoding: bool = False
+    channels: int = 3
 
     @property
     def num_views(self) -> int:
@@ -223,6 +228,7 @@ class VideoPreprocessingConfig:
         return self.temporal_views * self.spatial_views
 
     def __post_init__(self) -> None:
+        _check_channels(self.channels)
         object.__setattr__(self, "image_size", number_pair("video.image_size", self.image_size))
         _check_image_size("video.image_size", self.image_size)
         for name in ("num_frames", "stride", "min_resize", "temporal_views"):
@@ -234,6 +240,9 @@ class VideoPreprocessingConfig:
             check(fits, "video.scale_jitter", "None or 0 < smallest <= largest", jitter)
         for name in ("color_jitter", "color_drop"):
             check_share(f"video.{name}", getattr(self, name))
+            fits = self.channels == 3 or not getattr(self, name)
+            hint = "Grey videos have no colours to change."
+            check(fits, f"video.{name}", "0 with model.channels=1", getattr(self, name), hint)
         check_randaugment(self.randaugment_layers, self.randaugment_magnitude, section="video")
         check_choice("video.interpolation", self.interpolation, INTERPOLATIONS)
         check_choice("video.spatial_views", self.spatial_views, SPATIAL_VIEWS)
@@ -286,6 +295,14 @@ def check_randaugment(layers: int, magnitude: float, section: str = "augmentatio
     expected = f"from 0 to {FULL_MAGNITUDE:g}"
     hint = "Multiply by 3 if it comes from a scale of 0 to 10."
     check(fits, f"{section}.randaugment_magnitude", expected, magnitude, hint)
+
+
+def _check_channels(channels: int) -> None:
+    hint = (
+        "Files are read as grey or RGB; train models of other inputs in Keras, such as with "
+        "model.fit."
+    )
+    check(channels in (1, 3), "model.channels", "1 or 3 in this trainer", channels, hint)
 
 
 def _check_image_size(key: str, size: tuple[int, int]) -> None:

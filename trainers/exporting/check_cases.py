@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.decode_errors import explain_data_failures
+from trainers.data.preprocessing.augmentation import to_channels
 from trainers.data.preprocessing.decoding import Example
 from trainers.data.preprocessing.decoding import decode_frames
 from trainers.data.preprocessing.decoding import decode_image
@@ -31,9 +32,9 @@ Pixels = NDArray[np.uint8]
 def read_examples(source: Source, served: ServedModel) -> list[Pixels]:
     """Returns images or videos, unprocessed and spread evenly over a set.
 
-    There are `NUM_IMAGES` of (height, width, 3), or `NUM_VIDEOS` of (frames, height, width, 3),
-    each of its own size; a smaller set is repeated. A long video is cut to twice the length of a
-    clip.
+    There are `NUM_IMAGES` of (height, width, channels), or `NUM_VIDEOS` of (frames, height, width,
+    channels), each of its own size; a smaller set is repeated. A long video is cut to twice the
+    length of a clip.
 
     Raises:
         DataError: If one cannot be read.
@@ -43,7 +44,8 @@ def read_examples(source: Source, served: ServedModel) -> list[Pixels]:
 
     def read(index: tf.Tensor) -> tf.Tensor:
         example = source.load(index)
-        return _frames(example, served) if served.takes_videos else decode_image(example)
+        pixels = _frames(example, served) if served.takes_videos else decode_image(example)
+        return to_channels(pixels, served.preprocessing.channels)
 
     dataset = tf.data.Dataset.from_tensor_slices(tf.constant(indices, tf.int64)).map(read)
     with explain_data_failures(source, lambda: indices):

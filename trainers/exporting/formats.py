@@ -68,7 +68,8 @@ def check_requirements(format: str) -> None:
 
 def write_saved_model(served: ServedModel, path: str) -> None:
     """Writes a SavedModel with both signatures into a new folder."""
-    any_size = (*(None for _ in served.input_shape), 3)  # of any batch, sides and length
+    *sizes, channels = served.input_shape
+    any_size = (None, *(None for _ in sizes), channels)  # of any batch, sides and length
     functions = {
         SERVING: (served.logits_of_any_size, tf.TensorSpec(any_size, tf.uint8)),
         NORMALIZED: (served.logits, tf.TensorSpec((None, *served.input_shape), tf.float32)),
@@ -187,7 +188,9 @@ def write_stablehlo(served: ServedModel, spec: tf.TensorSpec, path: str) -> None
     so another process loads the model on JAX. The program takes normalised float32, or uint8 that
     it normalises.
     """
-    statistics = channel_statistics(served.normalization) if spec.dtype == tf.uint8 else None
+    statistics = None
+    if spec.dtype == tf.uint8:
+        statistics = channel_statistics(served.normalization, spec.shape[-1])
     with tempfile.TemporaryDirectory() as folder:
         model = str(Path(folder) / "model.keras")
         served.model.save(model)

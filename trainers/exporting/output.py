@@ -67,12 +67,13 @@ def describe_export(trained: TrainedModel, takes: str) -> Metadata:
     """Returns the metadata of an export, values that JSON can hold.
 
     `takes` is "uint8", "normalized", or "uint8 of any size" for a SavedModel's default signature.
-    The result's `mean` and `std` are those of red, green and blue in units of a byte,
+    The result's `mean` and `std` are those of red, green and blue, or of grey, in units of a byte,
     `(x - mean) / std`; None where each clip has its own.
     """
     preprocessing = trained.preprocessing
-    statistics = channel_statistics(trained.normalization)
-    mean, std = ([*each] * (3 // len(each)) for each in statistics) if statistics else (None, None)
+    count = preprocessing.channels
+    statistics = channel_statistics(trained.normalization, count) or (None, None)
+    mean, std = (each and [*each] * (count // len(each)) for each in statistics)
     metadata: Metadata = {
         "model": trained.model.name,
         "class_names": list(trained.class_names),
@@ -80,7 +81,7 @@ def describe_export(trained: TrainedModel, takes: str) -> Metadata:
         "output": "logits" if trained.activation != "none" else "probabilities",
         "activation": trained.activation,
         "image_size": list(preprocessing.image_size),
-        "channels": "RGB",
+        "channels": "RGB" if count == 3 else "grey",
         "interpolation": preprocessing.interpolation,
         "antialias": False,
         "normalization": trained.normalization,

@@ -143,11 +143,12 @@ def _checked_shapes(path: str, model: keras.Model) -> tuple[tuple[int | None, ..
     outputs = [tuple(each.shape) for each in getattr(model, "outputs", None) or []]
     fits = len(inputs) == len(outputs) == 1
     fits = fits and len(inputs[0]) in (_RANK_OF_IMAGES, _RANK_OF_VIDEOS)
-    fits = fits and inputs[0][-1] == 3 and len(outputs[0]) == 2 and outputs[0][1] is not None
+    fits = fits and inputs[0][-1] in (1, 3) and len(outputs[0]) == 2 and outputs[0][1] is not None
     if not fits:
         raise ConfigurationError(
             f"--model={path}: expected a functional model from (batch, height, width, 3) or "
-            "(batch, frames, height, width, 3) to (batch, classes). Received one from "
+            "(batch, frames, height, width, 3), with 1 channel of grey, to (batch, classes). "
+            "Received one from "
             f"{_listed(inputs)} to {_listed(outputs)}."
         )
     return inputs[0], int(outputs[0][1])
@@ -177,7 +178,10 @@ def _preprocessing(
     size = _image_size(path, shape[-3:-1], settings.image_size)
     if len(shape) == _RANK_OF_IMAGES:
         return PreprocessingConfig(
-            size, eval_crop_fraction=fraction, exif_orientation=settings.exif_orientation
+            size,
+            eval_crop_fraction=fraction,
+            exif_orientation=settings.exif_orientation,
+            channels=shape[-1] or 3,
         )
     if shape[1] is None:
         raise ConfigurationError(
@@ -185,7 +189,11 @@ def _preprocessing(
             "Save one that does."
         )
     return VideoPreprocessingConfig(
-        size, shape[1], stride=settings.stride, min_resize=round(min(size) / fraction)
+        size,
+        shape[1],
+        stride=settings.stride,
+        min_resize=round(min(size) / fraction),
+        channels=shape[-1] or 3,
     )
 
 

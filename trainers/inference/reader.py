@@ -37,7 +37,7 @@ class ReadFile:
 
     number: int  # its place among all inputs, from 1
     path: str
-    inputs: Pixels  # (H, W, 3), (T, H, W, 3) or with views (V, T, H, W, 3)
+    inputs: Pixels  # (H, W, C), (T, H, W, C) or with views (V, T, H, W, C)
     picture: Pixels  # the image, or the clip in the middle of the video, to draw on
 
 

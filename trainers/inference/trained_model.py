@@ -127,7 +127,7 @@ class Predictor:
     def probabilities(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Returns the probability of each class, (N, K), of at most `batch_size` inputs.
 
-        An input is (H, W, 3), (T, H, W, 3) or with views (V, T, H, W, 3).
+        An input is (H, W, C), (T, H, W, C) or with views (V, T, H, W, C).
 
         Raises:
             TrainingError: If one is not finite.
@@ -146,7 +146,7 @@ class Predictor:
     def attention_maps(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Returns the maps of every TokenLearner by the name of its layer.
 
-        The images are (B, H, W, 3) or clips (B, T, H, W, 3).
+        The images are (B, H, W, C) or clips (B, T, H, W, C).
 
         Raises:
             ValueError: If the model has no TokenLearner.

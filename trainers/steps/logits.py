@@ -42,7 +42,7 @@ def class_logits(
 ) -> Any:
     """Returns a model's logits, float32 (B, K).
 
-    `inputs` are uint8 (B, H, W, 3), (B, T, H, W, 3) or with views (B, V, T, H, W, 3).
+    `inputs` are uint8 (B, H, W, C), (B, T, H, W, C) or with views (B, V, T, H, W, C).
     """
 
     def answer(images: Any) -> Any:

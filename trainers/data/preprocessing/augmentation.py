@@ -19,9 +19,9 @@ _LARGEST_RATIO_TO_CAST = 3
 def randaugment(image: tf.Tensor, seed: tf.Tensor, layers: int, magnitude: float) -> tf.Tensor:
     """Applies `layers` operations, each drawn from all with equal chance.
 
-    The image is uint8 (height, width, 3), or a clip (frames, height, width, 3), whose frames all
-    get the same operations, in the same direction. `seed` is a stateless seed, integer (2,), and
-    `magnitude` the common strength, 0 to 30.
+    The image is uint8 (height, width, channels), or a clip (frames, height, width, channels), whose
+    frames all get the same operations, in the same direction. `seed` is a stateless seed, integer
+    (2,), and `magnitude` the common strength, 0 to 30.
 
     Reference:
         Cubuk et al., "RandAugment: Practical Automated Data Augmentation with a
@@ -82,13 +82,15 @@ def equalize(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
     """Flattens the histogram of each channel."""
     del strength, sign
     # Channel c uses the table entries 256 c ... 256 c + 255.
-    codes = tf.cast(image, tf.int32) + tf.constant([0, 256, 512])
-    counts = tf.math.bincount(tf.reshape(codes, [-1]), minlength=768, maxlength=768)
-    counts = tf.reshape(counts, (3, 256))
+    channels = image.shape[-1]
+    length = 256 * channels
+    codes = tf.cast(image, tf.int32) + tf.constant([*range(0, length, 256)])
+    counts = tf.math.bincount(tf.reshape(codes, [-1]), minlength=length, maxlength=length)
+    counts = tf.reshape(counts, (channels, 256))
     brightest = tf.reduce_max(image, axis=_positions(image))
     last_count = tf.gather(counts, tf.cast(brightest, tf.int32), batch_dims=1)
     step = (tf.reduce_sum(counts, axis=1) - last_count) // 255
-    step = step[:, tf.newaxis]  # (3, 1)
+    step = step[:, tf.newaxis]  # (channels, 1)
     below = tf.cumsum(counts, axis=1, exclusive=True)
     table = tf.minimum((below + step // 2) // tf.maximum(step, 1), 255)
     # A channel with hardly more than one value has no histogram to flatten.
@@ -129,7 +131,7 @@ def sharpness(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
     """Moves away from, or towards, the smoothed image; the border stays."""
     frames = tf.cast(_frames(image), tf.float32)
     kernel = tf.constant(_SMOOTHING)[:, :, tf.newaxis, tf.newaxis] / 13.0
-    kernel = tf.tile(kernel, (1, 1, 3, 1))
+    kernel = tf.tile(kernel, (1, 1, image.shape[-1], 1))
     smooth = tf.nn.depthwise_conv2d(frames, kernel, (1, 1, 1, 1), "VALID")
     change = smooth - frames[:, 1:-1, 1:-1]
     smooth_frames = frames + tf.pad(change, ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -206,7 +208,9 @@ def color_drop(clip: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Tenso
 
 
 def _grey(image: tf.Tensor) -> tf.Tensor:
-    """Returns the brightness of each pixel, float32 with one channel."""
+    """Returns the brightness of each pixel of RGB or grey, float32 with one channel."""
+    if image.shape[-1] == 1:
+        return tf.cast(image, tf.float32)
     weighted = tf.cast(image, tf.float32) * tf.constant(_LUMA)
     return tf.reduce_sum(weighted, axis=-1, keepdims=True)
 
@@ -217,8 +221,15 @@ def _positions(image: tf.Tensor) -> tuple[int, ...]:
 
 
 def _frames(image: tf.Tensor) -> tf.Tensor:
-    """Returns (frames, height, width, 3) of a clip, or of an image as its only frame."""
+    """Returns (frames, height, width, channels) of a clip, or of an image as its only frame."""
     return image[tf.newaxis] if len(image.shape) == 3 else image
+
+
+def to_channels(image: tf.Tensor, channels: int) -> tf.Tensor:
+    """Returns an image or clip, uint8, with 3 channels, or with 1: the brightness of RGB."""
+    if image.shape[-1] == channels:
+        return image
+    return tf.cast(tf.round(_grey(image)), tf.uint8)
 
 
 def to_bytes(pixels: tf.Tensor) -> tf.Tensor:
@@ -229,7 +240,7 @@ def to_bytes(pixels: tf.Tensor) -> tf.Tensor:
 
 
 def resize(pixels: tf.Tensor, size: tuple[int, int] | tf.Tensor, interpolation: str) -> tf.Tensor:
-    """Returns images, uint8 ([frames,] height, width, 3), of another size, float32.
+    """Returns images, uint8 ([frames,] height, width, channels), of another size, float32.
 
     Without antialiasing, as in the published recipes.
     """
@@ -298,8 +309,7 @@ def _jittered(clip: tf.Tensor, changes: tf.Tensor) -> tf.Tensor:
 
 
 def _without_color(clip: tf.Tensor) -> tf.Tensor:
-    pixels = tf.cast(tf.round(_grey(clip)), tf.uint8)
-    return tf.broadcast_to(pixels, tf.shape(clip))
+    return tf.broadcast_to(to_channels(clip, 1), tf.shape(clip))
 
 
 def _in_range(pixels: tf.Tensor) -> tf.Tensor:

@@ -228,8 +228,9 @@ def _cut_window(image: tf.Tensor, choose_window: ChooseWindow) -> tf.Tensor:
     shape = tf.shape(image)
     window = choose_window(shape[0], shape[1])
     begin = tf.pad(window[:2], [[0, 1]])
-    size = tf.pad(window[2:], [[0, 1]], constant_values=3)
-    return tf.slice(image, begin, size)
+    channels = image.shape[-1]
+    size = tf.pad(window[2:], [[0, 1]], constant_values=channels)
+    return tf.ensure_shape(tf.slice(image, begin, size), (None, None, channels))
 
 
 @tf.function(input_signature=[tf.TensorSpec((), tf.string)])

@@ -18,7 +18,7 @@ Preprocessing = PreprocessingConfig | VideoPreprocessingConfig
 
 
 def training_input(example: Example, seed: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
-    """Returns what a model is trained on: uint8 ([frames,] height, width, 3).
+    """Returns what a model is trained on: uint8 ([frames,] height, width, channels).
 
     `seed` is a stateless seed, int32 or int64 (2,).
     """
@@ -38,8 +38,8 @@ def training_label(example: Example, seed: tf.Tensor, preprocessing: Preprocessi
 def evaluation_input(example: Example, preprocessing: Preprocessing, views: bool) -> tf.Tensor:
     """Returns what a model is evaluated on.
 
-    It is uint8 (height, width, 3) of an image. With `views` it is all views of a video, (views,
-    frames, height, width, 3), else the clip in its middle, (frames, height, width, 3).
+    It is uint8 (height, width, channels) of an image. With `views` it is all views of a video,
+    (views, frames, height, width, channels), else the clip in its middle, without the first axis.
     """
     if not isinstance(preprocessing, VideoPreprocessingConfig):
         return evaluation_example(example, preprocessing)

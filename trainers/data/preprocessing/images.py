@@ -13,6 +13,7 @@ from trainers.configuration.data_options import PreprocessingConfig
 from trainers.data.preprocessing.augmentation import randaugment
 from trainers.data.preprocessing.augmentation import resize
 from trainers.data.preprocessing.augmentation import to_bytes
+from trainers.data.preprocessing.augmentation import to_channels
 from trainers.data.preprocessing.decoding import ChooseWindow
 from trainers.data.preprocessing.decoding import Example
 from trainers.data.preprocessing.decoding import decode_image
@@ -26,8 +27,8 @@ _RANDAUGMENT_STREAM = 2
 def train_example(example: Example, seed: tf.Tensor, config: PreprocessingConfig) -> tf.Tensor:
     """Cuts, resizes, flips and augments one training example.
 
-    `seed` is a stateless seed, int32 or int64 (2,). The result is uint8 (height, width, 3) of
-    `config.image_size`.
+    `seed` is a stateless seed, int32 or int64 (2,). The result is uint8 (height, width,
+    channels) of `config.image_size` and `config.channels`.
     """
     # One draw for all: each random operation costs as much as moving a small image.
     shift_y, shift_x, flip = tf.unstack(tf.random.stateless_uniform((3,), seed, alg="philox"))
@@ -44,7 +45,7 @@ def train_example(example: Example, seed: tf.Tensor, config: PreprocessingConfig
         config.randaugment_layers,
         config.randaugment_magnitude,
     )
-    return tf.ensure_shape(image, (*config.image_size, 3))
+    return tf.ensure_shape(image, (*config.image_size, config.channels))
 
 
 def evaluation_example(example: Example, config: PreprocessingConfig) -> tf.Tensor:
@@ -78,11 +79,13 @@ def _cropped(
 def _decoded(
     example: Example, config: PreprocessingConfig, choose_window: ChooseWindow | None = None
 ) -> tf.Tensor:
-    """Returns a window of an image, or all of it, at the scale that the options allow."""
+    """Returns a window of an image, or all of it, in the scale and channels of the options."""
     smallest = config.image_size if config.scaled_decoding else None
     if choose_window is None:
-        return decode_image(example, config.exif_orientation, smallest)
-    return decode_window(example, choose_window, config.exif_orientation, smallest)
+        image = decode_image(example, config.exif_orientation, smallest)
+    else:
+        image = decode_window(example, choose_window, config.exif_orientation, smallest)
+    return to_channels(image, config.channels)
 
 
 def inception_window(
@@ -124,7 +127,7 @@ def _fitted_size(
 
 
 def _resize(image: tf.Tensor, config: PreprocessingConfig) -> tf.Tensor:
-    if image.shape == (*config.image_size, 3):
+    if image.shape == (*config.image_size, config.channels):
         return image
     return to_bytes(resize(image, config.image_size, config.interpolation))
 

@@ -9,41 +9,49 @@ from typing import Any
 from keras import ops
 
 from trainers.configuration.data_options import CHANNEL_STATISTICS
-from trainers.configuration.data_options import CLIP
 from trainers.configuration.data_options import check_normalization
 
 # The epsilon of "clip", in units of a byte: below it, only noise is left.
 _SMALLEST_DEVIATION = 1.0
 
 
-def channel_statistics(kind: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+def channel_statistics(
+    kind: str, channels: int = 3
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Returns mean and deviation in units of a byte, one number for all channels or one each.
 
-    None for "clip", where each clip has its own.
+    Those of grey are the averages of red, green and blue. None for "clip", where each clip has its
+    own.
     """
     check_normalization(kind)
-    return CHANNEL_STATISTICS.get(kind)
+    statistics = CHANNEL_STATISTICS.get(kind)
+    if statistics is None or channels != 1:
+        return statistics
+    mean, deviation = ((sum(each) / len(each),) for each in statistics)
+    return mean, deviation
 
 
 def normalize(images: Any, kind: str) -> Any:
     """Scales and shifts images to float32 of the same shape.
 
     Args:
-        images: uint8 (..., 3).
-        kind: "imagenet" (mean 0 and deviation 1 over ImageNet, each channel),
-            "unit" (-1 to 1), "zero_one" (0 to 1) or "clip" (mean 0 and deviation 1 over
-            the time, height, width and channels of each clip; a deviation below 1 / 255
-            of the range counts as that, so a clip of one colour becomes zeros). "clip"
-            takes batches of clips, (..., batch, frames, height, width, 3).
+        images: uint8 (..., channels).
+        kind: "imagenet" (mean 0 and deviation 1 over ImageNet, each channel; see
+            `channel_statistics`), "unit" (-1 to 1), "zero_one" (0 to 1) or "clip" (mean 0
+            and deviation 1 over the time, height, width and channels of each clip; a
+            deviation below 1 / 255 of the range counts as that, so a clip of one colour
+            becomes zeros). "clip" takes batches of clips, (..., batch, frames, height,
+            width, channels).
 
     Raises:
         ConfigurationError: if `kind` is unknown, or is "clip" for a batch of images.
     """
     # A single clip cannot be distinguished from a batch of images.
     check_normalization(kind, clips=len(images.shape) >= 5)
-    if kind == CLIP:
+    statistics = channel_statistics(kind, images.shape[-1])
+    if statistics is None:
         return _normalize_clips(images)
-    mean, deviation = CHANNEL_STATISTICS[kind]
+    mean, deviation = statistics
     centred = ops.cast(images, "float32") - ops.convert_to_tensor(mean, "float32")
     return centred / ops.convert_to_tensor(deviation, "float32")
 

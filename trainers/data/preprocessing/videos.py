@@ -14,6 +14,7 @@ from trainers.data.preprocessing.augmentation import color_jitter
 from trainers.data.preprocessing.augmentation import randaugment
 from trainers.data.preprocessing.augmentation import resize
 from trainers.data.preprocessing.augmentation import to_bytes
+from trainers.data.preprocessing.augmentation import to_channels
 from trainers.data.preprocessing.decoding import Example
 from trainers.data.preprocessing.decoding import decode_frames
 from trainers.data.preprocessing.decoding import frame_size
@@ -32,8 +33,8 @@ _LARGEST_INT64 = 2**63 - 1
 def train_clip(example: Example, seed: tf.Tensor, config: VideoPreprocessingConfig) -> tf.Tensor:
     """Takes, resizes, cuts, flips and augments one training clip.
 
-    `seed` is a stateless seed, int32 or int64 (2,). The result is uint8 (frames, height, width, 3)
-    of `config.num_frames` and `config.image_size`.
+    `seed` is a stateless seed, int32 or int64 (2,). The result is uint8 (frames, height, width,
+    channels) of `config.num_frames`, `config.image_size` and `config.channels`.
     """
     start, scale_y, scale_x, shift_y, shift_x, flip = _draws(seed)
     indices = training_frames(video_length(example), config.num_frames, config.stride, start)
@@ -42,7 +43,7 @@ def train_clip(example: Example, seed: tf.Tensor, config: VideoPreprocessingConf
     begins = tf.cast(size - config.image_size + 1, tf.float32)
     begin = tf.cast(tf.stack([shift_y, shift_x]) * begins, tf.int32)
     clip = _windows(example, indices, size, [begin], config)[0]
-    clip = tf.ensure_shape(clip, (config.num_frames, *config.image_size, 3))
+    clip = tf.ensure_shape(clip, (config.num_frames, *config.image_size, config.channels))
     if config.flip:
         flips = flip < _FLIPPED_SHARE
         clip = tf.cond(flips, lambda: tf.reverse(clip, [2]), lambda: tf.identity(clip))
@@ -61,7 +62,7 @@ def evaluation_clip(example: Example, config: VideoPreprocessingConfig) -> tf.Te
 
 
 def evaluation_views(example: Example, config: VideoPreprocessingConfig) -> tf.Tensor:
-    """Cuts all views of one test example, uint8 (views, frames, height, width, 3).
+    """Cuts all views of one test example, uint8 (views, frames, height, width, channels).
 
     Three windows lie at the start, the centre and the end of the side that exceeds the window by
     more; left to right where both are equal. The centre of an odd number of free pixels is rounded
@@ -77,8 +78,9 @@ def evaluation_views(example: Example, config: VideoPreprocessingConfig) -> tf.T
     indices = order_frames(indices, config.frame_order, seed)
     size = _resized_size(frame_size(example, indices[0, 0]), config)
     views = _windows(example, indices, size, _window_begins(size, config), config)
-    views = tf.concat(views, axis=0)  # (windows * clips, frames, height, width, 3)
-    return tf.ensure_shape(views, (config.num_views, config.num_frames, *config.image_size, 3))
+    views = tf.concat(views, axis=0)  # (windows * clips, frames, height, width, C)
+    shape = (config.num_views, config.num_frames, *config.image_size, config.channels)
+    return tf.ensure_shape(views, shape)
 
 
 def training_frames(length: tf.Tensor, num_frames: int, stride: int, draw: tf.Tensor) -> tf.Tensor:
@@ -151,13 +153,13 @@ def _windows(
 ) -> list[tf.Tensor]:
     """Resizes frames to `size`, and cuts out the windows that begin at `begins`.
 
-    Returns uint8 (*indices.shape, height, width, 3) for each window. Each frame is decoded and
-    resized once, even if it is repeated or shared.
+    Returns uint8 (*indices.shape, height, width, channels) for each window. Each frame is decoded
+    and resized once, even if it is repeated or shared.
     """
     height, width = config.image_size
 
     def cut(frames: tf.Tensor) -> tf.Tensor:
-        resized = resize(frames, size, config.interpolation)
+        resized = resize(to_channels(frames, config.channels), size, config.interpolation)
         windows = [
             to_bytes(resized[..., y : y + height, x : x + width, :])
             for y, x in map(tf.unstack, begins)
