@@ -21,7 +21,6 @@ def arrays(model: keras.Model, images: Any) -> dict[str, np.ndarray]:
     return {name: to_numpy(x) for name, x in model(images).items()}
 
 
-@pytest.mark.every_backend
 @pytest.mark.parametrize(
     ("name", "options", "shapes"),
     [
