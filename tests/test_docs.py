@@ -45,6 +45,16 @@ def test_the_example_of_the_first_page_is_true() -> None:
     assert len(re.findall(r"\.shape  # ", code)) == 2
 
 
+def test_inside_a_model() -> None:
+    page = (DOCS / "models.md").read_text(encoding="utf-8")
+    code = page.partition("## Inside a model")[2].partition("```python")[2].partition("```")[0]
+    scope: dict = {"tk": tk, "keras": keras}
+    exec(code, scope)
+    shapes = re.findall(r"^(\S.*\.shape)  # (\(.*\))$", code, re.MULTILINE)
+    assert len(shapes) == 4
+    assert all(str(tuple(eval(each, scope))) == shape for each, shape in shapes)
+
+
 @pytest.mark.slow
 def test_training_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The example as it stands, for fewer steps."""

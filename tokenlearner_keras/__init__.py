@@ -7,6 +7,7 @@ if keras.__version__.startswith("2."):
 
 from tokenlearner_keras.cost import count_macs
 from tokenlearner_keras.cost import paper_gflops
+from tokenlearner_keras.feature_extraction import features
 from tokenlearner_keras.introspection import attention_maps
 from tokenlearner_keras.layers import PatchMerger
 from tokenlearner_keras.layers import TokenFuser
@@ -22,6 +23,7 @@ from tokenlearner_keras.models.names import list_models
 from tokenlearner_keras.models.resize import resize_model
 from tokenlearner_keras.models.vision_transformer import build_model
 from tokenlearner_keras.models.x2plus1d_config import X2Plus1DConfig
+from tokenlearner_keras.rollout import attention_rollout
 from tokenlearner_keras.version import __version__
 from tokenlearner_keras.visualize import plot_attention_maps
 from tokenlearner_keras.weights.augreg import load_npz
@@ -43,10 +45,12 @@ __all__ = [
     "X2Plus1DConfig",
     "__version__",
     "attention_maps",
+    "attention_rollout",
     "build_model",
     "count_macs",
     "create_model",
     "download_weights",
+    "features",
     "insert_token_learner",
     "list_models",
     "list_weights",

@@ -1,6 +1,7 @@
 """Reads and rewires the graph of a functional Keras model."""
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -34,6 +35,26 @@ def graph_calls(graph: keras.Model) -> list[Node]:
         for node in depths[depth]
         if not node.is_input
     ]
+
+
+def named_calls(graph: keras.Model) -> Iterator[tuple[str, Node]]:
+    """Yields the calls of a graph by their layer's name, numbered if there are several."""
+    nodes = graph_calls(graph)
+    totals = Counter(node.operation.name for node in nodes)
+    seen: Counter[str] = Counter()
+    for node in nodes:
+        name = node.operation.name
+        yield (f"{name}:{seen[name]}" if totals[name] > 1 else name), node
+        seen[name] += 1
+
+
+def all_named_calls(graph: keras.Model) -> Iterator[tuple[str, Node]]:
+    """Yields the calls of a graph and of the graphs that are layers of it, by their path."""
+    for name, node in named_calls(graph):
+        yield name, node
+        inner = nested_graph(node.operation)
+        if inner is not None:
+            yield from ((f"{name}/{path}", call) for path, call in all_named_calls(inner))
 
 
 def filled(structure: Any, values: dict[int, Any]) -> Any:

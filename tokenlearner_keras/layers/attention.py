@@ -98,6 +98,11 @@ class MultiHeadAttention(keras.layers.Layer):
         kept = self.attention_dropout(kept, training=training)
         return self._output(ops.matmul(kept, values), query), weights
 
+    def attention_weights(self, query: Any, value: Any = None) -> Any:
+        """Returns the weights that `attend` returns, without a mask."""
+        queries, keys, _ = self._project(query, value)
+        return attention_weights(queries, keys)
+
     def _project(self, query: Any, value: Any) -> tuple[Any, Any, Any]:
         """Returns scaled queries (B, heads, N, dim), keys and values (B, heads, M, dim)."""
         value = query if value is None else value

@@ -115,6 +115,11 @@ class EncoderBlock(ConfiguredLayer):
         mixed = self.mlp(self.mlp_norm(x), training=training)
         return x + self.mlp_depth(mixed, training=training)
 
+    def attention_weights(self, x: Any) -> Any:
+        """Returns the weights of the self-attention, `(batch, num_heads, tokens, tokens)`."""
+        x = ops.cast(x, self.compute_dtype)
+        return self.attention.attention_weights(self.attention_norm(x))
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "attention": self.attention_form}
 

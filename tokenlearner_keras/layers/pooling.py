@@ -80,11 +80,19 @@ class AttentionPooling(ConfiguredLayer):
             layer.build((None, 1, channels))
 
     def call(self, x: Any) -> Any:
+        pooled = self.attention(self._probe_for(x), x)  # (B, 1, C)
+        return (pooled + self.mlp(self.norm(pooled)))[:, 0]
+
+    def attention_weights(self, x: Any) -> Any:
+        """Returns the weights of the probe's attention, `(batch, num_heads, 1, tokens)`."""
+        x = ops.cast(x, self.compute_dtype)
+        return self.attention.attention_weights(self._probe_for(x), x)
+
+    def _probe_for(self, x: Any) -> Any:
+        """Returns the probe for each example, (B, 1, C)."""
         dimensions = ops.shape(x)
         probe = ops.cast(self.probe, x.dtype)
-        probe = ops.broadcast_to(probe, (dimensions[0], 1, dimensions[-1]))
-        pooled = self.attention(probe, x)  # (B, 1, C)
-        return (pooled + self.mlp(self.norm(pooled)))[:, 0]
+        return ops.broadcast_to(probe, (dimensions[0], 1, dimensions[-1]))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "attention": self.attention_form}

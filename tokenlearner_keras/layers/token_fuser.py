@@ -123,6 +123,19 @@ class TokenFuser(ConfiguredLayer):
         fused = ops.reshape(ops.cast(fused, self.compute_dtype), ops.shape(original))
         return self.output_dropout(fused, training=training)
 
+    def mask_weights(self, tokens: Any, original: Any) -> Any:
+        """Returns the weight of each mixed token at each position, `(batch, [time,] N, S)`."""
+        original = widened(original, self.compute_dtype)
+        return self._mask(original, len(tokens.shape) - 2, training=False)
+
+    def mixing_matrix(self, tokens_shape: tuple[int | None, ...]) -> Any:
+        """Returns the weight of each token, a column, in each mixed token, a row."""
+        size = math.prod(self._mixed_axes(tokens_shape))
+        # By what the layer does: its kernel may be quantised.
+        inputs = ops.concatenate([ops.eye(size), ops.zeros((1, size))], axis=0)
+        outputs = ops.cast(self.mixing_layer(inputs), "float32")
+        return ops.transpose(outputs[:-1] - outputs[-1:])
+
     def _mix(self, tokens: Any) -> Any:
         """Returns the mixed tokens, in the shape of the tokens."""
         axes = self._mixed_axes(tokens.shape)

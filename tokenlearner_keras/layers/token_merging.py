@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
@@ -129,16 +130,41 @@ class TokenMerging(ConfiguredLayer):
         """Returns the tokens (B', N - num_merged, C) left of (B', N, C), and their sizes."""
         if not self.num_merged or x.shape[0] == 0:  # Keras takes no maximum of an empty batch
             return x[:, self.num_merged :], sizes[:, self.num_merged :]
-        # The tokens at even places, then those at odd places, so that both are slices.
-        x, sizes = (
-            ops.concatenate([each[:, ::2], each[:, 1::2]], axis=1) for each in (x, sizes)
-        )  # (B', N, C) and (B', N, 1)
-        places = ops.expand_dims(self._places(ops.stop_gradient(x)), 1)  # (B', 1, N)
-        rows = ops.arange(ops.shape(x)[1] - self.num_merged, dtype="int32")
-        shares = ops.equal(ops.expand_dims(rows, -1), places)  # (B', N - num_merged, N)
-        shares = ops.cast(shares, x.dtype)
+        x, sizes = _even_then_odd(x), _even_then_odd(sizes)
+        shares = self._shares(x)
         merged_sizes = ops.matmul(shares, sizes)
         return ops.matmul(shares, x * sizes) / merged_sizes, merged_sizes
+
+    def merging_weights(self, x: Any, sizes: Any = None) -> Any:
+        """Returns how much each token of the input is in each of the output.
+
+        `(batch, [time,] tokens - num_merged, tokens)`, each row with the sum 1.
+        """
+        dtype = accumulation_dtype(self.compute_dtype)
+        *leading, count, channels = ops.shape(x)
+        x = ops.reshape(ops.cast(x, dtype), (-1, count, channels))  # (B', N, C)
+        sizes = ops.ones_like(x[:, :, 0]) if sizes is None else sizes
+        sizes = ops.reshape(ops.cast(sizes, dtype), (-1, 1, count))  # (B', 1, N)
+        start = self.num_protected
+        # Columns of `_shares` are the tokens at even places, then those at odd places.
+        order = [*range(start, count, 2), *range(start + 1, count, 2)]
+        shares = self._shares(_even_then_odd(x[:, start:]))
+        kept = ops.broadcast_to(ops.eye(start, dtype=dtype), (len(x), start, start))
+        top = ops.pad(kept, ((0, 0), (0, 0), (0, count - start)))
+        rest = ops.pad(shares, ((0, 0), (0, 0), (start, 0)))
+        rest = ops.take(rest, np.argsort([*range(start), *order]), axis=2)
+        weights = ops.concatenate([top, rest], axis=1) * sizes
+        weights = weights / ops.sum(weights, axis=-1, keepdims=True)
+        return ops.reshape(weights, (*leading, count - self.num_merged, count))
+
+    def _shares(self, x: Any) -> Any:
+        """Returns (B', N - num_merged, N), 1 where a token goes into another, else 0.
+
+        The tokens (B', N, C) and the columns are those at even places, then those at odd places.
+        """
+        places = ops.expand_dims(self._places(ops.stop_gradient(x)), 1)  # (B', 1, N)
+        rows = ops.arange(ops.shape(x)[1] - self.num_merged, dtype="int32")
+        return ops.cast(ops.equal(ops.expand_dims(rows, -1), places), x.dtype)
 
     def _places(self, x: Any) -> Any:
         """Returns the place in the output of each token: the even ones', then the odd ones'."""
@@ -216,6 +242,11 @@ class TokenMerging(ConfiguredLayer):
     @property
     def _owner(self) -> str:
         return f"TokenMerging '{self.name}'"
+
+
+def _even_then_odd(x: Any) -> Any:
+    """Returns the tokens at even places, then those at odd places, so that both are slices."""
+    return ops.concatenate([x[:, ::2], x[:, 1::2]], axis=1)
 
 
 def _among_largest(values: Any, number: int) -> Any:

@@ -12,6 +12,7 @@ from tokenlearner_keras.layers.common import check_choice
 from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.layers.common import layer_norm
 from tokenlearner_keras.layers.common import optional
+from tokenlearner_keras.layers.dot_product_attention import attention_weights
 from tokenlearner_keras.layers.dot_product_attention import dot_product_attention
 
 #: Which positions attend to each other.
@@ -67,13 +68,27 @@ class GridAttention(ConfiguredLayer):
 
     def call(self, x: Any) -> Any:
         dimensions = ops.shape(x)
-        queries, keys, values = (
-            self._split_heads(self._fold(layer(x)))  # (B', heads, N, dim)
-            for layer in (self.query_layer, self.key_layer, self.value_layer)
-        )
-        queries = queries * (self.key_width // self.num_heads) ** -0.5
+        layers = (self.query_layer, self.key_layer, self.value_layer)
+        queries, keys, values = self._project(x, layers)
         attended = dot_product_attention(queries, keys, values)
         return self._unfold(ops.transpose(attended, (0, 2, 1, 3)), dimensions)
+
+    def attention_weights(self, x: Any) -> Any:
+        """Returns the weights between N positions, `(batch, ..., num_heads, N, N)`.
+
+        Where only some positions attend to each other, `...` is the axes that tell them apart:
+        `time` in space, `height, width` in time.
+        """
+        x = ops.cast(x, self.compute_dtype)
+        weights = attention_weights(*self._project(x, (self.query_layer, self.key_layer)))
+        batch, frames, height, width, _ = ops.shape(x)
+        apart = {"space_time": (), "space": (frames,), "time": (height, width)}[self.axes]
+        return ops.reshape(weights, (batch, *apart, *ops.shape(weights)[1:]))
+
+    def _project(self, x: Any, layers: tuple[Any, ...]) -> list[Any]:
+        """Returns (B', heads, N, dim) of each layer; the first one's, the queries, are scaled."""
+        queries, *others = (self._split_heads(self._fold(layer(x))) for layer in layers)
+        return [queries * (self.key_width // self.num_heads) ** -0.5, *others]
 
     def _fold(self, x: Any) -> Any:
         """Returns (B', N, C): positions that attend to each other in one sequence."""
@@ -153,6 +168,11 @@ class VectorTransformer(ConfiguredLayer):
 
     def call(self, x: Any) -> Any:
         return x + self.attention(self.norm(x))
+
+    def attention_weights(self, x: Any) -> Any:
+        """Returns the weights between the tokens, `(batch, num_heads, tokens, tokens)`."""
+        x = ops.cast(x, self.compute_dtype)
+        return self.attention.attention_weights(self.norm(x))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
