@@ -55,6 +55,19 @@ def test_inside_a_model() -> None:
     assert all(str(tuple(eval(each, scope))) == shape for each, shape in shapes)
 
 
+def test_a_quantized_model_is_saved_and_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example as it stands, with a smaller model."""
+    (code,) = re.findall(
+        r"```python\n([^`]*quantize[^`]*)```", (DOCS / "models.md").read_text(encoding="utf-8")
+    )
+    monkeypatch.chdir(tmp_path)
+    scope: dict = {"tk": tk, "keras": keras}
+    exec(code.replace('"vit_s16_tl8at6"', '"vit_ti16_d2_tl8at1", image_size=32'), scope)
+    assert scope["loaded"].get_layer("head").quantization_mode == "int8"
+
+
 @pytest.mark.slow
 def test_training_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The example as it stands, for fewer steps."""

@@ -96,7 +96,7 @@ LAYERS: dict[str, tuple[Callable[..., keras.layers.Layer], Shapes]] = {
 INITIALIZERS = {"inflated kernel": InflatedKernel("average", seed=4)}
 
 
-def _layer_inputs(name: str) -> list[np.ndarray]:
+def layer_inputs(name: str) -> list[np.ndarray]:
     return [random(2, *shape, seed=i) for i, shape in enumerate(LAYERS[name][1])]
 
 
@@ -134,7 +134,7 @@ def test_a_layer_comes_back_from_its_config_and_files(name: str, tmp_path: Path)
     assert registered == f"tokenlearner_keras>{type(layer).__name__}"
     model = _layer_model(name)
     waken(model)
-    check_files(model, _layer_model(name), _layer_inputs(name), tmp_path)
+    check_files(model, _layer_model(name), layer_inputs(name), tmp_path)
 
 
 @pytest.mark.parametrize("name", INITIALIZERS)
@@ -154,7 +154,7 @@ def test_a_layer_knows_its_output_shape_without_a_call(name: str) -> None:
     shapes = [(2, *shape) for shape in LAYERS[name][1]]
     assert type(layer).compute_output_shape is not keras.layers.Layer.compute_output_shape
     shape = layer.compute_output_shape(*shapes)
-    assert tuple(layer(*_layer_inputs(name)).shape) == tuple(shape)
+    assert tuple(layer(*layer_inputs(name)).shape) == tuple(shape)
     unknown = layer.compute_output_shape(*[(None, *shape[1:]) for shape in shapes])
     assert tuple(unknown) == (None, *shape[1:])
 
@@ -163,14 +163,14 @@ def test_a_layer_knows_its_output_shape_without_a_call(name: str) -> None:
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.slow
 def test_a_layer_trains(name: str, jit_compile: bool) -> None:
-    inputs = _layer_inputs(name)
+    inputs = layer_inputs(name)
     fit_three_steps(_layer_model(name), "mse", inputs, random(2, 4, seed=9), jit_compile)
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_in_bfloat16_is_near_float32(name: str) -> None:
     make, _ = LAYERS[name]
-    full, low, inputs = make(), make(dtype="mixed_bfloat16"), _layer_inputs(name)
+    full, low, inputs = make(), make(dtype="mixed_bfloat16"), layer_inputs(name)
     for layer in (full, low):
         layer(*inputs)
         waken(layer)
@@ -185,7 +185,7 @@ def test_a_layer_in_bfloat16_is_near_float32(name: str) -> None:
 @pytest.mark.every_backend
 @pytest.mark.parametrize("name", LAYERS)
 def test_gradients_reach_a_layers_inputs_and_parameters(name: str, gradients: Any) -> None:
-    layer, inputs = LAYERS[name][0](), _layer_inputs(name)
+    layer, inputs = LAYERS[name][0](), layer_inputs(name)
     shape = layer(*inputs).shape
     waken(layer)
     by_input, found = gradients(

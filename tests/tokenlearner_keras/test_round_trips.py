@@ -76,7 +76,7 @@ def _create(name: str, **overrides: Any) -> keras.Model:
     return tk.create_model(name, **{**SMALL, **overrides})
 
 
-def _branch(branch: str) -> keras.Model:
+def branch_model(branch: str) -> keras.Model:
     name, overrides = BRANCHES[branch]
     return _create(name, **overrides)
 
@@ -113,9 +113,9 @@ def test_the_configuration_of_a_listed_model_comes_back(name: str) -> None:
 
 @branches
 def test_a_model_comes_back_from_its_files(branch: str, tmp_path: Path) -> None:
-    model = _branch(branch)
+    model = branch_model(branch)
     waken(model)
-    check_files(model, _branch(branch), random_inputs(model), tmp_path)
+    check_files(model, branch_model(branch), random_inputs(model), tmp_path)
 
 
 @pytest.mark.parametrize("name", quick_ones(DEEP_NAMES, ()))
@@ -154,7 +154,7 @@ def _with_and_without_jit() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("branch", "jit_compile"), _with_and_without_jit())
 def test_a_model_trains(branch: str, jit_compile: bool) -> None:
-    model = _branch(branch)
+    model = branch_model(branch)
     fit_three_steps(model, _loss(), random_inputs(model), np.array([1, 3]), jit_compile)
 
 
@@ -201,7 +201,7 @@ def _check_bfloat16(name: str, **overrides: Any) -> None:
 @branches
 def test_gradients_reach_every_parameter_of_a_new_model(branch: str, gradients: Any) -> None:
     """By the second step, by the third with a fuser: head and mixing start at zero."""
-    model = _branch(branch)
+    model = branch_model(branch)
     x, cotangent = random_inputs(model), random(2, 5, seed=7)
     variables = list(model.trainable_variables)
     reached = {variable.path: 0.0 for variable in variables}

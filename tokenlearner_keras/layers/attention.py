@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
+from tokenlearner_keras.layers.common import ConfiguredLayer
 from tokenlearner_keras.layers.common import check_choice
 from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.layers.common import check_rate
@@ -15,7 +16,7 @@ from tokenlearner_keras.layers.dot_product_attention import dot_product_attentio
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
-class MultiHeadAttention(keras.layers.Layer):
+class MultiHeadAttention(ConfiguredLayer):
     """Scaled dot-product attention with `channels / num_heads` wide heads.
 
     `keras.layers.MultiHeadAttention` runs its softmax in the compute dtype; under a mixed policy
@@ -37,6 +38,8 @@ class MultiHeadAttention(keras.layers.Layer):
         Flax `MultiHeadDotProductAttention` as in scenic `projects/baselines/vit.py`: all
         projections biased, kernels Glorot-uniform, biases zero.
     """
+
+    _saved_arguments = ("num_heads", "dropout", "attention")
 
     def __init__(
         self, num_heads: int, dropout: float = 0.0, attention: str = "auto", **kwargs: Any
@@ -61,10 +64,7 @@ class MultiHeadAttention(keras.layers.Layer):
         self.head_dim = channels // self.num_heads
         for name in ("query", "key", "value", "output"):
             layer = keras.layers.Dense(
-                channels,
-                kernel_initializer="glorot_uniform",
-                dtype=self.dtype_policy,
-                name=name,
+                channels, kernel_initializer="glorot_uniform", **self._part(name)
             )
             layer.build((None, None, channels))
             setattr(self, f"{name}_layer", layer)
@@ -129,11 +129,3 @@ class MultiHeadAttention(keras.layers.Layer):
     ) -> tuple[int | None, ...]:
         del value_shape
         return query_shape
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "num_heads": self.num_heads,
-            "dropout": self.dropout,
-            "attention": self.attention,
-        }

@@ -4,6 +4,7 @@ import difflib
 import math
 import numbers
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,9 @@ LAYER_NORM_EPSILON = 1e-6
 #: Logit of a masked position: its exponential is 0 in float32 and it is finite, so
 #: that a row without any real position gives no NaN (nor does its gradient).
 MASKED_LOGIT = -1e30
+
+#: Arguments that say how a layer is quantised: one of Keras by the first two, ours by its parts.
+_QUANTIZATION = ("dtype", "quantization_config", "quantized_parts")
 
 
 def accumulation_dtype(compute_dtype: str) -> str:
@@ -47,13 +51,56 @@ def is_half_precision(compute_dtype: str) -> bool:
 
 
 class ConfiguredLayer(keras.layers.Layer):
-    """A layer that saves constructor arguments, which are attributes of the same names."""
+    """A layer that saves constructor arguments, which are attributes of the same names.
+
+    `quantize` of a model changes the layers inside this one, its parts. The config keeps how, else
+    a loaded layer would build them in floats, and their weights in the file would not fit.
+
+    Args:
+        quantized_parts: Name of a part -> the arguments with which it is built quantised. Written
+            by `get_config`, only after `quantize`.
+    """
 
     _saved_arguments: tuple[str, ...] = ()
 
+    def __init__(self, *, quantized_parts: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._quantized_parts = dict(quantized_parts or {})
+
     def get_config(self) -> dict[str, Any]:
         arguments = {name: getattr(self, name) for name in self._saved_arguments}
-        return {**super().get_config(), **arguments}
+        config = {**super().get_config(), **arguments}
+        parts = self._quantized_now() if self.built else dict(self._quantized_parts)
+        return {**config, "quantized_parts": parts} if parts else config
+
+    def _part(self, name: str) -> dict[str, Any]:
+        """Returns the arguments that every part with a Dense kernel needs, quantised or not."""
+        saved = self._quantized_parts.get(name, {})
+        arguments = {"name": name, "dtype": self.dtype_policy}
+        arguments |= {key: saved[key] for key in _QUANTIZATION if key in saved}
+        if "quantization_config" in arguments:
+            config = keras.saving.deserialize_keras_object(arguments["quantization_config"])
+            arguments["quantization_config"] = config
+        return arguments
+
+    def _quantized_now(self) -> dict[str, Any]:
+        """Returns `quantized_parts` of the parts as they are."""
+        parts = self._flatten_layers(recursive=False, include_self=False)
+        arguments = {part.name: _quantization(part) for part in parts}
+        return {name: each for name, each in arguments.items() if each}
+
+
+def _quantization(part: keras.layers.Layer) -> dict[str, Any]:
+    """Returns what a part must be given to be built as it is now quantised; {} if it is not."""
+    # A policy of Keras 2 has no such attribute.
+    if getattr(part.dtype_policy, "quantization_mode", None) is not None:
+        names: tuple[str, ...] = _QUANTIZATION
+    elif isinstance(part, ConfiguredLayer):
+        names = ("quantized_parts",)
+    else:
+        return {}
+    config = part.get_config()
+    return {name: config[name] for name in names if name in config}
 
 
 def layer_norm(owner: keras.layers.Layer, name: str, channels: int | None) -> Any:

@@ -80,11 +80,10 @@ class EncoderBlock(ConfiguredLayer):
             self.num_heads,
             self.attention_dropout,
             self.attention_form,
-            dtype=policy,
-            name="attention",
+            **self._part("attention"),
         )
         self.mlp_norm = layer_norm(self, "mlp_norm", channels)
-        self.mlp = MlpBlock(self.mlp_dim, dropout=self.dropout, dtype=policy, name="mlp")
+        self.mlp = MlpBlock(self.mlp_dim, dropout=self.dropout, **self._part("mlp"))
         for layer in (self.attention, self.mlp):
             layer.build(input_shape)
         self.residual_dropout = keras.layers.Dropout(

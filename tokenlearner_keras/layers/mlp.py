@@ -104,8 +104,7 @@ class MlpBlock(ConfiguredLayer):
             units,
             kernel_initializer="glorot_uniform",
             bias_initializer=keras.initializers.RandomNormal(stddev=1e-6),
-            dtype=self.dtype_policy,
-            name=name,
+            **self._part(name),
         )
 
     def _dropout(self, name: str) -> keras.layers.Dropout:

@@ -72,10 +72,10 @@ class AttentionPooling(ConfiguredLayer):
             name="probe", shape=(1, 1, channels), initializer="glorot_uniform"
         )
         self.attention = MultiHeadAttention(
-            self.num_heads, attention=self.attention_form, dtype=self.dtype_policy, name="attention"
+            self.num_heads, attention=self.attention_form, **self._part("attention")
         )
         self.norm = layer_norm(self, "norm", channels)
-        self.mlp = MlpBlock(self.mlp_dim, dtype=self.dtype_policy, name="mlp")
+        self.mlp = MlpBlock(self.mlp_dim, **self._part("mlp"))
         for layer in (self.attention, self.mlp):
             layer.build((None, 1, channels))
 

@@ -90,7 +90,7 @@ class TokenFuser(ConfiguredLayer):
             self.mix_norm1 = layer_norm(self, "mix_norm1", channels)
             self.mix_norm2 = layer_norm(self, "mix_norm2", channels)
         self.mixing_layer = keras.layers.Dense(
-            mixed, kernel_initializer="zeros", dtype=self.dtype_policy, name="mixing"
+            mixed, kernel_initializer="zeros", **self._part("mixing")
         )
         self.mixing_layer.build((None, channels, mixed))
         self.original_norm = layer_norm(self, "original_norm", channels)
@@ -106,12 +106,9 @@ class TokenFuser(ConfiguredLayer):
                 self.bottleneck_dim,
                 num_tokens,
                 self.dropout,
-                dtype=self.dtype_policy,
-                name="token_masking",
+                **self._part("token_masking"),
             )
-        return keras.layers.Dense(
-            num_tokens, use_bias=False, dtype=self.dtype_policy, name="token_masking"
-        )
+        return keras.layers.Dense(num_tokens, use_bias=False, **self._part("token_masking"))
 
     def call(self, tokens: Any, original: Any, training: bool | None = None) -> Any:
         self._check_shapes(tokens.shape, original.shape)

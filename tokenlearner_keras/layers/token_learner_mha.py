@@ -90,9 +90,7 @@ class TokenLearnerMHA(BaseTokenLearner):
             shape=(1, self.num_tokens, channels),
             initializer=keras.initializers.RandomNormal(stddev=0.02),
         )
-        self.attention = MultiHeadAttention(
-            self.num_heads, self.dropout, dtype=self.dtype_policy, name="attention"
-        )
+        self.attention = MultiHeadAttention(self.num_heads, self.dropout, **self._part("attention"))
         self.attention.build((None, self.num_tokens, channels))
 
     def _tokenize(self, values: Any, mask: Any, training: bool | None) -> tuple[Any, Any]:

@@ -88,8 +88,7 @@ class TokenLearnerV11(WeightedSumTokenLearner):
             self.bottleneck_dim,
             self.num_tokens,
             self.dropout,
-            dtype=self.dtype_policy,
-            name="token_masking",
+            **self._part("token_masking"),
         )
         self.token_masking.build((None, None, channels))
 

@@ -60,8 +60,7 @@ class GridAttention(ConfiguredLayer):
                 width,
                 use_bias=False,
                 kernel_initializer="glorot_uniform",
-                dtype=self.dtype_policy,
-                name=name,
+                **self._part(name),
             )
             layer.build((None, None, channels))
             setattr(self, f"{name}_layer", layer)
@@ -161,9 +160,7 @@ class VectorTransformer(ConfiguredLayer):
                 f"Received shape {tuple(input_shape)}."
             )
         self.norm = layer_norm(self, "norm", channels)
-        self.attention = MultiHeadAttention(
-            self.num_heads or channels, dtype=self.dtype_policy, name="attention"
-        )
+        self.attention = MultiHeadAttention(self.num_heads or channels, **self._part("attention"))
         self.attention.build(input_shape)
 
     def call(self, x: Any) -> Any:

@@ -12,6 +12,7 @@ import pytest
 from benchmarks.reliability.hostile_models import HOSTILE
 from benchmarks.reliability.hostile_models import write_good
 from benchmarks.reliability.hostile_models import write_hostile
+from tests.helpers.small_models import small_model
 from trainers.checkpointing.init_from import initialize
 from trainers.checkpointing.keras_archive import load_keras_archive
 from trainers.inference.keras_file import InputSettings
@@ -31,6 +32,16 @@ def test_a_good_file_is_loaded(good: Path) -> None:
     model = load_keras_archive(str(good))
     expected = keras.saving.load_model(good)
     for left, right in zip(model.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_a_quantized_file_is_loaded(mode: str, tmp_path: Path) -> None:
+    model = small_model("vit_ti8_d2_tl4at1")
+    model.quantize(mode)
+    model.save(tmp_path / "model.keras")
+    loaded = load_keras_archive(str(tmp_path / "model.keras"))
+    for left, right in zip(loaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(left, right)
 
 
