@@ -62,7 +62,9 @@ def test_training_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert scope["predictions"].probabilities.shape == (2, 3)
 
 
-def test_public_weights_insertion_and_resizing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_public_weights_insertion_resizing_and_lora(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The examples as they stand, with smaller models and no download."""
     code = re.findall(r"```python\n(.*?)```", (DOCS / "weights.md").read_text(), re.DOTALL)
     golden = ROOT / "tests/goldens/augreg_checkpoint.npz"
@@ -85,3 +87,11 @@ def test_public_weights_insertion_and_resizing(monkeypatch: pytest.MonkeyPatch) 
     exec(code[2].replace("include_top=False", "include_top=False, weights=None"), scope)
     assert scope["model"].output_shape == (None, 10)
     assert [m.shape for m in scope["maps"].values()] == [(2, 8, 1, 1)]
+    monkeypatch.chdir(tmp_path)
+    exec(code[3], scope)
+    assert {path.split("/")[0] for path in scope["adapted"]} == {
+        "embedding",
+        *(f"encoder_block_{block}" for block in range(3)),
+    }
+    assert len(scope["model"].trainable_variables) == 2 * len(scope["adapted"]) + 8
+    assert len(scope["loaded"].trainable_variables) == len(scope["loaded"].weights)
