@@ -131,8 +131,8 @@ def global_dtype_policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def make_class_weights(config: ConfigDict, source: Source) -> tuple[float, ...] | None:
-    """Returns `class_weights` as numbers, None without; "balanced" reads all labels of a source.
+def make_class_weights(config: ConfigDict, source: Source) -> tuple[float, ...]:
+    """Returns `class_weights`, not None, as numbers; "balanced" reads all labels of a source.
 
     Balanced weights are inverse to the number of examples, and their mean over all examples is 1. A
     class without examples has the weight 0.
@@ -140,8 +140,6 @@ def make_class_weights(config: ConfigDict, source: Source) -> tuple[float, ...] 
     Raises:
         DataError: If an example cannot be read.
     """
-    if config.class_weights is None:
-        return None
     if config.class_weights != BALANCED:
         return tuple(map(float, config.class_weights))
     with explain_data_failures(source, lambda: range(source.num_examples)):

@@ -212,12 +212,15 @@ def _prepare(config: ConfigDict, workdir: str, engine: Engine) -> _Run:
     model_config = make_model_config(config, data.train.num_classes)
     preprocessing = make_preprocessing(config, model_config)
     check_sources(config, preprocessing, data.train, data.evaluation)
-    class_weights = make_class_weights(config, data.train)
-    if class_weights is not None:
-        print(describe_class_weights(class_weights, data.train.class_names), flush=True)
     with engine.scope():
         model, optimizer = make_model(config, model_config, schedule)
     print(describe_model(model), flush=True)
+    class_weights = None
+    if config.class_weights is not None:
+        with hosts.all_succeed():
+            class_weights = make_class_weights(config, data.train)
+        hosts.check_same("the class weights (checksums)", zlib.crc32(repr(class_weights).encode()))
+        print(describe_class_weights(class_weights, data.train.class_names), flush=True)
     store = CheckpointStore(
         files.join(workdir, "checkpoints"),
         config.keep_checkpoints,

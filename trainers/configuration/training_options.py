@@ -122,8 +122,8 @@ class OptimizerConfig:
         layer_decay: Share in (0, 1] of its learning rate that each block passes on to the one
             before it, from the head, which has the whole rate, down to the embedding; None: all
             have the same. The rate multiplies the decay, which so falls with it.
-        freeze: Patterns of the names of layers that are not trained, such as embedding or
-            encoder_block_[0-5].
+        freeze: Patterns of the names of layers that are not trained, with commas between, such as
+            embedding,encoder_block_[0-5].
 
     Raises:
         ConfigurationError: If a value is out of range.
