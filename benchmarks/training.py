@@ -93,6 +93,7 @@ class _Way:
             batch_size=self.config.batch_size,
             seed=self.config.seed,
             mixup_alpha=self.config.data.mixup_alpha,
+            cutmix_alpha=self.config.data.cutmix_alpha,
         )
 
     def train(self, num_steps: int) -> None:
@@ -137,6 +138,7 @@ class _Trainer(_Way):
             seed=config.seed,
             start_step=0,
             mixup_alpha=config.data.mixup_alpha,
+            cutmix_alpha=config.data.cutmix_alpha,
         )
         self.train_step = make_train_step(config, self.model, self.optimizer, engine)
         self.folder = tempfile.TemporaryDirectory()

@@ -85,7 +85,9 @@ def test_training_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert scope["predictions"].probabilities.shape == (2, 3)
 
 
-def test_public_weights_insertion_and_resizing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_public_weights_insertion_resizing_and_lora(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The examples as they stand, with smaller models and no download."""
     code = re.findall(r"```python\n(.*?)```", (DOCS / "weights.md").read_text(), re.DOTALL)
     golden = ROOT / "tests/goldens/augreg_checkpoint.npz"
@@ -110,3 +112,11 @@ def test_public_weights_insertion_and_resizing(monkeypatch: pytest.MonkeyPatch) 
     assert [m.shape for m in scope["maps"].values()] == [(2, 8, 1, 1)]
     exec(code[3], scope)
     assert scope["grey"].input_shape == (None, 32, 32, 1)
+    monkeypatch.chdir(tmp_path)
+    exec(code[4], scope)
+    assert {path.split("/")[0] for path in scope["adapted"]} == {
+        "embedding",
+        *(f"encoder_block_{block}" for block in range(3)),
+    }
+    assert len(scope["model"].trainable_variables) == 2 * len(scope["adapted"]) + 8
+    assert len(scope["loaded"].trainable_variables) == len(scope["loaded"].weights)

@@ -15,6 +15,7 @@ from tokenlearner_keras.layers import TokenLearner
 from tokenlearner_keras.layers import TokenLearnerMHA
 from tokenlearner_keras.layers import TokenLearnerV11
 from tokenlearner_keras.layers import TokenMerging
+from tokenlearner_keras.lora import enable_lora
 from tokenlearner_keras.models.config import VisionTransformerConfig
 from tokenlearner_keras.models.insert import insert_token_learner
 from tokenlearner_keras.models.model import VisionTransformer
@@ -50,6 +51,7 @@ __all__ = [
     "count_macs",
     "create_model",
     "download_weights",
+    "enable_lora",
     "features",
     "insert_token_learner",
     "list_models",

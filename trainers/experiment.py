@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import keras
+import numpy as np
 from ml_collections import ConfigDict
 
 from tokenlearner_keras.models.names import ModelConfig
@@ -18,13 +19,18 @@ from trainers.configuration.data_options import PreprocessingConfig
 from trainers.configuration.data_options import RecordsConfig
 from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.configuration.schedule import TrainingSchedule
+from trainers.configuration.training_options import BALANCED
+from trainers.data.decode_errors import explain_data_failures
 from trainers.data.preprocessing.examples import Preprocessing
 from trainers.data.sources import Source
+from trainers.data.sources import class_counts
 from trainers.data.sources import make_source
 from trainers.engines.engine import Engine
 from trainers.engines.hosts import Hosts
 from trainers.evaluation.evaluator import Evaluator
 from trainers.evaluation.sets import configured_sets
+from trainers.steps.fine_tuning import freeze_layers
+from trainers.steps.fine_tuning import rate_scales
 from trainers.steps.logits import ViewReduction
 from trainers.steps.logits import make_view_reduction
 from trainers.steps.losses import make_loss
@@ -103,11 +109,14 @@ def make_model(
     keras.utils.set_random_seed(config.seed)
     with global_dtype_policy(config.dtype_policy):
         built = build_model(model, name=config.model.name)
-    optimizer = make_optimizer(config.optimizer, learning_rate, built.trainable_variables)
+    freeze_layers(built, config.optimizer.freeze)
+    variables = built.trainable_variables
+    scales = rate_scales(model, variables, config.optimizer.layer_decay)
+    optimizer = make_optimizer(config.optimizer, learning_rate, variables, scales)
     if config.ema_decay is not None:
         optimizer.use_ema = True
         optimizer.ema_momentum = config.ema_decay
-    optimizer.build(built.trainable_variables)
+    optimizer.build(variables)
     return built, optimizer
 
 
@@ -122,13 +131,33 @@ def global_dtype_policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
+def make_class_weights(config: ConfigDict, source: Source) -> tuple[float, ...]:
+    """Returns `class_weights`, not None, as numbers; "balanced" reads all labels of a source.
+
+    Balanced weights are inverse to the number of examples, and their mean over all examples is 1. A
+    class without examples has the weight 0.
+
+    Raises:
+        DataError: If an example cannot be read.
+    """
+    if config.class_weights != BALANCED:
+        return tuple(map(float, config.class_weights))
+    with explain_data_failures(source, lambda: range(source.num_examples)):
+        counts = class_counts(source, skip_unreadable=config.data.max_bad_examples > 0)
+    mean = counts.sum() / np.count_nonzero(counts)
+    return tuple(float(mean / count) if count else 0.0 for count in counts)
+
+
 def make_train_step(
     config: ConfigDict,
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
     engine: Engine,
+    class_weights: tuple[float, ...] | None = None,
 ) -> TrainStep:
     """Returns the training step of a configuration, for a model built in the engine's scope.
+
+    For `class_weights` see `make_class_weights`.
 
     Raises:
         ConfigurationError: If the engine cannot run it, or its devices cannot share the batch.
@@ -136,7 +165,7 @@ def make_train_step(
     return TrainStep(
         model=model,
         optimizer=optimizer,
-        loss=make_loss(config.loss, config.label_smoothing),
+        loss=make_loss(config.loss, config.label_smoothing, class_weights),
         engine=engine,
         batch_size=config.batch_size,
         normalization=config.data.normalization,
@@ -155,7 +184,7 @@ def make_evaluator(
     engine: Engine,
     preprocessing: Preprocessing,
 ) -> Evaluator:
-    """Returns the evaluator of a configuration, whose loss is without label smoothing.
+    """Returns the evaluator of a configuration: no label smoothing or class weights in its loss.
 
     The model is built in the engine's scope. Without an optimizer it is evaluated as it is, else
     with the moving averages of its weights, if there are any.

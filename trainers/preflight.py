@@ -18,6 +18,7 @@ from trainers.checkpointing.init_from import check_init_from
 from trainers.checkpointing.workdir import check_workdir
 from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.configuration.data_options import check_normalization
+from trainers.configuration.training_options import BALANCED
 from trainers.configuration.training_options import check_training
 from trainers.data.preprocessing.examples import Preprocessing
 from trainers.data.preprocessing.examples import check_kind
@@ -105,6 +106,12 @@ def check_sources(
             f"keep_best_metric='top5_accuracy' needs more than {TOP_K} classes. Received "
             f"{train.num_classes} in {train.name}. Choose accuracy, or loss."
         )
+    weights = config.class_weights
+    if weights not in (None, BALANCED) and len(weights) != train.num_classes:
+        raise ConfigurationError(
+            f"class_weights must be {train.num_classes} numbers, one for each class of "
+            f"{train.name}. Received {len(weights)}. Give as many, or class_weights=balanced."
+        )
     if train.num_examples < config.batch_size:
         log_to_stderr(
             f"warning: a batch of {config.batch_size} is more than the {train.num_examples} "
@@ -183,10 +190,19 @@ def describe_data(train: Source, evaluation: dict[str, Source], total_steps: int
 def describe_model(model: keras.Model) -> str:
     """Returns one line: the model's name, its size and its cost."""
     is_video = len(model.input_shape) == 5
+    frozen = [layer for layer in model.layers if not layer.trainable]
+    held = f" ({sum(layer.count_params() for layer in frozen):,} of them frozen)" if frozen else ""
     return (
-        f"{model.name}: {model.count_params():,} parameters, "
+        f"{model.name}: {model.count_params():,} parameters{held}, "
         f"{count_macs(model) / 1e6:.1f} million MACs {'a clip' if is_video else 'an image'}"
     )
+
+
+def describe_class_weights(weights: tuple[float, ...], class_names: tuple[str, ...]) -> str:
+    """Returns one line: the weights in the training loss, those of the rarest classes first."""
+    order = sorted(zip(weights, class_names, strict=True), reverse=True)
+    shown = ", ".join(f"{name} {weight:.3g}" for weight, name in order[:10])
+    return f"class weights: {shown}{', …' if len(order) > 10 else ''}"
 
 
 @contextmanager

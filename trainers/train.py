@@ -51,6 +51,7 @@ from trainers.engines.flags import engine_arguments
 from trainers.engines.flags import make_engine
 from trainers.evaluation.evaluator import Evaluator
 from trainers.experiment import TrainingData
+from trainers.experiment import make_class_weights
 from trainers.experiment import make_evaluator
 from trainers.experiment import make_model
 from trainers.experiment import make_model_config
@@ -59,6 +60,7 @@ from trainers.experiment import make_train_step
 from trainers.experiment import open_training_data
 from trainers.preflight import check_configuration
 from trainers.preflight import check_sources
+from trainers.preflight import describe_class_weights
 from trainers.preflight import describe_data
 from trainers.preflight import describe_model
 from trainers.preflight import failures_are_findings
@@ -213,6 +215,12 @@ def _prepare(config: ConfigDict, workdir: str, engine: Engine) -> _Run:
     with engine.scope():
         model, optimizer = make_model(config, model_config, schedule)
     print(describe_model(model), flush=True)
+    class_weights = None
+    if config.class_weights is not None:
+        with hosts.all_succeed():
+            class_weights = make_class_weights(config, data.train)
+        hosts.check_same("the class weights (checksums)", zlib.crc32(repr(class_weights).encode()))
+        print(describe_class_weights(class_weights, data.train.class_names), flush=True)
     store = CheckpointStore(
         files.join(workdir, "checkpoints"),
         config.keep_checkpoints,
@@ -234,7 +242,7 @@ def _prepare(config: ConfigDict, workdir: str, engine: Engine) -> _Run:
         schedule,
         model_config,
         preprocessing,
-        make_train_step(config, model, optimizer, engine),
+        make_train_step(config, model, optimizer, engine, class_weights),
         make_evaluator(config, model, optimizer, engine, preprocessing),
         store,
         step,
@@ -248,6 +256,7 @@ def _prepare(config: ConfigDict, workdir: str, engine: Engine) -> _Run:
             batch_size=config.batch_size,
             seed=config.seed,
             mixup_alpha=config.data.mixup_alpha,
+            cutmix_alpha=config.data.cutmix_alpha,
             bad_examples=bad_examples,
         ),
     )

@@ -11,6 +11,7 @@ from tests.helpers.step_runs import BATCH
 from tests.helpers.step_runs import CLIPNORM
 from tests.helpers.step_runs import Arrays
 from tests.helpers.step_runs import StepRun
+from tests.helpers.step_runs import small_vit
 from trainers.engines.engine import Engine
 
 STEPS = 6
@@ -20,6 +21,12 @@ CASES: dict[str, dict[str, Any]] = {
     "lamb": {"optimizer": "lamb"},
     "sgd": {"optimizer": "sgd"},
     "accumulation": {"optimizer": "adamw", "use_ema": True, "accumulation": 2},
+    # A frozen block whose activations are computed twice; each variable has a rate of its own.
+    "fine_tuned": {
+        "build": functools.partial(small_vit, remat=True),
+        "freeze": ("encoder_block_0",),
+        "layer_decay": 0.95,
+    },
 }
 
 #: On four devices and in two processes: micro-batches, and averages of the weights.

@@ -13,6 +13,7 @@ from trainers.configuration.training_options import OptimizerConfig
 from trainers.data.datasets.digits import digits_source
 from trainers.engines.batches import training_batches
 from trainers.engines.engine import Engine
+from trainers.steps.fine_tuning import freeze_layers
 from trainers.steps.losses import make_loss
 from trainers.steps.optimizer import make_learning_rate
 from trainers.steps.optimizer import make_optimizer
@@ -47,6 +48,8 @@ class StepRun:
         accumulation: Micro-batches of each replica's share of the batch.
         mixup_alpha: As in the configuration.
         jit_compile: As in the configuration.
+        freeze: As in the configuration.
+        layer_decay: The learning rate of each variable is this share of that of the next one.
     """
 
     def __init__(
@@ -61,6 +64,8 @@ class StepRun:
         accumulation: int = 1,
         mixup_alpha: float = 0.0,
         jit_compile: bool = False,
+        freeze: tuple[str, ...] = (),
+        layer_decay: float = 1.0,
     ) -> None:
         self.engine = engine
         self.mixup_alpha = mixup_alpha
@@ -68,8 +73,9 @@ class StepRun:
         keras.utils.set_random_seed(INITIAL_SEED)
         with engine.scope():
             self.model = (build or small_vit)()
+            freeze_layers(self.model, freeze)
             variables = self.model.trainable_variables
-            self.optimizer = _optimizer(optimizer, variables)
+            self.optimizer = _optimizer(optimizer, variables, layer_decay)
             self.optimizer.use_ema, self.optimizer.ema_momentum = use_ema, 0.75
             self.optimizer.build(variables)
         self.step = TrainStep(
@@ -106,9 +112,10 @@ class StepRun:
         return state_arrays(self.model, self.optimizer)
 
 
-def small_vit() -> keras.Model:
+def small_vit(remat: bool = False) -> keras.Model:
     """Returns a ViT with TokenLearner for the digits, all dropout off."""
-    return create_model("vit_ti4_d1_tl2at0", 10, 8, width=16, num_heads=2, mlp_dim=32)
+    sizes = {"width": 16, "num_heads": 2, "mlp_dim": 32}
+    return create_model("vit_ti4_d1_tl2at0", 10, 8, **sizes, remat=remat)
 
 
 def linear(*layers: keras.layers.Layer) -> keras.Model:
@@ -117,8 +124,11 @@ def linear(*layers: keras.layers.Layer) -> keras.Model:
     return keras.Sequential([keras.Input((8, 8, 3)), ends[0], *layers, ends[1]])
 
 
-def _optimizer(name: str, variables: list[keras.Variable]) -> keras.optimizers.Optimizer:
+def _optimizer(
+    name: str, variables: list[keras.Variable], layer_decay: float
+) -> keras.optimizers.Optimizer:
     values = {**OPTIMIZERS[name], "weight_decay": 0.1, "schedule": "constant"}
     config = OptimizerConfig(**values)
     rate = make_learning_rate(config, warmup_steps=0, total_steps=1)
-    return make_optimizer(config, rate, variables)
+    scales = tuple(layer_decay**level for level in reversed(range(len(variables))))
+    return make_optimizer(config, rate, variables, None if layer_decay == 1 else scales)

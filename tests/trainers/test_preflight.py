@@ -57,8 +57,11 @@ def test_it_runs_both_steps_and_writes_nothing(
     trainer: Trainer, tmp_path: Path, capsys: pytest.CaptureFixture[str], strategy: str
 ) -> None:
     flags = ["--dry_run", f"--strategy={strategy}", "--config.data.final_split=test"]
+    flags += ["--config.optimizer.freeze=embedding", "--config.optimizer.layer_decay=0.7"]
+    flags += ["--config.class_weights=balanced", "--config.data.cutmix_alpha=1.0"]
     trainer("run", *flags, "--config.data.eval_sets=('t=digits:train',)")
     output = capsys.readouterr().out
+    assert "784 of them frozen" in output and "class weights: " in output
     assert "one training step: loss 2." in output
     for name in ("validation", "t", "test"):
         # One batch and no more.

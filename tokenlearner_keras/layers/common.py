@@ -229,7 +229,7 @@ def rematerialize(
     `keras.remat` alone is not enough: its second pass would draw other dropout masks and
     update the statistics of batch norms again, and under JAX the first pass would leak traced
     states. So a `keras.StatelessScope` makes the function a pure one of its input, weights,
-    statistics and seeds. The statistics that it returns are kept once, and the generators
+    statistics and seeds. The statistics that it moves are kept once, and the generators
     advance outside the scope, by the one draw each that a call makes. Outputs, gradients,
     statistics and random numbers are then those of a plain `function(x)`.
 
@@ -243,14 +243,16 @@ def rematerialize(
     trained = [variable for layer in layers for variable in layer.trainable_variables]
     fixed = [variable for layer in layers for variable in layer.non_trainable_variables]
     seeds = [(each, _taken(each)) for each in fixed if _is_seed(each)]
-    statistics = [each for each in fixed if not _is_seed(each)]
-    variables = [*trained, *statistics]
+    # Frozen weights are not among them: replicas of TensorFlow refuse to assign these.
+    statistics = [each for each in fixed if each.name in _STATISTICS]
+    frozen = [each for each in fixed if not _is_seed(each) and each.name not in _STATISTICS]
+    variables = [*trained, *frozen, *statistics]
 
     def pure(x: Any, *values: Any) -> tuple[Any, ...]:
         with keras.StatelessScope([*zip(variables, values, strict=True), *seeds]) as scope:
             return function(x), *(scope.get_current_value(each) for each in statistics)
 
-    values = [ops.convert_to_tensor(variable) for variable in trained]
+    values = [ops.convert_to_tensor(variable) for variable in (*trained, *frozen)]
     # Copies: torch changes a variable in place, and the second pass needs what it was.
     values += [variable.value * 1 for variable in statistics]
     remat = keras.remat
@@ -260,6 +262,10 @@ def rematerialize(
     for variable, value in zip(statistics, moved, strict=True):
         variable.assign(value)
     return outputs
+
+
+#: The variables of batch norms that a forward pass changes.
+_STATISTICS = ("moving_mean", "moving_variance")
 
 
 def _is_seed(variable: keras.Variable) -> bool:

@@ -76,7 +76,9 @@ class MeasuredSteps(abc.ABC):
         self.engine = engine
         with engine.scope():
             self.model, optimizer = make_model(config, model_config, NO_TRAINING)
-        self.train_step = make_train_step(config, self.model, optimizer, engine)
+        # The data say what they are; the program is the same for any.
+        weights = None if config.class_weights is None else (1.0,) * model_config.num_classes
+        self.train_step = make_train_step(config, self.model, optimizer, engine, weights)
         self.evaluator = make_evaluator(config, self.model, optimizer, engine, preprocessing)
         self.weight_bytes = self._bytes(self.model.variables)
         self.optimizer_bytes = self._bytes(optimizer.variables)

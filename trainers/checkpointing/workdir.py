@@ -174,13 +174,28 @@ def read_file_splits(path: str) -> Mapping[str, str] | None:
 
 
 def save_model(model: keras.Model, workdir: str) -> None:
-    """Saves `model.keras` for users; an existing one stays until the new one is complete."""
+    """Saves `model.keras` for users; an existing one stays until the new one is complete.
+
+    In the file all layers are trainable, also those that the training has frozen.
+    """
     make_whole(model.variables)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _all_trainable(model):
         # Keras writes only to a local disk.
         path = Path(folder) / "model.keras"
         model.save(path)
         files.write_atomically(files.join(workdir, path.name), path.read_bytes())
+
+
+@contextlib.contextmanager
+def _all_trainable(model: keras.Model) -> Iterator[None]:
+    frozen = [layer for layer in model.layers if not layer.trainable]
+    for layer in frozen:
+        layer.trainable = True
+    try:
+        yield
+    finally:
+        for layer in frozen:
+            layer.trainable = False
 
 
 def _has_run(workdir: str) -> bool:

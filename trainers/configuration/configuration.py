@@ -23,7 +23,7 @@ from trainers.configuration.data_options import PreprocessingConfig
 from trainers.configuration.data_options import RecordsConfig
 from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.configuration.flags import describe_type
-from trainers.configuration.flags import quote_sets
+from trainers.configuration.flags import quote_texts
 from trainers.configuration.flags import split_config_argument
 from trainers.configuration.schedule import NAMES as DURATION_NAMES
 from trainers.configuration.schedule import UNITS as DURATION_UNITS
@@ -109,12 +109,18 @@ def _fields_of(section: Any, *apart: str) -> ConfigDict:
     fields = [field for field in dataclasses.fields(section) if field.name not in apart]
     return ConfigDict(
         {
-            field.name: config_dict.placeholder(typing.get_args(hints[field.name])[0])
+            field.name: config_dict.placeholder(_type_beside_none(hints[field.name]))
             if field.default is None
             else field.default
             for field in fields
         }
     )
+
+
+def _type_beside_none(hint: Any) -> type:
+    """Returns the type of `X | None`, or object where there are several."""
+    types = [each for each in typing.get_args(hint) if each is not type(None)]
+    return types[0] if len(types) == 1 else object
 
 
 def parse_config_flag(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> None:
@@ -124,7 +130,7 @@ def parse_config_flag(argv: list[str], flag_values: flags.FlagValues = flags.FLA
     `whole_config` and `parse_known_flags` do.
     """
     path, rest = split_config_argument(argv)
-    rest = [quote_sets(argument) for argument in rest]
+    rest = [quote_texts(argument) for argument in rest]
     if any(map(_HELP.match, argv)):
         try:
             parse_known_flags(rest, flag_values)

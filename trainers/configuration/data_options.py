@@ -38,6 +38,9 @@ class DataConfig:
             statistics of imagenet, or clip.
         mixup_alpha: Alpha of the Beta distribution by which pairs of images are mixed;
             0: they are not.
+        cutmix_alpha: Alpha of the Beta distribution of the share that an image keeps where a box
+            of another one is pasted into it; 0: none is. With both alphas each step draws which
+            of the two it does.
         multi_label: Whether an example has any number of labels.
         exif_orientation: Whether photographs are turned upright by their EXIF orientation.
         scaled_decoding: Whether a JPEG is decoded at half or quarter scale where at least the
@@ -56,6 +59,7 @@ class DataConfig:
     final_split: str | None = None
     normalization: str = "unit"
     mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
     multi_label: bool = False
     exif_orientation: bool = False
     scaled_decoding: bool = False
@@ -64,6 +68,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         check_normalization(self.normalization)
         check_at_least_zero("data.mixup_alpha", self.mixup_alpha)
+        check_at_least_zero("data.cutmix_alpha", self.cutmix_alpha)
         check_max_bad_examples(self.max_bad_examples)
 
 
@@ -110,6 +115,8 @@ class PreprocessingConfig:
         flip: mirror half of the training examples, left and right.
         randaugment_layers: random operations on each training example; 0 is off.
         randaugment_magnitude: strength of these operations, 0 to 30.
+        random_erasing: share of the training examples of which a rectangle is erased, last of
+            all: 2 to 33 per cent of it, filled with random pixels.
         interpolation: how images are resized: "bicubic" or "bilinear".
         eval_crop_fraction: an evaluation example is the central window of the shape
             of `image_size` and of this share of the largest one that fits, resized;
@@ -134,6 +141,7 @@ class PreprocessingConfig:
     flip: bool = True
     randaugment_layers: int = 0
     randaugment_magnitude: float = 15.0
+    random_erasing: float = 0.0
     interpolation: str = "bicubic"
     eval_crop_fraction: float = 0.875
     exif_orientation: bool = False
@@ -161,6 +169,7 @@ class PreprocessingConfig:
         fits = 0 <= self.padding <= largest
         check(fits, "augmentation.padding", f"0 to {largest}, less than image_size", self.padding)
         check_randaugment(self.randaugment_layers, self.randaugment_magnitude)
+        check_share("augmentation.random_erasing", self.random_erasing)
 
 
 SPATIAL_VIEWS = (1, 3)
@@ -189,6 +198,8 @@ class VideoPreprocessingConfig:
         color_drop: share of the training clips that are turned to grey.
         randaugment_layers: random operations on each training clip; 0 is off.
         randaugment_magnitude: strength of these operations, 0 to 30.
+        random_erasing: share of the training clips of which a rectangle, the same in all frames,
+            is erased; last of all.
         interpolation: how frames are resized: "bicubic" or "bilinear".
         temporal_views: clips of a video that a test looks at, from its start to its end.
         spatial_views: windows of each temporal view, 1 (centre) or 3 (along the longer side).
@@ -214,6 +225,7 @@ class VideoPreprocessingConfig:
     color_drop: float = 0.0
     randaugment_layers: int = 0
     randaugment_magnitude: float = 15.0
+    random_erasing: float = 0.0
     interpolation: str = "bilinear"
     temporal_views: int = 4
     spatial_views: int = 3
@@ -238,7 +250,7 @@ class VideoPreprocessingConfig:
             object.__setattr__(self, "scale_jitter", jitter)
             fits = 0 < jitter[0] <= jitter[1]
             check(fits, "video.scale_jitter", "None or 0 < smallest <= largest", jitter)
-        for name in ("color_jitter", "color_drop"):
+        for name in ("color_jitter", "color_drop", "random_erasing"):
             check_share(f"video.{name}", getattr(self, name))
             fits = self.channels == 3 or not getattr(self, name)
             hint = "Grey videos have no colours to change."

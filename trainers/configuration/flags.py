@@ -9,6 +9,7 @@ from ml_collections import config_flags
 from ml_collections.config_flags import tuple_parser
 
 _EVAL_SETS = "--config.data.eval_sets="
+_FREEZE = "--config.optimizer.freeze="
 # What may follow a comma: [NAME=][SOURCE:]SPLIT.
 _NEXT_SET = re.compile(
     r",(?=\s*(?:[\w.-]+=)?(?:[^,@]+:)?(?:train|validation|test|whole_train)\s*(?:[,@]|$))"
@@ -54,13 +55,15 @@ def split_config_argument(argv: list[str]) -> tuple[str | None, list[str]]:
     return path, rest
 
 
-def quote_sets(argument: str) -> str:
-    """Rewrites evaluation sets as the tuple of strings that ml_collections expects."""
-    value = argument.removeprefix(_EVAL_SETS)
-    if not argument.startswith(_EVAL_SETS) or value.startswith("("):
+def quote_texts(argument: str) -> str:
+    """Rewrites texts with commas between as the tuple of strings that ml_collections expects."""
+    key, equals, value = argument.partition("=")
+    key += equals
+    if key not in (_EVAL_SETS, _FREEZE) or value.startswith("("):
         return argument
-    entries = () if value == "None" else tuple(filter(None, split_sets(value)))
-    return f"{_EVAL_SETS}{entries!r}"
+    texts = split_sets(value) if key == _EVAL_SETS else value.split(",")
+    entries = () if value == "None" else tuple(filter(None, texts))
+    return f"{key}{entries!r}"
 
 
 def split_sets(text: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Checks how to train: the keys without a section, and the section `optimizer`."""
 
 import dataclasses
+import math
 
 from ml_collections import ConfigDict
 
@@ -41,6 +42,9 @@ class TrainingConfig:
         jit_compile: Whether XLA compiles the step on TensorFlow, on one replica.
         loss: softmax, or sigmoid for classes that are judged one by one.
         label_smoothing: Share of the target that is spread over all classes, in [0, 1).
+        class_weights: What multiplies the training loss of the examples of each class: numbers in
+            the order of the classes, or balanced, which is inverse to the number of training
+            examples; None: nothing. The loss of an evaluation has no weights.
         ema_decay: Share that moving averages of the weights keep at a step, in (0, 1); None:
             no averages. Where there are any, they are evaluated and saved.
         keep_checkpoints: How many of the newest checkpoints stay.
@@ -60,6 +64,7 @@ class TrainingConfig:
     jit_compile: bool = False
     loss: str = "softmax"
     label_smoothing: float = 0.0
+    class_weights: str | tuple[float, ...] | None = None
     ema_decay: float | None = None
     keep_checkpoints: int = 3
     keep_best_metric: str | None = None
@@ -78,10 +83,24 @@ class TrainingConfig:
                 "dtype_policy mixed_float16 needs loss scaling, which the trainer does not do. "
                 "Use mixed_bfloat16."
             )
+        _check_class_weights(self.class_weights)
         fits = self.ema_decay is None or 0 < self.ema_decay < 1
         check(fits, "ema_decay", "between 0 and 1", self.ema_decay)
         if self.keep_best_metric is not None:
             check_choice("keep_best_metric", self.keep_best_metric, (*BEST_METRICS, None))
+
+
+BALANCED = "balanced"
+
+
+def _check_class_weights(weights: object) -> None:
+    if isinstance(weights, (tuple, list)):
+        fits = all(isinstance(each, (int, float)) and 0 <= each < math.inf for each in weights)
+        fits = fits and any(weights)
+    else:
+        fits = weights in (None, BALANCED)
+    expected = "None, balanced, or a number of at least 0 for each class, such as (1.0, 2.5)"
+    check(fits, "class_weights", expected, weights)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +119,11 @@ class OptimizerConfig:
         beta_1: What adamw and lamb keep of the first moment at a step.
         beta_2: What they keep of the second moment.
         epsilon: What they add to the root of the second moment.
+        layer_decay: Share in (0, 1] of its learning rate that each block passes on to the one
+            before it, from the head, which has the whole rate, down to the embedding; None: all
+            have the same. The rate multiplies the decay, which so falls with it.
+        freeze: Patterns of the names of layers that are not trained, with commas between, such as
+            embedding,encoder_block_[0-5].
 
     Raises:
         ConfigurationError: If a value is out of range.
@@ -116,6 +140,8 @@ class OptimizerConfig:
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-8
+    layer_decay: float | None = None
+    freeze: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_choice("optimizer.name", self.name, OPTIMIZERS)
@@ -128,6 +154,13 @@ class OptimizerConfig:
         for name in ("beta_1", "beta_2"):
             value = getattr(self, name)
             check(0 <= value < 1, f"optimizer.{name}", "at least 0 and below 1", value)
+        decay = self.layer_decay
+        fits = decay is None or 0 < decay <= 1
+        hint = "Fine-tuning recipes have 0.65 to 0.9; None is off."
+        check(fits, "optimizer.layer_decay", "more than 0, at most 1", decay, hint)
+        fits = all(isinstance(pattern, str) and pattern for pattern in self.freeze)
+        expected = "patterns of names, such as ('embedding', 'encoder_block_*')"
+        check(fits, "optimizer.freeze", expected, self.freeze)
 
 
 def check_training(config: ConfigDict) -> None:
@@ -140,6 +173,11 @@ def check_training(config: ConfigDict) -> None:
         raise ConfigurationError(
             "data.multi_label=True needs a loss for several labels at once: loss='sigmoid'. "
             f"Received loss={training.loss!r}."
+        )
+    if data.multi_label and training.class_weights is not None:
+        raise ConfigurationError(
+            "class_weights are for examples of one class, and with data.multi_label=True an "
+            f"example has any number. Received: {training.class_weights!r}. Set class_weights=None."
         )
     best = training.keep_best_metric
     if best not in (None, "loss") and (best == "mean_average_precision") != data.multi_label:

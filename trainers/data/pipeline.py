@@ -16,8 +16,7 @@ from trainers.data.preprocessing.examples import evaluation_input
 from trainers.data.preprocessing.examples import num_views
 from trainers.data.preprocessing.examples import training_input
 from trainers.data.preprocessing.examples import training_label
-from trainers.data.preprocessing.mixup import mixing_weights
-from trainers.data.preprocessing.mixup import mixup
+from trainers.data.preprocessing.mixup import Mixing
 from trainers.data.shuffling import augmentation_seeds
 from trainers.data.shuffling import batch_seed
 from trainers.data.shuffling import shuffled_examples
@@ -36,6 +35,7 @@ def training_dataset(
     seed: int,
     start_step: int = 0,
     mixup_alpha: float = 0.0,
+    cutmix_alpha: float = 0.0,
     bad_examples: BadExamples | None = None,
     num_hosts: int = 1,
     host_index: int = 0,
@@ -47,7 +47,7 @@ def training_dataset(
     Starting at step k gives exactly the bytes that a run from step 0 gives from k on.
     Neither the number of hosts nor that of replicas changes what a step sees: the
     batch of a host is formed and mixed first and then cut into those of its replicas,
-    and the pairs of mixup are never split between two hosts.
+    and the pairs that are mixed are never split between two hosts.
 
     Args:
         batch_size: over all hosts and replicas.
@@ -58,7 +58,8 @@ def training_dataset(
     Returns:
         Dataset of `image`, uint8 (replica batch, height, width, 3) or, for videos, (replica batch,
         frames, height, width, 3), and `target`, float32 (replica batch, num_classes): one-hot,
-        several ones where an example has several labels, or a blend of these under mixup.
+        several ones where an example has several labels, or a blend of these under mixup and
+        CutMix.
 
     Raises:
         ConfigurationError: if an argument is out of range or does not divide.
@@ -66,10 +67,12 @@ def training_dataset(
     _check_layout(source, batch_size, num_hosts, host_index, replicas_per_host)
     check_at_least_zero("start_step", start_step)
     check_at_least_zero("mixup_alpha", mixup_alpha)
+    check_at_least_zero("cutmix_alpha", cutmix_alpha)
+    mixing = Mixing(mixup_alpha, cutmix_alpha)
     host_batch = batch_size // num_hosts
-    if mixup_alpha > 0 and num_hosts > 1 and host_batch % 2:
+    if mixing.is_on and num_hosts > 1 and host_batch % 2:
         raise ConfigurationError(
-            "batch_size: mixup blends pairs of a host's examples, so with several hosts each "
+            "batch_size: mixup and CutMix mix pairs of a host's examples, so of several hosts each "
             f"needs an even number of them. Received {host_batch} for each of {num_hosts} "
             f"hosts; set batch_size to a multiple of {2 * num_hosts}"
         )
@@ -86,10 +89,9 @@ def training_dataset(
 
     def finish(step: tf.Tensor, batch: Element) -> Element:
         images, targets = batch["image"], _targets(batch["label"], source.num_classes)
-        if mixup_alpha > 0:
-            weights = mixing_weights(batch_size, batch_seed(step, seed), mixup_alpha)
-            weights = weights[host_index * host_batch :][:host_batch]
-            images, targets = mixup(images, targets, weights)
+        if mixing.is_on:
+            first = host_index * host_batch
+            images, targets = mixing(images, targets, batch_seed(step, seed), batch_size, first)
         return {"image": images, "target": targets}
 
     steps = tf.data.Dataset.counter(start_step)

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Protocol
 
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from trainers.configuration.data_options import RecordsConfig
 from trainers.data.datasets.digit_canvases import CLASS_NAMES as DIGIT_NAMES
@@ -142,6 +144,23 @@ _BUILT_IN: dict[str, Callable[[str], Source]] = {
     "digits": digits_source,
     "elpv": elpv_source,
 }
+
+
+def class_counts(source: Source, skip_unreadable: bool = False) -> NDArray[np.int64]:
+    """Returns how many examples each class of a source with one label an example has, (K,).
+
+    All of them are read, but no pixels are decoded. An unreadable one raises an error of
+    TensorFlow, unless it is to be skipped.
+    """
+    labels = tf.data.Dataset.range(source.num_examples).map(
+        lambda index: source.load(index)["label"], num_parallel_calls=tf.data.AUTOTUNE
+    )
+    if skip_unreadable:
+        labels = labels.ignore_errors()
+    counts = np.zeros(source.num_classes, np.int64)
+    for batch in labels.batch(1024).as_numpy_iterator():
+        counts += np.bincount(batch, minlength=source.num_classes)
+    return counts
 
 
 def is_multi_label(source: Source) -> bool:

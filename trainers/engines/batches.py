@@ -23,6 +23,7 @@ def training_batches(
     seed: int,
     start_step: int,
     mixup_alpha: float,
+    cutmix_alpha: float = 0.0,
     bad_examples: BadExamples | None = None,
 ) -> Iterator[Any]:
     """Returns an endless iterator of distributed training batches; see `training_dataset`."""
@@ -34,6 +35,7 @@ def training_batches(
         seed=seed,
         start_step=start_step,
         mixup_alpha=mixup_alpha,
+        cutmix_alpha=cutmix_alpha,
         bad_examples=bad_examples,
     )
     # Without this, several hosts would ask one another at each step whether a batch is

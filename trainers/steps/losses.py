@@ -23,13 +23,17 @@ class LossKind(NamedTuple):
     average: Callable[[Any], Any]
 
 
-def make_loss(name: str, label_smoothing: float = 0.0) -> Loss:
+def make_loss(
+    name: str, label_smoothing: float = 0.0, class_weights: tuple[float, ...] | None = None
+) -> Loss:
     """Returns a function of (targets, logits), both (B, K), to losses (B,).
 
     Args:
         name: `"softmax"` cross-entropy over classes, or `"sigmoid"` cross-entropy summed over
             classes (as in the reference; an average would be K times smaller).
         label_smoothing: Share in [0, 1) of the target spread evenly over the classes.
+        class_weights: K numbers, by which the loss of an example of each class is multiplied; that
+            of a mixture by their mean, with the shares of the (not smoothed) target. None: nothing.
 
     Raises:
         ConfigurationError: If a value is out of range.
@@ -43,7 +47,11 @@ def make_loss(name: str, label_smoothing: float = 0.0) -> Loss:
     def loss(targets: Any, logits: Any) -> Any:
         return function(smooth(targets, label_smoothing), ops.cast(logits, "float32"))
 
-    return loss
+    def weighted_loss(targets: Any, logits: Any) -> Any:
+        weights = ops.convert_to_tensor(class_weights, "float32")
+        return loss(targets, logits) * ops.sum(targets * weights, axis=-1)
+
+    return loss if class_weights is None else weighted_loss
 
 
 def softmax_cross_entropy(targets: Any, logits: Any) -> Any:

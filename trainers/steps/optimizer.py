@@ -54,27 +54,46 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
-class _ReducedGradients:
-    """Makes a Keras optimizer take gradients that are already summed over replicas.
+class _TrainerOptimizer(keras.optimizers.Optimizer):
+    """Makes a Keras optimizer take reduced gradients, and a rate for each variable.
 
-    Keras sums them after its clipping. Ours are summed first, because a clip by global norm is only
-    right on the gradient of the global batch.
+    The gradients are already summed over replicas. Keras sums them after its clipping. Ours are
+    summed first, because a clip by global norm is only right on the gradient of the global batch.
+
+    Attributes:
+        rate_scales: What multiplies the learning rate, and so the decay, of each variable, in the
+            order of `build`. None: nothing does.
     """
+
+    rate_scales: tuple[float, ...] | None = None
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
         return list(grads_and_vars)
 
+    def _apply_weight_decay(self, variables: Any) -> None:
+        # Else in `update_step`, which knows the variable's rate.
+        if self.rate_scales is None:
+            super()._apply_weight_decay(variables)
 
-class AdamW(_ReducedGradients, keras.optimizers.AdamW):
-    """keras.optimizers.AdamW on reduced gradients; the learning rate multiplies the decay."""
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        if self.rate_scales is not None:
+            learning_rate = learning_rate * self.rate_scales[self._get_variable_index(variable)]
+            if self.weight_decay is not None and self._use_weight_decay(variable):
+                share = ops.cast(learning_rate * self.weight_decay, variable.dtype)
+                self.assign_sub(variable, ops.multiply(variable, share))
+        super().update_step(gradient, variable, learning_rate)
 
 
-class Lamb(_ReducedGradients, keras.optimizers.Lamb):
-    """keras.optimizers.Lamb on reduced gradients."""
+class AdamW(_TrainerOptimizer, keras.optimizers.AdamW):
+    """keras.optimizers.AdamW; the learning rate multiplies the decay."""
 
 
-class SGD(_ReducedGradients, keras.optimizers.SGD):
-    """keras.optimizers.SGD on reduced gradients."""
+class Lamb(_TrainerOptimizer, keras.optimizers.Lamb):
+    """keras.optimizers.Lamb."""
+
+
+class SGD(_TrainerOptimizer, keras.optimizers.SGD):
+    """keras.optimizers.SGD."""
 
 
 def make_learning_rate(
@@ -96,9 +115,14 @@ def make_learning_rate(
 
 
 def make_optimizer(
-    config: OptimizerConfig, schedule: WarmupSchedule, variables: list[keras.Variable]
+    config: OptimizerConfig,
+    schedule: WarmupSchedule,
+    variables: list[keras.Variable],
+    rate_scales: tuple[float, ...] | None = None,
 ) -> keras.optimizers.Optimizer:
     """Returns the optimizer of a model's trainable variables, to be built for them.
+
+    `rate_scales` multiply the learning rate of each variable; None: all have the same.
 
     Its gradients must be summed over replicas and clipped. With the `weight_decay_mask` "kernels"
     only matrices and convolution kernels decay, not biases, LayerNorms or the tables of positions
@@ -112,6 +136,7 @@ def make_optimizer(
         "sgd": lambda: SGD(**common, momentum=config.momentum),
     }
     optimizer = makers[config.name]()
+    optimizer.rate_scales = rate_scales
     if config.weight_decay_mask == "kernels":
         optimizer.exclude_from_weight_decay(
             var_list=[variable for variable in variables if variable.name != "kernel"]

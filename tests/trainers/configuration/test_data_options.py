@@ -32,6 +32,7 @@ def test_scale_jitter_can_be_off() -> None:
         {"scale_jitter": (1.3, 0.9)},
         {"color_jitter": 1.5},
         {"color_drop": -0.1},
+        {"random_erasing": 1.1},
         {"randaugment_layers": -1},
         {"randaugment_magnitude": 40},
         {"interpolation": "lanczos"},

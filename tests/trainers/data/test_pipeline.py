@@ -15,7 +15,9 @@ from trainers.utils.errors import ConfigurationError
 pytestmark = pytest.mark.every_backend
 
 PLAIN = PreprocessingConfig((8, 8), crop="none", flip=False, eval_crop_fraction=1.0)
-AUGMENTED = PreprocessingConfig((6, 6), crop="inception")
+AUGMENTED = PreprocessingConfig((6, 6), crop="inception", random_erasing=0.5)
+#: Mixup alone, and with CutMix, of which each step draws one.
+MIXED = [{"mixup_alpha": 0.4}, {"mixup_alpha": 0.4, "cutmix_alpha": 1.0}]
 # Slow to build: for one test.
 WITH_RANDAUGMENT = PreprocessingConfig((6, 6), crop="pad", randaugment_layers=1)
 
@@ -57,7 +59,7 @@ def test_resuming_yields_the_same_bytes(config: PreprocessingConfig, replicas: i
     arguments: dict[str, Any] = {
         "batch_size": 4,
         "seed": 3,
-        "mixup_alpha": 0.4,
+        **MIXED[1],
         "replicas_per_host": replicas,
     }
     whole = _batches(training_dataset(source, config, **arguments), 8 * replicas)
@@ -84,10 +86,10 @@ def test_augmentation_changes_with_the_epoch_and_the_seed() -> None:
     assert len(everything) > 8
 
 
-@pytest.mark.parametrize("replicas", [2, 4])
-def test_replicas_do_not_change_the_global_batch(replicas: int) -> None:
+@pytest.mark.parametrize(("replicas", "mixed"), [(2, MIXED[0]), (4, MIXED[1])])
+def test_replicas_do_not_change_the_global_batch(replicas: int, mixed: dict[str, float]) -> None:
     source = ArraySource(11)
-    arguments: dict[str, Any] = {"batch_size": 8, "seed": 3, "mixup_alpha": 0.4}
+    arguments: dict[str, Any] = {"batch_size": 8, "seed": 3, **mixed}
     whole = _batches(training_dataset(source, AUGMENTED, **arguments), 3)
     dataset = training_dataset(source, AUGMENTED, **arguments, replicas_per_host=replicas)
     parts = _batches(dataset, 3 * replicas)
@@ -99,10 +101,10 @@ def test_replicas_do_not_change_the_global_batch(replicas: int) -> None:
         _assert_same([joined], [whole[step]])
 
 
-@pytest.mark.parametrize("hosts", [2, 3])
-def test_hosts_do_not_change_the_global_batch(hosts: int) -> None:
+@pytest.mark.parametrize(("hosts", "mixed"), [(2, MIXED[0]), (3, MIXED[1])])
+def test_hosts_do_not_change_the_global_batch(hosts: int, mixed: dict[str, float]) -> None:
     source = ArraySource(11)
-    arguments: dict[str, Any] = {"batch_size": 12, "seed": 3, "mixup_alpha": 0.4}
+    arguments: dict[str, Any] = {"batch_size": 12, "seed": 3, **mixed}
     whole = _batches(training_dataset(source, AUGMENTED, **arguments), 4)
     parts = [
         _batches(
@@ -119,11 +121,28 @@ def test_hosts_do_not_change_the_global_batch(hosts: int) -> None:
         _assert_same([joined], [whole[step]])
 
 
-def test_mixup_on_several_hosts_needs_whole_pairs() -> None:
+@pytest.mark.parametrize("name", ["mixup_alpha", "cutmix_alpha"])
+def test_mixing_on_several_hosts_needs_whole_pairs(name: str) -> None:
     arguments: dict[str, Any] = {"batch_size": 6, "seed": 0, "num_hosts": 2}
     training_dataset(ArraySource(4), PLAIN, **arguments)
     with pytest.raises(ConfigurationError, match="multiple of 4"):
-        training_dataset(ArraySource(4), PLAIN, **arguments, mixup_alpha=0.1)
+        training_dataset(ArraySource(4), PLAIN, **arguments, **{name: 0.1})
+
+
+def test_each_step_draws_mixup_or_cutmix() -> None:
+    arguments: dict[str, Any] = {"batch_size": 8, "seed": 0}
+    alphas = {"mixup_alpha": 1.0, "cutmix_alpha": 1.0}
+    alone = {
+        name: _batches(training_dataset(ArraySource(8), PLAIN, **arguments, **{name: alpha}), 40)
+        for name, alpha in alphas.items()
+    }
+    found = _batches(training_dataset(ArraySource(8), PLAIN, **arguments, **alphas), 40)
+    counts = dict.fromkeys(alphas, 0)
+    for step, batch in enumerate(found):
+        (name,) = (n for n in alone if np.array_equal(alone[n][step]["image"], batch["image"]))
+        np.testing.assert_array_equal(alone[name][step]["target"], batch["target"])
+        counts[name] += 1
+    assert min(counts.values()) > 10
 
 
 def test_mixup_blends_targets() -> None:
@@ -215,7 +234,9 @@ def test_wrong_layouts_are_refused(wrong: dict[str, Any], message: str) -> None:
         evaluation_dataset(ArraySource(4), PLAIN, **arguments)
 
 
-@pytest.mark.parametrize("wrong", [{"start_step": -1}, {"mixup_alpha": -0.5}])
+@pytest.mark.parametrize(
+    "wrong", [{"start_step": -1}, {"mixup_alpha": -0.5}, {"cutmix_alpha": -0.5}]
+)
 def test_wrong_training_arguments_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="must be a number of at least 0"):
         training_dataset(ArraySource(4), PLAIN, batch_size=2, seed=0, **wrong)

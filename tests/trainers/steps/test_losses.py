@@ -33,6 +33,20 @@ def test_sigmoid_is_summed_over_the_classes(smoothing: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_class_weights_multiply_the_loss_of_an_example(name: str, smoothing: float) -> None:
+    weights = (2.0, 0.0, 0.5, 3.0)
+    plain = np.array(make_loss(name, smoothing)(TARGETS, LOGITS))
+    found = make_loss(name, smoothing, weights)(TARGETS, LOGITS)
+    np.testing.assert_allclose(found, plain * [2, 3, 0, 0, 0.5, 2], rtol=1e-6)
+    # A mixture has the mean of the weights of its classes.
+    mixture = np.array([[0.25, 0, 0, 0.75]], np.float32)
+    plain = np.array(make_loss(name, smoothing)(mixture, LOGITS[:1]))
+    found = make_loss(name, smoothing, weights)(mixture, LOGITS[:1])
+    np.testing.assert_allclose(found, plain * 2.75, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["softmax", "sigmoid"])
 def test_large_logits_stay_finite_and_low_precision_is_left(name: str) -> None:
     logits = ops.convert_to_tensor([[3e4, -3e4, 0.0, 0.0]], "bfloat16")
     loss = make_loss(name)(ops.convert_to_tensor(TARGETS[1:2]), logits)

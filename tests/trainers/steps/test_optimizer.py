@@ -64,6 +64,9 @@ def test_a_warm_up_as_long_as_the_training() -> None:
         {"beta_2": -0.1},
         {"epsilon": -1e-8},
         {"weight_decay_mask": "weights"},
+        {"layer_decay": 0.0},
+        {"layer_decay": 1.5},
+        {"freeze": (1,)},
     ],
 )
 def test_wrong_values(values: dict[str, Any]) -> None:
@@ -112,6 +115,36 @@ def test_updates_are_those_of_keras(name: str, reference: Any, options: Any) -> 
     for left, right in zip(ours.weights, theirs.weights, strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-6, atol=1e-7)
     assert not np.allclose(ours.weights[0], _layers().weights[0])
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb", "sgd"])
+def test_a_scaled_rate_is_that_of_an_optimizer_with_this_rate(name: str) -> None:
+    model, scales = _layers(), (0.25, 1.0, 0.5, 0.125)
+    starts = [variable.numpy() for variable in model.trainable_variables]
+
+    def optimizer(
+        rate: float, variables: list[keras.Variable], scales: Any = None
+    ) -> keras.optimizers.Optimizer:
+        config = OptimizerConfig(
+            name=name, weight_decay=0.1, learning_rate=rate, weight_decay_mask="all"
+        )
+        schedule = make_learning_rate(config, warmup_steps=2, total_steps=5)
+        made = make_optimizer(config, schedule, variables, scales)
+        made.build(variables)
+        return made
+
+    scaled = optimizer(0.05, model.trainable_variables, scales)
+    others = [keras.Variable(value) for value in starts]
+    alone = [optimizer(0.05 * s, [v]) for s, v in zip(scales, others, strict=True)]
+    rng = np.random.default_rng(1)
+    for _ in range(4):
+        gradients = [ops.convert_to_tensor(rng.standard_normal(v.shape), "float32") for v in others]
+        scaled.apply(gradients, model.trainable_variables)
+        for each, gradient, variable in zip(alone, gradients, others, strict=True):
+            each.apply([gradient], [variable])
+    for found, expected, start in zip(model.trainable_variables, others, starts, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+        assert not np.allclose(found, start)
 
 
 @pytest.mark.parametrize(("mask", "decayed"), [("kernels", {"kernel"}), ("all", None)])

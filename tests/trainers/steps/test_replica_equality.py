@@ -22,13 +22,15 @@ from tests.helpers.step_runs import StepRun
 from tests.helpers.step_runs import linear
 from trainers.checkpointing.state import load_state
 
+QUICKER = ("adamw", "fine_tuned")
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param("adamw", marks=pytest.mark.every_backend),
-        *(pytest.param(case, marks=pytest.mark.extra) for case in CASES if case != "adamw"),
+        *(pytest.param(case, marks=pytest.mark.every_backend) for case in QUICKER),
+        *(pytest.param(case, marks=pytest.mark.extra) for case in CASES if case not in QUICKER),
     ],
 )
 def test_two_replicas(case: str) -> None:

@@ -42,6 +42,15 @@ FLAGS = [
     "--config.data.mixup_alpha=0.3",
     "--config.ema_decay=0.9",
 ]
+#: Every key for fine-tuning.
+FINE_TUNING = [
+    "--config.class_weights=balanced",
+    "--config.data.cutmix_alpha=1.0",
+    "--config.augmentation.random_erasing=0.5",
+    "--config.optimizer.layer_decay=0.7",
+    "--config.optimizer.weight_decay=0.1",
+    "--config.optimizer.freeze=embedding,position_*",
+]
 #: What is not a function of the configuration.
 TIMES = ("steps_per_second", "images_per_second", "data_wait")
 
@@ -70,12 +79,16 @@ STOPS = {
         "terminate:2": (_TERMINATED, {3}),
     },
     ("tensorflow", "video"): {"steps:3": (_KILLED, {2, 4})},
+    ("tensorflow", "fine-tuning"): {"steps:3": (_KILLED, {2, 4})},
+    ("jax", "fine-tuning"): {"steps:3": (_KILLED, {2, 3, 4})},
 }
 MARKS = {
     ("tensorflow", "in short"): (),
     ("jax", "image"): pytest.mark.extra,
     ("tensorflow", "image"): pytest.mark.extra,
     ("tensorflow", "video"): pytest.mark.extra,
+    ("tensorflow", "fine-tuning"): pytest.mark.slow,
+    ("jax", "fine-tuning"): pytest.mark.extra,
 }
 
 
@@ -90,6 +103,7 @@ def test_stopped_runs_end_like_one_that_was_not(
     start = functools.partial(processes.start, backend=backend)
     config = _video_file(tmp_path) if kind == "video" else config_file(tmp_path)
     flags = [f"--config={config}", "--strategy=one_device", *FLAGS]
+    flags += FINE_TUNING if kind == "fine-tuning" else []
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     values = parse(*flags, f"--workdir={whole}")
     if backend == keras.backend.backend():
@@ -124,6 +138,8 @@ def test_stopped_runs_end_like_one_that_was_not(
     models = [keras.saving.load_model(path / "model.keras") for path in (killed, whole)]
     for left, right in zip(*(model.get_weights() for model in models), strict=True):
         np.testing.assert_array_equal(left, right)
+    # Also of what the training has frozen.
+    assert len(models[0].trainable_weights) == len(models[0].weights)
     assert {path.name for path in killed.iterdir()} == {path.name for path in whole.iterdir()}
 
 

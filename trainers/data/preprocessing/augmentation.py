@@ -1,4 +1,4 @@
-"""Changes images and clips: RandAugment, colour jitter and colour drop at random; their size.
+"""Changes images and clips: RandAugment, colours and erasing at random; their size.
 
 Pure TensorFlow operations on uint8, with all randomness from a given seed. They run
 on the host: the geometric ones have no kernel for accelerators.
@@ -61,6 +61,11 @@ _MAX_BRIGHTNESS = 32.0 / 255.0  # of the range of a pixel
 _MAX_SATURATION = 0.4
 _MAX_CONTRAST = 0.4
 _MAX_HUE = 0.2  # of the colour circle
+
+# The ranges of random_erasing, of its paper.
+_ERASED_AREA = (0.02, 1 / 3)
+_LARGEST_ERASED_LOG_RATIO = math.log(1 / 0.3)
+_ERASED_PIXELS_STREAM = 1
 
 
 def identity(image: tf.Tensor, strength: float, sign: tf.Tensor) -> tf.Tensor:
@@ -205,6 +210,51 @@ def color_drop(clip: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Tenso
     """Turns a share of the clips to grey."""
     draw = tf.random.stateless_uniform((), seed, alg="philox")
     return tf.cond(draw < probability, lambda: _without_color(clip), lambda: tf.identity(clip))
+
+
+def random_erasing(image: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Tensor:
+    """Fills a rectangle of a share of the images or clips with random pixels.
+
+    The area of the rectangle, 2 to 33 per cent of the image, is drawn uniformly, the logarithm of
+    height / width between those of 0.3 and 1 / 0.3; sides are cut to the image, in which all of the
+    rectangle lies. All frames of a clip show the same rectangle and the same pixels.
+
+    The pixels are random, not grey: grey is what RandAugment's geometric operations fill with, and
+    a model learns what an evenly coloured rectangle means.
+
+    Reference:
+        Zhong et al., "Random Erasing Data Augmentation", AAAI 2020, with random values.
+    """
+    draws = tf.random.stateless_uniform((5,), seed, alg="philox")
+    return tf.cond(
+        draws[0] < probability, lambda: _erased(image, seed, draws[1:]), lambda: tf.identity(image)
+    )
+
+
+def _erased(image: tf.Tensor, seed: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    """Erases the rectangle that four draws, each 0 to 1, say."""
+    height, width, channels = image.shape[-3:]
+    area, ratio, down, across = tf.unstack(draws)
+    smallest, largest = _ERASED_AREA
+    area = (smallest + (largest - smallest) * area) * height * width
+    root = tf.exp((ratio - 0.5) * _LARGEST_ERASED_LOG_RATIO)  # of height / width
+    size = tf.stack([tf.sqrt(area) * root, tf.sqrt(area) / root])
+    whole = tf.constant([height, width])
+    size = tf.clip_by_value(tf.cast(tf.round(size), tf.int32), 1, whole)
+    free = tf.cast(whole - size + 1, tf.float32)
+    begin = tf.cast(tf.stack([down, across]) * free, tf.int32)
+    (top, left), (bottom, right) = tf.unstack(begin), tf.unstack(begin + size)
+    rows, columns = tf.range(height)[:, tf.newaxis], tf.range(width)
+    inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)  # (H, W)
+    # Four bytes of each number that is drawn.
+    count = -(-height * width * channels // 4)
+    stream = tf.random.experimental.stateless_fold_in(seed, _ERASED_PIXELS_STREAM)
+    numbers = tf.random.stateless_uniform(
+        (count,), stream, minval=None, maxval=None, dtype=tf.int32, alg="philox"
+    )
+    values = tf.reshape(tf.bitcast(numbers, tf.uint8), [-1])[: height * width * channels]
+    pixels = tf.reshape(values, (height, width, channels))
+    return tf.ensure_shape(tf.where(inside[..., tf.newaxis], pixels, image), image.shape)
 
 
 def _grey(image: tf.Tensor) -> tf.Tensor:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from trainers.configuration.data_options import PreprocessingConfig
 from trainers.data.preprocessing.augmentation import randaugment
+from trainers.data.preprocessing.augmentation import random_erasing
 from trainers.data.preprocessing.augmentation import resize
 from trainers.data.preprocessing.augmentation import to_bytes
 from trainers.data.preprocessing.augmentation import to_channels
@@ -22,6 +23,7 @@ from trainers.data.preprocessing.decoding import decode_window
 # Numbers folded into the seed of an example, so that no two draws share a stream.
 _INCEPTION_STREAM = 1
 _RANDAUGMENT_STREAM = 2
+_ERASING_STREAM = 3
 
 
 def train_example(example: Example, seed: tf.Tensor, config: PreprocessingConfig) -> tf.Tensor:
@@ -45,7 +47,11 @@ def train_example(example: Example, seed: tf.Tensor, config: PreprocessingConfig
         config.randaugment_layers,
         config.randaugment_magnitude,
     )
-    return tf.ensure_shape(image, (*config.image_size, config.channels))
+    image = tf.ensure_shape(image, (*config.image_size, config.channels))
+    if config.random_erasing > 0:
+        stream = tf.random.experimental.stateless_fold_in(seed, _ERASING_STREAM)
+        image = random_erasing(image, stream, config.random_erasing)
+    return image
 
 
 def evaluation_example(example: Example, config: PreprocessingConfig) -> tf.Tensor:

@@ -12,6 +12,7 @@ from trainers.configuration.data_options import VideoPreprocessingConfig
 from trainers.data.preprocessing.augmentation import color_drop
 from trainers.data.preprocessing.augmentation import color_jitter
 from trainers.data.preprocessing.augmentation import randaugment
+from trainers.data.preprocessing.augmentation import random_erasing
 from trainers.data.preprocessing.augmentation import resize
 from trainers.data.preprocessing.augmentation import to_bytes
 from trainers.data.preprocessing.augmentation import to_channels
@@ -25,6 +26,7 @@ _ORDER_STREAM = 1
 _RANDAUGMENT_STREAM = 2
 _COLOR_JITTER_STREAM = 3
 _COLOR_DROP_STREAM = 4
+_ERASING_STREAM = 5
 
 _FLIPPED_SHARE = 0.5
 _LARGEST_INT64 = 2**63 - 1
@@ -212,6 +214,8 @@ def _augmented(clip: tf.Tensor, seed: tf.Tensor, config: VideoPreprocessingConfi
         clip = color_jitter(clip, _stream(seed, _COLOR_JITTER_STREAM), config.color_jitter)
     if config.color_drop > 0:
         clip = color_drop(clip, _stream(seed, _COLOR_DROP_STREAM), config.color_drop)
+    if config.random_erasing > 0:
+        clip = random_erasing(clip, _stream(seed, _ERASING_STREAM), config.random_erasing)
     return clip
 
 

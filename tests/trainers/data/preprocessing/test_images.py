@@ -159,6 +159,7 @@ def test_lists_of_a_configuration_file_are_accepted() -> None:
         {"padding": 8},
         {"randaugment_layers": -1},
         {"randaugment_magnitude": 40},
+        {"random_erasing": -0.1},
     ],
 )
 def test_wrong_settings_are_named(wrong: dict[str, object]) -> None:

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from trainers.data.preprocessing.mixup import cutmix
+from trainers.data.preprocessing.mixup import cutmix_boxes
 from trainers.data.preprocessing.mixup import mixing_weights
 from trainers.data.preprocessing.mixup import mixup
 
@@ -84,3 +86,47 @@ def test_one_example_is_left_alone() -> None:
     mixed_images, mixed_targets = mixup(images, targets, _weights(1))
     np.testing.assert_array_equal(mixed_images, images)
     np.testing.assert_allclose(mixed_targets, targets)
+
+
+def _boxes(size: int, height: int, width: int, alpha: float = 1.0) -> np.ndarray:
+    return cutmix_boxes(size, tf.constant([1, 2]), alpha, height, width).numpy()
+
+
+@pytest.mark.parametrize("size", [2, 8, 9])
+@pytest.mark.parametrize("frames", [(), (3,)])
+def test_cutmix_pastes_the_box_of_the_partner(size: int, frames: tuple[int, ...]) -> None:
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (size, *frames, 6, 10, 3), dtype=np.uint8)
+    targets = np.eye(size, dtype=np.float32)
+    boxes = _boxes(size, 6, 10)
+    found, mixed = cutmix(tf.constant(images), tf.constant(targets), tf.constant(boxes))
+    partners = [min(number ^ 1, size - 1) for number in range(size)]
+    if size % 2:
+        partners[-1] = size - 2
+    for number, (top, bottom, left, right) in enumerate(boxes):
+        expected = images[number].copy()
+        box = (..., slice(top, bottom), slice(left, right), slice(None))
+        expected[box] = images[partners[number]][box]
+        np.testing.assert_array_equal(found[number], expected)
+        share = (bottom - top) * (right - left) / 60
+        expected_target = (1 - share) * targets[number] + share * targets[partners[number]]
+        np.testing.assert_allclose(mixed[number], expected_target, atol=1e-6)
+    assert len(np.unique(boxes, axis=0)) > 1
+
+
+def test_boxes_lie_in_the_image_and_have_its_shape() -> None:
+    top, bottom, left, right = _boxes(2000, 60, 100).T
+    for begin, end, side in ((top, bottom, 60), (left, right, 100)):
+        assert (begin >= 0).all() and (begin <= end).all() and (end <= side).all()
+        assert begin.min() == 0 and end.max() == side
+    uncut = (top > 0) & (bottom < 60) & (left > 0) & (right < 100)
+    heights, widths = (bottom - top)[uncut], (right - left)[uncut]
+    assert np.abs(heights / 60 - widths / 100).max() < 0.04
+
+
+def test_shares_of_cutmix_follow_the_beta_distribution() -> None:
+    top, bottom, _, _ = _boxes(4000, 1000, 1000, alpha=1.0).T
+    # A box of height s is not cut at 1 - s of the places; the mean of s, the root of a uniform
+    # share, is 2 / 3.
+    uncut = (top > 0) & (bottom < 1000)
+    assert abs(uncut.mean() - 1 / 3) < 0.03

@@ -101,6 +101,7 @@ def test_same_seed_same_bytes_and_seeds_differ() -> None:
         color_jitter=0.8,
         color_drop=0.2,
         randaugment_layers=2,
+        random_erasing=0.5,
         frame_order="shuffled",
     )
     video = numbered_video(12, 30, 40)
@@ -298,6 +299,7 @@ def test_augmentation_treats_all_frames_alike() -> None:
         color_jitter=1.0,
         color_drop=0.3,
         randaugment_layers=2,
+        random_erasing=0.25,
     )
     train = _trainer(_raw(video), config)
     clips = [train(seed) for seed in range(30)]
