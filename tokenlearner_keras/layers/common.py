@@ -6,6 +6,7 @@ import numbers
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
+from typing import Self
 
 import keras
 from keras import ops
@@ -46,14 +47,30 @@ def is_half_precision(compute_dtype: str) -> bool:
     return compute_dtype in ("bfloat16", "float16")
 
 
+def is_quantized(layer: keras.layers.Layer) -> bool:
+    """Says whether only the layer itself knows what to do with its weights."""
+    return getattr(layer, "quantization_mode", None) is not None
+
+
 class ConfiguredLayer(keras.layers.Layer):
     """A layer that saves constructor arguments, which are attributes of the same names."""
 
     _saved_arguments: tuple[str, ...] = ()
+    #: Attributes that `build` sets, as far as it does.
+    _built_attributes: tuple[str, ...] = ()
 
     def get_config(self) -> dict[str, Any]:
         arguments = {name: getattr(self, name) for name in self._saved_arguments}
         return {**super().get_config(), **arguments}
+
+    def sharing_weights(self, **changes: Any) -> Self:
+        """Returns a layer with this built one's variables, not copies, and other arguments."""
+        layer = type(self).from_config({**self.get_config(), **changes})
+        for name in self._built_attributes:
+            if hasattr(self, name):
+                setattr(layer, name, getattr(self, name))
+        layer.built = True
+        return layer
 
 
 def layer_norm(owner: keras.layers.Layer, name: str, channels: int | None) -> Any:
