@@ -47,6 +47,7 @@ class StepRun:
         accumulation: Micro-batches of each replica's share of the batch.
         mixup_alpha: As in the configuration.
         jit_compile: As in the configuration.
+        elastic_tokens: Of the model's configuration, ascending.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class StepRun:
         accumulation: int = 1,
         mixup_alpha: float = 0.0,
         jit_compile: bool = False,
+        elastic_tokens: tuple[int, ...] = (),
     ) -> None:
         self.engine = engine
         self.mixup_alpha = mixup_alpha
@@ -83,6 +85,7 @@ class StepRun:
             seed=seed,
             gradient_accumulation_steps=accumulation,
             jit_compile=jit_compile,
+            elastic_tokens=elastic_tokens,
         )
 
     def batches(self, first_step: int) -> Any:

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tokenlearner_keras.models.elastic import set_num_tokens
 from trainers.data.pipeline import check_batch_size
 from trainers.data.preprocessing.normalization import normalize
 from trainers.engines.engine import Engine
@@ -42,6 +43,12 @@ class TrainStep:
             JAX always compile.
         multi_label: Whether an example has any number of labels; then `correct` counts where the
             class of the largest logit is one of them.
+        elastic_tokens: Numbers of learned tokens, ascending, the last one that of the model. Each
+            step works with one of them, a function of (seed, step), the same on all replicas and
+            hosts and for all micro-batches. (): always all.
+
+    Attributes:
+        models: The model, and for each number below the largest one that shares its weights.
 
     Raises:
         ConfigurationError: If the batch cannot be cut into micro-batches of equal size, or the
@@ -59,6 +66,7 @@ class TrainStep:
     gradient_accumulation_steps: int = 1
     jit_compile: bool = False
     multi_label: bool = False
+    elastic_tokens: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_batch_size(
@@ -73,6 +81,10 @@ class TrainStep:
             for variable in self.model.non_trainable_variables
             if variable.name == "seed_generator_state"
         ]
+        self.models: dict[int | None, keras.Model] = {None: self.model}
+        with self.engine.scope():
+            for num_tokens in self.elastic_tokens[:-1]:
+                self.models[num_tokens] = set_num_tokens(self.model, num_tokens)
         #: The engine's `Training`.
         self.compiled: Any = self.engine.training(self)
 
@@ -103,14 +115,26 @@ class TrainStep:
             ) from error
         return sums
 
-    def loss_and_sums(self, images: Any, targets: Any) -> tuple[Any, dict[str, Any]]:
+    def num_tokens_at(self, step: int) -> int | None:
+        """Returns the learned tokens of a step, counted from 0; None for all of the model."""
+        if not self.elastic_tokens:
+            return None
+        # The only generator of NumPy whose stream is promised never to change.
+        sequence = np.random.SeedSequence(self.seed % 2**64, spawn_key=(step,))
+        number = int(sequence.generate_state(1, np.uint64)[0])
+        num_tokens = self.elastic_tokens[number % len(self.elastic_tokens)]
+        return num_tokens if num_tokens in self.models else None
+
+    def loss_and_sums(
+        self, images: Any, targets: Any, num_tokens: int | None
+    ) -> tuple[Any, dict[str, Any]]:
         """Returns the loss to differentiate, and sums over these examples, float32 scalars.
 
         The first is the sum of the losses over the global batch size; the others are `loss`,
         `correct` and `num_examples`. Images are uint8 (B, H, W, 3), or of clips (B, T, H, W, 3);
-        targets float32 (B, num_classes).
+        targets float32 (B, num_classes). `num_tokens` is a key of `models`.
         """
-        logits = self.model(self.inputs(images), training=True)
+        logits = self.models[num_tokens](self.inputs(images), training=True)
         losses = self.losses(targets, logits)
         labels = targets if self.multi_label else ops.argmax(targets, axis=-1)
         correct = evaluation_sums(logits, labels, losses, ops.ones_like(losses))["correct"]

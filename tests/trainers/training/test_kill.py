@@ -42,6 +42,13 @@ FLAGS = [
     "--config.data.mixup_alpha=0.3",
     "--config.ema_decay=0.9",
 ]
+#: Steps with one token or two, and what else changes a step.
+ELASTIC = [
+    "--config.model.elastic_tokens=(1,2)",
+    "--config.model.remat=True",
+    "--config.dtype_policy=mixed_bfloat16",
+    "--config.gradient_accumulation_steps=2",
+]
 #: What is not a function of the configuration.
 TIMES = ("steps_per_second", "images_per_second", "data_wait")
 
@@ -70,12 +77,16 @@ STOPS = {
         "terminate:2": (_TERMINATED, {3}),
     },
     ("tensorflow", "video"): {"steps:3": (_KILLED, {2, 4})},
+    ("tensorflow", "elastic"): {"steps:3": (_KILLED, {2, 4})},
+    ("jax", "elastic"): {"terminate:2": (_TERMINATED, {3})},
 }
 MARKS = {
     ("tensorflow", "in short"): (),
     ("jax", "image"): pytest.mark.extra,
     ("tensorflow", "image"): pytest.mark.extra,
     ("tensorflow", "video"): pytest.mark.extra,
+    ("tensorflow", "elastic"): pytest.mark.slow,
+    ("jax", "elastic"): pytest.mark.extra,
 }
 
 
@@ -90,6 +101,7 @@ def test_stopped_runs_end_like_one_that_was_not(
     start = functools.partial(processes.start, backend=backend)
     config = _video_file(tmp_path) if kind == "video" else config_file(tmp_path)
     flags = [f"--config={config}", "--strategy=one_device", *FLAGS]
+    flags += ELASTIC if kind == "elastic" else []
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     values = parse(*flags, f"--workdir={whole}")
     if backend == keras.backend.backend():
