@@ -49,6 +49,7 @@ class TrainStep:
 
     Attributes:
         models: The model, and for each number below the largest one that shares its weights.
+        has_compiled: Whether a step was compiled in the last `run`.
 
     Raises:
         ConfigurationError: If the batch cannot be cut into micro-batches of equal size, or the
@@ -85,6 +86,8 @@ class TrainStep:
         with self.engine.scope():
             for num_tokens in self.elastic_tokens[:-1]:
                 self.models[num_tokens] = set_num_tokens(self.model, num_tokens)
+        self.has_compiled = False
+        self._compiled_for: set[int | None] = set()  # the keys of `models`
         #: The engine's `Training`.
         self.compiled: Any = self.engine.training(self)
 
@@ -113,6 +116,9 @@ class TrainStep:
                 "batch_size, or set gradient_accumulation_steps=2, model.remat=True or "
                 "dtype_policy='mixed_bfloat16'; --dry_run tells what a step takes."
             ) from error
+        used = {*map(self.num_tokens_at, range(first_step, first_step + num_steps))}
+        self.has_compiled = not used <= self._compiled_for
+        self._compiled_for |= used
         return sums
 
     def num_tokens_at(self, step: int) -> int | None:

@@ -87,5 +87,6 @@ def test_each_number_is_compiled_once() -> None:
     run.train(0, 9)
     seen = {run.step.num_tokens_at(step) for step in range(9)}
     assert sorted(traced, key=str) == sorted(seen, key=str) and len(seen) == 3
+    assert run.step.has_compiled
     run.train(9, 9)
-    assert len(traced) == 3
+    assert len(traced) == 3 and not run.step.has_compiled
