@@ -190,6 +190,14 @@ def test_layers_that_need_all_tokens_are_named() -> None:
     assert [len(layer._inbound_nodes) for layer in model.layers] == calls
 
 
+def test_a_fuser_of_several_frames_in_one_sequence_is_refused() -> None:
+    clips = keras.Input((3, 4, 4, 8))
+    tokens = keras.layers.Reshape((-1, 8))(tk.TokenLearnerV11(4)(clips))
+    fused = tk.TokenFuser(name="fuser")(keras.layers.LayerNormalization()(tokens), clips)
+    with pytest.raises(ValueError, match="'fuser' gets 6 tokens in one sequence.* place of 12"):
+        tk.set_num_tokens(keras.Model(clips, fused), 2)
+
+
 class _Hiding(keras.layers.Layer):
     def __init__(self) -> None:
         super().__init__()

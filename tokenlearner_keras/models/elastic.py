@@ -83,7 +83,8 @@ def _changed(model: keras.Model, num_tokens: int) -> keras.Model:
         for node in graph_calls(graph):
             if id(node.operation) not in operations:
                 operations |= {id(old): new for old, new in _replacements(node, num_tokens)}
-        outputs = rewired_outputs(graph, partial(checked_call, hint=_HINT), operations=operations)
+        call = partial(_call, num_tokens=num_tokens)
+        outputs = rewired_outputs(graph, call, operations=operations)
         kind = type(model) if isinstance(model, VisionTransformer) else keras.Model
         changed = kind(graph.input, outputs, name=model.name)
     if isinstance(model, X2Plus1D):
@@ -98,7 +99,7 @@ def _replacements(node: Node, num_tokens: int) -> Iterator[tuple[Any, Any]]:
         active = None if num_tokens == operation.num_tokens else num_tokens
         yield operation, operation.sharing_weights(active_tokens=active)
     elif isinstance(operation, TokenFuser):
-        tokens = node.arguments.kwargs.get("tokens", next(iter(node.arguments.args), None))
+        tokens = _fused_tokens(node.arguments.args, node.arguments.kwargs)
         known = operation.num_tokens or tokens.shape[-2]
         yield operation, operation.sharing_weights(num_tokens=known)
         unfold = tokens._keras_history.operation
@@ -114,6 +115,26 @@ def _replacements(node: Node, num_tokens: int) -> Iterator[tuple[Any, Any]]:
         inner = nested_graph(operation)
         if inner is not None and any(map(_learns, _flat_layers(inner))):
             yield operation, _changed(operation, num_tokens)
+
+
+def _call(
+    node: Node, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], num_tokens: int
+) -> Any:
+    if isinstance(operation, TokenFuser):
+        count = _fused_tokens(args, kwargs).shape[-2]
+        before = _fused_tokens(node.arguments.args, node.arguments.kwargs).shape[-2]
+        if count not in (before, num_tokens):
+            raise ValueError(
+                f"TokenFuser {operation.name!r} gets {count} tokens in one sequence, those of "
+                f"several frames or layers, in place of {before}: which of its weights are theirs "
+                "is not known. Give it the tokens of each frame, (batch, time, tokens, channels)."
+            )
+    return checked_call(node, operation, args, kwargs, _HINT)
+
+
+def _fused_tokens(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Returns the first argument of a TokenFuser."""
+    return args[0] if args else kwargs["tokens"]
 
 
 def _learns(operation: Any) -> bool:
