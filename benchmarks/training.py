@@ -151,7 +151,8 @@ class _Trainer(_Way):
         end = self.step + num_steps
         while self.step < end:
             block = min(self.config.steps_per_loop, end - self.step)
-            self.log.add(self.train_step.run(self.batches, self.step, block), block)
+            sums = self.train_step.run(self.batches, self.step, block)
+            self.log.add(sums, block, compiled=self.train_step.has_compiled)
             self.step += block
         self.log.write(self.step)
 

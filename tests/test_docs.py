@@ -74,7 +74,7 @@ def test_training_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     pytest.importorskip("ml_collections")
     if keras.backend.backend() == "torch":
         pytest.skip("an engine of the trainer is needed")
-    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "training.md").read_text(), re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", (DOCS / "training.md").read_text(), re.DOTALL)
     (tmp_path / "NEW_IMAGES").mkdir()
     for name in "ab":
         keras.utils.save_img(tmp_path / "NEW_IMAGES" / f"{name}.png", np.zeros((8, 8, 3)))
@@ -83,6 +83,17 @@ def test_training_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     exec(code.replace('"total_epochs": 30', '"total_steps": 2'), scope)
     assert scope["metrics"].keys() == {"validation", "test"}
     assert scope["predictions"].probabilities.shape == (2, 3)
+
+
+def test_fewer_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example as it stands, with a smaller model."""
+    _, code = re.findall(r"```python\n(.*?)```", (DOCS / "training.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    scope: dict = {}
+    exec(code.replace("num_classes=10", "10, 32, width=24, depth=7, num_heads=3"), scope)
+    loaded = keras.saving.load_model("small.keras")
+    assert loaded.get_layer("token_learner_0").output.shape == (None, 4, 24)
+    assert tk.count_macs(loaded) == tk.count_macs(scope["small"])
 
 
 def test_public_weights_insertion_resizing_and_lora(

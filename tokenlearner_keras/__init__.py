@@ -17,6 +17,7 @@ from tokenlearner_keras.layers import TokenLearnerV11
 from tokenlearner_keras.layers import TokenMerging
 from tokenlearner_keras.lora import enable_lora
 from tokenlearner_keras.models.config import VisionTransformerConfig
+from tokenlearner_keras.models.elastic import set_num_tokens
 from tokenlearner_keras.models.insert import insert_token_learner
 from tokenlearner_keras.models.model import VisionTransformer
 from tokenlearner_keras.models.names import create_model
@@ -61,4 +62,5 @@ __all__ = [
     "paper_gflops",
     "plot_attention_maps",
     "resize_model",
+    "set_num_tokens",
 ]

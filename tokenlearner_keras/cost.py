@@ -1,6 +1,7 @@
 """Cost of a model: multiply-accumulates and the paper's GFLOPS."""
 
 import inspect
+import itertools
 import math
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -252,29 +253,30 @@ def _attention_pooling(layer: AttentionPooling, shapes: list[Shape], output: Sha
 
 
 def _token_learner(layer: TokenLearner, shapes: list[Shape], output: Shape) -> Cost:
-    positions, width, tokens = _positions(shapes[0]), shapes[0][-1], layer.num_tokens
-    inner = layer.num_convolutions - 1
-    convolutions = 9 * tokens * (width + inner * tokens)
-    gelu = GELU_OPERATIONS * inner * tokens
+    positions, width = _positions(shapes[0]), shapes[0][-1]
+    inner, given = layer.num_convolutions - 1, output[-2]
+    channels = (width, *[layer.num_tokens] * inner, given)
+    convolutions = 9 * sum(a * b for a, b in itertools.pairwise(channels))
+    gelu = GELU_OPERATIONS * inner * layer.num_tokens
     norm = LAYER_NORM_OPERATIONS * width
-    return Cost(positions * (convolutions + tokens * width), positions * (norm + gelu))
+    return Cost(positions * (convolutions + given * width), positions * (norm + gelu))
 
 
-def _softmax_pooling(layer: TokenLearnerV11 | PatchMerger, shape: Shape) -> Cost:
+def _softmax_pooling(shape: Shape, output: Shape) -> Cost:
     """Returns the cost of the norm, the softmax and the sums, without that of the logits."""
-    positions, width, tokens = _positions(shape), shape[-1], layer.num_tokens
+    positions, width, tokens = _positions(shape), shape[-1], output[-2]
     norm = LAYER_NORM_OPERATIONS * positions * width
     softmax = SOFTMAX_OPERATIONS * positions * tokens
     return Cost(positions * tokens * width, norm + softmax)
 
 
 def _token_learner_v11(layer: TokenLearnerV11, shapes: list[Shape], output: Shape) -> Cost:
-    logits = _mlp(_positions(shapes[0]), shapes[0][-1], layer.bottleneck_dim, layer.num_tokens)
-    return _softmax_pooling(layer, shapes[0]) + logits
+    logits = _mlp(_positions(shapes[0]), shapes[0][-1], layer.bottleneck_dim, output[-2])
+    return _softmax_pooling(shapes[0], output) + logits
 
 
 def _patch_merger(layer: PatchMerger, shapes: list[Shape], output: Shape) -> Cost:
-    pooling = _softmax_pooling(layer, shapes[0])
+    pooling = _softmax_pooling(shapes[0], output)
     return pooling + Cost(pooling.macs)  # the logits take as many products as the sums
 
 

@@ -133,24 +133,31 @@ def calls_undone_on_error(operations: Iterable[Any]) -> Iterator[None]:
 _TRIAL_BATCH = 2
 
 
-def checked_call(node: Node, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def checked_call(
+    node: Node,
+    operation: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    hint: str | None = None,
+) -> Any:
     """Calls a layer of a graph again, with other arguments than those of its `node`.
 
     A symbolic call trusts the output shape that a layer declares. So, where shapes have changed,
     the computation is also traced, without arithmetic.
 
     Raises:
-        ValueError: If the layer cannot take the new shapes; the message names the layer and a fix.
+        ValueError: If the layer cannot take the new shapes; the message names the layer and a fix,
+            the `hint` or, without one, that for an inserted TokenLearner.
     """
     try:
         outputs = operation(*args, **kwargs)
     except Exception as error:
-        raise _misfit(node, args, kwargs, reason_of(error)) from error
+        raise _misfit(node, args, kwargs, reason_of(error), hint) from error
     if _shapes((args, kwargs)) != _shapes((node.arguments.args, node.arguments.kwargs)):
         problem = _problem(operation, args, kwargs, outputs)
         # A layer that cannot be traced, or misstated its shape before the change, proves nothing.
         if problem and not _problem(operation, *_original(node)):
-            raise _misfit(node, args, kwargs, problem)
+            raise _misfit(node, args, kwargs, problem, hint)
     return outputs
 
 
@@ -221,19 +228,25 @@ def _shapes(structure: Any) -> list[tuple[int | None, ...]]:
     return [tuple(tensor.shape) for tensor in symbolic_tensors(structure)]
 
 
-def _misfit(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], reason: str) -> ValueError:
+def _misfit(
+    node: Node,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    reason: str,
+    hint: str | None,
+) -> ValueError:
     before = _shapes((node.arguments.args, node.arguments.kwargs))
     after = _shapes((args, kwargs))
     # Masks that Keras fills in make the old list longer; they are not separate inputs.
     mixed = any(shape in before for shape in after)
-    if mixed:
+    if hint is None and mixed:
         hint = (
             "An input of it does not come from the TokenLearner. If that is a shortcut around "
             "the layer named, name the first layer of the block instead (in a pre-norm block its "
             "normalisation), so that the shortcut carries the tokens; a mask or table of "
             "positions for the old number of tokens must be left out of the model."
         )
-    else:
+    elif hint is None:
         hint = (
             "What follows the TokenLearner must take any number of tokens, in the shape "
             "(batch, tokens, channels), which a convolution, Flatten, Reshape or pooling of "

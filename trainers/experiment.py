@@ -162,6 +162,7 @@ def make_train_step(
     Raises:
         ConfigurationError: If the engine cannot run it, or its devices cannot share the batch.
     """
+    elastic_tokens = model_fields(config).get("elastic_tokens") or ()
     return TrainStep(
         model=model,
         optimizer=optimizer,
@@ -174,6 +175,7 @@ def make_train_step(
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         jit_compile=config.jit_compile,
         multi_label=config.data.multi_label,
+        elastic_tokens=tuple(sorted(elastic_tokens)),
     )
 
 

@@ -50,6 +50,7 @@ class StepRun:
         jit_compile: As in the configuration.
         freeze: As in the configuration.
         layer_decay: The learning rate of each variable is this share of that of the next one.
+        elastic_tokens: Of the model's configuration, ascending.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class StepRun:
         jit_compile: bool = False,
         freeze: tuple[str, ...] = (),
         layer_decay: float = 1.0,
+        elastic_tokens: tuple[int, ...] = (),
     ) -> None:
         self.engine = engine
         self.mixup_alpha = mixup_alpha
@@ -89,6 +91,7 @@ class StepRun:
             seed=seed,
             gradient_accumulation_steps=accumulation,
             jit_compile=jit_compile,
+            elastic_tokens=elastic_tokens,
         )
 
     def batches(self, first_step: int) -> Any:

@@ -32,7 +32,9 @@ def test_round_trip_through_json() -> None:
         token_learner_at=9,
         per_frame=False,
         pooling=((3, 2), (5, 1)),
+        elastic_tokens=(8, 2),
     )
+    assert config.elastic_tokens == (2, 8)
     again = Config.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again == config and hash(again) == hash(config)
 
@@ -100,6 +102,11 @@ def test_an_integer_is_a_square() -> None:
         ({"pooling": ((8, 2),), "token_learner": "v1.1"}, r"in \[0, 7\)"),
         ({"pooling": ((3.7, 2),)}, "pairs"),
         ({"head_bias": "x"}, "a finite number"),
+        ({"elastic_tokens": (4, 8)}, "`elastic_tokens` needs learned tokens"),
+        ({"token_learner": "v1.1", "elastic_tokens": (4, 16)}, "largest .* num_tokens=8"),
+        ({"token_learner": "v1.1", "elastic_tokens": (8, 4, 4)}, "different numbers"),
+        ({"token_learner": "v1.1", "elastic_tokens": 8}, r"integers, such as \(4, 8, 16\)"),
+        ({"token_learner": "v1.1", "elastic_tokens": (0, 8)}, r"elastic_tokens\[0\]"),
         ({"token_learner": "v1.1", "token_fuser": "no"}, "True or False"),
         ({"tubelet_size": 2}, "set num_frames"),
         ({"num_frames": 4, "sample_frames": 5}, "must not exceed"),

@@ -56,6 +56,14 @@ LAYERS: dict[str, tuple[Callable[..., keras.layers.Layer], Shapes]] = {
     "v1.1 of clips": (lambda **k: tk.TokenLearnerV11(3, 5, per_frame=False, **k), (VIDEO,)),
     "mha of clips": (lambda **k: TokenLearnerMHA(3, 2, per_frame=False, **k), (VIDEO,)),
     "patch merger of clips": (lambda **k: tk.PatchMerger(3, False, **k), (VIDEO,)),
+    "first of v1.0": (lambda **k: tk.TokenLearner(4, active_tokens=3, **k), (VIDEO,)),
+    "first of v1.0, one convolution": (
+        lambda **k: tk.TokenLearner(4, num_convolutions=1, active_tokens=3, **k),
+        (GRID,),
+    ),
+    "first of v1.1": (lambda **k: tk.TokenLearnerV11(4, 5, active_tokens=3, **k), (GRID,)),
+    "first of mha": (lambda **k: TokenLearnerMHA(4, 2, active_tokens=3, **k), (VIDEO,)),
+    "first of patch merger": (lambda **k: tk.PatchMerger(4, active_tokens=3, **k), (GRID,)),
     "merging": (lambda **k: tk.TokenMerging(3, 1, **k), (SEQUENCE,)),
     "merging frames": (lambda **k: tk.TokenMerging(2, **k), ((3, 7, 8),)),
     "fuser": (lambda **k: tk.TokenFuser(5, dropout=0.1, **k), ((3, 8), GRID)),
@@ -63,6 +71,11 @@ LAYERS: dict[str, tuple[Callable[..., keras.layers.Layer], Shapes]] = {
     "fuser of clips": (lambda **k: tk.TokenFuser(5, **k), ((3, 8), VIDEO)),
     "fuser plain": (lambda **k: tk.TokenFuser(5, False, **k), ((3, 3, 8), VIDEO)),
     "fuser video": (lambda **k: tk.TokenFuser(5, mixing="video", **k), ((3, 3, 8), VIDEO)),
+    "fuser of the first": (lambda **k: tk.TokenFuser(5, num_tokens=4, **k), ((3, 8), GRID)),
+    "linear fuser of the first": (
+        lambda **k: tk.TokenFuser(None, mixing="video", num_tokens=4, **k),
+        ((3, 3, 8), VIDEO),
+    ),
     "patches": (lambda **k: PatchEmbedding(8, (2, 3), **k), ((5, 6, 3),)),
     "patches of frames": (lambda **k: PatchEmbedding(8, (2, 3), **k), ((2, 5, 6, 3),)),
     "tubelets": (

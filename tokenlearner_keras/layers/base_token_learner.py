@@ -15,6 +15,7 @@ from tokenlearner_keras.layers.common import check_flag
 from tokenlearner_keras.layers.common import check_floats
 from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.layers.common import layer_norm
+from tokenlearner_keras.layers.common import optional
 from tokenlearner_keras.layers.common import shapes_fit
 from tokenlearner_keras.layers.common import widened
 
@@ -79,19 +80,38 @@ def _of_positions(mask: Any, shape: PositionShape) -> Any:
     return ops.broadcast_to(mask, dimensions)
 
 
+def _check_active_tokens(value: Any, num_tokens: int) -> int | None:
+    """Returns None, or `value` as an int; raises ValueError unless it is in [1, num_tokens]."""
+    value = optional(check_positive_integer, value, "active_tokens")
+    if value is not None and value > num_tokens:
+        raise ValueError(
+            f"`active_tokens` must not exceed `num_tokens`. Received active_tokens={value} and "
+            f"num_tokens={num_tokens}."
+        )
+    return value
+
+
 class BaseTokenLearner(ConfiguredLayer):
     """Base class: positions in, a few learned tokens out.
 
-    A subclass builds its weights in `_build_tokenizer` and turns the positions of one frame, or of
-    a whole clip, into tokens and maps in `_tokenize`. Everything else (ranks 3 to 5, unknown sizes,
+    A subclass builds the weights of `num_tokens` tokens in `_build_tokenizer`, names what holds
+    them in `_built_attributes`, and turns the positions of one frame, or of a whole clip, into the
+    first `_num_given` tokens and maps in `_tokenize`. Everything else (ranks 3 to 5, unknown sizes,
     masks, shapes of tokens and maps) is done here once.
     """
 
-    _saved_arguments: tuple[str, ...] = ("num_tokens", "per_frame")
+    _saved_arguments: tuple[str, ...] = ("num_tokens", "per_frame", "active_tokens")
 
-    def __init__(self, num_tokens: int, per_frame: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        num_tokens: int,
+        per_frame: bool = True,
+        active_tokens: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.num_tokens = check_positive_integer(num_tokens, "num_tokens")
+        self.active_tokens = _check_active_tokens(active_tokens, self.num_tokens)
         self.per_frame = check_flag(per_frame, "per_frame")
         self.supports_masking = True
         self._channels: int | None = None
@@ -122,10 +142,10 @@ class BaseTokenLearner(ConfiguredLayer):
         # (B', S, C) and (B', S, N)
         tokens, maps = self._tokenize(values, mask, training)
         tokens = ops.cast(tokens, self.compute_dtype)
-        tokens = ops.reshape(tokens, (*shape.leading, self.num_tokens, shape.channels))
+        tokens = ops.reshape(tokens, (*shape.leading, self._num_given, shape.channels))
         if not return_attention_maps:
             return tokens
-        return tokens, ops.reshape(maps, (*shape.leading, self.num_tokens, *shape.grid))
+        return tokens, ops.reshape(maps, (*shape.leading, self._num_given, *shape.grid))
 
     def _build_tokenizer(self, channels: int) -> None:
         raise NotImplementedError
@@ -133,16 +153,16 @@ class BaseTokenLearner(ConfiguredLayer):
     def _tokenize(self, values: Any, mask: Any, training: bool | None) -> tuple[Any, Any]:
         """Returns tokens (B', S, C) and maps (B', S, N) in `_accumulation_dtype`.
 
-        The values are (B', *grid, C): with `per_frame`, frames are folded into the batch; else a
-        grid of three sizes, or of a time and positions, is a clip, and N all its positions. Values
-        are zero where the mask (B', *grid) is False. There the maps must be zero, and tokens and
-        maps if it is False everywhere.
+        S is `_num_given`. The values are (B', *grid, C): with `per_frame`, frames are folded into
+        the batch; else a grid of three sizes, or of a time and positions, is a clip, and N all its
+        positions. Values are zero where the mask (B', *grid) is False. There the maps must be zero,
+        and tokens and maps if it is False everywhere.
         """
         raise NotImplementedError
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         shape = self._checked_shape(input_shape)
-        return (*shape.leading, self.num_tokens, shape.channels)
+        return (*shape.leading, self._num_given, shape.channels)
 
     def compute_output_spec(
         self,
@@ -158,7 +178,7 @@ class BaseTokenLearner(ConfiguredLayer):
         if not return_attention_maps:
             return tokens
         maps = keras.KerasTensor(
-            (*shape.leading, self.num_tokens, *shape.grid),
+            (*shape.leading, self._num_given, *shape.grid),
             dtype=self._accumulation_dtype,
         )
         return tokens, maps
@@ -179,6 +199,11 @@ class BaseTokenLearner(ConfiguredLayer):
         if mask is not None:
             _check_mask(mask.shape, split, self._owner, self.per_frame)
         return split
+
+    @property
+    def _num_given(self) -> int:
+        """The tokens that the layer gives, the first of those it has weights for."""
+        return self.active_tokens or self.num_tokens
 
     @property
     def _owner(self) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
+from typing import Self
 
 import keras
 from keras import ops
@@ -50,6 +51,11 @@ def is_half_precision(compute_dtype: str) -> bool:
     return compute_dtype in ("bfloat16", "float16")
 
 
+def is_quantized(layer: keras.layers.Layer) -> bool:
+    """Says whether only the layer itself knows what to do with its weights."""
+    return getattr(layer, "quantization_mode", None) is not None
+
+
 class ConfiguredLayer(keras.layers.Layer):
     """A layer that saves constructor arguments, which are attributes of the same names.
 
@@ -62,6 +68,8 @@ class ConfiguredLayer(keras.layers.Layer):
     """
 
     _saved_arguments: tuple[str, ...] = ()
+    #: Attributes that `build` sets, as far as it does.
+    _built_attributes: tuple[str, ...] = ()
 
     def __init__(self, *, quantized_parts: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -101,6 +109,15 @@ def _quantization(part: keras.layers.Layer) -> dict[str, Any]:
         return {}
     config = part.get_config()
     return {name: config[name] for name in names if name in config}
+
+    def sharing_weights(self, **changes: Any) -> Self:
+        """Returns a layer with this built one's variables, not copies, and other arguments."""
+        layer = type(self).from_config({**self.get_config(), **changes})
+        for name in self._built_attributes:
+            if hasattr(self, name):
+                setattr(layer, name, getattr(self, name))
+        layer.built = True
+        return layer
 
 
 def layer_norm(owner: keras.layers.Layer, name: str, channels: int | None) -> Any:

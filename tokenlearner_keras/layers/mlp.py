@@ -11,6 +11,7 @@ from tokenlearner_keras.layers.common import ConfiguredLayer
 from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.layers.common import check_rate
 from tokenlearner_keras.layers.common import is_half_precision
+from tokenlearner_keras.layers.common import is_quantized
 from tokenlearner_keras.layers.common import optional
 from tokenlearner_keras.layers.common import plain_unless_differentiated
 
@@ -59,6 +60,16 @@ def _centred(x: Any, epsilon: float) -> tuple[Any, Any]:
     centred = x - ops.mean(x, axis=-1, keepdims=True)
     variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
     return centred, ops.rsqrt(variance + epsilon)
+
+
+def first_outputs(dense: keras.layers.Dense, x: Any, count: int | None) -> Any:
+    """Returns the first `count` outputs of a linear Dense layer, all for None."""
+    if count is None:
+        return dense(x)
+    if is_quantized(dense):
+        return dense(x)[..., :count]
+    x = ops.matmul(x, ops.cast(dense.kernel[:, :count], x.dtype))
+    return x if dense.bias is None else x + ops.cast(dense.bias[:count], x.dtype)
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
@@ -110,11 +121,20 @@ class MlpBlock(ConfiguredLayer):
     def _dropout(self, name: str) -> keras.layers.Dropout:
         return keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name=name)
 
-    def call(self, x: Any, training: bool | None = None) -> Any:
-        return self._from_hidden(self.hidden_layer(x), training)
+    def call(self, x: Any, training: bool | None = None, num_outputs: int | None = None) -> Any:
+        return self._from_hidden(self.hidden_layer(x), training, num_outputs)
 
-    def after_norm(self, norm: Any, x: Any, training: bool | None = None) -> Any:
-        """Returns `self(norm(x))`, faster where the hidden layer is narrow."""
+    def after_norm(
+        self,
+        norm: Any,
+        x: Any,
+        training: bool | None = None,
+        num_outputs: int | None = None,
+    ) -> Any:
+        """Returns `self(norm(x))`, faster where the hidden layer is narrow.
+
+        With `num_outputs` only so many of the outputs are computed, the first.
+        """
 
         def plain(x: Any, gamma: Any, beta: Any, kernel: Any) -> Any:
             return ops.matmul(normalized(x, gamma, beta, norm.epsilon), kernel)
@@ -123,17 +143,16 @@ class MlpBlock(ConfiguredLayer):
             return normalized_matmul(x, gamma, beta, norm.epsilon, kernel)
 
         hidden = self.hidden_layer
-        # Only the layer itself knows what to do with quantised weights.
-        quantized = getattr(hidden, "quantization_mode", None) is not None
-        if quantized or is_half_precision(self.compute_dtype):
-            return self(norm(x), training=training)
+        if is_quantized(hidden) or is_half_precision(self.compute_dtype):
+            return self(norm(x), training=training, num_outputs=num_outputs)
         arrays = (x, norm.gamma, norm.beta, hidden.kernel)
         product = plain_unless_differentiated(plain, faster, *arrays)
-        return self._from_hidden(product + hidden.bias, training)
+        return self._from_hidden(product + hidden.bias, training, num_outputs)
 
-    def _from_hidden(self, x: Any, training: bool | None) -> Any:
+    def _from_hidden(self, x: Any, training: bool | None, num_outputs: int | None) -> Any:
         x = self.hidden_dropout(gelu(x), training=training)
-        return self.output_dropout(self.output_layer(x), training=training)
+        x = first_outputs(self.output_layer, x, num_outputs)
+        return self.output_dropout(x, training=training)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (*input_shape[:-1], self.output_dim or input_shape[-1])

@@ -24,6 +24,8 @@ class PatchMerger(WeightedSumTokenLearner):
         per_frame: Whether each frame of a video gets its own tokens. False: S tokens for the
             whole clip, the softmax over all T*N positions. These tokens have no time axis: what
             they know of time comes from the positions that were added to the input.
+        active_tokens: Gives only the first of the tokens, as many as this, without computing the
+            others; see `tk.set_num_tokens`. None: all.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -60,8 +62,16 @@ class PatchMerger(WeightedSumTokenLearner):
         are choices of this package.
     """
 
-    def __init__(self, num_tokens: int = 8, per_frame: bool = True, **kwargs: Any) -> None:
-        super().__init__(num_tokens, per_frame, **kwargs)
+    _built_attributes = ("_channels", "norm", "queries")
+
+    def __init__(
+        self,
+        num_tokens: int = 8,
+        per_frame: bool = True,
+        active_tokens: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_tokens, per_frame, active_tokens=active_tokens, **kwargs)
 
     def _build_attention(self, channels: int) -> None:
         self.queries = self.add_weight(
@@ -77,5 +87,6 @@ class PatchMerger(WeightedSumTokenLearner):
         batch, *grid, channels = ops.shape(values)
         positions = math.prod(grid)  # not -1, which is unknown for an empty batch
         x = ops.reshape(values, (batch, positions, channels))  # (B', N, C)
-        queries = ops.cast(self.queries * channels**-0.5, x.dtype)
+        queries = self.queries[:, : self._num_given]
+        queries = ops.cast(queries * channels**-0.5, x.dtype)
         return self._softmax_over_positions(ops.matmul(x, queries), mask)  # (B', N, S)

@@ -14,10 +14,12 @@ from tokenlearner_keras.layers.common import check_choice
 from tokenlearner_keras.layers.common import check_floats
 from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.layers.common import check_rate
+from tokenlearner_keras.layers.common import is_quantized
 from tokenlearner_keras.layers.common import layer_norm
 from tokenlearner_keras.layers.common import optional
 from tokenlearner_keras.layers.common import widened
 from tokenlearner_keras.layers.mlp import MlpBlock
+from tokenlearner_keras.layers.mlp import first_outputs
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
@@ -37,6 +39,8 @@ class TokenFuser(ConfiguredLayer):
         dropout: Rate in [0, 1) in the mask MLP and on the output.
         mixing: `"frame"` mixes the tokens of each frame (the reference); `"video"` mixes all tokens
             of all frames (the paper's S·T x S·T matrix), for tokens of rank 4.
+        num_tokens: Tokens (of a frame) that the weights are for. Where there are fewer, the first
+            rows and columns are used; see `tk.set_num_tokens`. None: those of the input.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -60,7 +64,15 @@ class TokenFuser(ConfiguredLayer):
         `projects/token_learner/model.py`, `TokenFuser` (MLP mask, since March 2022).
     """
 
-    _saved_arguments = ("bottleneck_dim", "use_normalization", "dropout", "mixing")
+    _saved_arguments = ("bottleneck_dim", "use_normalization", "dropout", "mixing", "num_tokens")
+    _built_attributes = (
+        "mix_norm1",
+        "mix_norm2",
+        "mixing_layer",
+        "original_norm",
+        "token_masking",
+        "output_dropout",
+    )
 
     def __init__(
         self,
@@ -68,6 +80,7 @@ class TokenFuser(ConfiguredLayer):
         use_normalization: bool = True,
         dropout: float = 0.0,
         mixing: str = "frame",
+        num_tokens: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -75,6 +88,7 @@ class TokenFuser(ConfiguredLayer):
         self.use_normalization = bool(use_normalization)
         self.dropout = check_rate(dropout, "dropout")
         self.mixing = check_choice(mixing, ("frame", "video"), "mixing")
+        self.num_tokens = optional(check_positive_integer, num_tokens, "num_tokens")
         self.supports_masking = True
         self.autocast = False  # see `widened`
 
@@ -84,8 +98,8 @@ class TokenFuser(ConfiguredLayer):
         original_shape: tuple[int | None, ...],
     ) -> None:
         self._check_shapes(tokens_shape, original_shape)
-        num_tokens, channels = tokens_shape[-2], tokens_shape[-1]
-        mixed = math.prod(self._mixed_axes(tokens_shape))
+        num_tokens, channels = self.num_tokens or tokens_shape[-2], tokens_shape[-1]
+        mixed = math.prod((*self._mixed_axes(tokens_shape)[:-1], num_tokens))
         if self.use_normalization:
             self.mix_norm1 = layer_norm(self, "mix_norm1", channels)
             self.mix_norm2 = layer_norm(self, "mix_norm2", channels)
@@ -115,7 +129,8 @@ class TokenFuser(ConfiguredLayer):
         self._check_dtypes(tokens, original)
         tokens, original = (widened(x, self.compute_dtype) for x in (tokens, original))
         mixed = self._mix(tokens)  # (B[, T], S, C)
-        weights = self._mask(original, len(tokens.shape) - 2, training)  # (B[, T], N, S)
+        # (B[, T], N, S)
+        weights = self._mask(original, tokens.shape[-2], len(tokens.shape) - 2, training)
         fused = ops.matmul(weights, ops.cast(mixed, weights.dtype))  # (B[, T], N, C)
         fused = ops.reshape(ops.cast(fused, self.compute_dtype), ops.shape(original))
         return self.output_dropout(fused, training=training)
@@ -139,22 +154,40 @@ class TokenFuser(ConfiguredLayer):
         x = ops.reshape(tokens, (-1, math.prod(axes), tokens.shape[-1]))  # (B', S', C)
         if self.use_normalization:
             x = self.mix_norm1(x)
-        x = self.mixing_layer(ops.transpose(x, (0, 2, 1)))  # (B', C, S')
+        x = self._mixed(ops.transpose(x, (0, 2, 1)), axes)  # (B', C, S')
         x = ops.transpose(x, (0, 2, 1))  # (B', S', C)
         if self.use_normalization:
             x = self.mix_norm2(x)
         return ops.reshape(x, ops.shape(tokens))  # (B[, T], S, C)
 
-    def _mask(self, original: Any, num_leading: int, training: bool | None) -> Any:
+    def _mixed(self, x: Any, axes: tuple[int, ...]) -> Any:
+        """Returns `x` (B', C, S') mixed, by a part of the matrix where tokens are left out."""
+        layer = self.mixing_layer
+        full = (*axes[:-1], self.num_tokens or axes[-1])
+        if axes == full:
+            return layer(x)
+        if is_quantized(layer):
+            raise ValueError(
+                f"TokenFuser '{self.name}' has weights for {full[-1]} tokens. Received {axes[-1]}: "
+                "it cannot take a part of a quantised matrix. Do not quantise this layer."
+            )
+        sizes = (math.prod(full[:-1]), full[-1])  # (T or 1, S)
+        kernel = ops.reshape(layer.kernel, (*sizes, *sizes))
+        kernel = ops.reshape(kernel[:, : axes[-1], :, : axes[-1]], (x.shape[-1], x.shape[-1]))
+        bias = ops.reshape(ops.reshape(layer.bias, sizes)[:, : axes[-1]], (-1,))
+        return ops.matmul(x, ops.cast(kernel, x.dtype)) + ops.cast(bias, x.dtype)
+
+    def _mask(self, original: Any, num_tokens: int, num_leading: int, training: bool | None) -> Any:
         """Returns the weight of each token at each position, (B[, T], N, S)."""
         # The batch (and time) is the original's own, so that tokens of another batch fail.
         shape = ops.shape(original)
         positions = math.prod(shape[num_leading:-1])  # not -1, for empty batches
         x = ops.reshape(original, (*shape[:num_leading], positions, shape[-1]))  # (B[, T], N, C)
+        count = None if self.num_tokens in (None, num_tokens) else num_tokens
         if self.bottleneck_dim is None:
-            logits = self.token_masking(self.original_norm(x))
+            logits = first_outputs(self.token_masking, self.original_norm(x), count)
         else:
-            logits = self.token_masking.after_norm(self.original_norm, x, training)
+            logits = self.token_masking.after_norm(self.original_norm, x, training, count)
         return ops.sigmoid(ops.cast(logits, accumulation_dtype(self.compute_dtype)))
 
     def _mixed_axes(self, tokens_shape: Any) -> tuple[Any, ...]:
@@ -188,6 +221,11 @@ class TokenFuser(ConfiguredLayer):
                 f"{owner} mixes over a token axis of fixed size; the sizes here are "
                 f"{mixed_axes}. {received} Give the input a fixed number of tokens"
                 + (" and frames." if self.mixing == "video" else ".")
+            )
+        if self.num_tokens is not None and mixed_axes[-1] > self.num_tokens:
+            raise ValueError(
+                f"{owner} has weights for num_tokens={self.num_tokens}. {received} Give it at most "
+                "so many tokens, or leave num_tokens out."
             )
 
     def _check_dtypes(self, tokens: Any, original: Any) -> None:

@@ -48,6 +48,8 @@ class TokenLearner(WeightedSumTokenLearner):
             whole clip. The maps are computed frame by frame as before, but each token is the sum
             (or mean) over all T*N positions. These tokens have no time axis: what they know of
             time comes from the positions that were added to the input.
+        active_tokens: Gives only the first of the tokens, as many as this, without computing the
+            others; see `tk.set_num_tokens`. None: all.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -84,7 +86,15 @@ class TokenLearner(WeightedSumTokenLearner):
         `TokenLearnerModule`.
     """
 
-    _saved_arguments = ("num_tokens", "pooling", "grid_size", "num_convolutions", "per_frame")
+    _saved_arguments = (
+        "num_tokens",
+        "pooling",
+        "grid_size",
+        "num_convolutions",
+        "per_frame",
+        "active_tokens",
+    )
+    _built_attributes = ("_channels", "norm", "convolutions")
 
     def __init__(
         self,
@@ -93,9 +103,10 @@ class TokenLearner(WeightedSumTokenLearner):
         grid_size: tuple[int, int] | None = None,
         num_convolutions: int = NUM_CONVOLUTIONS,
         per_frame: bool = True,
+        active_tokens: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_tokens, per_frame, **kwargs)
+        super().__init__(num_tokens, per_frame, active_tokens=active_tokens, **kwargs)
         self.pooling = check_choice(pooling, ("sum", "mean"), "pooling")
         self.grid_size = optional(check_grid, grid_size, "grid_size")
         self.num_convolutions = check_positive_integer(num_convolutions, "num_convolutions")
@@ -128,17 +139,17 @@ class TokenLearner(WeightedSumTokenLearner):
         if mask is not None:
             mask = ops.reshape(mask, (frames, height, width, 1))  # (B*T, H, W, 1)
         x = self._first_convolution(x, mask)  # (B*T, H, W, S)
-        for convolution in self.convolutions[1:]:
-            x = convolve(convolution, _only_real(gelu(x), mask))
+        for index in range(1, self.num_convolutions):
+            x = self._convolve(index, _only_real(gelu(x), mask))
         positions = math.prod((*time, height, width))
-        logits = ops.reshape(x, (batch, positions, self.num_tokens))  # (B', N, S)
+        logits = ops.reshape(x, (batch, positions, self._num_given))  # (B', N, S)
         return ops.sigmoid(ops.cast(logits, self._accumulation_dtype))
 
     def _first_convolution(self, x: Any, mask: Any) -> Any:
         """Convolves the normalised input: nearly all of the layer's work."""
         if is_half_precision(self.compute_dtype):
             # Shifted sums would round nine times.
-            return convolve(self.convolutions[0], _only_real(self.norm(x), mask))
+            return self._convolve(0, _only_real(self.norm(x), mask))
         epsilon = self.norm.epsilon
 
         def plain(x: Any, mask: Any, gamma: Any, beta: Any, kernel: Any) -> Any:
@@ -150,8 +161,25 @@ class TokenLearner(WeightedSumTokenLearner):
             products = normalized_matmul(x, gamma, beta, epsilon, columns)  # (B*T, H, W, 9*S)
             return shifted_sum(_only_real(products, mask))
 
-        arrays = (x, mask, self.norm.gamma, self.norm.beta, self.convolutions[0].kernel)
+        arrays = (x, mask, self.norm.gamma, self.norm.beta, self._kernel(0))
         return plain_unless_differentiated(plain, faster, *arrays)
+
+    def _convolve(self, index: int, x: Any) -> Any:
+        if not self._is_cut(index):
+            return convolve(self.convolutions[index], x)
+        kernel = ops.cast(self._kernel(index), x.dtype)
+        return convolve(
+            lambda x: ops.conv(x, kernel, padding="same", data_format="channels_last"), x
+        )
+
+    def _kernel(self, index: int) -> Any:
+        """Returns a convolution's kernel, only the filters in use."""
+        kernel = self.convolutions[index].kernel
+        return kernel[..., : self.active_tokens] if self._is_cut(index) else kernel
+
+    def _is_cut(self, index: int) -> bool:
+        """Says whether a convolution gives fewer channels: the last one, which gives the maps."""
+        return self.active_tokens is not None and index == self.num_convolutions - 1
 
     def _scale(self, tokens: Any, maps: Any, mask: Any) -> Any:
         if self.pooling == "sum":

@@ -13,6 +13,7 @@ from tokenlearner_keras.layers.common import SERIALIZATION_PACKAGE
 from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.layers.common import check_rate
 from tokenlearner_keras.layers.common import is_half_precision
+from tokenlearner_keras.layers.common import is_quantized
 
 
 @keras.saving.register_keras_serializable(package=SERIALIZATION_PACKAGE)
@@ -33,6 +34,8 @@ class TokenLearnerMHA(BaseTokenLearner):
         per_frame: Whether each frame of a video gets its own tokens. False: S tokens for the
             whole clip, which attend to all T*N positions. They have no time axis: what they know
             of time comes from the positions that were added to the input.
+        active_tokens: Gives only the first of the tokens, as many as this, without computing the
+            others; see `tk.set_num_tokens`. None: all.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -70,7 +73,8 @@ class TokenLearnerMHA(BaseTokenLearner):
         have the standard deviation `channels ** -0.5`.
     """
 
-    _saved_arguments = ("num_tokens", "num_heads", "dropout", "per_frame")
+    _saved_arguments = ("num_tokens", "num_heads", "dropout", "per_frame", "active_tokens")
+    _built_attributes = ("_channels", "tokens", "attention")
 
     def __init__(
         self,
@@ -78,9 +82,10 @@ class TokenLearnerMHA(BaseTokenLearner):
         num_heads: int = 8,
         dropout: float = 0.0,
         per_frame: bool = True,
+        active_tokens: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_tokens, per_frame, **kwargs)
+        super().__init__(num_tokens, per_frame, active_tokens=active_tokens, **kwargs)
         self.num_heads = check_positive_integer(num_heads, "num_heads")
         self.dropout = check_rate(dropout, "dropout")
 
@@ -101,8 +106,8 @@ class TokenLearnerMHA(BaseTokenLearner):
         if self._folds_projections:
             tokens, maps = self._attend_folded(values, real)
         else:
-            queries = ops.cast(self.tokens, values.dtype)
-            queries = ops.broadcast_to(queries, (batch, *self.tokens.shape[1:]))
+            queries = ops.cast(self._active_queries(), values.dtype)
+            queries = ops.broadcast_to(queries, (batch, self._num_given, channels))
             tokens, weights = self.attention.attend(queries, values, real, training)
             maps = ops.mean(weights, axis=1)  # (B', S, N)
         if real is None:
@@ -116,10 +121,9 @@ class TokenLearnerMHA(BaseTokenLearner):
     def _folds_projections(self) -> bool:
         """Says whether `_attend_folded` gives the layer's result, with fewer products."""
         projections = (self.attention.key_layer, self.attention.value_layer)
-        # Only the layers themselves know what to do with quantised weights.
-        quantized = any(getattr(each, "quantization_mode", None) for each in projections)
+        quantized = any(map(is_quantized, projections))
         exact = self.dropout == 0.0 and not is_half_precision(self.compute_dtype)
-        fewer = self.num_tokens <= self.attention.head_dim  # columns than channels, in all heads
+        fewer = self._num_given <= self.attention.head_dim  # columns than channels, in all heads
         return exact and not quantized and fewer
 
     def _attend_folded(self, values: Any, real: Any) -> tuple[Any, Any]:
@@ -129,7 +133,7 @@ class TokenLearnerMHA(BaseTokenLearner):
         the weighted sums of the input are projected, not the input. That is `heads * S` columns for
         each position where the projections have C.
         """
-        value_layer, sizes = self.attention.value_layer, (self.num_heads, self.num_tokens)
+        value_layer, sizes = self.attention.value_layer, (self.num_heads, self._num_given)
         batch, positions, channels = ops.shape(values)
         columns, offsets = self._folded_queries()  # (C, heads*S), (heads*S,)
         logits = ops.matmul(values, columns) + offsets  # (B', N, heads*S)
@@ -139,19 +143,23 @@ class TokenLearnerMHA(BaseTokenLearner):
         sums = ops.matmul(weights, values)  # (B', heads*S, C)
         sums = ops.reshape(sums, (batch, *sizes, channels))
         attended = ops.einsum("bhsc,chd->bshd", sums, self._by_head(value_layer.kernel))
-        attended = ops.reshape(attended, (batch, self.num_tokens, channels))
+        attended = ops.reshape(attended, (batch, self._num_given, channels))
         tokens = self.attention.output_layer(attended + value_layer.bias)
         return tokens, ops.mean(ops.reshape(weights, (batch, *sizes, positions)), axis=1)
 
     def _folded_queries(self) -> tuple[Any, Any]:
         """Returns what the input is multiplied by for the logits, and what is added."""
         attention = self.attention
-        queries = attention.query_layer(self.tokens)[0] * attention.head_dim**-0.5
+        queries = attention.query_layer(self._active_queries())[0] * attention.head_dim**-0.5
         queries = self._by_head(queries)  # (S, heads, dim)
         kernel = self._by_head(attention.key_layer.kernel)  # (C, heads, dim)
         columns = ops.reshape(ops.einsum("chd,shd->chs", kernel, queries), (self._channels, -1))
         bias = ops.reshape(attention.key_layer.bias, (self.num_heads, -1))
         return columns, ops.reshape(ops.einsum("hd,shd->hs", bias, queries), (-1,))
+
+    def _active_queries(self) -> Any:
+        """Returns the queries of the tokens that are given, (1, S, C)."""
+        return self.tokens[:, : self._num_given]
 
     def _by_head(self, x: Any) -> Any:
         return ops.reshape(x, (-1, self.num_heads, self.attention.head_dim))

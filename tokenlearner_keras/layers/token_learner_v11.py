@@ -33,6 +33,8 @@ class TokenLearnerV11(WeightedSumTokenLearner):
         per_frame: Whether each frame of a video gets its own tokens. False: S tokens for the
             whole clip, the softmax over all T*N positions. These tokens have no time axis: what
             they know of time comes from the positions that were added to the input.
+        active_tokens: Gives only the first of the tokens, as many as this, without computing the
+            others; see `tk.set_num_tokens`. None: all.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -69,7 +71,8 @@ class TokenLearnerV11(WeightedSumTokenLearner):
         scenic `projects/token_learner/model.py`, `TokenLearnerModuleV11`.
     """
 
-    _saved_arguments = ("num_tokens", "bottleneck_dim", "dropout", "per_frame")
+    _saved_arguments = ("num_tokens", "bottleneck_dim", "dropout", "per_frame", "active_tokens")
+    _built_attributes = ("_channels", "norm", "token_masking")
 
     def __init__(
         self,
@@ -77,9 +80,10 @@ class TokenLearnerV11(WeightedSumTokenLearner):
         bottleneck_dim: int = 64,
         dropout: float = 0.0,
         per_frame: bool = True,
+        active_tokens: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_tokens, per_frame, **kwargs)
+        super().__init__(num_tokens, per_frame, active_tokens=active_tokens, **kwargs)
         self.bottleneck_dim = check_positive_integer(bottleneck_dim, "bottleneck_dim")
         self.dropout = check_rate(dropout, "dropout")
 
@@ -96,5 +100,7 @@ class TokenLearnerV11(WeightedSumTokenLearner):
         batch, *grid, channels = ops.shape(values)
         positions = math.prod(grid)  # not -1, which is unknown for an empty batch
         x = ops.reshape(values, (batch, positions, channels))  # (B', N, C)
-        logits = self.token_masking.after_norm(self.norm, x, training)  # (B', N, S)
+        logits = self.token_masking.after_norm(
+            self.norm, x, training, self.active_tokens
+        )  # (B', N, S)
         return self._softmax_over_positions(logits, mask)

@@ -19,6 +19,7 @@ from tokenlearner_keras.layers.common import check_flag
 from tokenlearner_keras.layers.common import check_positive_integer
 from tokenlearner_keras.layers.common import check_rate
 from tokenlearner_keras.layers.common import check_size
+from tokenlearner_keras.layers.common import check_sizes
 from tokenlearner_keras.layers.common import optional
 from tokenlearner_keras.layers.dot_product_attention import ATTENTION_FORMS
 from tokenlearner_keras.layers.encoder_block import REMAT_POLICIES
@@ -132,6 +133,9 @@ class VisionTransformerConfig(BaseModelConfig):
         attention: `"auto"` computes attention in the form that is best for backend and sizes,
             `"plain"` by the matrix of all weights, `"fused"` by a TPU's kernel also for few tokens.
         channels: Channels of the input: 3 of RGB, 1 of grey images, or any other number.
+        elastic_tokens: Numbers of learned tokens that training changes between, drawn for each
+            step, such as `(4, 8, 16)`; the largest must be `num_tokens`. The model that is built is
+            the same: `tk.set_num_tokens` makes smaller ones of it. (): always all.
 
     Raises:
         ValueError: If a value is out of range or two values do not fit, with the
@@ -171,10 +175,12 @@ class VisionTransformerConfig(BaseModelConfig):
     attention: str = "auto"
     per_frame: bool = True
     channels: int = 3
+    elastic_tokens: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         self._check(check_size, "image_size", "patch_size")
         self._check(_check_pooling_pairs, "pooling")
+        self._check(_check_tokens, "elastic_tokens")
         self._check(check_positive_integer, *_POSITIVE)
         self._check(check_optional_positive, *_OPTIONAL_POSITIVE)
         self._check(check_rate, "dropout", "attention_dropout", "stochastic_depth")
@@ -196,6 +202,7 @@ class VisionTransformerConfig(BaseModelConfig):
         self._check_grid()
         self._check_pooling()
         self._check_merging()
+        self._check_elastic()
 
     def _check_token_learner(self) -> None:
         at = self.token_learner_at
@@ -304,6 +311,20 @@ class VisionTransformerConfig(BaseModelConfig):
                 f"`token_learner_at`={self.token_learner_block} of depth={self.depth} on: {error}"
             ) from None
 
+    def _check_elastic(self) -> None:
+        tokens = self.elastic_tokens
+        if tokens and self.token_learner in (None, "merging"):
+            raise ValueError(
+                "`elastic_tokens` needs learned tokens: set token_learner, such as to 'v1.1', or "
+                f"leave it out. Received token_learner={self.token_learner!r}, elastic_tokens="
+                f"{tokens}."
+            )
+        if tokens and tokens[-1] != self.num_tokens:
+            raise ValueError(
+                "The largest of `elastic_tokens` must be the model's `num_tokens`. Received "
+                f"elastic_tokens={tokens}, num_tokens={self.num_tokens}. Set them to the same."
+            )
+
     @property
     def grid_size(self) -> tuple[int, int]:
         """`(height, width)` of the patch grid, floored."""
@@ -345,6 +366,16 @@ class VisionTransformerConfig(BaseModelConfig):
         positions = frames * math.prod(grid)
         lengths = merged_lengths(positions, self.num_tokens, self.depth - first)
         return tuple(a - b for a, b in itertools.pairwise((positions, *lengths)))
+
+
+def _check_tokens(value: Any, name: str) -> tuple[int, ...]:
+    """Returns different positive integers in ascending order."""
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"`{name}` must be integers, such as (4, 8, 16). Received: {value!r}.")
+    tokens = check_sizes(value, name)
+    if len(set(tokens)) < len(tokens):
+        raise ValueError(f"`{name}` must be different numbers. Received: {value!r}.")
+    return tuple(sorted(tokens))
 
 
 def _check_pooling_pairs(value: Any, name: str) -> tuple[tuple[int, tuple[int, int]], ...]:

@@ -29,7 +29,12 @@ class StepFunctions(Protocol):
     gradient_accumulation_steps: int
     jit_compile: bool
 
-    def loss_and_sums(self, images: Any, targets: Any) -> tuple[Any, dict[str, Any]]:
+    def num_tokens_at(self, step: int) -> int | None:
+        """Returns the learned tokens of a step, None for all: a number for each compiled step."""
+
+    def loss_and_sums(
+        self, images: Any, targets: Any, num_tokens: int | None
+    ) -> tuple[Any, dict[str, Any]]:
         """Returns the loss to differentiate, and sums over these examples."""
 
     def update(self, gradients: list[Any]) -> Any:

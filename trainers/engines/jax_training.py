@@ -46,8 +46,12 @@ class JaxTraining:
         shardings = [
             [layout.sharding_of(variable.shape) for variable in group] for group in self._variables
         ]
+        # Compiled once for each number of tokens.
         self._jitted = jax.jit(
-            self._one_step, donate_argnums=0, out_shardings=(shardings, layout.replicated)
+            self._one_step,
+            static_argnums=3,
+            donate_argnums=0,
+            out_shardings=(shardings, layout.replicated),
         )
 
     def run(self, batches: Iterator[Any], first_step: int, num_steps: int) -> dict[str, float]:
@@ -63,7 +67,8 @@ class JaxTraining:
                 if not under_way or under_way[-1]["loss"].is_ready():
                     totals["data_wait"] += time.monotonic() - start
                 inputs = {name: batch[name] for name in ("image", "target")}
-                state, sums = self._jitted(state, inputs, np.uint32(number))
+                num_tokens = self.step.num_tokens_at(number)
+                state, sums = self._jitted(state, inputs, np.uint32(number), num_tokens)
                 under_way.append(sums)
                 if len(under_way) > _STEPS_AHEAD:
                     _add(totals, under_way.pop(0))
@@ -83,19 +88,25 @@ class JaxTraining:
         trainable, statistics = (
             [variable.value for variable in group] for group in (self._trainable, self._statistics)
         )
-        return self._part(trainable, statistics, images, targets, np.uint32(step))[0]
+        num_tokens = self.step.num_tokens_at(step)
+        return self._part(trainable, statistics, images, targets, np.uint32(step), num_tokens)[0]
 
     def lower(self, batch: dict[str, jax.ShapeDtypeStruct]) -> jax.stages.Lowered:
-        """Returns the step lowered for abstract arrays; `batch` is global, with its shardings."""
+        """Returns the step with all tokens, the dearest, lowered for abstract arrays.
+
+        `batch` is global, with its shardings.
+        """
         state = [[self.layout.abstract(each) for each in group] for group in self._variables]
         number = jax.ShapeDtypeStruct((), jnp.uint32, sharding=self.layout.replicated)
-        return self._jitted.lower(state, batch, number)
+        return self._jitted.lower(state, batch, number, None)
 
     def _one_step(
-        self, state: list[Values], batch: dict[str, Any], number: Any
+        self, state: list[Values], batch: dict[str, Any], number: Any, num_tokens: int | None
     ) -> tuple[list[Values], Sums]:
         trainable, statistics, optimizer = state
-        gradients, sums, statistics = self._gradients(trainable, statistics, batch, number)
+        gradients, sums, statistics = self._gradients(
+            trainable, statistics, batch, number, num_tokens
+        )
         places = [self.layout.sharding_of(variable.shape) for variable in self._trainable]
         gradients = jax.lax.with_sharding_constraint(gradients, places)
         before = [
@@ -109,19 +120,27 @@ class JaxTraining:
         return [trainable, statistics, optimizer], sums
 
     def _gradients(
-        self, trainable: Values, statistics: Values, batch: dict[str, Any], number: Any
+        self,
+        trainable: Values,
+        statistics: Values,
+        batch: dict[str, Any],
+        number: Any,
+        num_tokens: int | None,
     ) -> tuple[Values, Sums, Values]:
         """Returns gradients and sums of the global batch, and the statistics after it."""
         count = self.step.gradient_accumulation_steps
         if count == 1:
-            return self._part(trainable, statistics, batch["image"], batch["target"], number)
+            inputs = (batch["image"], batch["target"])
+            return self._part(trainable, statistics, *inputs, number, num_tokens)
         images, targets = (self._cut(batch[name], count) for name in ("image", "target"))
 
         def add(carry: Any, part: Any) -> Any:
             gradients, sums, statistics = carry
             index, images, targets = part
             stream = number * count + index
-            more, more_sums, statistics = self._part(trainable, statistics, images, targets, stream)
+            more, more_sums, statistics = self._part(
+                trainable, statistics, images, targets, stream, num_tokens
+            )
             total = jax.tree.map(jnp.add, (gradients, sums), (more, more_sums))
             return (*total, statistics), None
 
@@ -132,7 +151,13 @@ class JaxTraining:
         return carry
 
     def _part(
-        self, trainable: Values, statistics: Values, images: Any, targets: Any, stream: Any
+        self,
+        trainable: Values,
+        statistics: Values,
+        images: Any,
+        targets: Any,
+        stream: Any,
+        num_tokens: int | None,
     ) -> tuple[Values, Sums, Values]:
         """Returns gradients, sums and statistics of one pass."""
 
@@ -143,7 +168,7 @@ class JaxTraining:
                 *self.step.seeds(stream, "uint32"),
             ]
             with self.layout.in_force(), keras.StatelessScope(values) as scope:
-                loss, sums = self.step.loss_and_sums(images, targets)
+                loss, sums = self.step.loss_and_sums(images, targets, num_tokens)
             moved = [scope.get_current_value(variable) for variable in self._statistics]
             return loss, (sums, moved)
 

@@ -1,5 +1,6 @@
 """Training steps on TensorFlow: one compiled loop, a sum over the replicas in every step."""
 
+import itertools
 from typing import Any
 
 import keras
@@ -34,12 +35,16 @@ class TensorFlowTraining:
         self._run = tf.function(self._loop)
 
     def run(self, batches: Any, first_step: int, num_steps: int) -> dict[str, float]:
-        sums = self._run(
-            batches,
-            tf.constant(first_step, tf.int64),
-            tf.constant(num_steps, tf.int64),
-        )
-        return {name: float(value) for name, value in sums.items()}
+        # A loop is compiled for each number of tokens, and runs the steps in a row that have it.
+        # Not one loop with a branch for each: where replicas exchange values inside a branch
+        # depends on the strategy, and a call costs little beside a step.
+        steps = range(first_step, first_step + num_steps)
+        parts = []
+        for num_tokens, group in itertools.groupby(steps, self.step.num_tokens_at):
+            first, *others = group
+            count = tf.constant(1 + len(others), tf.int64)
+            parts.append(self._run(batches, tf.constant(first, tf.int64), count, num_tokens))
+        return {name: sum(float(part[name]) for part in parts) for name in STEP_SUMS}
 
     def whole(self, batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
         images, targets = (
@@ -50,9 +55,11 @@ class TensorFlowTraining:
 
     def gradients(self, images: tf.Tensor, targets: tf.Tensor, step: int) -> list[tf.Tensor]:
         self._seed_generators(tf.constant(step, tf.int64))
-        return self._replica_gradients(images, targets)[0]
+        return self._replica_gradients(images, targets, self.step.num_tokens_at(step))[0]
 
-    def replica_step(self, batch: dict[str, tf.Tensor], step: tf.Tensor) -> dict[str, tf.Tensor]:
+    def replica_step(
+        self, batch: dict[str, tf.Tensor], step: tf.Tensor, num_tokens: int | None = None
+    ) -> dict[str, tf.Tensor]:
         """Trains one replica on its share of a batch; to be called by `strategy.run`.
 
         Returns the sums over all replicas' examples, and the `gradient_norm` before clipping.
@@ -60,21 +67,29 @@ class TensorFlowTraining:
         context = tf.distribute.get_replica_context()
         replicas = context.num_replicas_in_sync
         replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
-        gradients, sums = self._accumulated_gradients(batch, step * replicas + replica)
+        stream = step * replicas + replica
+        gradients, sums = self._accumulated_gradients(batch, stream, num_tokens)
         if replicas > 1:
             # One call packs small tensors into few messages.
             gradients, sums = context.all_reduce(tf.distribute.ReduceOp.SUM, (gradients, sums))
         return {**sums, "gradient_norm": self.step.update(gradients)}
 
     def _loop(
-        self, batches: Any, first_step: tf.Tensor, num_steps: tf.Tensor
+        self,
+        batches: Any,
+        first_step: tf.Tensor,
+        num_steps: tf.Tensor,
+        num_tokens: int | None,
     ) -> dict[str, tf.Tensor]:
+        def replica_step(batch: dict[str, tf.Tensor], step: tf.Tensor) -> dict[str, tf.Tensor]:
+            return self.replica_step(batch, step, num_tokens)
+
         # float64: an epoch's sum of losses keeps its digits.
         sums = {name: tf.constant(0.0, tf.float64) for name in STEP_SUMS}
         for offset in tf.range(num_steps):
             batch, wait = self._next(batches)
             step = first_step + offset
-            parts = self.strategy.run(self.replica_step, args=(batch, step))
+            parts = self.strategy.run(replica_step, args=(batch, step))
             # Already summed over the replicas: all of them hold the same values.
             parts = {
                 name: self.strategy.experimental_local_results(part)[0]
@@ -94,13 +109,13 @@ class TensorFlowTraining:
             return batch, tf.timestamp() - start
 
     def _accumulated_gradients(
-        self, batch: dict[str, tf.Tensor], stream: tf.Tensor
+        self, batch: dict[str, tf.Tensor], stream: tf.Tensor, num_tokens: int | None
     ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
         """Returns gradients and sums; no other replica or step has the `stream` of random masks."""
         count = self.step.gradient_accumulation_steps
         if count == 1:
             self._seed_generators(stream)
-            return self._gradients(batch["image"], batch["target"])
+            return self._gradients(batch["image"], batch["target"], num_tokens)
         images, targets = _cut(batch["image"], count), _cut(batch["target"], count)
         variables = self.step.model.trainable_variables
         gradients = [tf.zeros(variable.shape, variable.dtype) for variable in variables]
@@ -108,16 +123,16 @@ class TensorFlowTraining:
         # A loop of the graph, unlike Python's, holds the activations of one part only.
         for index in tf.range(count, dtype=tf.int64):
             self._seed_generators(stream * count + index)
-            more, more_sums = self._gradients(images[index], targets[index])
+            more, more_sums = self._gradients(images[index], targets[index], num_tokens)
             gradients = [total + part for total, part in zip(gradients, more, strict=True)]
             sums = {name: total + more_sums[name] for name, total in sums.items()}
         return gradients, sums
 
     def _replica_gradients(
-        self, images: tf.Tensor, targets: tf.Tensor
+        self, images: tf.Tensor, targets: tf.Tensor, num_tokens: int | None
     ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
         with tf.GradientTape() as tape:
-            loss, sums = self.step.loss_and_sums(images, targets)
+            loss, sums = self.step.loss_and_sums(images, targets, num_tokens)
         variables = [variable.value for variable in self.step.model.trainable_variables]
         return tape.gradient(loss, variables), sums
 

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tokenlearner_keras.models.elastic import set_num_tokens
 from trainers.data.pipeline import check_batch_size
 from trainers.data.preprocessing.normalization import normalize
 from trainers.engines.engine import Engine
@@ -42,6 +43,13 @@ class TrainStep:
             JAX always compile.
         multi_label: Whether an example has any number of labels; then `correct` counts where the
             class of the largest logit is one of them.
+        elastic_tokens: Numbers of learned tokens, ascending, the last one that of the model. Each
+            step works with one of them, a function of (seed, step), the same on all replicas and
+            hosts and for all micro-batches. (): always all.
+
+    Attributes:
+        models: The model, and for each number below the largest one that shares its weights.
+        has_compiled: Whether a step was compiled in the last `run`.
 
     Raises:
         ConfigurationError: If the batch cannot be cut into micro-batches of equal size, or the
@@ -59,6 +67,7 @@ class TrainStep:
     gradient_accumulation_steps: int = 1
     jit_compile: bool = False
     multi_label: bool = False
+    elastic_tokens: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_batch_size(
@@ -73,6 +82,12 @@ class TrainStep:
             for variable in self.model.non_trainable_variables
             if variable.name == "seed_generator_state"
         ]
+        self.models: dict[int | None, keras.Model] = {None: self.model}
+        with self.engine.scope():
+            for num_tokens in self.elastic_tokens[:-1]:
+                self.models[num_tokens] = set_num_tokens(self.model, num_tokens)
+        self.has_compiled = False
+        self._compiled_for: set[int | None] = set()  # the keys of `models`
         #: The engine's `Training`.
         self.compiled: Any = self.engine.training(self)
 
@@ -101,16 +116,31 @@ class TrainStep:
                 "batch_size, or set gradient_accumulation_steps=2, model.remat=True or "
                 "dtype_policy='mixed_bfloat16'; --dry_run tells what a step takes."
             ) from error
+        used = {*map(self.num_tokens_at, range(first_step, first_step + num_steps))}
+        self.has_compiled = not used <= self._compiled_for
+        self._compiled_for |= used
         return sums
 
-    def loss_and_sums(self, images: Any, targets: Any) -> tuple[Any, dict[str, Any]]:
+    def num_tokens_at(self, step: int) -> int | None:
+        """Returns the learned tokens of a step, counted from 0; None for all of the model."""
+        if not self.elastic_tokens:
+            return None
+        # The only generator of NumPy whose stream is promised never to change.
+        sequence = np.random.SeedSequence(self.seed % 2**64, spawn_key=(step,))
+        number = int(sequence.generate_state(1, np.uint64)[0])
+        num_tokens = self.elastic_tokens[number % len(self.elastic_tokens)]
+        return num_tokens if num_tokens in self.models else None
+
+    def loss_and_sums(
+        self, images: Any, targets: Any, num_tokens: int | None
+    ) -> tuple[Any, dict[str, Any]]:
         """Returns the loss to differentiate, and sums over these examples, float32 scalars.
 
         The first is the sum of the losses over the global batch size; the others are `loss`,
         `correct` and `num_examples`. Images are uint8 (B, H, W, 3), or of clips (B, T, H, W, 3);
-        targets float32 (B, num_classes).
+        targets float32 (B, num_classes). `num_tokens` is a key of `models`.
         """
-        logits = self.model(self.inputs(images), training=True)
+        logits = self.models[num_tokens](self.inputs(images), training=True)
         losses = self.losses(targets, logits)
         labels = targets if self.multi_label else ops.argmax(targets, axis=-1)
         correct = evaluation_sums(logits, labels, losses, ops.ones_like(losses))["correct"]

@@ -25,8 +25,8 @@ class TrainingLog:
     `learning_rate` is that of each step, counted from 0.
 
     Attributes:
-        steps_per_second: Speed since the interval began, without evaluations and without the first
-            block of steps, which includes the compilation. None if there is no other block.
+        steps_per_second: Speed since the interval began, without evaluations and without blocks of
+            steps that include a compilation. None if there is no other block.
         data_wait: Share of that time spent waiting for data, in [0, 1], or None.
     """
 
@@ -38,12 +38,15 @@ class TrainingLog:
     def __post_init__(self) -> None:
         self.steps_per_second: float | None = None
         self.data_wait: float | None = None
-        self._is_compiled = False
         self._clock = time.monotonic()
         self._reset()
 
-    def add(self, sums: dict[str, float], num_steps: int) -> None:
-        """Adds the sums of some steps; raises a DivergedError if one of them is not finite."""
+    def add(self, sums: dict[str, float], num_steps: int, *, compiled: bool) -> None:
+        """Adds the sums of some steps, whose time does not count if one was compiled in it.
+
+        Raises:
+            DivergedError: If one of the sums is not finite.
+        """
         # Before anything is saved: no run could resume from a checkpoint of NaNs.
         for name in ("loss", "gradient_norm"):
             if not math.isfinite(sums[name]):
@@ -51,13 +54,12 @@ class TrainingLog:
                     f"The training has diverged: the {name.replace('_', ' ')} is {sums[name]}"
                 )
         now = time.monotonic()
-        if self._is_compiled:
+        if not compiled:
             self._seconds += now - self._clock
             self._timed_steps += num_steps
             self._waited += sums["data_wait"]
             self.steps_per_second = self._timed_steps / max(self._seconds, 1e-9)
             self.data_wait = self._waited / max(self._seconds, 1e-9)
-        self._is_compiled = True
         self._clock = now
         self._steps += num_steps
         for name in _SAVED_SUMS:

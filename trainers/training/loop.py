@@ -75,7 +75,8 @@ class TrainingLoop:
         num_steps = self.profiler.limit(step, num_steps)
         self.log.restart_clock()
         with self.explain(step, num_steps):
-            self.log.add(self.train_step.run(batches, step, num_steps), num_steps)
+            sums = self.train_step.run(batches, step, num_steps)
+            self.log.add(sums, num_steps, compiled=self.train_step.has_compiled)
         self.progress.update(step + num_steps, self.log.steps_per_second, self.log.data_wait)
         return step + num_steps
 

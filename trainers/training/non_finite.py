@@ -15,6 +15,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tokenlearner_keras.graph import functional_graph
+from tokenlearner_keras.graph import graph_calls
 from trainers.checkpointing.checkpoint_file import Arrays
 from trainers.checkpointing.state import load_state
 from trainers.checkpointing.state import state_arrays
@@ -131,7 +133,8 @@ def _tensors(train_step: TrainStep, batch: Any, step: int) -> Iterator[tuple[str
     with keras.StatelessScope(train_step.seeds(step, "uint32")):
         inputs = train_step.inputs(images)
         yield "the normalised input", _numpy(inputs)
-        for layer, output in _layer_outputs(train_step.model, inputs):
+        model = train_step.models[train_step.num_tokens_at(step)]
+        for layer, output in _layer_outputs(model, inputs):
             yield f"the output of the layer {layer}", _numpy(output)
             logits = output
         losses = train_step.losses(targets, logits)
@@ -145,12 +148,13 @@ def _tensors(train_step: TrainStep, batch: Any, step: int) -> Iterator[tuple[str
 
 def _layer_outputs(model: keras.Model, inputs: Any) -> Iterator[tuple[str, Any]]:
     """Yields the output of each layer of a functional model, in order, in training mode."""
-    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
-    outputs = [layer.output for layer in layers]
+    # By calls: the output of a layer that several models share is that of the first one.
+    calls = graph_calls(functional_graph(model, "The search for the first NaN"))
+    outputs = [node.outputs for node in calls]
     found = keras.Model(model.inputs, outputs)(inputs, training=True)
-    for layer, output in zip(layers, found, strict=True):
-        for each in keras.tree.flatten(output):
-            yield layer.name, each
+    for node, tensors in zip(calls, found, strict=True):
+        for each in tensors:
+            yield node.operation.name, each
 
 
 def _numpy(value: Any) -> Any:

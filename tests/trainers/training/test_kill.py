@@ -51,6 +51,13 @@ FINE_TUNING = [
     "--config.optimizer.weight_decay=0.1",
     "--config.optimizer.freeze=embedding,position_*",
 ]
+#: Steps with one token or two, and what else changes a step.
+ELASTIC = [
+    "--config.model.elastic_tokens=(1,2)",
+    "--config.model.remat=True",
+    "--config.dtype_policy=mixed_bfloat16",
+    "--config.gradient_accumulation_steps=2",
+]
 #: What is not a function of the configuration.
 TIMES = ("steps_per_second", "images_per_second", "data_wait")
 
@@ -81,6 +88,8 @@ STOPS = {
     ("tensorflow", "video"): {"steps:3": (_KILLED, {2, 4})},
     ("tensorflow", "fine-tuning"): {"steps:3": (_KILLED, {2, 4})},
     ("jax", "fine-tuning"): {"steps:3": (_KILLED, {2, 3, 4})},
+    ("tensorflow", "elastic"): {"steps:3": (_KILLED, {2, 4})},
+    ("jax", "elastic"): {"terminate:2": (_TERMINATED, {3})},
 }
 MARKS = {
     ("tensorflow", "in short"): (),
@@ -89,6 +98,8 @@ MARKS = {
     ("tensorflow", "video"): pytest.mark.extra,
     ("tensorflow", "fine-tuning"): pytest.mark.slow,
     ("jax", "fine-tuning"): pytest.mark.extra,
+    ("tensorflow", "elastic"): pytest.mark.slow,
+    ("jax", "elastic"): pytest.mark.extra,
 }
 
 
@@ -104,6 +115,7 @@ def test_stopped_runs_end_like_one_that_was_not(
     config = _video_file(tmp_path) if kind == "video" else config_file(tmp_path)
     flags = [f"--config={config}", "--strategy=one_device", *FLAGS]
     flags += FINE_TUNING if kind == "fine-tuning" else []
+    flags += ELASTIC if kind == "elastic" else []
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     values = parse(*flags, f"--workdir={whole}")
     if backend == keras.backend.backend():

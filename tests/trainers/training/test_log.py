@@ -31,9 +31,9 @@ def _log(folder: Path) -> TrainingLog:
     return TrainingLog(MetricsWriter(folder, 99), lambda step: step / 10, batch_size=4)
 
 
-def _add(log: TrainingLog, blocks: list[dict[str, float]]) -> None:
+def _add(log: TrainingLog, blocks: list[dict[str, float]], compiled: bool = False) -> None:
     for sums in blocks:
-        log.add({**sums, "data_wait": 0.25}, num_steps=2)
+        log.add({**sums, "data_wait": 0.25}, num_steps=2, compiled=compiled)
 
 
 def _row(folder: Path) -> dict[str, float]:
@@ -67,7 +67,7 @@ def test_the_speed_is_measured_again_after_a_resume(
     second = _log(tmp_path / "second")
     second.load(first.arrays())
     clock.now += 1000  # the first block is compiled
-    _add(second, BLOCKS[3:])
+    _add(second, BLOCKS[3:], compiled=True)
     assert second.steps_per_second is None and second.data_wait is None
     second.write(8)
     row = _row(tmp_path / "second")
