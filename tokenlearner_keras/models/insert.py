@@ -2,7 +2,6 @@
 
 import functools
 import math
-import re
 from typing import Any
 from typing import NamedTuple
 
@@ -29,6 +28,7 @@ from tokenlearner_keras.models.layer_lookup import find_layer
 from tokenlearner_keras.models.layer_lookup import layer_paths
 from tokenlearner_keras.models.layer_lookup import only_call
 from tokenlearner_keras.models.layer_lookup import only_tensor
+from tokenlearner_keras.models.layer_lookup import path_again
 from tokenlearner_keras.models.model import VisionTransformer
 from tokenlearner_keras.models.token_layout import check_token_grid
 from tokenlearner_keras.models.token_layout import choose_layout
@@ -221,7 +221,7 @@ class InsertedModel(keras.Model):
         request = _Request(load(config["layer"]), grid and tuple(grid), config["num_prefix_tokens"])
         if outside is not None:
             outside = TokenLayout(outside[0], outside[1] and tuple(outside[1]))
-        path = _same_path(given, tuple(config["path"]), config["index"])
+        path = path_again(given, tuple(config["path"]), config["index"])
         model = _insert(given, path, request, outside, config["name"])
         # Whoever holds layers comes first, and sets them all.
         for index, layer in enumerate(model._flatten_layers()):
@@ -231,23 +231,6 @@ class InsertedModel(keras.Model):
 
 def _input_shapes(model: keras.Model) -> list[tuple[int | None, ...]]:
     return [tuple(tensor.shape) for tensor in model.inputs]
-
-
-def _same_path(model: keras.Model, path: Path, index: int) -> Path:
-    """Returns a layer's path in a model built again, where Keras may number names otherwise."""
-    paths = list(layer_paths(model))
-    found = paths[index] if index < len(paths) else ()
-    if _unnumbered(found) != _unnumbered(path):
-        raise ValueError(
-            f"The TokenLearner was before {'/'.join(path)!r} in {model.name!r}, but its "
-            "configuration now makes a model of other layers. Load it with the release of its "
-            "package that saved it."
-        )
-    return found
-
-
-def _unnumbered(path: Path) -> list[str]:
-    return [re.sub(r"_\d+$", "", name) for name in path]
 
 
 def _learn(x: keras.KerasTensor, found: TokenLayout | None, request: _Request) -> Any:

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
@@ -65,6 +66,28 @@ def _listed(paths: list[Path], limit: int = 40) -> str:
         half = limit // 2
         names = [*names[:half], f"({left_out} more)", *names[-half:]]
     return ", ".join(names)
+
+
+def path_again(model: keras.Model, path: Path, index: int) -> Path:
+    """Returns the path of a layer in a model built again from its configuration.
+
+    Keras may number names otherwise, and keras_hub's DINOv2 begins those of a model that was built
+    without a name with the name that Keras then gave it.
+    """
+    paths = list(layer_paths(model))
+    found = paths[index] if index < len(paths) else ()
+    pairs = list(zip(_unnumbered(found), _unnumbered(path), strict=False))
+    if len(found) != len(path) or not all(new.endswith(old) for new, old in pairs):
+        raise ValueError(
+            f"The TokenLearner was before {'/'.join(path)!r} in {model.name!r}, but its "
+            "configuration now makes a model of other layers. Load it with the release of its "
+            "package that saved it."
+        )
+    return found
+
+
+def _unnumbered(path: Path) -> list[str]:
+    return [re.sub(r"_\d+$", "", name) for name in path]
 
 
 def only_call(graph: keras.Model, name: str) -> Node:
