@@ -80,17 +80,6 @@ def _given(model: keras.Model, images: np.ndarray) -> Any:
     return keras.tree.pack_sequence_as(model.input, [images])
 
 
-def test_products_are_those_by_hand(case: _Case) -> None:
-    backbone = case.build()
-    sizes = {"patches": case.patches, "width": 16, "mlp_dim": 24, "patch_values": 192}
-    tokens = case.front + case.patches
-    before = vit_macs([tokens] * 3, **sizes, num_classes=0)
-    assert tk.count_macs(backbone) == before
-    inserted = insert_token_learner(backbone, case.block, tk.TokenLearnerV11(4))
-    after = vit_macs([tokens] + [case.front + 4] * 2, **sizes, num_classes=0)
-    assert tk.count_macs(inserted) == after + token_learner_macs(case.patches, 16, 4) < before
-
-
 def test_elementwise_operations_of_the_vit_are_those_of_ours_of_the_same_size() -> None:
     ours = tk.create_model(
         "vit_ti8_d3", image_size=(32, 48), width=16, num_heads=2, mlp_dim=24, classifier="token"
@@ -99,12 +88,18 @@ def test_elementwise_operations_of_the_vit_are_those_of_ours_of_the_same_size() 
     assert tk.paper_gflops(VIT.build()) == tk.paper_gflops(features)
 
 
-def test_tokens_from_a_block_on(case: _Case) -> None:
-    backbone, images = case.build(), _given(case.build(), case.images)
+def test_products_and_tokens_from_a_block_on(case: _Case) -> None:
+    backbone = case.build()
+    images = _given(backbone, case.images)
     before = to_numpy(backbone(images))
-    # v1.0 needs the grid, which is not always square: it comes from the patching layer.
-    learner = tk.TokenLearner(5, name="learner")
+    sizes = {"patches": case.patches, "width": 16, "mlp_dim": 24, "patch_values": 192}
+    tokens = case.front + case.patches
+    macs = vit_macs([tokens] * 3, **sizes, num_classes=0)
+    assert tk.count_macs(backbone) == macs
+    learner = tk.TokenLearnerV11(5, name="learner")
     model = insert_token_learner(backbone, case.block, learner)
+    after = vit_macs([tokens] + [case.front + 5] * 2, **sizes, num_classes=0)
+    assert tk.count_macs(model) == after + token_learner_macs(case.patches, 16, 5) < macs
     assert model.output_shape == (None, case.front + 5, 16)
     maps = tk.attention_maps(model, images)
     assert {k: v.shape for k, v in maps.items()} == {f"{case.encoder}/learner": (4, 5, *case.grid)}
