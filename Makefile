@@ -50,7 +50,7 @@ readme: $(INSTALLED)
 set-repository:
 	$(PYTHON) .ci/set_repository.py "$(URL)"
 
-# The library's quick tests on each backend alone, and inside keras-hub's ViT.
+# The library's quick tests on each backend alone, and inside others' Transformers.
 backends: $(INSTALLED)
 	$(RUN) -m nox $(NOX_FLAGS)
 

@@ -11,6 +11,9 @@ from pathlib import Path
 import nox
 
 nox.options.sessions = [
+    *("tpu", "keras_hub", "zeromodels", "addons", "package", "docs", "torch", "jax", "tensorflow"),
+
+
     *("tpu", "keras_hub", "addons", "package", "docs", "torch", "jax", "tensorflow", "python314"),
 ]
 # uv, where it is there, installs in seconds what takes pip a minute.
@@ -20,6 +23,7 @@ nox.options.default_venv_backend = "uv|venv"
 PYTHON = next((v for v in ("3.12", "3.11") if shutil.which(f"python{v}")), None)
 #: The release that is tested; PyTorch's other builds come from its own index.
 TORCH = "torch==2.13.0"
+ZEROMODELS = "zeromodels==1.3.6"
 OLDEST_TENSORFLOW = "tensorflow-cpu==2.19.*"
 # What the extra `tpu` takes, too: later ones need a newer protobuf than this TensorFlow.
 METADATA = "tensorflow-metadata==1.17.3"
@@ -107,11 +111,21 @@ def tpu(session: nox.Session) -> None:
 
 @nox.session
 def keras_hub(session: nox.Session) -> None:
-    """TokenLearner inside keras-hub's ViT; keras-hub brings TensorFlow itself."""
+    """TokenLearner inside keras-hub's Transformers; keras-hub brings TensorFlow itself."""
     session.install("--quiet", "--editable", ".[test,keras-hub,notebooks]")
     session.run(
-        "python", "-m", "pytest", "tests/keras_hub",
+        "python", "-m", "pytest", "tests/keras_hub", "tests/test_docs.py",
         "tests/test_notebooks.py", "-k", "keras_hub or 03_pretrained_vit", *session.posargs,
+        env={"KERAS_BACKEND": "tensorflow"},
+    )  # fmt: skip
+
+
+@nox.session
+def zeromodels(session: nox.Session) -> None:
+    """TokenLearner inside zeromodels' Transformers."""
+    session.install("--quiet", "--editable", ".[tensorflow-cpu,test]", ZEROMODELS)
+    session.run(
+        "python", "-m", "pytest", "tests/zeromodels", *session.posargs,
         env={"KERAS_BACKEND": "tensorflow"},
     )  # fmt: skip
 

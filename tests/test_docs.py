@@ -131,3 +131,23 @@ def test_public_weights_insertion_resizing_and_lora(
     }
     assert len(scope["model"].trainable_variables) == 2 * len(scope["adapted"]) + 8
     assert len(scope["loaded"].trainable_variables) == len(scope["loaded"].weights)
+
+
+def test_insertion_into_keras_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example as it stands, with a smaller backbone and no download."""
+    keras_hub = pytest.importorskip("keras_hub")
+    code = re.findall(r"```python\n(.*?)```", (DOCS / "weights.md").read_text(), re.DOTALL)[5]
+    kind, asked = keras_hub.models.DINOV2Backbone, []
+    small = {"num_layers": 7, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 8}
+
+    def create_small(preset: str, **options: object) -> keras.Model:
+        asked.append(preset)
+        return kind(patch_size=14, **small, **options)
+
+    monkeypatch.setattr(kind, "from_preset", create_small)
+    monkeypatch.chdir(tmp_path)
+    scope: dict = {"tk": tk}
+    exec(code, scope)
+    monkeypatch.undo()
+    assert asked[0] in kind.presets and scope["saved"] > 0
+    assert keras.saving.load_model(tmp_path / "faster.keras").output_shape == (None, 9, 8)

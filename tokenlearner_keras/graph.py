@@ -110,7 +110,8 @@ def rewired_outputs(
         changed = any(id(tensor) in values for tensor in symbolic_tensors((args, kwargs)))
         if changed or operation is not node.operation:
             renewed = call(node, operation, filled(args, values), filled(kwargs, values))
-            made = zip(map(id, node.outputs), keras.tree.flatten(renewed), strict=True)
+            # A stack that was opened makes no outputs that depend on nothing.
+            made = zip(map(id, node.outputs), keras.tree.flatten(renewed), strict=False)
             outputs |= dict(made)
             values |= outputs
     return filled(graph.output, outputs)
@@ -119,14 +120,33 @@ def rewired_outputs(
 @contextmanager
 def calls_undone_on_error(operations: Iterable[Any]) -> Iterator[None]:
     """Takes back the calls recorded inside the block if it raises."""
-    lists = [nodes for each in operations for nodes in (each._inbound_nodes, each._outbound_nodes)]
-    lengths = [len(nodes) for nodes in lists]
+    lists = _recorded_calls(operations)
     try:
         yield
     except Exception:
-        for nodes, length in zip(lists, lengths, strict=True):
-            del nodes[length:]
+        _shorten(lists)
         raise
+
+
+@contextmanager
+def calls_undone(operations: Iterable[Any]) -> Iterator[None]:
+    """Takes back the calls recorded inside the block."""
+    lists = _recorded_calls(operations)
+    try:
+        yield
+    finally:
+        _shorten(lists)
+
+
+def _recorded_calls(operations: Iterable[Any]) -> list[tuple[list[Node], int]]:
+    """Returns the lists of calls that operations hold, each with its length now."""
+    lists = [nodes for each in operations for nodes in (each._inbound_nodes, each._outbound_nodes)]
+    return [(nodes, len(nodes)) for nodes in lists]
+
+
+def _shorten(lists: list[tuple[list[Node], int]]) -> None:
+    for nodes, length in lists:
+        del nodes[length:]
 
 
 # Stands for an unknown batch: layers that mix it with the positions change its size.
@@ -249,10 +269,10 @@ def _misfit(
     elif hint is None:
         hint = (
             "What follows the TokenLearner must take any number of tokens, in the shape "
-            "(batch, tokens, channels), which a convolution, Flatten, Reshape or pooling of "
-            "grids does not. Build the model without its head (of keras.applications: "
-            "include_top=False), and on its output put a TokenLearner, pool over them "
-            "(GlobalAveragePooling1D), and add a new head."
+            "(batch, tokens, channels), which a convolution, Flatten, Reshape, pooling of grids "
+            "or attention with rotary positions (DINOv3) does not. Build the model without its "
+            "head (of keras.applications: include_top=False), and on its output put a "
+            "TokenLearner, pool over them (GlobalAveragePooling1D), and add a new head."
         )
     name = f"Layer {node.operation.name!r} of type {type(node.operation).__name__}"
     return ValueError(

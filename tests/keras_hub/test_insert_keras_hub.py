@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -10,107 +11,196 @@ import pytest
 import tokenlearner_keras as tk
 from tests.helpers.arrays import random
 from tests.helpers.arrays import to_numpy
+from tests.helpers.costs import token_learner_macs
+from tests.helpers.costs import vit_macs
+from tests.helpers.fresh_process import outputs_elsewhere
+from tokenlearner_keras.layer_graph import held_layers
 from tokenlearner_keras.models.insert import insert_token_learner
-from tokenlearner_keras.models.layer_lookup import inner_layers
-from tokenlearner_keras.models.layer_lookup import opened
 
 keras_hub = pytest.importorskip("keras_hub")
 
 
-def _backbone(**options: Any) -> Any:
-    return keras_hub.models.ViTBackbone(
-        image_shape=(32, 48, 3),
-        patch_size=8,
-        num_layers=3,
-        num_heads=2,
-        hidden_dim=16,
-        mlp_dim=24,
-        name="backbone",
-        **options,
-    )
+class _Case(NamedTuple):
+    """A backbone with three blocks of 16 channels, and how it names things."""
+
+    name: str
+    options: dict[str, Any]
+    grid: tuple[int, int]
+    front: int
+    encoder: str
+    block: str
+    norm: str | None = None
+
+    def build(self) -> Any:
+        sizes = {"patch_size": 8, "num_layers": 3, "num_heads": 2, "hidden_dim": 16}
+        shape = {"image_shape": (8 * self.grid[0], 8 * self.grid[1], 3), "name": "backbone"}
+        return getattr(keras_hub.models, self.name)(**sizes, **shape, **self.options)
+
+    @property
+    def images(self) -> np.ndarray:
+        return random(4, 8 * self.grid[0], 8 * self.grid[1], 3)
+
+    @property
+    def patches(self) -> int:
+        return self.grid[0] * self.grid[1]
 
 
-@pytest.fixture
-def images() -> np.ndarray:
-    return random(4, 32, 48, 3)
+VIT = _Case(
+    *("ViTBackbone", {"mlp_dim": 24}, (4, 6), 1, "vit_encoder", "transformer_block_2"),
+)
+DEIT = _Case(
+    *("DeiTBackbone", {"intermediate_dim": 24}, (4, 6), 2, "deit_encoder", "transformer_block_2"),
+)
+DINO = _Case(
+    *("DINOV2Backbone", {"intermediate_dim": 24}, (4, 4), 1, "backbone_encoder", "layers_1"),
+    *("backbone_layernorm",),
+)
+CASES = {
+    "vit": VIT,
+    "vit_without_class_token": VIT._replace(
+        options={"mlp_dim": 24, "use_class_token": False}, front=0
+    ),
+    "deit": DEIT,
+    "dinov2": DINO,
+    "dinov2_registers": DINO._replace(
+        options={"intermediate_dim": 24, "num_register_tokens": 4}, front=5
+    ),
+    # The gated MLP of 24 hidden units has 16, twice, and 16 at its end: as many products.
+    "dinov2_swiglu": DINO._replace(options={"intermediate_dim": 24, "use_swiglu_ffn": True}),
+}
 
 
-def test_its_products_are_those_of_ours_of_the_same_size() -> None:
+@pytest.fixture(params=CASES.values(), ids=CASES)
+def case(request: pytest.FixtureRequest) -> _Case:
+    return request.param
+
+
+def _given(model: keras.Model, images: np.ndarray) -> Any:
+    """Returns images in the structure of the model's input, a dictionary in DINOv2."""
+    return keras.tree.pack_sequence_as(model.input, [images])
+
+
+def test_elementwise_operations_of_the_vit_are_those_of_ours_of_the_same_size() -> None:
     ours = tk.create_model(
         "vit_ti8_d3", image_size=(32, 48), width=16, num_heads=2, mlp_dim=24, classifier="token"
     )
     features = keras.Model(ours.input, ours.get_layer("encoder_norm").output)
-    assert tk.count_macs(_backbone()) == tk.count_macs(features)
-    inserted = insert_token_learner(_backbone(), "transformer_block_2", tk.TokenLearnerV11(4))
-    learned = tk.insert_token_learner(features, "encoder_block_1", tk.TokenLearnerV11(4))
-    assert tk.count_macs(inserted) == tk.count_macs(learned)
+    assert tk.paper_gflops(VIT.build()) == tk.paper_gflops(features)
 
 
-def test_the_opened_encoder_computes_the_same(images: np.ndarray) -> None:
-    backbone = _backbone(dropout_rate=0.1)
-    encoder = backbone.get_layer("vit_encoder")
-    embedded = keras.Model(backbone.input, encoder.input)(images)
-    copy = opened(encoder, encoder.input)
-    assert copy.name == "vit_encoder"
-    assert len(copy.weights) == len(encoder.weights)
-    assert np.allclose(to_numpy(copy(embedded)), to_numpy(backbone(images)), atol=1e-6)
-
-
-@pytest.mark.parametrize("use_class_token", [True, False])
-def test_tokens_from_a_block_on(use_class_token: bool, images: np.ndarray) -> None:
-    backbone = _backbone(use_class_token=use_class_token)
+def test_products_and_tokens_from_a_block_on(case: _Case) -> None:
+    backbone = case.build()
+    images = _given(backbone, case.images)
     before = to_numpy(backbone(images))
-    # v1.0 needs the grid, which is not square: it comes from the patching layer.
-    learner = tk.TokenLearner(5, name="learner")
-    model = insert_token_learner(backbone, "transformer_block_2", learner)
-    front = int(use_class_token)
-    assert model.output_shape == (None, front + 5, 16)
+    sizes = {"patches": case.patches, "width": 16, "mlp_dim": 24, "patch_values": 192}
+    tokens = case.front + case.patches
+    macs = vit_macs([tokens] * 3, **sizes, num_classes=0)
+    assert tk.count_macs(backbone) == macs
+    learner = tk.TokenLearnerV11(5, name="learner")
+    model = insert_token_learner(backbone, case.block, learner)
+    after = vit_macs([tokens] + [case.front + 5] * 2, **sizes, num_classes=0)
+    assert tk.count_macs(model) == after + token_learner_macs(case.patches, 16, 5) < macs
+    assert model.output_shape == (None, case.front + 5, 16)
     maps = tk.attention_maps(model, images)
-    assert {k: v.shape for k, v in maps.items()} == {"vit_encoder/learner": (4, 5, 4, 6)}
-    # By hand: the first block, the tokens, the class token in front of them, the rest.
-    encoder = backbone.get_layer("vit_encoder")
-    dropout, first, *rest = inner_layers(encoder)
-    x = first(dropout(keras.Model(backbone.input, encoder.input)(images)))
-    tokens = learner(keras.ops.reshape(x[:, front:], (4, 4, 6, 16)))
-    x = keras.ops.concatenate([x[:, :front], tokens], axis=1)
-    for layer in rest:
+    assert {k: v.shape for k, v in maps.items()} == {f"{case.encoder}/learner": (4, 5, *case.grid)}
+    # By hand: the first block, the tokens, the others still in front of them, the rest.
+    encoder = backbone.get_layer(case.encoder)
+    x = keras.Model(backbone.input, encoder.input)(images)
+    for layer in held_layers(encoder):
+        if layer.name == case.block:
+            tokens = learner(keras.ops.reshape(x[:, case.front :], (4, *case.grid, 16)))
+            x = keras.ops.concatenate([x[:, : case.front], tokens], axis=1)
         x = layer(x)
+        x = x[0] if isinstance(x, tuple) else x  # DeiT's blocks also return attention scores
+    x = backbone.get_layer(case.norm)(x) if case.norm else x
     assert np.allclose(to_numpy(model(images)), to_numpy(x), atol=1e-5)
     assert np.array_equal(to_numpy(backbone(images)), before)
 
 
-def test_a_classifier_trains_and_keeps_its_weights(images: np.ndarray, tmp_path: Path) -> None:
-    def build() -> tuple[Any, keras.Model]:
-        classifier = keras_hub.models.ViTImageClassifier(_backbone(), num_classes=3)
-        path = "backbone/vit_encoder/transformer_block_3"
-        return classifier, insert_token_learner(classifier, path, tk.TokenLearnerV11(4))
+def _classifier(case: _Case) -> keras.Model:
+    """Returns keras_hub's classifier, or where it has none the backbone as a layer."""
+    backbone = case.build()
+    if case.name == "DINOV2Backbone":
+        inputs = keras.Input(case.images.shape[1:])
+        x = keras.layers.GlobalAveragePooling1D()(backbone(_given(backbone, inputs)))
+        return keras.Model(inputs, keras.layers.Dense(3)(x))
+    name = case.name.replace("Backbone", "ImageClassifier")
+    return getattr(keras_hub.models, name)(backbone, num_classes=3)
 
-    classifier, model = build()
-    before = to_numpy(classifier(images))
-    embedding = classifier.backbone.get_layer("vit_patching_and_embedding")
-    position = to_numpy(embedding.weights[0])
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    model.fit(images, np.arange(4) % 3, epochs=2, verbose=0)
-    assert not np.allclose(to_numpy(classifier(images)), before)
-    assert not np.array_equal(to_numpy(embedding.weights[0]), position)
+
+def test_classifiers_train_and_are_loaded_in_another_process(tmp_path: Path) -> None:
+    models = {}
+    for name in ("vit", "deit", "dinov2"):
+        case = CASES[name]
+        classifier, images = _classifier(case), case.images
+        learner = tk.TokenLearnerV11(4, name="learner")
+        model = insert_token_learner(classifier, f"backbone/{case.encoder}/{case.block}", learner)
+        # keras_hub does not keep the exact positions of a DINOv2 that was trained.
+        backbone = classifier.get_layer("backbone")
+        backbone.layers[1].trainable = name != "dinov2"
+        before = to_numpy(classifier(images))
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("sgd", loss, run_eagerly=True)
+        model.fit(images, np.arange(4) % 3, verbose=0)
+        assert not np.allclose(to_numpy(classifier(images)), before)
+        (maps,) = tk.attention_maps(model, images).values()
+        assert maps.shape == (4, 4, *case.grid) and np.allclose(maps.sum((-1, -2)), 1, atol=1e-5)
+        models[name] = (model, images)
+    for name, outputs in outputs_elsewhere(models, tmp_path, "keras_hub").items():
+        model, images = models[name]
+        assert np.allclose(outputs, to_numpy(model(images)), atol=1e-6), name
+
+
+def test_weights_without_the_model(tmp_path: Path) -> None:
+    def build() -> keras.Model:
+        return insert_token_learner(_classifier(VIT), VIT.block, tk.TokenLearnerV11(4))
+
+    model, copy = build(), build()
     model.save_weights(tmp_path / "model.weights.h5")
-    _, copy = build()
     copy.load_weights(tmp_path / "model.weights.h5")
-    assert np.array_equal(to_numpy(copy(images)), to_numpy(model(images)))
-    (maps,) = tk.attention_maps(model, images).values()
-    assert maps.shape == (4, 4, 4, 6) and np.allclose(maps.sum((-1, -2)), 1, atol=1e-5)
+    assert np.array_equal(to_numpy(copy(VIT.images)), to_numpy(model(VIT.images)))
 
 
-def test_before_the_whole_encoder_and_names_that_are_wrong(images: np.ndarray) -> None:
-    backbone = _backbone()
+def test_a_model_made_of_the_backbones_output_says_how_to_save_it(tmp_path: Path) -> None:
+    backbone = DEIT.build()
+    model = keras.Model(backbone.input, keras.layers.Dense(3)(backbone.output[:, 0]))
+    model = insert_token_learner(model, DEIT.block, tk.TokenLearnerV11(4))
+    assert to_numpy(model(DEIT.images)).shape == (4, 3)
+    with pytest.raises(NotImplementedError, match=r"backbone\(images\).* save_weights"):
+        model.save(tmp_path / "model.keras")
+
+
+def test_the_stages_of_a_pyramid_change_with_the_tokens() -> None:
+    backbone = DINO.build()
+    pyramid = keras.Model(backbone.inputs, backbone.pyramid_outputs)
+    inserted = insert_token_learner(pyramid, "layers_1", tk.TokenLearnerV11(4))
+    lengths = {name: tensor.shape[1] for name, tensor in inserted.output.items()}
+    assert lengths == {"stem": 17, "stage1": 17, "stage2": 5, "stage3": 5}
+    images = [DINO.images]
+    stages, outputs = inserted(images), pyramid(images)
+    assert np.allclose(to_numpy(stages["stage1"]), to_numpy(outputs["stage1"]), atol=1e-6)
+
+
+def test_before_the_whole_encoder_and_names_that_are_wrong() -> None:
+    backbone = VIT.build()
     model = insert_token_learner(backbone, "vit_encoder", tk.TokenLearnerV11(4))
     assert model.output_shape == (None, 5, 16)
-    assert model.get_layer("vit_encoder") is backbone.get_layer("vit_encoder")
-    calls = [len(layer._inbound_nodes) for layer in inner_layers(model.get_layer("vit_encoder"))]
-    with pytest.raises(ValueError, match="Near: transformer_block_"):
+    encoder = backbone.get_layer("vit_encoder")
+    assert model.get_layer("vit_encoder") is encoder
+    calls = [len(layer._inbound_nodes) for layer in held_layers(encoder)]
+    found = "Near: transformer_block_.* Found: .*vit_encoder/transformer_block_1, "
+    with pytest.raises(ValueError, match=found):
         insert_token_learner(backbone, "transformer_block_9")
     with pytest.raises(ValueError, match="does not fit 1"):
         insert_token_learner(backbone, "transformer_block_1", grid=(5, 5))
-    assert calls == [
-        len(layer._inbound_nodes) for layer in inner_layers(backbone.get_layer("vit_encoder"))
-    ]
+    assert calls == [len(layer._inbound_nodes) for layer in held_layers(encoder)]
+
+
+def test_rotary_positions_are_refused_and_followed() -> None:
+    options = {"intermediate_dim": 24, "num_register_tokens": 4}
+    case = DINO._replace(name="DINOV3Backbone", options=options)
+    backbone = case.build()
+    with pytest.raises(ValueError, match="'backbone_encoder' is called on 3. .*DINOv3's"):
+        insert_token_learner(backbone, "layers_1")
+    after = insert_token_learner(backbone, "backbone_layernorm", tk.TokenLearnerV11(4))
+    assert after.output_shape == (None, 1 + 4 + 4, 16)

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 import pytest
 
 import tokenlearner_keras as tk
@@ -89,10 +90,59 @@ def test_products_without_weights_are_not_counted_as_nothing() -> None:
     x = keras.Input((5, 6))
     for y in (
         keras.layers.Attention()([x, x]),
-        keras.ops.matmul(x, keras.ops.transpose(x, (0, 2, 1))),
+        keras.ops.tensordot(x, np.ones((6, 3), "float32"), 1),
+        keras.ops.einsum("...c,cd->...d", x, np.ones((6, 3), "float32")),
     ):
         with pytest.raises(ValueError, match="is not known"):
             tk.count_macs(keras.Model(x, y))
+
+
+def test_products_of_operations_are_counted() -> None:
+    x, heads = keras.Input((5, 6)), keras.Input((5, 2, 4))
+    kernel = np.ones((6, 3), "float32")
+    cases = [
+        (x, keras.ops.matmul(x, keras.ops.transpose(x, (0, 2, 1))), 5 * 5 * 6),
+        (x, x @ kernel, 5 * 6 * 3),
+        (x, keras.ops.einsum("bnc,cd->bnd", x, kernel), 5 * 6 * 3),
+        (x, keras.ops.einsum("bnc,bmc->bnm", x, x), 5 * 5 * 6),
+        (heads, keras.ops.dot_product_attention(heads, heads, heads), 2 * 2 * 5 * 5 * 4),
+    ]
+    for inputs, outputs, macs in cases:
+        assert tk.count_macs(keras.Model(inputs, outputs)) == macs
+
+
+class Windows(keras.layers.Layer):
+    """Folds windows of three positions into the batch, and does there what it is given."""
+
+    def __init__(self, work: Any) -> None:
+        super().__init__()
+        self.norm = keras.layers.LayerNormalization()
+        self.work = work
+
+    def call(self, x: Any) -> Any:
+        folded = keras.ops.reshape(self.norm(x), (-1, 3, x.shape[-1]))
+        return keras.ops.reshape(self.work(folded), keras.ops.shape(x))
+
+
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_layers_of_others_are_counted_by_what_they_call(batch_size: int | None) -> None:
+    x = keras.Input((12, 8), batch_size)
+    attention = keras.layers.MultiHeadAttention(2, 4)
+    inner = Windows(keras.layers.Dense(8))
+    for layer, macs in (
+        (Windows(keras.layers.Dense(8)), 12 * 8 * 8),
+        (Windows(lambda y: attention(y, y)), 4 * 12 * 8 * 8 + 2 * 4 * 3 * 3 * 8),
+        (Windows(lambda y: y @ keras.ops.ones((8, 8))), 12 * 8 * 8),
+        (Windows(lambda y: inner(y)), 12 * 8 * 8),
+    ):
+        model = keras.Model(x, layer(x))
+        calls = [len(each._inbound_nodes) for each in layer._flatten_layers()]
+        assert tk.count_macs(model) == macs
+        assert [len(each._inbound_nodes) for each in layer._flatten_layers()] == calls
+    sequence = keras.Input((6, 8))
+    hidden = Windows(keras.layers.LSTM(8, return_sequences=True))
+    with pytest.raises(ValueError, match="'lstm.* of type LSTM is not known"):
+        tk.count_macs(keras.Model(sequence, hidden(sequence)))
 
 
 def test_a_layer_may_count_its_own() -> None:

@@ -11,9 +11,9 @@ import tokenlearner_keras as tk
 from tests.helpers.arrays import random
 from tests.helpers.arrays import to_numpy
 from tests.helpers.round_trips import waken
-from tokenlearner_keras.cost import LAYER_NORM_OPERATIONS
-from tokenlearner_keras.cost import SOFTMAX_OPERATIONS
 from tokenlearner_keras.cost import model_cost
+from tokenlearner_keras.layer_costs import LAYER_NORM_OPERATIONS
+from tokenlearner_keras.layer_costs import SOFTMAX_OPERATIONS
 from tokenlearner_keras.weights.reference import reference_parameters
 
 pytestmark = pytest.mark.every_backend

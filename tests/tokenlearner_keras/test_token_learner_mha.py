@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from keras import ops
 
-from tokenlearner_keras.cost import SOFTMAX_OPERATIONS
 from tokenlearner_keras.cost import count_macs
 from tokenlearner_keras.cost import model_cost
 from tokenlearner_keras.introspection import attention_maps
+from tokenlearner_keras.layer_costs import SOFTMAX_OPERATIONS
 from tokenlearner_keras.layers.token_learner_mha import TokenLearnerMHA
 from tokenlearner_keras.weights.reference import load_reference_params
 from tokenlearner_keras.weights.reference import reference_parameters

@@ -17,7 +17,7 @@ def layout_before(x: keras.KerasTensor) -> TokenLayout | None:
     nodes, seen = [operation._inbound_nodes[index]], set()
     while nodes:
         node = nodes.pop(0)
-        known = known_layout(node.operation)
+        known = known_layout(node)
         if known is not None:
             return known
         if id(node) not in seen:
