@@ -12,8 +12,6 @@ import nox
 
 nox.options.sessions = [
     *("tpu", "keras_hub", "zeromodels", "addons", "package", "docs", "torch", "jax", "tensorflow"),
-
-
     *("tpu", "keras_hub", "addons", "package", "docs", "torch", "jax", "tensorflow", "python314"),
 ]
 # uv, where it is there, installs in seconds what takes pip a minute.

@@ -97,6 +97,15 @@ class ConfiguredLayer(keras.layers.Layer):
         arguments = {part.name: _quantization(part) for part in parts}
         return {name: each for name, each in arguments.items() if each}
 
+    def sharing_weights(self, **changes: Any) -> Self:
+        """Returns a layer with this built one's variables, not copies, and other arguments."""
+        layer = type(self).from_config({**self.get_config(), **changes})
+        for name in self._built_attributes:
+            if hasattr(self, name):
+                setattr(layer, name, getattr(self, name))
+        layer.built = True
+        return layer
+
 
 def _quantization(part: keras.layers.Layer) -> dict[str, Any]:
     """Returns what a part must be given to be built as it is now quantised; {} if it is not."""
@@ -109,15 +118,6 @@ def _quantization(part: keras.layers.Layer) -> dict[str, Any]:
         return {}
     config = part.get_config()
     return {name: config[name] for name in names if name in config}
-
-    def sharing_weights(self, **changes: Any) -> Self:
-        """Returns a layer with this built one's variables, not copies, and other arguments."""
-        layer = type(self).from_config({**self.get_config(), **changes})
-        for name in self._built_attributes:
-            if hasattr(self, name):
-                setattr(layer, name, getattr(self, name))
-        layer.built = True
-        return layer
 
 
 def layer_norm(owner: keras.layers.Layer, name: str, channels: int | None) -> Any:

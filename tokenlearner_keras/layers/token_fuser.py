@@ -138,7 +138,7 @@ class TokenFuser(ConfiguredLayer):
     def mask_weights(self, tokens: Any, original: Any) -> Any:
         """Returns the weight of each mixed token at each position, `(batch, [time,] N, S)`."""
         original = widened(original, self.compute_dtype)
-        return self._mask(original, len(tokens.shape) - 2, training=False)
+        return self._mask(original, tokens.shape[-2], len(tokens.shape) - 2, training=False)
 
     def mixing_matrix(self, tokens_shape: tuple[int | None, ...]) -> Any:
         """Returns the weight of each token, a column, in each mixed token, a row."""
