@@ -304,7 +304,7 @@ def _run_steps(run: _Run, writer: MetricsWriter, profiler: StepProfiler, stop: S
 
     unit = "images" if run.model_config.num_frames is None else "clips"
     progress = ProgressLine(schedule.total, run.step, config.batch_size, unit)
-    # To delete an iterator may take a minute: TensorFlow waits for a thread of it that sleeps.
+    # Deleting an iterator can take a minute: TensorFlow waits for its tuning thread, which sleeps.
     batches = process.keep(run.batches_after(start_step=run.step))
     with progress, stop.deferred(), run.store, hosts.explain_lost_hosts(), profiler:
         learning_rate = make_learning_rate(
