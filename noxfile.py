@@ -12,7 +12,7 @@ import nox
 
 nox.options.sessions = [
     *("tpu", "keras_hub", "zeromodels", "addons", "package", "docs", "torch", "jax", "tensorflow"),
-    *("tpu", "keras_hub", "addons", "package", "docs", "torch", "jax", "tensorflow", "python314"),
+    "python314",
 ]
 # uv, where it is there, installs in seconds what takes pip a minute.
 nox.options.default_venv_backend = "uv|venv"
