@@ -165,7 +165,7 @@ def _split(x: Any, layout: TokenLayout | None, name: str) -> tuple[Any, Any]:
 def _layout(node: Node, layouts: Layouts) -> TokenLayout | None:
     """Returns how the tokens of a call's output are laid out; None if that is not known."""
     operation, shape = node.operation, tuple(node.outputs[0].shape)
-    known = known_layout(operation)
+    known = known_layout(node)
     if known is not None:
         return known
     if isinstance(operation, (BaseTokenLearner, TokenMerging)):
