@@ -1,9 +1,9 @@
 """What quantised models weigh, how far their outputs move, and the accuracy of a trained one.
 
-    python -m benchmarks.quantization [--models=vit_ti16,vit_ti16_tl8at6] [--workdir=DIR]
+    python -m benchmarks.quantization [--models=vit_ti16,vit_ti16_tl8at6] [--trained=DIR]
 
 Every figure is that of a model saved as `.keras` and loaded again. The models have random weights;
-`--workdir`, a finished training such as that of `make demo`, adds its model and the accuracy on its
+`--trained`, a finished training such as that of `make demo`, adds its model and the accuracy on its
 final split. Writes `results/quantization.csv`: `size_ratio` is relative to float32,
 `largest_difference` to the largest output of the float model.
 """
@@ -35,7 +35,7 @@ flags.DEFINE_list(
     ["vit_ti16", "vit_ti16_tl8at6", "vit_ti16_tl8at6_v10"],
     "Names of models with random weights.",
 )
-flags.DEFINE_string("workdir", None, "A finished training, whose model is measured, too.")
+flags.DEFINE_string("trained", None, "A finished training, whose model is measured, too.")
 
 PRECISIONS = ("float32", "int8", "int4")
 BATCH_SIZE = 8
@@ -45,8 +45,8 @@ def main(_: list[str]) -> None:
     rows = []
     for name in FLAGS.models:
         rows += quantization_rows(name, partial(_random_model, name))
-    if FLAGS.workdir:
-        workdir = Path(FLAGS.workdir)
+    if FLAGS.trained:
+        workdir = Path(FLAGS.trained)
         rows += quantization_rows(
             "trained",
             lambda: keras.saving.load_model(workdir / "model.keras", compile=False),

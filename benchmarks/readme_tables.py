@@ -39,14 +39,18 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         "demo_video_accuracy": demos.demo_video_accuracy,
         "demo_video_output": demos.demo_video_output,
     },
-    "docs/models.md": {"paper_models": models.paper_models, "all_models": models.all_models},
+    "docs/models.md": {
+        "paper_models": models.paper_models,
+        "all_models": models.all_models,
+        "quantization": demos.quantization,
+    },
     "docs/reliability.md": {"reliability": trainer.reliability},
     "docs/tpu.md": {
         "slice_goals": tpu.slice_goals,
         "tpu_fits": tpu.tpu_fits,
         "bound": tpu.bound,
     },
-    "docs/training.md": {"trainer": trainer.trainer_table},
+    "docs/training.md": {"trainer": trainer.trainer_table, "elastic": demos.elastic},
     "docs/value.md": {
         "value_pairs": value.value_pairs,
         "value_models": value.value_models,

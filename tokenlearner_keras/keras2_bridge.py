@@ -113,6 +113,7 @@ keras.ops = SimpleNamespace(
     einsum=tf.einsum,
     equal=tf.equal,
     expand_dims=_expand_dims,
+    eye=tf.eye,
     gelu=tf.nn.gelu,
     image=SimpleNamespace(resize=_resize),
     matmul=tf.matmul,
@@ -136,6 +137,7 @@ keras.ops = SimpleNamespace(
     take=tf.gather,
     transpose=tf.transpose,
     where=tf.where,
+    zeros=tf.zeros,
     zeros_like=tf.zeros_like,
 )
 # The state of generators is TensorFlow's own in Keras 2: its dropout takes the seed itself.

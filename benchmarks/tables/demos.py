@@ -65,3 +65,35 @@ def demo_output(file: str = "demo_output.txt") -> str:
 
 def demo_video_output() -> str:
     return demo_output("demo_video_output.txt")
+
+
+def elastic() -> str:
+    """Returns the accuracy of each model with each number of tokens, averaged over the seeds."""
+    rows = read_csv("elastic")
+    trained = dict.fromkeys(row["trained_with"] for row in rows)
+    lines = []
+    for (num_tokens,), tested in grouped(rows, "num_tokens").items():
+        by_model = grouped(tested, "trained_with")
+        cells = [f"{int(tested[0]['macs']) / 1e6:.2f}"]
+        for numbers in trained:
+            found = [float(row["test_accuracy"]) for row in by_model.get((numbers,), [])]
+            cells.append(f"{statistics.mean(found):.3f}" if found else "–")
+        lines.append(f"{num_tokens} | {' | '.join(cells)}")
+    models = " | ".join(
+        f"trained with {numbers.replace(' ', ', ')}" if " " in numbers else f"with {numbers} only"
+        for numbers in trained
+    )
+    return table(f"tokens | million MACs | {models}", lines)
+
+
+def quantization() -> str:
+    """Returns size, difference and, of a trained model, accuracy in each precision."""
+    lines = []
+    for row in read_csv("quantization"):
+        name = "that of `make demo`" if row["model"] == "trained" else f"`{row['model']}`"
+        accuracy = f"{float(row['accuracy']):.3f}" if row["accuracy"] else "–"
+        lines.append(
+            f"{name} | {row['precision']} | {row['megabytes']} | {float(row['size_ratio']):.2f} "
+            f"| {float(row['largest_difference']):.3f} | {accuracy}"
+        )
+    return table("model | precision | MB | of float32 | largest difference | accuracy", lines)

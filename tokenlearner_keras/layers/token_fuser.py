@@ -166,12 +166,16 @@ class TokenFuser(ConfiguredLayer):
         full = (*axes[:-1], self.num_tokens or axes[-1])
         if axes == full:
             return layer(x)
-        if is_quantized(layer):
-            raise ValueError(
-                f"TokenFuser '{self.name}' has weights for {full[-1]} tokens. Received {axes[-1]}: "
-                "it cannot take a part of a quantised matrix. Do not quantise this layer."
-            )
         sizes = (math.prod(full[:-1]), full[-1])  # (T or 1, S)
+        if is_quantized(layer):
+            # Only the layer itself can use its matrix: it gets zeros for the tokens left out.
+            batch, channels = ops.shape(x)[:2]
+            x = ops.reshape(x, (batch, channels, sizes[0], axes[-1]))
+            x = ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, full[-1] - axes[-1])))
+            x = ops.reshape(
+                layer(ops.reshape(x, (batch, channels, math.prod(full)))), (batch, channels, *sizes)
+            )
+            return ops.reshape(x[..., : axes[-1]], (batch, channels, math.prod(axes)))
         kernel = ops.reshape(layer.kernel, (*sizes, *sizes))
         kernel = ops.reshape(kernel[:, : axes[-1], :, : axes[-1]], (x.shape[-1], x.shape[-1]))
         bias = ops.reshape(ops.reshape(layer.bias, sizes)[:, : axes[-1]], (-1,))

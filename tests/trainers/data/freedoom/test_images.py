@@ -8,7 +8,6 @@ import pytest
 
 from trainers.data.freedoom import dataset
 from trainers.data.freedoom.dataset import Arrays
-from trainers.data.freedoom.dataset import RenderedImages
 from trainers.data.freedoom.dataset import cache_path
 from trainers.data.freedoom.dataset import load_freedoom_objects
 from trainers.data.freedoom.dataset import load_rendered
@@ -120,7 +119,7 @@ def test_images_of_the_standard_set(monkeypatch: pytest.MonkeyPatch) -> None:
     with np.load(FIXTURE) as arrays:
         rendered = dict(arrays)
     monkeypatch.setattr(dataset, "load_rendered", lambda *arguments: rendered)
-    assert load_freedoom_objects("test") == RenderedImages(**rendered)
+    assert vars(load_freedoom_objects("test")) == rendered
 
 
 def test_unknown_split_names_the_known_ones(cache: Path) -> None:
