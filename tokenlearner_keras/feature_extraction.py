@@ -118,7 +118,10 @@ def _unknown(name: Any, matches: list[str], paths: list[str]) -> str:
     listed = ", ".join(paths[:_MOST_LISTED])
     if len(paths) > _MOST_LISTED:
         listed += f" and {len(paths) - _MOST_LISTED} more, see model.summary(expand_nested=True)"
-    return f"`layers` has {name!r}, which is not a layer of the model.{hint} There are: {listed}."
+    return (
+        f"`layers` has {name!r}, which is not a layer of the model, or of a functional model in "
+        f"it.{hint} There are: {listed}."
+    )
 
 
 def _tensors(

@@ -97,11 +97,12 @@ def attention_maps(
         names = None if layers == "all" else tuple(layers)
         probe = Probe(graph, lambda layer: _read_attention(layer, average_heads), names)
     if probe.features is None:
-        missing, hint = "TokenLearner", ' layers="all" gives the self-attention of its blocks.'
+        missing, hint = "", ' layers="all" gives the self-attention of its blocks.'
         if layers == "all":
-            missing, hint = "TokenLearner and no attention", ""
+            missing = " and no attention layer of this package or of Keras"
+            hint = " What is inside layers of other packages cannot be read."
         raise ValueError(
-            f"Model {model.name!r} has no {missing} layer, so there are no maps. Build "
+            f"Model {model.name!r} has no TokenLearner layer{missing}, so there are no maps. Build "
             f"one by a name such as vit_b16_tl8at6, or insert one by tk.insert_token_learner.{hint}"
         )
     parts: dict[str, list[np.ndarray]] = {}

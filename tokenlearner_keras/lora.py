@@ -11,6 +11,7 @@ import keras
 
 from tokenlearner_keras.layers.common import check_finite
 from tokenlearner_keras.layers.common import check_positive_integer
+from tokenlearner_keras.layers.common import is_quantized
 from tokenlearner_keras.layers.common import optional
 
 
@@ -51,8 +52,8 @@ def enable_lora(
         The paths of the adapted layers.
 
     Raises:
-        ValueError: If a pattern matches nothing, a layer is adapted already, or the model is not
-            built; the model is unchanged then. Under Keras 2.
+        ValueError: If a pattern matches nothing, a layer is quantised or adapted already, or the
+            model is not built or has nothing to adapt; the model is unchanged then. Under Keras 2.
 
     Example:
         >>> model = tk.create_model("vit_s16_tl8at6", num_classes=10)
@@ -78,12 +79,24 @@ def enable_lora(
     whole = _matching(parts, trainable, "trainable")
     whole |= {path for path in parts if any(path.startswith(f"{each}/") for each in whole)}
     adaptable = {path: part for path, part in parts.items() if part.is_adaptable}
+    if not adaptable:
+        raise ValueError(
+            "enable_lora adapts layers inside other layers, such as those of an encoder block, and "
+            f"{model.name!r} has none. Choose what to train by `layer.trainable`."
+        )
     chosen = _matching(adaptable, layers, "layers") - whole
     again = [path for path in parts if path in chosen and parts[path].layer.lora_enabled]
     if again:
         raise ValueError(
             f"enable_lora can be called once for a layer. {again[0]!r} of {model.name!r} has LoRA "
             "already. Save the model, which adds the updates to the kernels, and load it."
+        )
+    rounded = [path for path in parts if path in chosen and is_quantized(parts[path].layer)]
+    if rounded:
+        raise ValueError(
+            f"enable_lora adapts layers of floats. {rounded[0]!r} of {model.name!r} is quantised, "
+            "and a file would hold rounded sums. Call enable_lora first, and quantize after "
+            "training."
         )
     kept = {id(variable) for path in whole for variable in parts[path].layer.variables}
     for variable in model.trainable_variables:

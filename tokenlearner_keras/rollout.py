@@ -301,7 +301,7 @@ class _Rollout:
                 f"attention_rollout goes back to the patches of a PatchEmbedding, or of a "
                 f"convolution whose stride is its kernel. Model {graph.name!r} has an output "
                 'without any. tk.attention_maps(model, inputs, layers="all") shows the '
-                "attention of each layer of any model."
+                "attention of each layer of this package and of Keras."
             )
         arrays = [_normalized(each) for each in found]
         return [each.reshape(*each.shape[:-1], *self.grid).astype("float32") for each in arrays]

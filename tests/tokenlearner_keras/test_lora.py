@@ -163,6 +163,20 @@ def test_a_layer_is_adapted_once() -> None:
     tk.enable_lora(model, 2, ("*/attention/*",))
     with pytest.raises(ValueError, match="'encoder_block_0/attention/query' .* has LoRA already"):
         tk.enable_lora(model, 2)
+    with pytest.raises(ValueError, match="Resize before tk.enable_lora, or save"):
+        tk.resize_model(model, 64)
+
+
+def test_what_cannot_be_adapted_stays_as_it_is() -> None:
+    model = small_model("vit_ti16_d1_tl2at0")
+    model.quantize("int8")
+    count = len(model.trainable_variables)
+    with pytest.raises(ValueError, match=r"adapts layers of floats.*Call enable_lora first"):
+        tk.enable_lora(model, 2)
+    assert len(model.trainable_variables) == count
+    model = tk.create_model("x2plus1d_m", num_classes=5, image_size=32, num_frames=4)
+    with pytest.raises(ValueError, match="'x2plus1d_m' has none"):
+        tk.enable_lora(model, 2)
 
 
 def test_only_models_are_taken() -> None:

@@ -91,7 +91,7 @@ def test_layers_by_name() -> None:
         tk.attention_maps(model, IMAGES, layers="encoder_block_0")
     with pytest.raises(ValueError, match='no TokenLearner layer.* layers="all"'):
         tk.attention_maps(small_model("vit_ti8_d2"), IMAGES)
-    with pytest.raises(ValueError, match="no TokenLearner and no attention"):
+    with pytest.raises(ValueError, match="no TokenLearner layer and no attention layer"):
         dense = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
         tk.attention_maps(dense, random(1, 3), layers="all")
 

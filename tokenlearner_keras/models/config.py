@@ -322,7 +322,8 @@ class VisionTransformerConfig(BaseModelConfig):
         if tokens and tokens[-1] != self.num_tokens:
             raise ValueError(
                 "The largest of `elastic_tokens` must be the model's `num_tokens`. Received "
-                f"elastic_tokens={tokens}, num_tokens={self.num_tokens}. Set them to the same."
+                f"elastic_tokens={tokens}, num_tokens={self.num_tokens}. End with "
+                f"{self.num_tokens}, or set num_tokens={tokens[-1]}."
             )
 
     @property

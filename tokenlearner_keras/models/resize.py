@@ -59,6 +59,11 @@ def resize_model(
     graph = functional_graph(model, "resize_model")
     positions = None if isinstance(graph, X2Plus1D) else _only(graph, PositionEmbedding)
     _check_fusers(graph, num_frames)
+    if any(getattr(layer, "lora_enabled", False) for layer in graph._flatten_layers()):
+        raise ValueError(
+            f"{graph.name!r} has LoRA's updates beside its kernels. Resize before tk.enable_lora, "
+            "or save the model, which adds them to the kernels, and load it."
+        )
     shape = _new_input_shape(graph, image_size, num_frames)
     changes: dict[str, dict[str, Any]] = {}
 

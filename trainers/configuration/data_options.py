@@ -250,7 +250,8 @@ class VideoPreprocessingConfig:
             object.__setattr__(self, "scale_jitter", jitter)
             fits = 0 < jitter[0] <= jitter[1]
             check(fits, "video.scale_jitter", "None or 0 < smallest <= largest", jitter)
-        for name in ("color_jitter", "color_drop", "random_erasing"):
+        check_share("video.random_erasing", self.random_erasing)
+        for name in ("color_jitter", "color_drop"):
             check_share(f"video.{name}", getattr(self, name))
             fits = self.channels == 3 or not getattr(self, name)
             hint = "Grey videos have no colours to change."

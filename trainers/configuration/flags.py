@@ -83,6 +83,6 @@ def describe_type(kind: type) -> str:
         int: "a whole number",
         float: "a number",
         str: "a text",
-        tuple: "a tuple, such as (0.5, 1.0)",
+        tuple: "a tuple, such as (0.5, 1.0) or ('head',)",
         ConfigDict: "a section with keys",
     }.get(kind, f"of the type {kind.__name__}")

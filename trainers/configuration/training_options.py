@@ -99,7 +99,9 @@ def _check_class_weights(weights: object) -> None:
         fits = fits and any(weights)
     else:
         fits = weights in (None, BALANCED)
-    expected = "None, balanced, or a number of at least 0 for each class, such as (1.0, 2.5)"
+    expected = (
+        "None, balanced, or a number of at least 0 for each class, one above 0, such as (1.0, 2.5)"
+    )
     check(fits, "class_weights", expected, weights)
 
 

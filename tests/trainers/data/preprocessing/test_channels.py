@@ -1,5 +1,6 @@
 """Grey images and videos: what is read, augmented and normalized."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,9 @@ def test_clips_are_read_as_grey() -> None:
     options: dict[str, Any] = {"min_resize": 16, "temporal_views": 2, "randaugment_layers": 1}
     config = VideoPreprocessingConfig((16, 16), 4, stride=1, channels=1, **options)
     example = {"video": tf.constant(video)}
-    assert train_clip(example, SEED, config).shape == (4, 16, 16, 1)
+    clip = train_clip(example, SEED, config).numpy()
+    erased = train_clip(example, SEED, dataclasses.replace(config, random_erasing=1.0)).numpy()
+    assert clip.shape == erased.shape == (4, 16, 16, 1) and not np.array_equal(clip, erased)
     views = evaluation_views(example, config).numpy()
     assert views.shape == (6, 4, 16, 16, 1) and np.ptp(views) > 0
     grey = {"video": to_channels(example["video"], 1)}
