@@ -22,6 +22,8 @@ from tokenlearner_keras.layers.patch_embedding import adapt_channels
 from tokenlearner_keras.models.x2plus1d_config import X2Plus1DConfig
 from tokenlearner_keras.weights.transfer import transfer_weights
 
+pytestmark = pytest.mark.every_backend
+
 NAMES = ["vit_ti8_d1_tl4at0", "vivit_ti8_d1_tl4at0", "vivit_ti8x2_d1_tl4at0"]
 
 
