@@ -90,7 +90,7 @@ def quantization() -> str:
     """Returns size, difference and, of a trained model, accuracy in each precision."""
     lines = []
     for row in read_csv("quantization"):
-        name = "that of `make demo`" if row["model"] == "trained" else f"`{row['model']}`"
+        name = "trained" if row["model"] == "trained" else f"`{row['model']}`"
         accuracy = f"{float(row['accuracy']):.3f}" if row["accuracy"] else "–"
         lines.append(
             f"{name} | {row['precision']} | {row['megabytes']} | {float(row['size_ratio']):.2f} "

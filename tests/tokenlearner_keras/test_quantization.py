@@ -107,6 +107,15 @@ def test_a_quantized_layer_comes_back(name: str, mode: str, tmp_path: Path) -> N
     _check_round_trips(model, inputs, tmp_path)
 
 
+@pytest.mark.parametrize("name", [name for name in QUANTIZED if "first" in name])
+def test_the_first_tokens_are_near_those_in_floats(name: str) -> None:
+    model, inputs = _one_layer(name), layer_inputs(name)
+    before = to_numpy(model(inputs))
+    model.quantize("int8")
+    error = np.abs(to_numpy(model(inputs)) - before).max()
+    assert error < 0.05 * np.ptp(before)
+
+
 @pytest.mark.parametrize("name", [name for name in LAYERS if name not in QUANTIZED])
 def test_a_layer_without_dense_layers_stays_float(name: str) -> None:
     model, inputs = _one_layer(name), layer_inputs(name)
